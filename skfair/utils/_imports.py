@@ -1,0 +1,40 @@
+"""Optional dependencies: imported where they are needed, with a hint when they are absent."""
+
+import importlib
+from types import ModuleType
+
+
+def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency or say how to install it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name of the module, for instance ``"onnxruntime"``.
+    extra : str
+        The extra of skfair that installs it, for instance ``"onnx"``.
+    purpose : str
+        What it is needed for; the sentence of the error starts with it.
+
+    Returns
+    -------
+    module
+        The imported module.
+
+    Raises
+    ------
+    ImportError
+        The module is not installed.
+
+    Examples
+    --------
+    >>> import_optional("json", extra="test", purpose="Reading JSON").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs the package {module.split('.')[0]!r}, which is not installed. "
+            f'Install it with: pip install "skfair[{extra}]"'
+        ) from error
