@@ -1,0 +1,49 @@
+"""Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`."""
+
+import skfair
+
+project = "skfair"
+copyright = "2026, the skfair developers"
+author = "The skfair developers"
+version = release = skfair.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = True
+numpydoc_show_inherited_class_members = False
+numpydoc_class_members_toctree = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"quickstart\.py|plot_",
+    "ignore_pattern": r"train_|__init__",
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "plot_gallery": "True",
+    "abort_on_example_error": True,
+    "reset_modules": (),
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skfair"
+html_show_sourcelink = False
+html_static_path = []
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_context = {"default_mode": "light"}

@@ -1,0 +1,200 @@
+"""The skorch net in which every skfair estimator trains: tensors sliced, losses weighted."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import skorch
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+
+class TensorData(Dataset):
+    """Samples held as tensors, indexed a batch at a time.
+
+    Parameters
+    ----------
+    target : tensor of shape (n_samples,)
+        What the loss compares with.
+    weight : tensor of shape (n_samples,), optional
+        Weight of each sample in the loss; ones if not given.
+    **inputs : tensors of shape (n_samples, ...)
+        Arguments of the module's ``forward``, by name. Per-sample data of a method (its
+        cluster, its group) belongs here: skorch hands fit parameters whole to each batch.
+    """
+
+    def __init__(
+        self, target: torch.Tensor, weight: torch.Tensor | None = None, **inputs: torch.Tensor
+    ):
+        self.inputs = inputs
+        self.target = target
+        self.weight = torch.ones(len(target), device=target.device) if weight is None else weight
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index):
+        inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
+        return inputs, (self.target[index], self.weight[index])
+
+
+class TensorBatches:
+    """Iterate over :class:`TensorData` in slices; what skorch calls an iterator.
+
+    A ``DataLoader`` collates single samples, which on frozen features costs several times
+    the training step itself.
+
+    Parameters
+    ----------
+    dataset : TensorData
+        The samples.
+    batch_size : int
+        Samples in a batch; the last one may be smaller.
+    shuffle : bool, default=False
+        Go through the samples in a new random order each time.
+    sampling_weight : tensor of shape (n_samples,), optional
+        Draw with replacement, each sample with a probability proportional to its weight,
+        instead of going through all of them.
+    """
+
+    def __init__(
+        self,
+        dataset: TensorData,
+        batch_size: int,
+        shuffle: bool = False,
+        sampling_weight: torch.Tensor | None = None,
+    ):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.cumulated = None
+        if sampling_weight is not None:
+            self.cumulated = sampling_weight.double().cumsum(0)
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def _order(self) -> torch.Tensor | None:
+        # Drawn on the CPU, so that a seed gives the same batches on every device.
+        n = len(self.dataset)
+        if self.cumulated is not None:
+            # By bisection of the cumulated weights: torch.multinomial ends at 2**24 samples.
+            u = torch.rand(n, dtype=torch.float64) * self.cumulated[-1]
+            return torch.searchsorted(self.cumulated, u, right=True).clamp_(max=n - 1)
+        return torch.randperm(n) if self.shuffle else None
+
+    def __iter__(self) -> Iterator:
+        order = self._order()
+        if order is not None:
+            order = order.to(self.dataset.target.device)
+        for start in range(0, len(self.dataset), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            yield self.dataset[batch if order is None else order[batch]]
+
+
+class TensorNet(skorch.NeuralNet):
+    """skorch net over :class:`TensorData`, with a weighted loss and only the needed callbacks.
+
+    ``criterion`` is called with ``reduction="none"`` semantics: it returns one loss for each
+    sample; the batch loss is their weighted mean.
+    """
+
+    def __init__(self, module, criterion, **kwargs):
+        kwargs.setdefault("iterator_train", TensorBatches)
+        kwargs.setdefault("iterator_valid", TensorBatches)
+        kwargs.setdefault("train_split", None)
+        kwargs.setdefault("verbose", 0)
+        super().__init__(module, criterion, **kwargs)
+
+    @property
+    def _default_callbacks(self):
+        return [("train_loss", skorch.callbacks.PassthroughScoring(name="train_loss", on_train=True))]
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        target, weight = y_true
+        return (self.criterion_(y_pred, target) * weight).mean()
+
+
+class KeepBest(Callback):
+    """Score the module at each epoch's end and keep the weights of the best one.
+
+    Parameters
+    ----------
+    score : callable
+        Called with the net, returns a number or a tuple; the largest is the best and the
+        first of equals is kept. It is written into the history under `name`.
+    name : str, default="score"
+        Column of the history.
+    """
+
+    def __init__(self, score: Callable, name: str = "score"):
+        self.score = score
+        self.name = name
+
+    def on_train_begin(self, net, **kwargs):
+        self.best_score_ = None
+        self.best_epoch_ = 0
+        self.best_state_ = None
+
+    def on_epoch_end(self, net, **kwargs):
+        value = self.score(net)
+        net.history.record(self.name, value)
+        if self.best_score_ is None or value > self.best_score_:
+            self.best_score_ = value
+            self.best_epoch_ = len(net.history)
+            self.best_state_ = {k: v.clone() for k, v in net.module_.state_dict().items()}
+
+    def on_train_end(self, net, **kwargs):
+        if self.best_state_ is not None:
+            net.module_.load_state_dict(self.best_state_)
+
+
+class EpochBar(Callback):
+    """A tqdm bar over the epochs, with the last training loss."""
+
+    def __init__(self, description: str):
+        self.description = description
+
+    def on_train_begin(self, net, **kwargs):
+        self.bar_ = tqdm(total=net.max_epochs, desc=self.description, unit="epoch")
+
+    def on_epoch_end(self, net, **kwargs):
+        self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.3f}", refresh=False)
+        self.bar_.update()
+
+    def on_train_end(self, net, **kwargs):
+        self.bar_.close()
+
+
+@torch.no_grad()
+def forward_batches(
+    module: nn.Module, X: np.ndarray | torch.Tensor, *, batch_size: int, device: torch.device
+) -> torch.Tensor:
+    """Run a module over rows in eval mode, a batch at a time, and collect the output on the CPU.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Already on `device`; left in eval mode.
+    X : array or tensor of shape (n_samples, ...)
+        Rows; only a batch of them is on the device at once.
+    batch_size : int
+        Rows in a batch.
+    device : torch.device
+        Where the module is.
+
+    Returns
+    -------
+    tensor of shape (n_samples, ...)
+        The outputs, on the CPU.
+    """
+    module.eval()
+    X = torch.as_tensor(X)
+    return torch.cat(
+        [
+            module(X[i : i + batch_size].to(device)).cpu()
+            for i in range(0, max(len(X), 1), batch_size)
+        ]
+    )
