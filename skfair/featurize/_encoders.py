@@ -1,0 +1,348 @@
+"""The frozen encoder itself: a torch module, an ONNX file or a callable, behind one call.
+
+A batch of samples goes in as a NumPy array, its pooled features come out; what the encoder
+returned is checked in between.
+"""
+
+import copy
+import difflib
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skfair.utils._device import resolve_device
+from skfair.utils._imports import import_optional
+
+
+def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
+    """Tell what an encoder is, and refuse what it cannot do, before any work is done.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module, path-like or callable
+    layer : str or None
+    amp : bool
+
+    Returns
+    -------
+    {"module", "onnx", "callable"}
+
+    Raises
+    ------
+    TypeError
+        `encoder` is a class.
+    ValueError
+        The file is no ``.onnx`` file or is not there; there is no such layer; `layer` or `amp`
+        is given to a kind of encoder that has none.
+    """
+    if inspect.isclass(encoder):
+        raise TypeError(
+            f"encoder is the class {encoder.__name__}, not an encoder. "
+            f"Pass an instance: encoder={encoder.__name__}(...)."
+        )
+    if isinstance(encoder, (str, os.PathLike)):
+        if Path(encoder).suffix.lower() != ".onnx":
+            raise ValueError(
+                f"encoder={os.fspath(encoder)!r} is not the path of an .onnx file. Load other "
+                "formats yourself and pass the torch module or a callable."
+            )
+        if not Path(encoder).is_file():
+            raise ValueError(f"encoder={os.fspath(encoder)!r} does not exist.")
+        kind = "onnx"
+    elif isinstance(encoder, torch.nn.Module):
+        if layer is not None:
+            _check_name("layer", layer, dict(encoder.named_modules()))
+        kind = "module"
+    else:
+        kind = "callable"
+        if layer is not None:
+            raise ValueError(
+                f"layer={layer!r} needs an encoder with layers; a callable returns what it "
+                "returns. Pass layer=None."
+            )
+    if amp and kind != "module":
+        raise ValueError("amp=True needs a torch.nn.Module as encoder. Pass amp=False.")
+    return kind
+
+
+class BatchEncoder:
+    """An encoder with its pooling, made ready at its first batch.
+
+    Parameters
+    ----------
+    encoder, layer, pooling, preprocess, device, amp
+        As in ``FrozenEncoderFeaturizer``.
+    width : int or None
+        Number of features that are due; None takes that of the first batch.
+    """
+
+    def __init__(
+        self,
+        encoder: torch.nn.Module | str | os.PathLike | Callable,
+        *,
+        layer: str | None,
+        pooling: str,
+        preprocess: Callable | None,
+        device: str | torch.device,
+        amp: bool,
+        width: int | None,
+    ):
+        self.encoder = encoder
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocess = preprocess
+        self.device = device
+        self.amp = amp
+        self.width = width
+        self.n_batches = 0
+
+    @functools.cached_property
+    def _run(self) -> Callable[[np.ndarray], Any]:
+        # Not in the constructor: a call that finds all in the store needs no encoder.
+        kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        if kind == "module":
+            device = module_device(self.encoder, self.device)
+            return _module_run(self.encoder, self.layer, self.preprocess, device, self.amp)
+        if kind == "onnx":
+            return _onnx_run(self.encoder, self.layer, self.preprocess, self.device)
+        return lambda batch: self.encoder(_preprocess(batch, self.preprocess))
+
+    def launch(self, batch: np.ndarray) -> Any:
+        """Start to encode a batch; an accelerator may still be at it when this returns."""
+        self.n_batches += 1
+        try:
+            return self._run(batch)
+        except torch.OutOfMemoryError as error:
+            error.add_note(f"{len(batch)} samples at once do not fit: lower batch_size.")
+            raise
+
+    def collect(self, output: Any, n_rows: int) -> np.ndarray:
+        """Check and pool what :meth:`launch` returned.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_features) and type float32
+        """
+        with torch.inference_mode():
+            features = _pool(_check_output(output, n_rows), self.pooling)
+            features = features.to("cpu", torch.float32).numpy()
+        self.check_width(features.shape[1], "encoder returned")
+        finite = np.isfinite(features)
+        if not finite.all():
+            n_bad = int((~finite.all(axis=1)).sum())
+            hint = " amp=True halves the range of numbers: try amp=False." if self.amp else ""
+            raise ValueError(
+                f"encoder returned NaN or infinity for {n_bad} of {n_rows} samples. Check its "
+                f"weights, and that preprocess gives it what it was trained on.{hint}"
+            )
+        return features
+
+    def check_width(self, width: int, what: str) -> None:
+        """Hold all rows to one number of features."""
+        if self.width is None:
+            self.width = width
+        elif width != self.width:
+            raise ValueError(
+                f"{what} {width} features a sample, where it was {self.width} before. One encoder "
+                "(and one encoder_id) has one number of features: pool its output, fit again "
+                "after changing it, and then name another encoder_id."
+            )
+
+
+def module_device(module: torch.nn.Module, device: str | torch.device) -> torch.device:
+    """Resolve ``device`` for a module; "auto" leaves it on the accelerator on which it is."""
+    first = next(module.parameters(), None)
+    if device == "auto" and first is not None and first.device.type != "cpu":
+        return first.device
+    # With its index, as tensors have it: torch.device("cuda") != torch.device("cuda:0").
+    return torch.empty(0, device=resolve_device(device)).device
+
+
+def _preprocess(batch: Any, preprocess: Callable | None) -> Any:
+    """Apply `preprocess`, or turn 8-bit values into numbers from 0 to 1; arrays and tensors."""
+    if preprocess is not None:
+        return preprocess(batch)
+    if isinstance(batch, torch.Tensor):
+        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+    return np.divide(batch, 255, dtype=np.float32) if batch.dtype == np.uint8 else batch
+
+
+def _module_run(module, layer, preprocess, device, amp):
+    frozen = _frozen_view(module, device)
+    captured = []
+
+    def capture(_module, _inputs, output):
+        # A copy, because what follows the layer may work in place, as ReLU(inplace=True) does.
+        captured.append(output.clone() if isinstance(output, torch.Tensor) else output)
+
+    if layer is not None:
+        frozen.get_submodule(layer).register_forward_hook(capture)
+
+    def run(batch: np.ndarray) -> Any:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
+            samples = torch.from_numpy(batch)
+            if device.type == "cuda":
+                samples = samples.pin_memory()  # only then the transfer does not block
+            samples = samples.to(device, non_blocking=True)
+            output = frozen(_preprocess(samples, preprocess))
+        if layer is None:
+            return output
+        if len(captured) != 1:
+            raise ValueError(
+                f"layer={layer!r} ran {len(captured)} times for one batch; its output is only "
+                "defined for a layer that runs once."
+            )
+        return captured.pop()
+
+    return run
+
+
+def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Copy a module's structure, in eval mode and on a device, around the same weights.
+
+    The user's module is never touched, not even for a moment: another thread may be using it.
+    Weights that lie on `device` are shared, buffers (which a forward might write to) are not.
+    """
+    if isinstance(module, torch.jit.ScriptModule):  # its structure is out of copy's reach
+        return copy.deepcopy(module).to(device).eval()
+    memo: dict[int, torch.Tensor] = {}
+    for part in module.modules():
+        for weight in part.parameters(recurse=False):
+            moved = weight.detach().to(device)
+            memo[id(weight)] = torch.nn.Parameter(moved, requires_grad=False)
+        plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
+        for buffer in [*part.buffers(recurse=False), *plain]:
+            memo[id(buffer)] = buffer.detach().to(device, copy=True)
+    try:
+        # `to` for classes that copy themselves, without regard for the memo.
+        return copy.deepcopy(module, memo).to(device).eval()
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"encoder, a {type(module).__name__}, cannot be copied: {error}. scikit-learn's clone "
+            "needs that too. Pass a function that calls it."
+        ) from error
+
+
+def _onnx_run(path, layer, preprocess, device):
+    session = _onnx_session(
+        os.path.abspath(path), os.stat(path).st_mtime_ns, _onnx_provider(device), os.getpid()
+    )
+    inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
+    if len(inputs) != 1:
+        raise ValueError(
+            f"encoder={os.fspath(path)!r} has the inputs {[i.name for i in inputs]}; wanted one. "
+            "Pass a callable that fills in the others."
+        )
+    name, size = inputs[0].name, inputs[0].shape[0] if inputs[0].shape else None
+    if layer is not None:
+        _check_name("layer", layer, outputs)
+    wanted = [layer if layer is not None else outputs[0]]
+    dtypes = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+    dtype = dtypes.get(inputs[0].type)
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        if inputs[0].type != "tensor(uint8)" or preprocess is not None:
+            batch = _preprocess(batch, preprocess)
+        if dtype is not None:
+            batch = batch.astype(dtype)
+        if not isinstance(size, int) or size == len(batch):
+            return session.run(wanted, {name: batch})[0]
+        # Exported for batches of one fixed size: cut to it, the last one filled up.
+        parts = []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            parts.append(session.run(wanted, {name: filled})[0][: len(part)])
+        return np.concatenate(parts)
+
+    return run
+
+
+def _onnx_provider(device: str | torch.device) -> str:
+    onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
+    kind = resolve_device(device).type
+    if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return "CUDAExecutionProvider"
+    if kind == "cpu" or device == "auto":
+        return "CPUExecutionProvider"
+    raise ValueError(
+        f"device={device!r} is not one on which the installed onnxruntime can run "
+        f"({onnxruntime.get_available_providers()}). Use device='cpu' or install its GPU build."
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _onnx_session(path: str, changed: int, provider: str, process: int) -> Any:
+    """Open a model; kept for the next call in this process, until the file changes."""
+    onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # of many classes, without a common one
+        raise ValueError(f"encoder={path!r} cannot be opened as an ONNX model: {error}") from error
+
+
+def _check_name(parameter: str, name: str, names: Any) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=8, cutoff=0.3) or list(names)[-8:]
+        raise ValueError(
+            f"{parameter}={name!r} is not in encoder. Names near it: "
+            f"{', '.join(map(repr, filter(None, near)))}."
+        )
+
+
+def _check_output(output: Any, n_rows: int) -> torch.Tensor:
+    """Turn an encoder's output into a floating tensor of 2 to 4 dimensions, or say what it is."""
+    if not isinstance(output, torch.Tensor):
+        try:
+            if isinstance(output, tuple):  # several outputs, which asarray might stack
+                raise TypeError("several outputs")
+            array = np.asarray(output)
+            output = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"encoder returned a {type(output).__name__}, not an array or tensor. Choose an "
+                "intermediate output with layer=, or wrap the encoder so that it returns one."
+            ) from error
+    if not output.is_floating_point():
+        raise TypeError(
+            f"encoder returned {output.dtype} values; features are floating. Return floats, and "
+            "not the classes or tokens that they lead to."
+        )
+    if output.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"encoder returned an output of shape {tuple(output.shape)}; wanted 2 dimensions "
+            "(n, features), 3 (n, tokens, features) or 4 (n, features, height, width)."
+        )
+    if len(output) != n_rows:
+        raise ValueError(
+            f"encoder returned {len(output)} rows for a batch of {n_rows} samples. It must "
+            "return one row a sample, in their order."
+        )
+    if output.numel() == 0:
+        raise ValueError(f"encoder returned no features: shape {tuple(output.shape)}.")
+    return output
+
+
+def _pool(output: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Pool (n, tokens, d) and (n, d, h, w) to (n, d); 2-D passes as it is."""
+    if output.ndim == 2:
+        return output
+    if pooling == "flatten":
+        return output.flatten(1)
+    if pooling == "cls":
+        if output.ndim == 4:
+            raise ValueError(
+                f"pooling='cls' takes the first token, and encoder returned maps of shape "
+                f"{tuple(output.shape)}. Use pooling='mean', 'max' or 'flatten'."
+            )
+        return output[:, 0]
+    axes = (1,) if output.ndim == 3 else (2, 3)
+    return output.float().mean(axes) if pooling == "mean" else output.amax(axes)

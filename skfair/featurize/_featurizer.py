@@ -1,0 +1,447 @@
+"""FrozenEncoderFeaturizer: the stage before all methods, from images to fixed features."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted, validate_data
+from tqdm import tqdm
+
+from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
+from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx
+from skfair.featurize._store import FeatureStore
+from skfair.utils._images import Images, check_image_shape, holds_images, open_images, release_pages
+
+_RELEASE_BYTES = 2**25
+
+
+class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Turn images into the features of an encoder that is used as it is.
+
+    The encoder is run in eval mode, without gradients and batch by batch, so that memory is
+    bounded by the batch and not by the data. It is never changed: a torch module keeps its
+    weights, buffers, device, training flags and hooks.
+
+    With ``memory`` each image is encoded once, in whatever order, split or process it comes
+    again: features are kept in a file, under the content of the image and a fingerprint of
+    the encoder.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module, path-like or callable
+        What makes the features.
+
+        - A torch module. It gets a float32 tensor of shape (batch, channels, height, width) on
+          `device`.
+        - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
+          the same as an array; its first output is taken. A pickle of the estimator holds the
+          path and not the weights.
+        - A callable, for instance the client of an embedding service. It gets the batch as a
+          NumPy array and returns an array-like with one row an image, in the same order.
+
+        The output is floating, of shape (batch, n_features), (batch, tokens, n_features) or
+        (batch, n_features, height, width).
+    layer : str, default=None
+        Name of the submodule whose output is taken instead, one of
+        ``dict(encoder.named_modules())``; for an ONNX file, the name of one of its outputs.
+    pooling : {"mean", "max", "cls", "flatten"}, default="mean"
+        How outputs of three or four dimensions become rows: mean or maximum over all tokens or
+        positions, the first token (three dimensions only), or everything in one long row.
+        An output of two dimensions is left alone.
+    preprocess : callable, default=None
+        Takes a batch of images, channels first and of the type that `X` has, and returns
+        what the encoder gets. For a torch module the batch is a tensor on `device`, otherwise an
+        array. It has to be deterministic. None turns uint8 values 0 to 255 into float32 numbers
+        0 to 1 and leaves floats alone.
+    image_shape : tuple of three int, default=None
+        (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it
+        (bilinear) and converted to its number of channels (1, 3 or 4), arrays must have it. One
+        entry may be -1 for rows. With None, rows go to the encoder as they are, and files, as
+        RGB, must all be of one size.
+    data_format : {"auto", "channels_first", "channels_last"}, default="auto"
+        Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
+        "auto" finds the end of the image that has 1, 3 or 4 entries, and raises where both ends
+        have; rows are channels first.
+    batch_size : int, default=64
+        Number of images that are encoded at once.
+    device : str or torch.device, default="auto"
+        Device of a torch module; "auto" is the one where it is if that is an accelerator, or the
+        first accelerator of the machine. An ONNX file runs on CUDA or the CPU. A callable
+        chooses its own.
+    amp : bool, default=False
+        Whether a torch module runs under automatic mixed precision: bfloat16 on the CPU, torch's
+        default for the device elsewhere.
+    memory : path-like, default=None
+        File (SQLite) in which features are kept; made when it is not there. See Notes.
+    encoder_id : str, default=None
+        Your name for `encoder` and `preprocess` together, used in `memory` in place of their
+        fingerprint. Needed where that cannot be taken (open connections, compiled code) or
+        cannot know (a service that changes behind the same address). It also saves reading
+        all weights at each call. Another encoder or preprocessing needs another name.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    n_features_out_ : int
+        Number of features.
+    image_shape_ : tuple of three int or None
+        (channels, height, width) of the images seen in `fit`; None for rows that went to the
+        encoder as they are.
+    input_dtype_ : numpy.dtype
+        ``uint8`` or ``float32`` (any other numbers), the scale of the values seen in `fit`.
+    n_features_in_ : int
+        Number of columns of `X`, where `X` was made of rows.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of these columns, where they had names.
+
+    See Also
+    --------
+    sklearn.frozen.FrozenEstimator : The same promise for a fitted estimator.
+
+    Notes
+    -----
+    `X` is, in all methods, one of
+
+    - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
+      channels), uint8 or floating;
+    - rows, shape (n, n_features), of any numbers;
+    - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
+      arrays of one image;
+    - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
+
+    `fit` learns nothing from the data but their shape and type, and the number of features from
+    the first sample.
+
+    The fingerprint covers the weights and buffers of a torch module, its other attributes, and
+    the code of its classes and of the functions that these use, as well as `preprocess`,
+    `layer`, `pooling` and the type of `amp`; for an ONNX file the files' content. Of installed
+    packages it covers name and version. Rows are checked when they are read. Several processes
+    can share the file; they encode in turn, so that none repeats what another is doing. A killed
+    process loses the batch that it was at, an encoder that raises loses the same, and the next
+    call goes on from there. The file has to be on a local disk.
+
+    The last bits of a row can depend on the batch in which it was encoded, as everywhere in
+    torch; with `memory` it keeps those that it got first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skfair.featurize import FrozenEncoderFeaturizer
+    >>> encoder = torch.nn.Conv2d(3, 8, kernel_size=3)
+    >>> images = np.zeros((10, 32, 32, 3), dtype=np.uint8)
+    >>> featurizer = FrozenEncoderFeaturizer(encoder, pooling="mean")
+    >>> featurizer.fit_transform(images).shape
+    (10, 8)
+    """
+
+    # `out` is where to write, not data about the samples.
+    __metadata_request__transform = {"out": UNUSED}
+
+    _parameter_constraints: dict = {
+        "encoder": [callable, str, os.PathLike],
+        "layer": [str, None],
+        "pooling": [StrOptions({"mean", "max", "cls", "flatten"})],
+        "preprocess": [callable, None],
+        "image_shape": [tuple, list, None],
+        "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "amp": ["boolean"],
+        "memory": [str, os.PathLike, None],
+        "encoder_id": [str, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        encoder: torch.nn.Module | str | os.PathLike | Callable,
+        *,
+        layer: str | None = None,
+        pooling: str = "mean",
+        preprocess: Callable | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        data_format: str = "auto",
+        batch_size: int = 64,
+        device: str | torch.device = "auto",
+        amp: bool = False,
+        memory: str | os.PathLike | None = None,
+        encoder_id: str | None = None,
+        verbose: int = 0,
+    ):
+        self.encoder = encoder
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocess = preprocess
+        self.image_shape = image_shape
+        self.data_format = data_format
+        self.batch_size = batch_size
+        self.device = device
+        self.amp = amp
+        self.memory = memory
+        self.encoder_id = encoder_id
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> "FrozenEncoderFeaturizer":
+        """Learn the shape and type of the images, and encode the first for the number of features.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images, see Notes.
+        y : Ignored
+            Not used, present for API consistency.
+
+        Returns
+        -------
+        self : object
+            The fitted featurizer.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter, the images, the encoder's output or the file of `memory` is not as
+            described; the message says which and how to put it right.
+        """
+        images = self._open(X, reset=True)
+        self.n_features_out_ = self._encode(images, 1).shape[1]
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit and encode, each image once.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images, see Notes.
+        y : Ignored
+            Not used, present for API consistency.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out_) and type float32
+            The features.
+        """
+        images = self._open(X, reset=True)
+        features = self._encode(images, images.n_samples)
+        self.n_features_out_ = features.shape[1]
+        return features
+
+    def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Encode images.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the shape and type seen in `fit`, see Notes.
+        out : ndarray or memmap of shape (n_samples, n_features_out_) and type float32, default=None
+            Where to write the features, for more of them than fit in memory. Rows are written
+            batch by batch.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out_) and type float32
+            The features; `out` where it was given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `fit`; `out` has another shape or type, or cannot be written to.
+        """
+        check_is_fitted(self)
+        images = self._open(X, reset=False)
+        shape = (images.n_samples, self.n_features_out_)
+        if out is None:
+            out = np.empty(shape, dtype=np.float32)
+        elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+            came = (
+                f"shape {out.shape}, {out.dtype}"
+                if isinstance(out, np.ndarray)
+                else type(out).__name__
+            )
+            raise ValueError(f"out is {came}; wanted a NumPy array of shape {shape}, float32.")
+        elif not out.flags.writeable:
+            raise ValueError("out cannot be written to. Open the memory map with mode='r+'.")
+        return self._encode(images, images.n_samples, out)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_out_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _open(self, X: Any, *, reset: bool) -> Images:
+        """Check the parameters that go together, and X against what `fit` saw."""
+        encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        image_shape = check_image_shape(self.image_shape)
+        is_rows = not holds_images(X)
+        if not reset and is_rows != hasattr(self, "n_features_in_"):
+            wanted = (
+                f"images of shape {self.image_shape_}"
+                if is_rows
+                else f"rows of {self.n_features_in_} features"
+            )
+            came = f"shape {tuple(X.shape)}" if hasattr(X, "shape") else type(X).__name__
+            raise ValueError(
+                f"X ({came}) is not of the kind that was fitted, {wanted}. Pass X in the same "
+                "form to fit and transform."
+            )
+        if is_rows:
+            if isinstance(X, torch.Tensor):
+                X = X.detach().cpu().float() if X.is_floating_point() else X.detach().cpu()
+            checked = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+            # The checked one is the same data, but no longer knows that it is a memory map.
+            X = X if isinstance(X, np.memmap) else checked
+        elif reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)  # of an earlier fit on rows
+        expected = None
+        if not reset:
+            expected = self.image_shape_ or (self.n_features_in_,)
+        images = open_images(
+            X, image_shape=image_shape, data_format=self.data_format, expected_shape=expected
+        )
+        if reset:
+            self.image_shape_ = images.shape if len(images.shape) == 3 else None
+            self.input_dtype_ = images.dtype
+        elif images.dtype != self.input_dtype_:
+            raise ValueError(
+                f"X holds {images.dtype} values, fit saw {self.input_dtype_}: 8-bit values go "
+                "from 0 to 255 and floats mostly do not. Convert X, or fit again."
+            )
+        return images
+
+    def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Encode the first rows, into `out` where it is given."""
+        encoder = BatchEncoder(
+            self.encoder,
+            layer=self.layer,
+            pooling=self.pooling,
+            preprocess=self.preprocess,
+            device=self.device,
+            amp=self.amp,
+            width=None if out is None else out.shape[1],
+        )
+        if self.memory is None:
+            blocks = self._stream(encoder, images, n_rows)
+        else:
+            blocks = self._stream_stored(encoder, images, n_rows)
+        bytes_written = 0
+        with tqdm(total=n_rows, unit="image", disable=not self.verbose) as progress:
+            for rows, features in blocks:
+                if out is None:
+                    out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
+                out[rows] = features
+                progress.update(len(features))
+                bytes_written += features.nbytes
+                if bytes_written > _RELEASE_BYTES:
+                    release_pages(out)
+                    bytes_written = 0
+        return out
+
+    def _stream(
+        self, encoder: BatchEncoder, images: Images, n_rows: int
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Encode batch after batch; an accelerator gets the next one before it is waited for."""
+        launched = None
+        for start in range(0, n_rows, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, n_rows))
+            output = encoder.launch(images.read(rows.start, rows.stop))
+            if launched is not None:
+                yield launched[0], encoder.collect(launched[1], self.batch_size)
+            launched = rows, output
+        rows, output = launched
+        yield rows, encoder.collect(output, rows.stop - rows.start)
+
+    def _stream_stored(
+        self, encoder: BatchEncoder, images: Images, n_rows: int
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Take what the store has, and collect the rest into full batches to encode and keep."""
+        token = self._fingerprint()
+        waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
+        samples: dict[bytes, np.ndarray] = {}
+        with FeatureStore(self.memory) as store:
+            for start in range(0, n_rows, self.batch_size):
+                batch = images.read(start, min(start + self.batch_size, n_rows))
+                keys = store.keys(token, batch)
+                found = store.get(keys)
+                hits = {row: found[key] for row, key in enumerate(keys, start) if key in found}
+                if hits:
+                    yield list(hits), self._stack(encoder, hits.values())
+                for row, key in enumerate(keys, start):
+                    if key not in found:
+                        waiting.setdefault(key, []).append(row)
+                        if key not in samples:
+                            samples[key] = batch[row - start].copy()  # lets go of the batch
+                while len(samples) >= self.batch_size or (samples and start + len(batch) == n_rows):
+                    some = list(samples)[: self.batch_size]
+                    made = self._encode_and_keep(encoder, store, some, samples)
+                    rows = {row: made[key] for key in some for row in waiting.pop(key)}
+                    yield list(rows), self._stack(encoder, rows.values())
+        if encoder.n_batches and self._fingerprint() != token:
+            warnings.warn(
+                "encoder or preprocess changed its own state while it ran, so that the features "
+                "now in memory will not be found again. Pass encoder_id to name them yourself.",
+                UserWarning,
+            )
+
+    def _encode_and_keep(
+        self,
+        encoder: BatchEncoder,
+        store: FeatureStore,
+        keys: list[bytes],
+        samples: dict[bytes, np.ndarray],
+    ) -> dict[bytes, np.ndarray]:
+        """Encode one batch through the store; takes the samples of these keys out of `samples`."""
+        batch = [samples.pop(key) for key in keys]
+
+        def encode(missing: list[int]) -> np.ndarray:
+            output = encoder.launch(np.stack([batch[position] for position in missing]))
+            return encoder.collect(output, len(missing))
+
+        try:
+            return store.get_or_encode(keys, encode)
+        except Exception as error:
+            error.add_note(
+                f"Features encoded before this batch are kept in memory={os.fspath(self.memory)!r};"
+                " the next call goes on from there."
+            )
+            raise
+
+    def _stack(self, encoder: BatchEncoder, features: Iterable[np.ndarray]) -> np.ndarray:
+        """Stack rows that come from the store; they were not checked against each other."""
+        features = list(features)
+        for row in features:
+            encoder.check_width(len(row), f"memory={os.fspath(self.memory)!r} holds")
+        return np.stack(features)
+
+    def _fingerprint(self) -> bytes:
+        """Identify in the store all that decides the features of a given sample."""
+        amp_dtype = None
+        if self.amp:
+            amp_dtype = torch.get_autocast_dtype(module_device(self.encoder, self.device).type)
+        settings = {"layer": self.layer, "pooling": self.pooling, "amp_dtype": amp_dtype}
+        if self.encoder_id is not None:
+            return fingerprint(encoder_id=self.encoder_id, **settings)
+        encoder = self.encoder
+        if isinstance(encoder, (str, os.PathLike)):
+            encoder = fingerprint_onnx(encoder)
+        return fingerprint(encoder=encoder, preprocess=self.preprocess, **settings)

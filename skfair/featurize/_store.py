@@ -1,0 +1,234 @@
+"""The feature store: each sample's features, kept in one sqlite file and found by content."""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+_APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
+_SCHEMA_VERSION = 1
+_KEYS_PER_QUERY = 500
+_WAIT_WARNING_SECONDS = 60
+
+
+class FeatureStore:
+    """A sqlite file of float32 rows, shared by any number of processes.
+
+    Open it in the process and for the call that uses it (``with``): connections must not
+    cross a fork.
+
+    A row that is not there yet is computed *inside* the transaction that writes it. So nobody
+    else computes it meanwhile, a killed process leaves the file as it was before the batch, and
+    an exception undoes the batch and no more. Readers never wait (write-ahead log). Each row
+    carries a checksum of key and value; one that does not fit counts as missing.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, made when it is not there.
+
+    Raises
+    ------
+    ValueError
+        The file is no database, a damaged one, or one that something else wrote.
+    OSError
+        The file cannot be opened, or cannot be written to.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).absolute()
+
+    def __enter__(self) -> "FeatureStore":
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"memory={str(self.path)!r} is in a directory that does not exist. Make it first."
+            )
+        if self.path.exists() and not (
+            os.access(self.path, os.W_OK) and self.path.stat().st_mode & stat.S_IWUSR
+        ):
+            raise PermissionError(
+                f"memory={str(self.path)!r} is read-only. Make it writable or name another file."
+            )
+        with self._errors():
+            self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    @staticmethod
+    def keys(fingerprint: bytes, batch: np.ndarray) -> list[bytes]:
+        """Make the keys of a batch of samples.
+
+        Parameters
+        ----------
+        fingerprint : bytes
+            What identifies the encoder.
+        batch : ndarray of shape (n, ...), C-contiguous
+            The samples as they are before preprocessing.
+
+        Returns
+        -------
+        list of n bytes
+        """
+        prefix = hashlib.sha256(fingerprint)
+        prefix.update(repr((batch.dtype.str, batch.shape[1:])).encode())
+        keys = []
+        for sample in batch:
+            digest = prefix.copy()
+            digest.update(sample)
+            keys.append(digest.digest()[:20])
+        return keys
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """Get the rows that are there.
+
+        Parameters
+        ----------
+        keys : iterable of bytes
+
+        Returns
+        -------
+        dict of bytes to ndarray of shape (n_features,)
+            Rows that are missing or damaged are left out.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found = {}
+        with self._errors():
+            for start in range(0, len(wanted), _KEYS_PER_QUERY):
+                some = wanted[start : start + _KEYS_PER_QUERY]
+                query = (
+                    "SELECT key, value, checksum FROM features WHERE key IN "
+                    f"({','.join('?' * len(some))})"
+                )
+                for key, value, checksum in self._execute(query, some):
+                    if _checksum(key, value) == checksum:
+                        found[key] = np.frombuffer(value, dtype="<f4")
+        return found
+
+    def get_or_encode(
+        self, keys: list[bytes], encode: Callable[[list[int]], np.ndarray]
+    ) -> dict[bytes, np.ndarray]:
+        """Get rows, and make and keep those that are not there.
+
+        Parameters
+        ----------
+        keys : list of bytes
+            Without duplicates.
+        encode : callable
+            Takes the positions in `keys` that are missing, returns their rows.
+
+        Returns
+        -------
+        dict of bytes to ndarray of shape (n_features,)
+            All of them.
+        """
+        with self._transaction():
+            rows = self.get(keys)  # another process may have been faster
+            missing = [position for position, key in enumerate(keys) if key not in rows]
+            if missing:
+                features = encode(missing)
+                made = {
+                    keys[position]: row for position, row in zip(missing, features, strict=True)
+                }
+                values = [(key, row.astype("<f4").tobytes()) for key, row in made.items()]
+                with self._errors():
+                    self._connection.executemany(
+                        "INSERT OR REPLACE INTO features VALUES (?, ?, ?)",
+                        [(key, value, _checksum(key, value)) for key, value in values],
+                    )
+                rows.update(made)
+        return rows
+
+    def _prepare(self) -> None:
+        """Check whose file it is; make the table in an empty one."""
+        # Nothing is written, not even the journal mode, before the file is known to be ours.
+        if self._is_empty():
+            if self._execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                raise OSError(
+                    f"memory={str(self.path)!r} is on a file system without the shared memory "
+                    "that several processes need. Name a file on a local disk."
+                )
+            with self._transaction():
+                if self._is_empty():
+                    self._connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                    self._connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+                    self._connection.execute(
+                        "CREATE TABLE features "
+                        "(key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL)"
+                    )
+        application = self._execute("PRAGMA application_id").fetchone()[0]
+        version = self._execute("PRAGMA user_version").fetchone()[0]
+        if (application, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
+            raise ValueError(
+                f"memory={str(self.path)!r} is a database that this version of skfair did not "
+                "make. Name another file."
+            )
+        # Safe against killed processes; after a power failure the last batches may be missing.
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def _is_empty(self) -> bool:
+        n_tables = self._execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return n_tables == 0 and self._execute("PRAGMA application_id").fetchone()[0] == 0
+
+    def _execute(self, query: str, parameters: list[bytes] = ()) -> sqlite3.Cursor:
+        """Execute; while another process holds the lock, wait, for as long as it takes."""
+        started = time.monotonic()
+        warned = False
+        while True:
+            try:
+                return self._connection.execute(query, parameters)
+            except sqlite3.OperationalError as error:
+                # Short waits in a loop, so that an interrupt is heard in between.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            if not warned and time.monotonic() - started > _WAIT_WARNING_SECONDS:
+                warned = True
+                warnings.warn(
+                    f"memory={str(self.path)!r} has been locked by another process for "
+                    f"{_WAIT_WARNING_SECONDS} seconds; still waiting.",
+                    UserWarning,
+                )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        with self._errors():
+            self._execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say which file sqlite's errors are about, and what to do."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            name = f"memory={str(self.path)!r}"
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_NOTADB:
+                raise ValueError(f"{name} is not a database. Name another file.") from error
+            if code == sqlite3.SQLITE_CORRUPT:
+                raise ValueError(f"{name} is damaged. Delete it or name another file.") from error
+            raise OSError(f"{name} cannot be used: {error}.") from error
+
+
+def _checksum(key: bytes, value: bytes) -> bytes:
+    return hashlib.sha256(key + value).digest()[:8]

@@ -1,0 +1,456 @@
+"""Images: one view, read batch by batch, of whatever form a user's images have.
+
+Every image estimator takes the same inputs: arrays of images, rows of pixels, files, datasets.
+:func:`open_images` decides once, from the first sample, what they are; :meth:`Images.read` then
+gives any slice of them as one contiguous array of channels-first images, so that memory is
+bounded by the slice.
+"""
+
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from skfair.utils._imports import import_optional
+
+_CHANNELS = (1, 3, 4)
+_PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_RELEASE_BYTES = 2**25
+
+
+def holds_images(X: Any) -> bool:
+    """Tell images from two-dimensional rows, which are scikit-learn's to validate.
+
+    Parameters
+    ----------
+    X : object
+        The first argument of ``fit`` or ``transform``.
+
+    Returns
+    -------
+    bool
+        True for arrays of three or more dimensions, map-style datasets and sequences of image
+        files or images, whatever is in them. False for all else: :func:`open_images` takes it
+        once it is a valid array of rows.
+
+    Examples
+    --------
+    >>> holds_images(["left.png", "right.png"]), holds_images([[0.0, 1.0]])
+    (True, False)
+    """
+    if isinstance(X, torch.utils.data.Dataset):
+        return True
+    n_dims = getattr(X, "ndim", None)
+    if n_dims is None:
+        return isinstance(X, (list, tuple)) and len(X) > 0 and _is_image_item(X[0])
+    if n_dims == 1 and hasattr(X, "dtype") and len(X) > 0:
+        return _is_image_item(_as_items(X)[0])
+    return n_dims > 2
+
+
+def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
+    """Check the parameter ``image_shape``.
+
+    Parameters
+    ----------
+    image_shape : sequence of three int, or None
+        (channels, height, width); one of them may be -1.
+
+    Returns
+    -------
+    tuple of three int, or None
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+    """
+    if image_shape is None:
+        return None
+    shape = tuple(image_shape)
+    if (
+        len(shape) != 3
+        or any(not isinstance(size, (int, np.integer)) or size == 0 or size < -1 for size in shape)
+        or shape.count(-1) > 1
+    ):
+        raise ValueError(
+            f"image_shape={image_shape!r} is not (channels, height, width): three positive "
+            "integers, of which one may be -1 to be worked out."
+        )
+    return tuple(int(size) for size in shape)
+
+
+class Images:
+    """Images that are read slice by slice.
+
+    Made by :func:`open_images`.
+
+    Attributes
+    ----------
+    n_samples : int
+        How many there are.
+    shape : tuple of int
+        Shape of one sample: (channels, height, width), or (n_features,) for rows that are
+        not images.
+    dtype : numpy.dtype
+        ``uint8`` or ``float32``.
+    """
+
+    n_samples: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Read samples `start` to `stop` into an array of their own.
+
+        Returns
+        -------
+        ndarray of shape (stop - start, *shape)
+            C-contiguous, of type `dtype`, not shared with the data: who gets it may write to it.
+
+        Raises
+        ------
+        ValueError
+            A sample has NaN or infinity, or another shape or type than the first one.
+        """
+        batch = self._read(start, stop)
+        if batch.dtype != np.uint8:
+            finite = np.isfinite(batch)
+            if not finite.all():
+                row, *_ = np.argwhere(~finite)[0]
+                what = "NaN" if np.isnan(batch[row]).any() else "infinity"
+                raise ValueError(
+                    f"Input X contains {what} or a value too large for dtype('float32'), first "
+                    f"in row {start + row}. Impute or remove such rows."
+                )
+        return batch
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+def open_images(
+    X: Any,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    data_format: str = "auto",
+    expected_shape: tuple[int, ...] | None = None,
+) -> Images:
+    """Open images in any accepted form; nothing but the first sample is looked at.
+
+    Parameters
+    ----------
+    X : array-like, sequence or Dataset
+        One of
+
+        - an array or tensor of shape (n, channels, height, width) or (n, height, width,
+          channels), uint8 or floating; a :class:`numpy.memmap` is never read whole;
+        - an array of rows, shape (n, n_features); with `image_shape` each row is one image,
+          without it the row itself is the sample;
+        - a sequence of image files (Pillow reads them), Pillow images, or arrays of one image;
+        - a map-style :class:`torch.utils.data.Dataset` of those. Of items that are tuples,
+          as in (image, label), the first entry is taken.
+    image_shape : tuple of three int, default=None
+        (channels, height, width). Rows are reshaped to it, files and Pillow images are resized
+        to it, arrays have to have it. One entry may be -1.
+    data_format : {"auto", "channels_first", "channels_last"}, default="auto"
+        Where the channel axis of arrays is. "auto" takes the shape that is known already
+        (`expected_shape` or `image_shape`), and without one the end of the image at which
+        there are 1, 3 or 4 entries; rows are channels first. Where both ends would do it raises.
+    expected_shape : tuple of int, default=None
+        Shape that the samples must have, as found by an earlier call (in ``fit``).
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ValueError
+        X is empty, has another number of dimensions, another shape than the expected one, an
+        ambiguous layout, a type that is neither uint8 nor floating, or a file that is no image.
+    TypeError
+        X is a dataset without length or random access.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = open_images(np.zeros((10, 8, 6, 3), dtype=np.uint8))
+    >>> images.n_samples, images.shape
+    (10, (3, 8, 6))
+    >>> images.read(2, 5).shape
+    (3, 3, 8, 6)
+    """
+    layout = _Layout(check_image_shape(image_shape), data_format, expected_shape)
+    if isinstance(X, torch.utils.data.Dataset):
+        if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+            raise TypeError(
+                f"X is a {type(X).__name__}, a dataset without length or random access. "
+                "Pass a map-style Dataset, with __len__ and __getitem__."
+            )
+        return _ImageSequence(X, layout)
+    if isinstance(X, (list, tuple)) or getattr(X, "ndim", None) == 1:
+        return _ImageSequence(_as_items(X), layout)
+    return _ImageArray(X, layout)
+
+
+def release_pages(array: Any) -> None:
+    """Give the resident pages of a memory map back to the system; data stay as they are.
+
+    Pages that were read or written count as memory of the process until the system wants them
+    back, so that walking over a large file looks like, and is limited as, memory that grows.
+    Maps that keep private changes (mode "c") are left alone, as are arrays that are no maps.
+    """
+    mapping = getattr(array, "_mmap", None)
+    if (
+        isinstance(mapping, mmap.mmap)
+        and hasattr(mmap, "MADV_DONTNEED")
+        and getattr(array, "mode", "c") != "c"
+    ):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+class _Layout:
+    """What is known of the shape of one image before it is seen, and how to read its axes."""
+
+    def __init__(self, image_shape, data_format, expected_shape):
+        self.image_shape = image_shape
+        self.data_format = data_format
+        self.expected_shape = expected_shape
+        self.known = expected_shape if expected_shape is not None else image_shape
+
+    def is_channels_last(self, shape: tuple[int, int, int], what: str) -> bool:
+        """Say whether an image array of this shape is (height, width, channels)."""
+        last = (shape[2], shape[0], shape[1])
+        if self.data_format != "auto":
+            channels_last = self.data_format == "channels_last"
+            self.check(last if channels_last else shape, what)
+            return channels_last
+        if self.known is not None:
+            fits_first, fits_last = self._fits(shape), self._fits(last)
+            if not (fits_first or fits_last):
+                self.check(shape, what)
+            wanted = f"both ends fit {self.known}"
+        else:
+            fits_first, fits_last = shape[0] in _CHANNELS, shape[2] in _CHANNELS
+            wanted = "the channel axis is the one at either end with 1, 3 or 4 entries"
+        if fits_first == fits_last:
+            raise ValueError(
+                f"{what} has images of shape {shape}, of which the channel axis cannot be told: "
+                f"{wanted}. Pass data_format='channels_first' or 'channels_last'."
+            )
+        return fits_last
+
+    def check(self, shape: tuple[int, ...], what: str) -> None:
+        """Raise unless a sample of this (channels-first) shape is one that is wanted."""
+        if self.known is not None and not self._fits(shape):
+            source = "fit saw" if self.expected_shape is not None else "image_shape says"
+            raise ValueError(
+                f"{what} has images of shape {shape}, {source} {self.known} (channels, height, "
+                "width). Resize or convert the images, or fit again."
+            )
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(self.known) and all(
+            wanted in (-1, size) for wanted, size in zip(self.known, shape, strict=True)
+        )
+
+
+class _ImageArray(Images):
+    """An array or tensor of images, or of rows."""
+
+    def __init__(self, X, layout):
+        if not isinstance(X, torch.Tensor):
+            X = np.asanyarray(X)  # a memmap stays one
+        self.n_samples = _check_n_samples(len(X))
+        shape = tuple(int(size) for size in X.shape[1:])
+        is_rows = len(shape) == 1
+        if len(shape) == 2:
+            raise ValueError(
+                f"X has 3 dimensions, shape {tuple(X.shape)}; images have 4. Grey images need a "
+                "channel axis, X[:, None], and so does a single image: X[None]."
+            )
+        if len(shape) > 3:
+            raise ValueError(f"X has {len(shape) + 1} dimensions, shape {tuple(X.shape)}; wanted 4")
+        if is_rows and layout.image_shape is not None:
+            shape = _shape_of_rows(shape[0], layout)
+        elif not is_rows:
+            if min(shape) == 0:
+                raise ValueError(f"X has shape {tuple(X.shape)}: images without pixels.")
+            _check_dtype(X.dtype, "X")
+        self._X = X
+        self._is_image = len(shape) == 3
+        if not self._is_image:
+            self._channels_last = False
+        elif is_rows:
+            self._channels_last = layout.data_format == "channels_last"
+        else:
+            self._channels_last = layout.is_channels_last(shape, "X")
+        # Axes as they lie in the data, before the channels are moved to the front.
+        self._stored_shape = (
+            (shape[1], shape[2], shape[0]) if is_rows and self._channels_last else shape
+        )
+        if self._channels_last and not is_rows:
+            shape = (shape[2], shape[0], shape[1])
+        layout.check(shape, "X")
+        self.shape = shape
+        self.dtype = _sample_dtype(X.dtype)
+        self._bytes_read = 0
+
+    def _read(self, start, stop):
+        block = _to_numpy(self._X[start:stop]).reshape(-1, *self._stored_shape)
+        if self._channels_last:
+            block = block.transpose(0, 3, 1, 2)
+        with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
+            batch = np.array(block, dtype=self.dtype, order="C")
+        self._bytes_read += block.nbytes
+        if self._bytes_read > _RELEASE_BYTES:
+            release_pages(self._X)
+            self._bytes_read = 0
+        return batch
+
+
+class _ImageSequence(Images):
+    """Files, Pillow images or single arrays, fetched one by one."""
+
+    def __init__(self, items, layout):
+        self._items = items
+        self._layout = layout
+        self.n_samples = _check_n_samples(len(items))
+        first = self._load(0)
+        self.shape = first.shape
+        self.dtype = first.dtype
+
+    def _read(self, start, stop):
+        batch = np.empty((stop - start, *self.shape), dtype=self.dtype)
+        for row in range(start, stop):
+            image = self._load(row)
+            if image.shape != self.shape or image.dtype != self.dtype:
+                raise ValueError(
+                    f"{self._name(row)} is an image of shape {image.shape}, {image.dtype}; the "
+                    f"first one has {self.shape}, {self.dtype} (channels, height, width). Images "
+                    "of one call have one shape and type: image_shape=(channels, height, width) "
+                    "resizes image files."
+                )
+            batch[row - start] = image
+        return batch
+
+    def _load(self, row: int) -> np.ndarray:
+        image = _first_entry(self._items[row])
+        if isinstance(image, (str, os.PathLike)):
+            pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
+            try:
+                with pillow.open(image) as opened:
+                    array = self._from_pillow(opened, row)
+            except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError on broken PNGs
+                raise ValueError(
+                    f"{self._name(row)} is not an image that can be read: {error}"
+                ) from error
+        elif _is_pillow(image):
+            array = self._from_pillow(image, row)
+        else:
+            return self._from_array(image, row)
+        self._layout.check(array.shape, self._name(row))
+        return array
+
+    def _from_pillow(self, image: Any, row: int) -> np.ndarray:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"{self._name(row)} has 16 or more bits a pixel (Pillow mode {image.mode!r}), "
+                "which does not fit 8 bits. Pass such images as a floating array."
+            )
+        n_channels = 3 if self._layout.known is None else self._layout.known[0]
+        image = image.convert(_PILLOW_MODES.get(n_channels, "RGB"))
+        size = self._layout.image_shape
+        if size is not None and -1 not in size and image.size != (size[2], size[1]):
+            pillow = import_optional("PIL.Image", extra="images", purpose="Resizing images")
+            image = image.resize((size[2], size[1]), pillow.Resampling.BILINEAR)
+        array = np.asarray(image)
+        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+    def _from_array(self, image: Any, row: int) -> np.ndarray:
+        array = _to_numpy(image)
+        if array.ndim == 2:
+            array = array[None]
+            self._layout.check(array.shape, self._name(row))
+        elif array.ndim == 3:
+            if self._layout.is_channels_last(array.shape, self._name(row)):
+                array = array.transpose(2, 0, 1)
+        else:
+            raise ValueError(
+                f"{self._name(row)} is a {type(image).__name__} of shape {array.shape}; wanted an "
+                "image: a file, a Pillow image, or an array of 2 or 3 dimensions."
+            )
+        _check_dtype(array.dtype, self._name(row))
+        with np.errstate(over="ignore"):
+            return array.astype(_sample_dtype(array.dtype), copy=False)
+
+    def _name(self, row: int) -> str:
+        item = self._items[row]
+        return f"X[{row}] = {str(item)!r}" if isinstance(item, (str, os.PathLike)) else f"X[{row}]"
+
+
+def _as_items(X: Any) -> Sequence:
+    """Turn a one-dimensional array or series into something that counts rows from zero."""
+    return X.to_numpy() if hasattr(X, "to_numpy") else X
+
+
+def _first_entry(item: Any) -> Any:
+    return item[0] if isinstance(item, tuple) and len(item) > 0 else item
+
+
+def _is_pillow(item: Any) -> bool:
+    return hasattr(item, "convert") and hasattr(item, "getbands")
+
+
+def _is_image_item(item: Any) -> bool:
+    item = _first_entry(item)
+    if isinstance(item, (str, os.PathLike)) or _is_pillow(item):
+        return True
+    return getattr(item, "ndim", 0) >= 2
+
+
+def _shape_of_rows(n_features: int, layout: _Layout) -> tuple[int, ...]:
+    shape = layout.image_shape
+    known = int(np.prod([size for size in shape if size != -1]))
+    if (n_features % known if -1 in shape else n_features != known) or n_features == 0:
+        raise ValueError(
+            f"image_shape={shape} does not fit the {n_features} features of X: it needs "
+            f"{'a multiple of ' if -1 in shape else ''}{known}."
+        )
+    return tuple(n_features // known if size == -1 else size for size in shape)
+
+
+def _to_numpy(block: Any) -> np.ndarray:
+    if isinstance(block, torch.Tensor):
+        block = block.detach().cpu()
+        if block.dtype == torch.bfloat16:  # numpy has no such type
+            block = block.float()
+        return block.numpy()
+    return np.asarray(block)
+
+
+def _sample_dtype(dtype: Any) -> np.dtype:
+    return np.dtype(np.uint8 if dtype in (torch.uint8, np.uint8) else np.float32)
+
+
+def _check_dtype(dtype: Any, what: str) -> None:
+    floating = (
+        dtype.is_floating_point
+        if isinstance(dtype, torch.dtype)
+        else np.issubdtype(dtype, np.floating)
+    )
+    if not floating and dtype not in (torch.uint8, np.uint8):
+        raise ValueError(
+            f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. Convert them "
+            "with .astype('uint8') or .astype('float32'), whichever is meant."
+        )
+
+
+def _check_n_samples(n_samples: int) -> int:
+    if n_samples == 0:
+        raise ValueError("Found array with 0 sample(s) in X while a minimum of 1 is required.")
+    return n_samples
