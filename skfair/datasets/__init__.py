@@ -1,1 +1,13 @@
-"""placeholder, filled in this change."""
+"""Real data, biased samples of it, and files of features with labels and groups."""
+
+from skfair.datasets._colored_digits import color_digits, make_colored_digits
+from skfair.datasets._encoder import DigitsEncoder, load_digits_encoder
+from skfair.datasets._features import load_features
+
+__all__ = [
+    "DigitsEncoder",
+    "color_digits",
+    "load_digits_encoder",
+    "load_features",
+    "make_colored_digits",
+]

@@ -1,1 +1,14 @@
-"""placeholder, filled in this change."""
+"""Fairness of predictions: group counts, worst and average group accuracy, the report."""
+
+from skfair.metrics._counts import GroupCounts, count_groups
+from skfair.metrics._report import FairnessReport, fairness_report
+from skfair.metrics._scores import average_group_accuracy_score, worst_group_accuracy_score
+
+__all__ = [
+    "FairnessReport",
+    "GroupCounts",
+    "average_group_accuracy_score",
+    "count_groups",
+    "fairness_report",
+    "worst_group_accuracy_score",
+]

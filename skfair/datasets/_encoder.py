@@ -1,0 +1,78 @@
+"""The small frozen encoder of the quickstart: what it is, and its weights from the package."""
+
+from importlib import resources
+
+import torch
+from safetensors.torch import load
+from torch import nn
+
+N_FEATURES = 96
+
+
+class DigitsEncoder(nn.Module):
+    """Convolutional encoder of 32 x 32 colour images into 96 features.
+
+    It was trained once, by ``examples/train_digits_encoder.py``, to tell from an image of a
+    digit in a random colour both the colour and what the digit looks like without its colour.
+    It has seen no class labels, and none of the images that
+    :func:`~skfair.datasets.make_colored_digits` returns. Like encoders trained on the world's
+    images it carries a bias without being told: colour is easier to read off its features
+    than shape.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_block(3, 32, 5),
+            *_block(32, 48, 3),
+            *_block(48, 64, 3),
+            nn.Flatten(),
+            nn.Linear(64 * 4 * 4, N_FEATURES),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, 32, 32)
+            uint8, or floating from 0 to 1.
+
+        Returns
+        -------
+        Tensor of shape (n, 96), float32, not negative
+        """
+        if not images.is_floating_point():
+            images = images.float() / 255
+        return self.layers(images)
+
+
+def load_digits_encoder() -> DigitsEncoder:
+    """Load the encoder of the quickstart with the weights that come with skfair.
+
+    Returns
+    -------
+    DigitsEncoder
+        A :class:`torch.nn.Module` on the CPU, in eval mode, from images of shape
+        (n, 3, 32, 32) to 96 features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = load_digits_encoder()
+    >>> with torch.no_grad():
+    ...     encoder(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 96])
+    """
+    weights = resources.files("skfair.datasets") / "data" / "digits_encoder.safetensors"
+    with torch.device("meta"):  # draws no initial weights from the global generator
+        encoder = DigitsEncoder()
+    encoder.load_state_dict(load(weights.read_bytes()), assign=True)
+    return encoder.eval()
+
+
+def _block(n_in: int, n_out: int, kernel_size: int) -> list[nn.Module]:
+    """Halve the image."""
+    convolution = nn.Conv2d(n_in, n_out, kernel_size, stride=2, padding=kernel_size // 2)
+    return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]

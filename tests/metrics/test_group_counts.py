@@ -1,0 +1,149 @@
+"""The count kernel against a slow count by hand and against fairlearn's MetricFrame."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import MetricFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
+
+from skfair.metrics import (
+    average_group_accuracy_score,
+    count_groups,
+    worst_group_accuracy_score,
+)
+
+LABELS = {
+    "integers": [0, 1, 2],
+    "strings": ["cat", "dog", "eel"],
+    "booleans": [False, True],
+}
+
+
+@st.composite
+def problems(draw):
+    """Labels, predictions, one to three sensitive columns (rare groups) and weights."""
+    n = draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = np.array(draw(st.sampled_from(list(LABELS.values()))))
+    y = rng.choice(labels, n)
+    prediction = rng.choice(labels, n)
+    columns = {}
+    for i in range(draw(st.integers(1, 3))):
+        shares = rng.dirichlet(np.full(draw(st.integers(1, 4)), 0.5))
+        codes = rng.choice(len(shares), n, p=shares)
+        columns[f"c{i}"] = np.array(["w", "x", "y", "z"])[codes] if i % 2 else codes
+    weight = rng.random(n) + 1e-3 if draw(st.booleans()) else None
+    return y, prediction, columns, weight
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_equal_to_metric_frame(problem):
+    y, prediction, columns, weight = problem
+    frame = MetricFrame(
+        metrics=accuracy_score,
+        y_true=y,
+        y_pred=prediction,
+        sensitive_features={"class": y, **columns},
+        sample_params=None if weight is None else {"sample_weight": weight},
+    )
+    expected = frame.by_group.dropna().astype(float)
+    arguments = {"sensitive_features": columns, "sample_weight": weight}
+
+    counts = count_groups(y, prediction, **arguments)
+    accuracy = counts.accuracy()
+    found = {}
+    for g, group in enumerate(counts.groups):
+        for c, label in enumerate(counts.classes):
+            if not np.isnan(accuracy[g, c]):
+                parts = group if len(columns) > 1 else (group,)
+                found[(label, *parts)] = accuracy[g, c]
+    assert set(found) == set(expected.index)
+    for key, value in found.items():
+        assert value == pytest.approx(expected[key], abs=1e-12)
+    assert worst_group_accuracy_score(y, prediction, **arguments) == pytest.approx(
+        expected.min(), abs=1e-12
+    )
+    assert average_group_accuracy_score(y, prediction, **arguments) == pytest.approx(
+        expected.mean(), abs=1e-12
+    )
+    assert counts.correct().sum() / counts.table.sum() == pytest.approx(frame.overall, abs=1e-12)
+
+
+def test_table_counted_by_hand():
+    y = ["a", "a", "b", "b", "b"]
+    prediction = ["a", "b", "b", "other", "a"]
+    counts = count_groups(y, prediction, sensitive_features=[1, 1, 1, 0, 0])
+    assert counts.groups == (0, 1)
+    assert counts.classes == ("a", "b")
+    expected = [
+        [[0, 0, 0], [1, 0, 1]],  # group 0: no a; two b, taken for a and for something else
+        [[1, 1, 0], [0, 1, 0]],
+    ]
+    np.testing.assert_array_equal(counts.table, expected)
+    np.testing.assert_array_equal(counts.totals(), [[0, 2], [2, 1]])
+    np.testing.assert_array_equal(counts.correct(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(counts.accuracy(), [[np.nan, 0], [0.5, 1]])
+
+
+def test_weights_add_up_and_zero_removes_a_group():
+    y, group, weight = [0, 0, 0, 1], ["f", "f", "m", "m"], [1, 3, 0, 2]
+    counts = count_groups(y, [0, 1, 1, 1], sensitive_features=group, sample_weight=weight)
+    np.testing.assert_array_equal(counts.table.sum(axis=2), [[4, 0], [0, 2]])
+    arguments = {"sensitive_features": group, "sample_weight": weight}
+    assert worst_group_accuracy_score(y, [0, 1, 1, 1], **arguments) == 0.25
+    assert average_group_accuracy_score(y, [0, 1, 1, 1], **arguments) == 0.625
+
+
+def test_groups_are_class_by_feature():
+    # Both colours have accuracy 1/2, but one kind of red and one of blue is always wrong.
+    y, color = [0, 1, 0, 1], ["red", "red", "blue", "blue"]
+    assert worst_group_accuracy_score(y, [0, 0, 1, 1], sensitive_features=color) == 0
+    assert average_group_accuracy_score(y, [0, 0, 1, 1], sensitive_features=color) == 0.5
+
+
+def test_one_group_one_class():
+    assert worst_group_accuracy_score([1, 1], [1, 0], sensitive_features=["f", "f"]) == 0.5
+
+
+def test_predicted_labels_of_another_number_type_match():
+    y = pd.Series([0, 1, 1], index=[5, 5, 2])
+    assert worst_group_accuracy_score(y, [0.0, 1.0, 1.0], sensitive_features=[0, 0, 0]) == 1
+
+
+def test_missing_groups_can_be_a_group():
+    counts = count_groups([0, 0], [0, 1], sensitive_features=["f", None], missing="group")
+    assert counts.groups == ("f", "missing")
+    np.testing.assert_array_equal(counts.accuracy(), [[1], [0]])
+
+
+@pytest.mark.parametrize("score", [worst_group_accuracy_score, average_group_accuracy_score])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"y_pred": [0, 1]}, ValueError, "y_pred has 2 values, y_true has 3"),
+        ({"sensitive_features": ["f"]}, ValueError, "sensitive_features has 1 values for 3"),
+        ({"y_true": [0, np.nan, 1]}, ValueError, r"y_true is missing .*1 of 3 samples \(rows 1\)"),
+        ({"y_pred": [0, None, 1]}, ValueError, "y_pred is missing"),
+        ({"y_true": [0.2, 0.4, 1]}, ValueError, "y_true holds continuous.*classification"),
+        ({"y_pred": [0.2, 0.4, 1]}, ValueError, "y_pred holds continuous.*not probabilities"),
+        ({"y_pred": [[0.2, 0.8]] * 3}, TypeError, "y_pred"),
+        ({"y_pred": np.ones((3, 2))}, ValueError, r"y_pred has shape \(3, 2\)"),
+        ({"y_pred": ["0", "1", "1"]}, TypeError, "text on one side only"),
+        ({"y_true": ["0", "1", "1"]}, TypeError, "text on one side only"),
+        ({"y_true": []}, ValueError, "y_true is empty"),
+        ({"sensitive_features": [None] * 3}, ValueError, "missing for 3 of 3"),
+        ({"sensitive_features": None}, TypeError, "sensitive_features must hold"),
+        ({"sample_weight": [1, 2]}, ValueError, r"sample_weight has shape \(2,\)"),
+        ({"sample_weight": [1, -1, 1]}, ValueError, r"sample_weight is negative.*rows 1"),
+        ({"sample_weight": [1, np.nan, 1]}, ValueError, "not finite"),
+        ({"sample_weight": [0, 0, 0]}, ValueError, "zero for all samples"),
+    ],
+    ids=str,
+)
+def test_bad_input(score, change, error, message):
+    arguments = {"y_true": [0, 1, 1], "y_pred": [0, 1, 0], "sensitive_features": ["f", "m", "m"]}
+    with pytest.raises(error, match=message):
+        score(**arguments | change)
