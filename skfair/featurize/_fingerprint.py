@@ -32,12 +32,9 @@ _CONTAINERS = (
     *(dict, collections.OrderedDict, collections.defaultdict),
     *(list, tuple, set, frozenset),
 )
-# Class members that say nothing about what instances compute, or that differ between runs.
-_SKIPPED_MEMBERS = {
-    *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"),
-    *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
-    *("__annotate__", "__abstractmethods__", "_abc_impl", "__slots__", "__match_args__"),
-}
+_DESCRIPTORS = (staticmethod, classmethod, property)
+# Written into classes by the interpreter, in some processes and not in others.
+_SKIPPED_MEMBERS = {"_abc_impl", "__annotate__", "__annotate_func__", "__annotations_cache__"}
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement (or the like in C)
 
 
@@ -220,6 +217,9 @@ class _Walk:
             for key, value in vars(cls).items()
             if key not in _SKIPPED_MEMBERS
             and not isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType)
+            # Special names hold code, or notes such as __doc__, __dataclass_fields__ and
+            # __slotnames__, which pickle adds when it first meets the class.
+            and (not key.startswith("__") or callable(value) or isinstance(value, _DESCRIPTORS))
         }
         bases = [self.digest(base) for base in cls.__bases__]
         return self.combine("class", cls.__qualname__.encode(), *bases, *self._named(members))

@@ -1,6 +1,7 @@
 """Fingerprints: equal for equal encoders, in any process; different for any other."""
 
 import copy
+import dataclasses
 import functools
 import os
 import pickle
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +195,23 @@ def test_partials_methods_and_objects():
     )
 
 
+@dataclasses.dataclass
+class Client:
+    address: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def __call__(self, batch):
+        return batch
+
+
+def test_pickling_leaves_no_trace():
+    before = of(Client("a"))
+    pickle.dumps(Client("a"))
+    copy.copy(Client("a"))
+    assert of(Client("a")) == before
+    assert of(Client("b")) != before
+
+
 def test_named_parts_do_not_run_together():
     assert fingerprint(a="x", b="") != fingerprint(a="", b="x")
     assert of(["ab", "c"]) != of(["a", "bc"])
@@ -216,7 +235,8 @@ def test_what_cannot_be_known_is_refused_with_its_place(part):
 
 
 def test_torchscript_is_refused():
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.trace(nn.Tanh(), torch.zeros(2))
     with pytest.raises(TypeError, match="encoder_id="):
         of(scripted)

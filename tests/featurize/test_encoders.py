@@ -1,0 +1,395 @@
+"""Encoders: modules that stay as they were, layers, pooling, ONNX files, callables, bad output."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from skfair.featurize import FrozenEncoderFeaturizer
+
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(10, 3, 6, 5), dtype=np.uint8)
+
+
+class Net(nn.Module):
+    """Everything that a careless caller would leave changed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(4, 7)
+        self.register_buffer("calls", torch.zeros(1))
+        self.constant = torch.ones(1)
+
+    def forward(self, x):
+        self.calls += 1
+        return self.head(self.drop(self.act(self.norm(self.conv(x)))).mean((2, 3)) * self.constant)
+
+
+@pytest.fixture
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net()
+        net.norm.running_mean.normal_()
+    return net
+
+
+def floats(images):
+    return torch.from_numpy(images).float().div(255)
+
+
+def reference(net, images):
+    """The plain way, on a copy."""
+    net = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        return net(floats(images)).numpy()
+
+
+def test_module_output_is_that_of_a_plain_loop(net):
+    featurizer = FrozenEncoderFeaturizer(net, batch_size=10)
+    features = featurizer.fit_transform(IMAGES)
+    np.testing.assert_array_equal(features, reference(net, IMAGES))
+    assert features.dtype == np.float32
+
+
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_module_comes_out_as_it_went_in(net, layer):
+    net.train()
+    net.conv.eval()
+    net.head.weight.requires_grad_(False)
+    seen = []
+    net.act.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    tensors = {name: (id(t), t.data_ptr(), t._version) for name, t in net.named_parameters()}
+    flags = {name: part.training for name, part in net.named_modules()}
+    grads = {name: t.requires_grad for name, t in net.named_parameters()}
+    hooks = {name: len(part._forward_hooks) for name, part in net.named_modules()}
+
+    FrozenEncoderFeaturizer(net, layer=layer, batch_size=3).fit(IMAGES).transform(IMAGES)
+
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
+    assert tensors == {n: (id(t), t.data_ptr(), t._version) for n, t in net.named_parameters()}
+    assert flags == {name: part.training for name, part in net.named_modules()}
+    assert grads == {name: t.requires_grad for name, t in net.named_parameters()}
+    assert all(t.grad is None for t in net.parameters())
+    assert hooks == {name: len(part._forward_hooks) for name, part in net.named_modules()}
+    assert seen
+    assert not any(seen)  # the user's hooks run, in eval mode
+
+
+def test_module_is_left_alone_when_it_raises(net):
+    net.train()
+    with pytest.raises(RuntimeError, match="channels"):
+        FrozenEncoderFeaturizer(net).fit(IMAGES[:, :1])
+    assert all(part.training for part in net.modules())
+
+
+def test_weights_are_not_copied(net):
+    pointers = []
+
+    class Spy(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            pointers.append(self.inner.conv.weight.data_ptr())
+            return self.inner(x)
+
+    FrozenEncoderFeaturizer(Spy(net)).fit(IMAGES)
+    assert pointers == [net.conv.weight.data_ptr()]
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(5, 5)
+            self.b = self.a
+
+        def forward(self, x):
+            assert self.a is self.b
+            return self.b(self.a(x))
+
+    assert FrozenEncoderFeaturizer(Tied(), pooling="flatten").fit_transform(IMAGES).shape == (
+        10,
+        90,
+    )
+
+
+def test_threads_share_one_module_in_training_mode(net):
+    net.train()
+    expected = reference(net, IMAGES)
+    featurizer = FrozenEncoderFeaturizer(net, batch_size=10).fit(IMAGES)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(featurizer.transform(IMAGES)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_modules_that_copy_cannot_follow():
+    net = nn.Linear(5, 2)
+    net.lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"encoder, a Linear, cannot be copied.*Pass a function"):
+        FrozenEncoderFeaturizer(net).fit(IMAGES)
+
+
+@pytest.mark.parametrize("batch_size", [4, 10])
+def test_layer_output_is_taken_before_later_layers_work_in_place(net, batch_size):
+    featurizer = FrozenEncoderFeaturizer(
+        net, layer="norm", pooling="flatten", batch_size=batch_size
+    )
+    plain = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        expected = plain.norm(plain.conv(floats(IMAGES))).flatten(1).numpy()
+    assert (expected < 0).any()
+    np.testing.assert_allclose(featurizer.fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_layer_lists_names_near_it(net):
+    with pytest.raises(ValueError, match=r"layer='nrm' is not in encoder.*'norm'"):
+        FrozenEncoderFeaturizer(net, layer="nrm").fit(IMAGES)
+
+
+def test_layer_that_does_not_run_once():
+    twice = nn.Conv2d(3, 3, 1)
+    net = nn.Sequential(twice, nn.Sequential(twice))
+    with pytest.raises(ValueError, match="layer='0' ran 2 times"):
+        FrozenEncoderFeaturizer(net, layer="0").fit(IMAGES)
+
+
+def test_pooling_by_hand():
+    maps = np.array([[[[1, 2], [3, 6]], [[0, 0], [0, 8]]]], dtype=np.float32)  # (1, 2, 2, 2)
+    tokens = np.array([[[1, 2], [3, 6], [5, 1]]], dtype=np.float32)  # (1, 3, 2)
+    rows = np.array([[4, 5]], dtype=np.float32)
+    expected = {
+        ("mean", "maps"): [3, 2],
+        ("max", "maps"): [6, 8],
+        ("flatten", "maps"): [1, 2, 3, 6, 0, 0, 0, 8],
+        ("mean", "tokens"): [3, 3],
+        ("max", "tokens"): [5, 6],
+        ("cls", "tokens"): [1, 2],
+        ("flatten", "tokens"): [1, 2, 3, 6, 5, 1],
+    }
+    outputs = {"maps": maps, "tokens": tokens, "rows": rows}
+    for pooling in ("mean", "max", "cls", "flatten"):
+        expected[pooling, "rows"] = [4, 5]
+    for (pooling, kind), row in expected.items():
+        for output in (outputs[kind], torch.from_numpy(outputs[kind]), outputs[kind].tolist()):
+            featurizer = FrozenEncoderFeaturizer(
+                lambda batch, output=output: output, pooling=pooling
+            )
+            np.testing.assert_array_equal(featurizer.fit_transform(IMAGES[:1]), [row])
+
+
+def test_cls_needs_tokens():
+    featurizer = FrozenEncoderFeaturizer(lambda batch: batch, pooling="cls")
+    with pytest.raises(ValueError, match=r"pooling='cls'.*\(1, 3, 6, 5\)"):
+        featurizer.fit(IMAGES)
+
+
+def test_preprocess_gets_what_x_holds():
+    seen = []
+
+    def record(batch):
+        seen.append((type(batch), batch.dtype, tuple(batch.shape)))
+        return batch / 2
+
+    last = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1))
+    FrozenEncoderFeaturizer(nn.Identity(), preprocess=record).fit(last)
+    FrozenEncoderFeaturizer(np.asarray, preprocess=record).fit(last)
+    FrozenEncoderFeaturizer(np.asarray, preprocess=record).fit(last.astype(float))
+    shape = (1, 3, 6, 5)
+    assert seen == [
+        (torch.Tensor, torch.uint8, shape),
+        (np.ndarray, np.uint8, shape),
+        (np.ndarray, np.float32, shape),
+    ]
+
+
+@pytest.mark.parametrize("encoder", [nn.Identity(), np.asarray], ids=["module", "callable"])
+def test_bytes_become_numbers_from_0_to_1(encoder):
+    featurizer = FrozenEncoderFeaturizer(encoder, pooling="flatten")
+    expected = IMAGES.reshape(10, -1).astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(featurizer.fit_transform(IMAGES), expected)
+    raw = featurizer.set_params(preprocess=lambda batch: batch * 1.0).fit_transform(IMAGES)
+    np.testing.assert_array_equal(raw, IMAGES.reshape(10, -1))
+
+
+def test_amp_runs_in_bfloat16_on_the_cpu(net):
+    full = FrozenEncoderFeaturizer(net, device="cpu").fit_transform(IMAGES)
+    mixed = FrozenEncoderFeaturizer(net, device="cpu", amp=True).fit_transform(IMAGES)
+    assert mixed.dtype == np.float32
+    assert not np.array_equal(mixed, full)
+    np.testing.assert_allclose(mixed, full, rtol=0.1, atol=0.05)
+
+
+def test_output_in_any_floating_type_with_gradients_is_taken():
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        weight = torch.ones(1, dtype=dtype, requires_grad=True)
+        featurizer = FrozenEncoderFeaturizer(
+            lambda b, weight=weight: weight * torch.ones(len(b), 2)
+        )
+        assert featurizer.fit_transform(IMAGES).dtype == np.float32
+
+
+def test_output_of_a_read_only_array_is_taken():
+    def encoder(batch):
+        features = np.ones((len(batch), 2), dtype=np.float32)
+        features.flags.writeable = False
+        return features
+
+    assert FrozenEncoderFeaturizer(encoder).fit_transform(IMAGES).shape == (10, 2)
+
+
+@pytest.mark.parametrize(
+    "encoder, error, match",
+    [
+        (lambda b: np.ones((len(b) + 1, 2)), ValueError, "2 rows for a batch of 1 samples"),
+        (lambda b: np.ones((len(b), 2), dtype=int), TypeError, "int64 values; features are float"),
+        (lambda b: np.ones(len(b)), ValueError, r"shape \(1,\)"),
+        (lambda b: np.ones((len(b), 1, 1, 1, 1)), ValueError, "wanted 2 dimensions"),
+        (lambda b: np.ones((len(b), 0)), ValueError, "no features"),
+        (lambda b: (np.ones((len(b), 2)), None), TypeError, "returned a tuple.*layer="),
+        (lambda b: {"features": 1}, TypeError, "returned a dict"),
+        (lambda b: None, TypeError, "returned a NoneType"),
+        (lambda b: np.full((len(b), 2), np.nan), ValueError, "NaN or infinity for 1 of 1"),
+        (lambda b: np.full((len(b), 2), 1e300), ValueError, "NaN or infinity"),
+        (lambda b: torch.ones(len(b), 2, device="meta"), NotImplementedError, "meta"),
+    ],
+)
+def test_bad_output(encoder, error, match):
+    with pytest.raises(error, match=match):
+        FrozenEncoderFeaturizer(encoder).fit(IMAGES)
+
+
+def test_another_width_on_a_later_batch():
+    def encoder(batch):
+        return np.ones((len(batch), 2 + (len(batch) < 4)))
+
+    featurizer = FrozenEncoderFeaturizer(encoder, batch_size=4)
+    with pytest.raises(ValueError, match=r"encoder returned 3 features a sample.* was 2 before"):
+        featurizer.fit_transform(IMAGES)
+    featurizer.fit(IMAGES)  # of one sample, so that three features are due
+    with pytest.raises(ValueError, match=r"encoder returned 2 features a sample.* was 3 before"):
+        featurizer.transform(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "parameters, error, match",
+    [
+        ({"encoder": nn.Identity}, TypeError, r"class Identity.*encoder=Identity\("),
+        ({"encoder": "model.pt"}, ValueError, r"'model\.pt' is not the path of an \.onnx"),
+        ({"encoder": "nowhere.onnx"}, ValueError, r"'nowhere\.onnx' does not exist"),
+        ({"encoder": None}, ValueError, "'encoder' parameter"),
+        ({"encoder": np.asarray, "layer": "a"}, ValueError, "layer='a' needs an encoder with"),
+        ({"encoder": np.asarray, "amp": True}, ValueError, "amp=True needs a torch"),
+        ({"encoder": nn.Identity(), "device": "nonsense"}, ValueError, "device='nonsense'"),
+        ({"encoder": nn.Identity(), "pooling": "sum"}, ValueError, "'pooling' parameter"),
+        ({"encoder": nn.Identity(), "batch_size": 0}, ValueError, "'batch_size' parameter"),
+        ({"encoder": nn.Identity(), "image_shape": (3, 6)}, ValueError, "image_shape="),
+    ],
+)
+def test_bad_parameters(parameters, error, match):
+    with pytest.raises(error, match=match):
+        FrozenEncoderFeaturizer(**parameters).fit(IMAGES)
+
+
+def test_out_of_memory_says_what_to_do():
+    def encoder(batch):
+        raise torch.OutOfMemoryError("no more")
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        FrozenEncoderFeaturizer(encoder).fit(IMAGES)
+    assert "lower batch_size" in caught.value.__notes__[0]
+
+
+def save_onnx(path, n_rows="n", dtype=TensorProto.FLOAT, two_outputs=False):
+    """A 1x1 convolution, (n, 3, h, w) -> (n, 2, h, w), and its ReLU."""
+    kernel = np.arange(6).reshape(2, 3, 1, 1) / 4 - 0.5
+    numpy_type = helper.tensor_dtype_to_np_dtype(dtype)
+    outputs = [helper.make_tensor_value_info("maps", dtype, [n_rows, 2, "h", "w"])]
+    if two_outputs:
+        outputs.append(helper.make_tensor_value_info("relu", dtype, [n_rows, 2, "h", "w"]))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["images", "kernel"], ["maps"]),
+            helper.make_node("Relu", ["maps"], ["relu"]),
+        ],
+        "encoder",
+        [helper.make_tensor_value_info("images", dtype, [n_rows, 3, "h", "w"])],
+        outputs,
+        [numpy_helper.from_array(kernel.astype(numpy_type), "kernel")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    return kernel[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("n_rows", ["n", 1, 4])
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_onnx_against_numpy(tmp_path, n_rows, dtype):
+    kernel = save_onnx(tmp_path / "model.onnx", n_rows, dtype)
+    expected = np.einsum("oc,nchw->no", kernel, IMAGES / 255) / 30
+    featurizer = FrozenEncoderFeaturizer(tmp_path / "model.onnx", batch_size=3)
+    tolerance = 1e-5 if dtype == TensorProto.FLOAT else 1e-2
+    np.testing.assert_allclose(featurizer.fit_transform(IMAGES), expected, atol=tolerance)
+
+
+def test_onnx_output_by_name(tmp_path):
+    kernel = save_onnx(tmp_path / "model.onnx", two_outputs=True)
+    featurizer = FrozenEncoderFeaturizer(tmp_path / "model.onnx", layer="relu", pooling="max")
+    maps = np.einsum("oc,nchw->nohw", kernel, IMAGES / 255)
+    expected = np.maximum(maps, 0).max((2, 3))
+    np.testing.assert_allclose(featurizer.fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"layer='nothing' is not in encoder.*'relu'"):
+        featurizer.set_params(layer="nothing").fit(IMAGES)
+
+
+def test_onnx_file_that_changes_is_opened_again(tmp_path):
+    path = tmp_path / "model.onnx"
+    save_onnx(path)
+    featurizer = FrozenEncoderFeaturizer(str(path)).fit(IMAGES)
+    maps = featurizer.transform(IMAGES)
+    assert (maps < 0).any()
+    save_onnx(tmp_path / "new.onnx", two_outputs=True)
+    model = onnx.load(tmp_path / "new.onnx")
+    del model.graph.output[0]
+    onnx.save(model, path)
+    assert (featurizer.transform(IMAGES) >= 0).all()
+
+
+def test_onnx_file_that_is_none(tmp_path):
+    (tmp_path / "model.onnx").write_text("no")
+    with pytest.raises(ValueError, match=r"model\.onnx' cannot be opened as an ONNX model"):
+        FrozenEncoderFeaturizer(tmp_path / "model.onnx").fit(IMAGES)
+
+
+def test_pickles_hold_the_path_of_a_file_and_the_weights_of_a_module(tmp_path, net):
+    save_onnx(tmp_path / "model.onnx")
+    by_path = FrozenEncoderFeaturizer(tmp_path / "model.onnx").fit(IMAGES)
+    expected = by_path.transform(IMAGES)
+    pickled = pickle.dumps(by_path)
+    assert len(pickled) < 2000
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(IMAGES), expected)
+
+    by_weights = FrozenEncoderFeaturizer(net).fit(IMAGES)
+    restored = pickle.loads(pickle.dumps(by_weights))
+    np.testing.assert_array_equal(restored.transform(IMAGES), by_weights.transform(IMAGES))

@@ -1,0 +1,379 @@
+"""The feature store: once per image, never a wrong row; kills, crashes, crowds and bad files."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.featurize._store import FeatureStore
+
+
+def images(n, seed=0):
+    """Images whose first two bytes number them."""
+    X = np.random.default_rng(seed).integers(0, 256, size=(n, 3, 6, 5), dtype=np.uint8)
+    X[:, 0, 0, 0], X[:, 0, 0, 1] = np.divmod(np.arange(n), 256)
+    return X
+
+
+def numbers(batch):
+    return batch[:, 0, 0, 0].astype(int) * 256 + batch[:, 0, 0, 1]
+
+
+def per_row(batch):
+    """Features of a row that do not depend on the other rows, to the last bit."""
+    return np.array([[row.mean(), row.std(), row.flat[0]] for row in batch], dtype=np.float32)
+
+
+class Logging:
+    """Encoder, for images as bytes, that writes down in a file which of them it was given."""
+
+    def __init__(self, log, seconds=0.0):
+        self.log = str(log)
+        self.seconds = seconds
+
+    def __call__(self, batch):
+        time.sleep(self.seconds)
+        with open(self.log, "a") as file:
+            file.write("".join(f"{number}\n" for number in numbers(batch)))
+        return per_row(batch)
+
+
+def unscaled(batch):
+    return batch
+
+
+def logged(log):
+    return [int(line) for line in Path(log).read_text().split()] if Path(log).exists() else []
+
+
+def featurizer(folder, **parameters):
+    encoder = parameters.pop("encoder", None) or Logging(folder / "log")
+    return FrozenEncoderFeaturizer(
+        encoder,
+        **{"preprocess": unscaled, "memory": folder / "store.sqlite", "batch_size": 4} | parameters,
+    )
+
+
+def n_rows(folder):
+    with sqlite3.connect(folder / "store.sqlite") as connection:
+        return connection.execute("SELECT count(*) FROM features").fetchone()[0]
+
+
+X = images(20)
+
+
+def test_each_image_is_encoded_once_in_any_order_split_and_form(tmp_path):
+    expected = per_row(X)
+    first = featurizer(tmp_path).fit(X)
+    np.testing.assert_array_equal(first.transform(X), expected)
+    assert sorted(logged(tmp_path / "log")) == list(range(20))
+
+    order = np.random.default_rng(0).permutation(20)
+    np.testing.assert_array_equal(first.transform(X[order]), expected[order])
+    np.testing.assert_array_equal(first.transform(X.transpose(0, 2, 3, 1)), expected)
+    again = featurizer(tmp_path, batch_size=7)
+    np.testing.assert_array_equal(again.fit_transform(list(X[5:])), expected[5:])
+    rows = featurizer(tmp_path, image_shape=(3, 6, 5)).fit_transform(X.reshape(20, -1))
+    np.testing.assert_array_equal(rows, expected)
+    assert len(logged(tmp_path / "log")) == 20
+
+    out = np.empty((20, 3), dtype=np.float32)
+    assert first.transform(X, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_rows_are_those_of_the_encoder(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("store")
+    drawn = st.lists(st.integers(0, 19), min_size=1, max_size=25)
+    asked = set()
+    for _ in range(data.draw(st.integers(1, 4))):
+        rows = data.draw(drawn)
+        asked |= set(rows)
+        model = featurizer(folder, batch_size=data.draw(st.integers(1, 9)))
+        np.testing.assert_array_equal(model.fit_transform(X[rows]), per_row(X[rows]))
+    assert sorted(logged(folder / "log")) == sorted(asked)
+
+
+def test_misses_are_gathered_into_full_batches(tmp_path):
+    sizes = []
+
+    def encoder(batch):
+        sizes.append(len(batch))
+        return per_row(batch)
+
+    model = featurizer(tmp_path, encoder=encoder, encoder_id="a")
+    model.fit_transform(X[::2])
+    assert sizes == [4, 4, 2]
+    sizes.clear()
+    model.transform(X)
+    assert sizes == [4, 4, 2]
+
+
+def test_a_changed_encoder_never_meets_the_old_rows(tmp_path):
+    net = nn.Conv2d(3, 2, 3)
+    model = featurizer(tmp_path, encoder=net, preprocess=None, batch_size=20).fit(X)
+    before = model.transform(X)
+    plain = FrozenEncoderFeaturizer(net, batch_size=20)
+    with torch.no_grad():
+        net.weight.mul_(2)
+    np.testing.assert_array_equal(model.transform(X), plain.fit_transform(X))
+    assert not np.array_equal(model.transform(X), before)
+    for changed in (
+        {"pooling": "max"},
+        {"layer": "", "pooling": "flatten"},
+        {"preprocess": lambda batch: batch.float() / 100},
+        {"preprocess": lambda batch: batch.float() / 200},
+        {"amp": True, "device": "cpu"},
+    ):
+        parameters = model.get_params() | changed
+        direct = FrozenEncoderFeaturizer(**parameters | {"memory": None}).fit_transform(X)
+        stored = FrozenEncoderFeaturizer(**parameters).fit_transform(X)
+        np.testing.assert_array_equal(stored, direct)
+
+
+def test_types_and_shapes_do_not_meet(tmp_path):
+    model = featurizer(tmp_path, encoder_id="a")
+    for data in (X, X.astype(np.float32), X.reshape(20, 3, 5, 6), X.reshape(20, -1)):
+        encoder = FrozenEncoderFeaturizer(lambda b: b.reshape(len(b), -1)[:, :3] * 1.0)
+        model.set_params(encoder=encoder.encoder, preprocess=unscaled)
+        model.fit_transform(data)
+    assert n_rows(tmp_path) == 80
+
+
+def test_an_encoder_that_cannot_be_known_needs_a_name(tmp_path):
+    class Client:
+        def __init__(self):
+            self.stream = (row for row in "ab")
+
+        def __call__(self, batch):
+            return per_row(batch)
+
+    with pytest.raises(TypeError, match=r"encoder\.stream holds a builtins\.generator.*encoder_id"):
+        featurizer(tmp_path, encoder=Client()).fit(X)
+    named = featurizer(tmp_path, encoder=Client(), encoder_id="client, model 1")
+    np.testing.assert_array_equal(named.fit_transform(X), per_row(X))
+    assert n_rows(tmp_path) == 20
+    featurizer(tmp_path, encoder=Client(), encoder_id="client, model 2").fit_transform(X)
+    assert n_rows(tmp_path) == 40
+
+
+def test_an_encoder_that_changes_itself_is_reported(tmp_path):
+    class Counter:
+        n_calls = 0
+
+        def __call__(self, batch):
+            self.n_calls += 1
+            return per_row(batch)
+
+    with pytest.warns(UserWarning, match="changed its own state.*encoder_id"):
+        featurizer(tmp_path, encoder=Counter()).fit(X)
+
+
+def test_one_name_for_encoders_of_two_widths(tmp_path):
+    featurizer(tmp_path, encoder_id="a").fit(X[:1])
+    wide = featurizer(tmp_path, encoder=lambda b: np.ones((len(b), 5)), encoder_id="a")
+    with pytest.raises(ValueError, match=r"returned 5 features.* was 3 before.*encoder_id"):
+        wide.fit_transform(X)
+    wide.fit(X[1:])
+    with pytest.raises(ValueError, match=r"memory=.*holds 3 features.* was 5 before"):
+        wide.transform(X)
+
+
+def test_an_encoder_that_raises_loses_its_batch_only(tmp_path):
+    class Failing(Logging):
+        def __call__(self, batch):
+            if 13 in numbers(batch):
+                raise ConnectionError("service is down")
+            return super().__call__(batch)
+
+    broken = featurizer(tmp_path, encoder=Failing(tmp_path / "log"), encoder_id="service")
+    with pytest.raises(ConnectionError) as caught:
+        broken.fit_transform(X)
+    assert "the next call goes on from there" in caught.value.__notes__[0]
+    assert logged(tmp_path / "log") == list(range(12))
+    assert n_rows(tmp_path) == 12
+    repaired = featurizer(tmp_path, encoder_id="service")
+    np.testing.assert_array_equal(repaired.fit_transform(X), per_row(X))
+    assert logged(tmp_path / "log") == list(range(20))
+
+
+def test_bad_output_is_not_kept(tmp_path):
+    for encoder in (lambda b: np.full((len(b), 3), np.nan), lambda b: np.ones((len(b) + 1, 3))):
+        with pytest.raises(ValueError, match="encoder returned"):
+            featurizer(tmp_path, encoder=encoder, encoder_id="a").fit(X)
+    assert n_rows(tmp_path) == 0
+
+
+@pytest.mark.parametrize("damage", ["zeroblob(12)", "x'00'", "(SELECT max(value) FROM features)"])
+def test_a_damaged_row_is_made_again(tmp_path, damage):
+    model = featurizer(tmp_path)
+    expected = model.fit_transform(X)
+    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+        connection.execute(f"UPDATE features SET value = {damage} WHERE rowid IN (3, 11)")
+    np.testing.assert_array_equal(model.transform(X), expected)
+    assert 20 < len(logged(tmp_path / "log")) <= 22
+    again = len(logged(tmp_path / "log"))
+    np.testing.assert_array_equal(model.transform(X), expected)
+    assert len(logged(tmp_path / "log")) == again
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import numpy as np
+import test_feature_store as t
+folder, n, name = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+encoder = t.Logging(folder / "log", seconds=0.02)
+features = t.featurizer(folder, encoder=encoder).fit_transform(t.images(n))
+np.save(folder / f"{name}.npy", features)
+"""
+
+
+def start_child(folder, n, name="child"):
+    arguments = [sys.executable, "-c", CHILD, Path(__file__).parent, folder, str(n), name]
+    return subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_killed_process_loses_the_batch_in_flight_only(tmp_path):
+    n = 400
+    child = start_child(tmp_path, n)
+    deadline = time.monotonic() + 60
+    while len(logged(tmp_path / "log")) < 40 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    before = logged(tmp_path / "log")
+    kept = n_rows(tmp_path)
+    assert 40 <= len(before) < n
+    assert len(before) - 4 <= kept <= len(before)
+
+    encoder = Logging(tmp_path / "log", seconds=0.02)
+    model = featurizer(tmp_path, encoder=encoder, batch_size=50)
+    np.testing.assert_array_equal(model.fit_transform(images(n)), per_row(images(n)))
+    after = logged(tmp_path / "log")
+    assert len(after) - len(before) == n - kept
+    assert set(after) == set(range(n))
+
+
+def test_processes_share_one_store(tmp_path):
+    n = 160
+    children = [start_child(tmp_path, n, str(name)) for name in range(3)]
+    assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
+    for name in range(3):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), per_row(images(n)))
+    assert sorted(logged(tmp_path / "log")) == list(range(n))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_encodes_each_image_once(tmp_path, n_jobs):
+    data = images(40)
+    search = GridSearchCV(
+        make_pipeline(featurizer(tmp_path, batch_size=8), LogisticRegression()),
+        {"logisticregression__C": np.logspace(-3, 2, 12)},
+        cv=5,
+        n_jobs=n_jobs,
+    ).fit(data, np.arange(40) % 2)
+    assert len(search.cv_results_["params"]) == 12
+    assert sorted(logged(tmp_path / "log")) == list(range(40))
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "store.sqlite").write_text("features, they said, were here" * 10)
+    with pytest.raises(ValueError, match=r"memory='.*store\.sqlite' is not a database"):
+        featurizer(tmp_path).fit(X)
+    assert (tmp_path / "store.sqlite").read_text().startswith("features")
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+        connection.execute("CREATE TABLE features (name TEXT)")
+    before = (tmp_path / "store.sqlite").read_bytes()
+    with pytest.raises(ValueError, match="did not make"):
+        featurizer(tmp_path).fit(X)
+    assert (tmp_path / "store.sqlite").read_bytes() == before
+
+
+def test_a_store_of_another_version(tmp_path):
+    featurizer(tmp_path).fit(X)
+    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(ValueError, match="this version of skfair did not make"):
+        featurizer(tmp_path).fit(X)
+
+
+def test_a_read_only_store(tmp_path):
+    featurizer(tmp_path).fit(X)
+    (tmp_path / "store.sqlite").chmod(0o444)
+    with pytest.raises(PermissionError, match=r"memory='.*' is read-only"):
+        featurizer(tmp_path).fit(X)
+
+
+def test_a_store_in_no_directory_or_that_is_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"memory=.*directory that does not exist"):
+        featurizer(tmp_path, memory=tmp_path / "none" / "store.sqlite").fit(X)
+    with pytest.raises(OSError, match=r"memory=.*cannot be used"):
+        featurizer(tmp_path, memory=tmp_path).fit(X)
+
+
+def test_a_store_with_a_damaged_page(tmp_path):
+    model = featurizer(tmp_path)
+    model.fit_transform(images(300))
+    content = bytearray((tmp_path / "store.sqlite").read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    (tmp_path / "store.sqlite").write_bytes(content)
+    with pytest.raises(ValueError, match=r"memory=.*is damaged"):
+        model.transform(images(300))
+
+
+def test_waiting_for_a_lock_can_be_long_and_is_then_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("skfair.featurize._store._WAIT_WARNING_SECONDS", 0)
+    path = tmp_path / "store.sqlite"
+    with FeatureStore(path):
+        pass
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    calls = []
+
+    def release(*_):
+        calls.append(other.execute("ROLLBACK"))
+
+    key = b"k" * 20
+    with FeatureStore(path) as store, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "warn", release)
+        rows = store.get_or_encode([key], lambda missing: np.ones((1, 2), dtype=np.float32))
+    assert len(calls) == 1
+    np.testing.assert_array_equal(rows[key], [1, 1])
+    other.close()
+
+
+def test_readers_do_not_wait_for_the_encoder(tmp_path):
+    keys = [b"a" * 20, b"b" * 20]
+    ones = np.ones((1, 2), dtype=np.float32)
+    with FeatureStore(tmp_path / "s") as writer, FeatureStore(tmp_path / "s") as reader:
+        writer.get_or_encode(keys[:1], lambda missing: ones)
+
+        def encode(missing):
+            assert list(reader.get(keys)) == keys[:1]
+            return ones
+
+        writer.get_or_encode(keys, encode)
+        assert sorted(reader.get(keys)) == keys
