@@ -233,6 +233,8 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."
         )
+    if isinstance(features, np.ma.MaskedArray):
+        features = np.where(np.ma.getmaskarray(features), None, features.data.astype(object))
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         return {_column_name(getattr(features, "name", None), 0): features}
     if isinstance(features, pd.DataFrame):  # by position: names may occur twice

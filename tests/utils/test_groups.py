@@ -123,6 +123,7 @@ MISSING = {
     "NA": ["b", pd.NA, "a", "b"],
     "NaT": ["b", pd.NaT, "a", "b"],
     "string": pd.Series(["b", None, "a", "b"], dtype="string"),
+    "mask": np.ma.array(["b", "x", "a", "b"], mask=[False, True, False, False]),
     "category": pd.Series(["b", None, "a", "b"], dtype="category"),
 }
 
