@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skfair.featurize._fingerprint import onnx_files
 from skfair.utils._device import resolve_device
 from skfair.utils._imports import import_optional
 
@@ -230,9 +231,10 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
 
 
 def _onnx_run(path, layer, preprocess, device):
-    session = _onnx_session(
-        os.path.abspath(path), os.stat(path).st_mtime_ns, _onnx_provider(device), os.getpid()
-    )
+    path = os.path.abspath(path)
+    states = [file.stat() for file in _onnx_files(path, os.stat(path).st_mtime_ns)]
+    version = tuple((state.st_mtime_ns, state.st_size) for state in states)
+    session = _onnx_session(path, version, _onnx_provider(device), os.getpid())
     inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
     if len(inputs) != 1:
         raise ValueError(
@@ -277,9 +279,15 @@ def _onnx_provider(device: str | torch.device) -> str:
     )
 
 
+@functools.lru_cache(maxsize=8)
+def _onnx_files(path: str, changed: int) -> list[Path]:
+    """Remember which files a model has, until it changes: a service predicts row by row."""
+    return onnx_files(path)
+
+
 @functools.lru_cache(maxsize=1)
-def _onnx_session(path: str, changed: int, provider: str, process: int) -> Any:
-    """Open a model; kept for the next call in this process, until the file changes."""
+def _onnx_session(path: str, version: tuple, provider: str, process: int) -> Any:
+    """Open a model; kept for the next call in this process, until one of its files changes."""
     onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers

@@ -21,8 +21,16 @@ from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx
+from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
-from skfair.utils._images import Images, check_image_shape, holds_images, open_images, release_pages
+from skfair.utils._images import (
+    Images,
+    as_numpy,
+    check_image_shape,
+    holds_images,
+    open_images,
+    release_pages,
+)
 
 _RELEASE_BYTES = 2**25
 
@@ -283,6 +291,17 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _n_features_out(self) -> int:
         return self.n_features_out_
 
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        if isinstance(self.encoder, torch.nn.Module):
+            state = {**state, "encoder": portable(self.encoder)}
+        return state
+
+    def __copy__(self) -> "FrozenEncoderFeaturizer":
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)  # by reference, where a pickle's state is not
+        return copied
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
@@ -306,7 +325,7 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             )
         if is_rows:
             if isinstance(X, torch.Tensor):
-                X = X.detach().cpu().float() if X.is_floating_point() else X.detach().cpu()
+                X = as_numpy(X)
             checked = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
             # The checked one is the same data, but no longer knows that it is a memory map.
             X = X if isinstance(X, np.memmap) else checked

@@ -80,19 +80,37 @@ def fingerprint_onnx(path: str | os.PathLike) -> bytes:
     bytes
         32 bytes.
     """
+    digest = hashlib.sha256()
+    for file in onnx_files(path):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.digest()
+
+
+def onnx_files(path: str | os.PathLike) -> list[Path]:
+    """List the files of an ONNX model, in the order in which it names them.
+
+    Parameters
+    ----------
+    path : path-like
+        The ``.onnx`` file.
+
+    Returns
+    -------
+    list of Path
+        That file, and those that hold weights outside of it and are there.
+    """
     path = Path(path)
     model = path.read_bytes()
-    digest = hashlib.sha256(hashlib.sha256(model).digest())
+    files = [path]
     # A tensor kept outside has an entry {key: "location", value: file name}: field 1 and field 2
     # of a protobuf message, each with its length before it.
     for match in re.finditer(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", model):
         size = match[1][0] if len(match[1]) == 1 else (match[1][0] & 127) | (match[1][1] << 7)
-        name = model[match.end() : match.end() + size]
-        external = path.parent / os.fsdecode(name)
-        if external.is_file():
-            with open(external, "rb") as file:
-                digest.update(name + hashlib.file_digest(file, "sha256").digest())
-    return digest.digest()
+        file = path.parent / os.fsdecode(model[match.end() : match.end() + size])
+        if file not in files and file.is_file():
+            files.append(file)
+    return files
 
 
 class _Walk:
@@ -349,9 +367,11 @@ def _is_installed(module: str | None) -> bool:
     top = (module or "").partition(".")[0]
     if top in sys.stdlib_module_names:
         return True
+    if top in ("__main__", "__mp_main__"):  # in a worker this is the worker's, with a file
+        return False
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # among them "__main__" and modules made on the fly
+    except (ImportError, ValueError):  # a module made on the fly
         return False
     files = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
     return any({"site-packages", "dist-packages"} & set(Path(file).parts) for file in files if file)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -50,8 +49,9 @@ class FeatureStore:
             raise FileNotFoundError(
                 f"memory={str(self.path)!r} is in a directory that does not exist. Make it first."
             )
+        # By its mode too: what was made read-only is not to be written, by root either.
         if self.path.exists() and not (
-            os.access(self.path, os.W_OK) and self.path.stat().st_mode & stat.S_IWUSR
+            os.access(self.path, os.W_OK) and self.path.stat().st_mode & 0o222
         ):
             raise PermissionError(
                 f"memory={str(self.path)!r} is read-only. Make it writable or name another file."

@@ -197,6 +197,16 @@ def open_images(
     return _ImageArray(X, layout)
 
 
+def as_numpy(block: Any) -> np.ndarray:
+    """Turn an array-like or a tensor, on any device and with gradients or not, into an array."""
+    if isinstance(block, torch.Tensor):
+        block = block.detach().cpu()
+        if block.dtype == torch.bfloat16:  # numpy has no such type
+            block = block.float()
+        return block.numpy()
+    return np.asarray(block)
+
+
 def release_pages(array: Any) -> None:
     """Give the resident pages of a memory map back to the system; data stay as they are.
 
@@ -301,7 +311,7 @@ class _ImageArray(Images):
         self._bytes_read = 0
 
     def _read(self, start, stop):
-        block = _to_numpy(self._X[start:stop]).reshape(-1, *self._stored_shape)
+        block = as_numpy(self._X[start:stop]).reshape(-1, *self._stored_shape)
         if self._channels_last:
             block = block.transpose(0, 3, 1, 2)
         with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
@@ -372,7 +382,7 @@ class _ImageSequence(Images):
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
     def _from_array(self, image: Any, row: int) -> np.ndarray:
-        array = _to_numpy(image)
+        array = as_numpy(image)
         if array.ndim == 2:
             array = array[None]
             self._layout.check(array.shape, self._name(row))
@@ -422,15 +432,6 @@ def _shape_of_rows(n_features: int, layout: _Layout) -> tuple[int, ...]:
             f"{'a multiple of ' if -1 in shape else ''}{known}."
         )
     return tuple(n_features // known if size == -1 else size for size in shape)
-
-
-def _to_numpy(block: Any) -> np.ndarray:
-    if isinstance(block, torch.Tensor):
-        block = block.detach().cpu()
-        if block.dtype == torch.bfloat16:  # numpy has no such type
-            block = block.float()
-        return block.numpy()
-    return np.asarray(block)
 
 
 def _sample_dtype(dtype: Any) -> np.dtype:

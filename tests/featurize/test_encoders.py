@@ -376,6 +376,26 @@ def test_onnx_file_that_changes_is_opened_again(tmp_path):
     assert (featurizer.transform(IMAGES) >= 0).all()
 
 
+def test_onnx_weights_kept_outside_that_change_are_read_again(tmp_path):
+    save_onnx(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    features = []
+    for factor in (1, 3):
+        kernel = numpy_helper.to_array(model.graph.initializer[0]) * np.float32(factor)
+        changed = onnx.ModelProto.FromString(model.SerializeToString())
+        changed.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "kernel"))
+        onnx.save(
+            changed,
+            tmp_path / "split.onnx",
+            save_as_external_data=True,
+            location="weights.bin",
+            size_threshold=0,
+        )
+        featurizer = FrozenEncoderFeaturizer(tmp_path / "split.onnx", memory=tmp_path / "store")
+        features.append(featurizer.fit_transform(IMAGES))
+    np.testing.assert_allclose(features[1], 3 * features[0], rtol=1e-5, atol=1e-6)
+
+
 def test_onnx_file_that_is_none(tmp_path):
     (tmp_path / "model.onnx").write_text("no")
     with pytest.raises(ValueError, match=r"model\.onnx' cannot be opened as an ONNX model"):

@@ -275,9 +275,9 @@ def test_a_killed_process_loses_the_batch_in_flight_only(tmp_path):
 
 def test_processes_share_one_store(tmp_path):
     n = 160
-    children = [start_child(tmp_path, n, str(name)) for name in range(3)]
-    assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
-    for name in range(3):
+    children = [start_child(tmp_path, n, str(name)) for name in range(2)]
+    assert [child.wait(timeout=120) for child in children] == [0, 0]
+    for name in range(2):
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), per_row(images(n)))
     assert sorted(logged(tmp_path / "log")) == list(range(n))
 

@@ -1,5 +1,6 @@
 """FrozenEncoderFeaturizer as a scikit-learn transformer, on every form of images."""
 
+import copy
 import pickle
 import tracemalloc
 
@@ -290,13 +291,34 @@ def test_progress_is_shown_when_asked_for(capsys):
     assert "12/12" in capsys.readouterr().err
 
 
-def test_clone_and_pickle():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+def test_clone_copy_and_pickle():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    net[0].register_buffer("note", torch.ones(2, dtype=torch.bfloat16))
+    net[0].bias.requires_grad_(False)
     featurizer = FrozenEncoderFeaturizer(net, layer="0", pooling="max").fit(IMAGES)
     expected = featurizer.transform(IMAGES)
-    copies = [pickle.loads(pickle.dumps(featurizer)), clone(featurizer).fit(IMAGES)]
-    for copied in copies:
+    pickled = pickle.loads(pickle.dumps(featurizer))
+    copies = [copy.copy(featurizer), copy.deepcopy(featurizer), clone(featurizer).fit(IMAGES)]
+    for copied in [pickled, *copies]:
         np.testing.assert_array_equal(copied.transform(IMAGES), expected)
+        for name, value in net.state_dict().items():
+            other = copied.encoder.state_dict()[name]
+            assert value.dtype == other.dtype
+            assert torch.equal(value, other)
+        flags = [parameter.requires_grad for parameter in copied.encoder.parameters()]
+        assert flags == [True, False, True, True]
+    assert copies[0].encoder is net
+
+
+def test_pickles_keep_what_modules_share():
+    lstm = nn.LSTM(5, 4, batch_first=True)  # holds its weights a second time, in a list
+    lstm.weight_hh_l0 = nn.Parameter(torch.ones(16, 4))
+    tied = nn.ModuleList([lstm, lstm])
+    restored = pickle.loads(pickle.dumps(FrozenEncoderFeaturizer(tied))).encoder
+    assert restored[0] is restored[1]
+    assert restored[0]._flat_weights[1] is restored[0].weight_hh_l0
+    x = torch.ones(2, 3, 5)
+    assert torch.equal(restored[0](x)[0], lstm(x)[0])
 
 
 def counted(batch):
@@ -304,9 +326,16 @@ def counted(batch):
     return per_row(batch)
 
 
-def test_pipeline_with_its_own_memory(tmp_path):
+class CountedNet(nn.Conv2d):
+    def forward(self, x):
+        SEEN.append(len(x))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("encoder", [counted, CountedNet(3, 4, 3)], ids=["function", "module"])
+def test_pipeline_with_its_own_memory(tmp_path, encoder):
     SEEN.clear()
-    featurizer = FrozenEncoderFeaturizer(counted)
+    featurizer = FrozenEncoderFeaturizer(encoder)
     pipeline = make_pipeline(featurizer, LogisticRegression(), memory=str(tmp_path))
     first = pipeline.fit(IMAGES, LABELS).predict_proba(IMAGES)
     assert sum(SEEN) == 24
