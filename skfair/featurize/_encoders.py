@@ -119,8 +119,10 @@ class BatchEncoder:
         self.n_batches += 1
         try:
             return self._run(batch)
-        except torch.OutOfMemoryError as error:
-            error.add_note(f"{len(batch)} samples at once do not fit: lower batch_size.")
+        except Exception as error:
+            error.add_note(f"encoder was given a batch of shape {batch.shape}, {batch.dtype}.")
+            if isinstance(error, torch.OutOfMemoryError):
+                error.add_note("So many samples do not fit at once: lower batch_size.")
             raise
 
     def collect(self, output: Any, n_rows: int) -> np.ndarray:
@@ -137,7 +139,7 @@ class BatchEncoder:
         finite = np.isfinite(features)
         if not finite.all():
             n_bad = int((~finite.all(axis=1)).sum())
-            hint = " amp=True halves the range of numbers: try amp=False." if self.amp else ""
+            hint = " amp=True computes in fewer bits: try amp=False." if self.amp else ""
             raise ValueError(
                 f"encoder returned NaN or infinity for {n_bad} of {n_rows} samples. Check its "
                 f"weights, and that preprocess gives it what it was trained on.{hint}"
@@ -319,6 +321,8 @@ def _check_output(output: Any, n_rows: int) -> torch.Tensor:
                 f"encoder returned a {type(output).__name__}, not an array or tensor. Choose an "
                 "intermediate output with layer=, or wrap the encoder so that it returns one."
             ) from error
+    if output.is_meta:
+        raise ValueError("encoder returned a tensor on the device 'meta', which holds no values.")
     if not output.is_floating_point():
         raise TypeError(
             f"encoder returned {output.dtype} values; features are floating. Return floats, and "

@@ -24,14 +24,16 @@ from typing import Any
 import numpy as np
 import torch
 
-_PLAIN = (
+_PLAIN = {
     *(type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis)),
-    *(type(NotImplemented), np.dtype, torch.dtype, torch.device, torch.memory_format, PurePath),
-)
+    *(type(NotImplemented), torch.dtype, torch.device, torch.memory_format),
+}
 _CONTAINERS = (
     *(dict, collections.OrderedDict, collections.defaultdict),
-    *(list, tuple, set, frozenset),
+    *(list, tuple, torch.Size, set, frozenset),
 )
+_FORWARD_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
+_OTHER_HOOKS = {name for name in vars(torch.nn.Module()) if "hook" in name} - _FORWARD_HOOKS
 _DESCRIPTORS = (staticmethod, classmethod, property)
 # Written into classes by the interpreter, in some processes and not in others.
 _SKIPPED_MEMBERS = {"_abc_impl", "__annotate__", "__annotate_func__", "__annotations_cache__"}
@@ -136,7 +138,7 @@ class _Walk:
         return digest
 
     def digest(self, obj: Any) -> bytes:
-        if isinstance(obj, _PLAIN) and not isinstance(obj, enum.Enum):
+        if type(obj) in _PLAIN or isinstance(obj, PurePath | np.dtype):
             return self.combine("plain", type(obj).__qualname__.encode(), repr(obj).encode())
         if id(obj) in self._done:
             return self._done[id(obj)]
@@ -152,7 +154,7 @@ class _Walk:
     def _dispatch(self, obj: Any) -> bytes:
         if isinstance(obj, torch.Tensor):
             return self._tensor(obj)
-        if isinstance(obj, np.ndarray | np.generic) and obj.dtype != object:
+        if isinstance(obj, np.ndarray | np.generic) and not obj.dtype.hasobject:
             array = np.ascontiguousarray(obj)
             return self.combine(
                 "array", repr((array.dtype.str, np.shape(obj))).encode(), _sha256(array)
@@ -209,8 +211,8 @@ class _Walk:
         state = {
             name: value
             for name, value in vars(module).items()
-            # Training flags do not matter (encoders run in eval mode), nor do hooks but these.
-            if name != "training" and ("hook" not in name or name.startswith("_forward"))
+            # Encoders run in eval mode and without gradients.
+            if name != "training" and name not in _OTHER_HOOKS
         }
         if isinstance(module, torch.fx.GraphModule):
             state = {name: state[name] for name in ("_parameters", "_buffers", "_modules")}
@@ -218,9 +220,8 @@ class _Walk:
             kind = b"GraphModule"  # each instance has a class of its own
         else:
             kind = self.digest(type(module))
-        for name in state:
-            if "hook" in name:
-                state[name] = list(state[name].values())  # keys count up within a process
+        for name in _FORWARD_HOOKS & state.keys():
+            state[name] = list(state[name].values())  # keys count up within a process
         return self.combine("torch", kind, *self._named(state))
 
     def _named(self, state: dict[str, Any]) -> list[bytes]:

@@ -206,7 +206,7 @@ def test_an_encoder_that_raises_loses_its_batch_only(tmp_path):
     broken = featurizer(tmp_path, encoder=Failing(tmp_path / "log"), encoder_id="service")
     with pytest.raises(ConnectionError) as caught:
         broken.fit_transform(X)
-    assert "the next call goes on from there" in caught.value.__notes__[0]
+    assert "the next call goes on from there" in caught.value.__notes__[1]
     assert logged(tmp_path / "log") == list(range(12))
     assert n_rows(tmp_path) == 12
     repaired = featurizer(tmp_path, encoder_id="service")
