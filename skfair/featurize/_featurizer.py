@@ -32,8 +32,6 @@ from skfair.utils._images import (
     release_pages,
 )
 
-_RELEASE_BYTES = 2**25
-
 
 class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Turn images into the features of an encoder that is used as it is.
@@ -363,17 +361,13 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             blocks = self._stream(encoder, images, n_rows)
         else:
             blocks = self._stream_stored(encoder, images, n_rows)
-        bytes_written = 0
         with tqdm(total=n_rows, unit="image", disable=not self.verbose) as progress:
             for rows, features in blocks:
                 if out is None:
                     out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
                 out[rows] = features
+                release_pages(out)
                 progress.update(len(features))
-                bytes_written += features.nbytes
-                if bytes_written > _RELEASE_BYTES:
-                    release_pages(out)
-                    bytes_written = 0
         return out
 
     def _stream(

@@ -18,7 +18,6 @@ from skfair.utils._imports import import_optional
 
 _CHANNELS = (1, 3, 4)
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_RELEASE_BYTES = 2**25
 
 
 def holds_images(X: Any) -> bool:
@@ -308,7 +307,6 @@ class _ImageArray(Images):
         layout.check(shape, "X")
         self.shape = shape
         self.dtype = _sample_dtype(X.dtype)
-        self._bytes_read = 0
 
     def _read(self, start, stop):
         block = as_numpy(self._X[start:stop]).reshape(-1, *self._stored_shape)
@@ -316,10 +314,7 @@ class _ImageArray(Images):
             block = block.transpose(0, 3, 1, 2)
         with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
             batch = np.array(block, dtype=self.dtype, order="C")
-        self._bytes_read += block.nbytes
-        if self._bytes_read > _RELEASE_BYTES:
-            release_pages(self._X)
-            self._bytes_read = 0
+        release_pages(self._X)
         return batch
 
 
