@@ -213,7 +213,8 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
     Weights that lie on `device` are shared, buffers (which a forward might write to) are not.
     """
     if isinstance(module, torch.jit.ScriptModule):  # its structure is out of copy's reach
-        return copy.deepcopy(module).to(device).eval()
+        with torch.no_grad():
+            return copy.deepcopy(module).to(device).eval()
     memo: dict[int, torch.Tensor] = {}
     for part in module.modules():
         for weight in part.parameters(recurse=False):

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import onnx
@@ -375,6 +376,30 @@ def test_onnx_file_that_changes_is_opened_again(tmp_path):
     del model.graph.output[0]
     onnx.save(model, path)
     assert (featurizer.transform(IMAGES) >= 0).all()
+
+
+def test_onnx_models_that_do_not_fit(tmp_path):
+    floats = TensorProto.FLOAT
+    values = [helper.make_tensor_value_info(name, floats, ["n", 3]) for name in "xyz"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "y"], ["z"])], "g", values[:2], values[2:]
+    )
+    opset = [helper.make_opsetid("", 17)]
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    with pytest.raises(ValueError, match=r"two\.onnx' has the inputs \['x', 'y'\]; wanted one"):
+        FrozenEncoderFeaturizer(path).fit(IMAGES)
+
+
+def test_torchscript_modules():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), floats(IMAGES))
+    featurizer = FrozenEncoderFeaturizer(traced.train(), batch_size=10)
+    with torch.no_grad():
+        expected = traced(floats(IMAGES)).mean((2, 3)).numpy()
+    np.testing.assert_allclose(featurizer.fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    assert traced.training
 
 
 def test_onnx_weights_kept_outside_that_change_are_read_again(tmp_path):

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import enum
 import functools
+import logging
 import pickle
 import subprocess
 import sys
@@ -196,6 +198,65 @@ def test_partials_methods_and_objects():
     assert (
         len({of(x) for x in (np.zeros(4), np.zeros((2, 2)), np.zeros(8, "f4"), 0, 0.0, "0")}) == 6
     )
+
+
+def test_modules_imported_inside_a_function(monkeypatch):
+    def encode(batch):
+        import helpers
+
+        return helpers.twice(batch)
+
+    def typical(batch):
+        import torch
+
+        return torch.from_numpy(batch)
+
+    assert of(typical) == of(typical)
+    with pytest.raises(TypeError, match=r"encoder\.import helpers"):
+        of(encode)
+    monkeypatch.setitem(sys.modules, "helpers", HELPERS)
+    before = of(encode)
+    monkeypatch.setattr(HELPERS, "twice", lambda x: 3 * x)
+    assert of(encode) != before
+
+
+class Mode(enum.Enum):
+    A = 1
+    B = 2
+
+
+class Rich:
+    """Members of every kind."""
+
+    __slots__ = ("mode", "tags")
+    logger = logging.getLogger("rich")
+
+    def __init__(self, mode, tags):
+        self.mode, self.tags = mode, tags
+
+    @property
+    def value(self):
+        return self.mode.value
+
+    @staticmethod
+    def shift(batch):
+        return batch + 1
+
+    @classmethod
+    def make(cls):
+        return cls(Mode.A, ())
+
+    def __call__(self, batch):
+        return self.shift(batch) * self.value
+
+
+def test_members_of_every_kind():
+    assert of(Rich(Mode.A, {"a"})) == of(Rich(Mode.A, {"a"}))
+    different = [Rich(Mode.A, {"a"}), Rich(Mode.B, {"a"}), Rich(Mode.A, {"b"}), Rich.make, Rich]
+    assert len(set(map(of, different))) == len(different)
+    assert of(abs) != of(len)
+    assert of("a".join) != of("b".join)
+    assert of(np.exp) != of(np.log)
 
 
 @dataclasses.dataclass
