@@ -1,3 +1,8 @@
 """skfair: reduce bias in trained models and image classifiers, the scikit-learn way."""
 
+from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.margin import ClusterMarginClassifier
+
 __version__ = "0.1.0"
+
+__all__ = ["ClusterMarginClassifier", "FrozenEncoderFeaturizer"]

@@ -1,1 +1,5 @@
-"""placeholder, filled in this change."""
+"""Frozen features to debiased classes."""
+
+from skfair.margin._cluster_margin import ClusterMarginClassifier
+
+__all__ = ["ClusterMarginClassifier"]

@@ -4,10 +4,14 @@ import warnings
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import recall_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
+
+from skfair.utils import AmplificationWarning
 
 # K-means sees at most this many rows, the rest are assigned: the paper measures a loss of half
 # a point of worst-group accuracy at 10 % of CelebA (section 6).
@@ -122,6 +126,100 @@ def effective_rank(features: np.ndarray) -> float:
     share = spectrum / spectrum.sum()
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def weight_decay_scale(
+    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, spread: float
+) -> float:
+    """L2 penalty above which the weakest direction between the classes is given up.
+
+    Near zero weights an adapter and its head grow only along those singular directions of
+    the class-balanced covariance of classes and features whose singular value exceeds the
+    penalty. That covariance has ``n_classes - 1`` directions; the smallest value of these is
+    the unit in which a penalty means the same for any features and any number of them.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Frozen features.
+    codes, weight : ndarray of shape (n_samples,)
+        Class and weight of each sample.
+    spread : float
+        The scale of the features (:func:`feature_scale`).
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[-3.0], [-1.0], [1.0], [3.0]], dtype=np.float32)
+    >>> codes = np.array([0, 0, 1, 1])  # means -2 and 2; a half of them, in both rows
+    >>> round(weight_decay_scale(X, codes, np.ones(4), spread=1.0), 6)  # sqrt(1 + 1)
+    1.414214
+    """
+    n_classes = codes.max() + 1
+    means = np.stack(
+        [
+            np.average(X[codes == code], axis=0, weights=weight[codes == code])
+            for code in range(n_classes)
+        ]
+    )
+    covariance = (means - means.mean(axis=0)) / (n_classes * spread)
+    values = np.linalg.svd(covariance, compute_uv=False)
+    return float(values[: n_classes - 1].min())
+
+
+def cross_entropies(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each sample, from its class and its logits."""
+    return logsumexp(logits, axis=1) - logits[np.arange(len(codes)), codes]
+
+
+def diagnose_amplifier(
+    codes: np.ndarray, logits: np.ndarray, features: np.ndarray
+) -> dict[str, float]:
+    """Measure whether stage 1 found one simple rule, and warn where it did not.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples,), int
+        Classes.
+    logits : ndarray of shape (n_samples, n_classes)
+        Logits of the amplifier.
+    features : ndarray of shape (n_samples, n_units)
+        Features of its adapter.
+
+    Returns
+    -------
+    dict
+        "amplifier_accuracy" (class-balanced) and "amplifier_rank".
+
+    Warns
+    -----
+    AmplificationWarning
+        The accuracy is nearer to chance than to one, or the rank is above one and a half
+        times what separating the classes takes.
+    """
+    n_classes = logits.shape[1]
+    accuracy = float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
+    rank = effective_rank(unit_rows(features))
+    chance = 1 / n_classes
+    if accuracy < (1 + chance) / 2:
+        warnings.warn(
+            f"The amplifier classifies {accuracy:.0%} of the training data rightly, where chance "
+            f"is {chance:.0%}: it learned next to nothing, and its clusters are no bias. Lower "
+            "amplifier_weight_decay, or raise amplifier_max_epochs.",
+            AmplificationWarning,
+        )
+    elif rank > 1.5 * (n_classes - 1):
+        warnings.warn(
+            f"The amplifier's features have an effective rank of {rank:.1f}, where separating "
+            f"{n_classes} classes takes {n_classes - 1}: it did not amplify one bias. Raise "
+            "amplifier_weight_decay or amplifier_max_epochs.",
+            AmplificationWarning,
+        )
+    return {"amplifier_accuracy": accuracy, "amplifier_rank": rank}
 
 
 def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,19 @@
-"""What every part stands on: devices, seeds, validation, groups, the torch-estimator base."""
+"""What every part stands on: devices, seeds, validation, groups, the torch-classifier base."""
 
 from skfair.utils._device import resolve_device
+from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed, seeded
+from skfair.utils._warnings import AmplificationWarning, FairnessWarning, FallbackWarning
 
-__all__ = ["draw_seed", "import_optional", "resolve_device", "seeded"]
+__all__ = [
+    "AmplificationWarning",
+    "FairnessWarning",
+    "FallbackWarning",
+    "Groups",
+    "draw_seed",
+    "encode_groups",
+    "import_optional",
+    "resolve_device",
+    "seeded",
+]

@@ -6,8 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import nn
@@ -49,6 +48,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         codes : ndarray of shape (n_samples,), int64, the position of each label in ``classes_``
         weight : ndarray of shape (n_samples,), float32
         """
+        resolve_device(self.device)  # an error there should not wait for the networks
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -57,9 +57,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 f"y holds one class only ({classes[0]!r}); a classifier needs samples of at least "
                 "two classes."
             )
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float32, ensure_non_negative=True
-        )
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
         missing = classes[np.bincount(codes, weights=weight, minlength=len(classes)) == 0]
         if len(missing):
             raise ValueError(

@@ -11,6 +11,14 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """View an array as a tensor, or copy it where it is read-only (a memmap, joblib's).
+
+    Torch has no read-only tensors and warns about each one made of such an array.
+    """
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
 class TensorData(Dataset):
     """Samples held as tensors, indexed a batch at a time.
 
@@ -31,6 +39,11 @@ class TensorData(Dataset):
         self.inputs = inputs
         self.target = target
         self.weight = torch.ones(len(target), device=target.device) if weight is None else weight
+
+    def to(self, device: torch.device) -> "TensorData":
+        """Move all tensors to a device; frozen features are small enough to stay there."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return TensorData(self.target.to(device), self.weight.to(device), **inputs)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -110,7 +123,9 @@ class TensorNet(skorch.NeuralNet):
 
     @property
     def _default_callbacks(self):
-        return [("train_loss", skorch.callbacks.PassthroughScoring(name="train_loss", on_train=True))]
+        return [
+            ("train_loss", skorch.callbacks.PassthroughScoring(name="train_loss", on_train=True))
+        ]
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         target, weight = y_true
@@ -170,7 +185,7 @@ class EpochBar(Callback):
 
 @torch.no_grad()
 def forward_batches(
-    module: nn.Module, X: np.ndarray | torch.Tensor, *, batch_size: int, device: torch.device
+    module: nn.Module, X: np.ndarray, *, batch_size: int, device: torch.device
 ) -> torch.Tensor:
     """Run a module over rows in eval mode, a batch at a time, and collect the output on the CPU.
 
@@ -178,7 +193,7 @@ def forward_batches(
     ----------
     module : torch.nn.Module
         Already on `device`; left in eval mode.
-    X : array or tensor of shape (n_samples, ...)
+    X : ndarray of shape (n_samples, ...)
         Rows; only a batch of them is on the device at once.
     batch_size : int
         Rows in a batch.
@@ -191,10 +206,9 @@ def forward_batches(
         The outputs, on the CPU.
     """
     module.eval()
-    X = torch.as_tensor(X)
     return torch.cat(
         [
-            module(X[i : i + batch_size].to(device)).cpu()
-            for i in range(0, max(len(X), 1), batch_size)
+            module(as_tensor(X[start : start + batch_size]).to(device)).cpu()
+            for start in range(0, max(len(X), 1), batch_size)
         ]
     )

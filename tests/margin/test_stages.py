@@ -140,9 +140,7 @@ def test_clusters_of_many_rows_come_from_a_subsample():
     assert len({(b, z) for b, z in zip(blob, labels, strict=True)}) == 3
 
 
-@given(
-    n=st.integers(1, 20), k=st.integers(1, 5), seed=st.integers(0, 100)
-)
+@given(n=st.integers(1, 20), k=st.integers(1, 5), seed=st.integers(0, 100))
 @settings(deadline=None)
 def test_nearest_centre_equals_a_loop(n, k, seed):
     rng = np.random.RandomState(seed)

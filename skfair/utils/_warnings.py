@@ -1,0 +1,13 @@
+"""Warnings of their own class, so that a user can turn one off, or into an error, by name."""
+
+
+class FairnessWarning(UserWarning):
+    """Base of skfair's warnings about a method that may not do what it is used for."""
+
+
+class AmplificationWarning(FairnessWarning):
+    """The bias amplifier did not find a bias that is easier than the classes."""
+
+
+class FallbackWarning(FairnessWarning):
+    """Group labels speak against the method, and ordinary training was used instead."""
