@@ -1,5 +1,7 @@
 """Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`."""
 
+import re
+
 import skfair
 
 project = "skfair"
@@ -14,14 +16,14 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
+# Tables are written by the scripts in benchmarks/ and included by pages.
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "tables/*.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
 autosummary_generate = True
 autodoc_typehints = "none"
-numpydoc_show_class_members = True
-numpydoc_show_inherited_class_members = False
+numpydoc_show_class_members = False  # _templates/autosummary/class.rst lists the methods
 numpydoc_class_members_toctree = False
 
 sphinx_gallery_conf = {
@@ -47,3 +49,15 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_context = {"default_mode": "light"}
+
+
+def escape_shapes(app, what, name, obj, options, lines):
+    """Keep docutils from taking the `n_features_in_` of a shape for the name of a link."""
+    lines[:] = [
+        re.sub(r"(\w)_(?=[,)])", r"\1\\_", line) if " of shape (" in line else line
+        for line in lines
+    ]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", escape_shapes, priority=400)  # before numpydoc
