@@ -160,12 +160,11 @@ def weight_decay_scale(
     1.414214
     """
     n_classes = codes.max() + 1
-    means = np.stack(
-        [
-            np.average(X[codes == code], axis=0, weights=weight[codes == code])
-            for code in range(n_classes)
-        ]
-    )
+    share = np.zeros((len(X), n_classes))
+    share[np.arange(len(X)), codes] = weight
+    share /= share.sum(axis=0)
+    # In float64, a batch at a time: sums of many float32 lose what lies between the classes.
+    means = sum(share[rows].T @ X[rows].astype(np.float64) for rows in gen_batches(len(X), 8192))
     covariance = (means - means.mean(axis=0)) / (n_classes * spread)
     values = np.linalg.svd(covariance, compute_uv=False)
     return float(values[: n_classes - 1].min())
