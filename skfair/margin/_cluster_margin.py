@@ -13,7 +13,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skfair.margin._amplifier import (
     class_shares,
@@ -286,6 +286,11 @@ default=None
             Bad data, one class only, more clusters than samples, group labels of another
             number, or none of them known.
         """
+        with self._fresh_fit():
+            self._fit(X, y, sample_weight, sensitive_features)
+        return self
+
+    def _fit(self, X, y, sample_weight, sensitive_features) -> None:
         X, codes, weight = self._validate_training_data(X, y, sample_weight)
         groups = self._validate_groups(sensitive_features, len(X))
         if self.n_clusters != "auto" and self.n_clusters > len(X):
@@ -324,7 +329,6 @@ default=None
         self.module_, self.history_["classifier"] = self._train_classifier(
             self.loss_, samples, classifier_seed
         )
-        return self
 
     @staticmethod
     def _validate_groups(sensitive_features, n_samples) -> np.ndarray:
@@ -382,7 +386,7 @@ default=None
     def _cluster(self, samples, logits, random_state) -> Samples:
         """Stage 2; returns the samples with their clusters and what a weighted loss needs."""
         n_classes = len(self.classes_)
-        features = self._run(self.amplifier_.adapter, samples.X)
+        features = self._adapt(self.amplifier_, samples.X)
         self.diagnostics_ |= diagnose_amplifier(samples.codes, logits, features)
         points = self._cluster_space(samples.X)
         n_clusters = 4 * n_classes if self.n_clusters == "auto" else self.n_clusters
@@ -403,11 +407,15 @@ default=None
             boost = cross_entropies(samples.codes, logits)
         return replace(samples, clusters=clusters, boost=boost)
 
+    def _adapt(self, network, X) -> np.ndarray:
+        """The features of a network's adapter, float32."""
+        return self._run(network.adapter, X).astype(np.float32, copy=False)
+
     def _cluster_space(self, X) -> np.ndarray:
         """The rows of unit length that are clustered."""
-        adapter = self.amplifier_.adapter
         if self.cluster_on == "amplified":
-            return unit_rows(self._run(adapter, X))
+            return unit_rows(self._adapt(self.amplifier_, X))
+        adapter = self.amplifier_.adapter
         return unit_rows((X - adapter.mean.numpy(force=True)) / adapter.spread.numpy(force=True))
 
     def _assign(self, X) -> np.ndarray:
@@ -503,7 +511,7 @@ default=None
         >>> len(classifier.suggest_labels(20))
         20
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "cluster_centers_")
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
         hard = self._hard[: n // 2]
@@ -523,8 +531,8 @@ default=None
         ndarray of shape (n_samples,), int64
             Rows of ``cluster_centers_``.
         """
-        check_is_fitted(self)
-        return self._assign(validate_data(self, X, dtype=np.float32, reset=False))
+        check_is_fitted(self, "cluster_centers_")
+        return self._assign(self._validate_features(X))
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Compute the features of the classifier's adapter.
@@ -539,10 +547,16 @@ default=None
         ndarray of shape (n_samples, n_units), float32
             The input of the head, before it is divided by its length.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return self._run(self.module_.adapter, X)
+        return self._adapt(self.module_, self._validate_features(X))
 
     @property
     def _n_features_out(self):
-        return self.n_units
+        return self.module_.adapter.linear.out_features
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        # scikit-learn's checks ask for a high accuracy on data without any bias, where all
+        # but ordinary training give some of it up.
+        tags.classifier_tags.poor_score = self.loss != "cross_entropy"
+        return tags

@@ -1,6 +1,8 @@
 """The base of every classifier that trains a torch network: data in, probabilities out."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -8,13 +10,31 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    validate_data,
+)
 from torch import nn
 
 from skfair.utils._device import resolve_device
 from skfair.utils._net import forward_batches
 
 _PREDICT_BATCH = 8192
+
+
+def _check_shape(X) -> None:
+    """Refuse what scikit-learn refuses too, with the name of the argument and what to do."""
+    shape = tuple(getattr(X, "shape", ()))
+    if len(shape) > 2:
+        raise ValueError(
+            f"X has shape {shape} where rows of features, shape (n_samples, n_features), were "
+            "expected. Encode images first, for instance with FrozenEncoderFeaturizer, or flatten "
+            "each sample into one row."
+        )
+    if len(shape) == 2 and shape[0] == 0:
+        raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
 
 
 class TorchClassifier(ClassifierMixin, BaseEstimator):
@@ -37,6 +57,24 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    @contextmanager
+    def _fresh_fit(self) -> Iterator[None]:
+        """Fit wholly or not at all.
+
+        The block starts without what an earlier fit left; where it raises, an interrupt
+        included, the estimator is again what it was before.
+        """
+        before = dict(vars(self))
+        for name in before:
+            if name.endswith("_") and not name.startswith("__"):
+                delattr(self, name)
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _validate_training_data(
         self, X, y, sample_weight
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,34 +87,56 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         weight : ndarray of shape (n_samples,), float32
         """
         resolve_device(self.device)  # an error there should not wait for the networks
+        _check_shape(X)
+        if y is not None and _num_samples(y) != _num_samples(X):
+            raise ValueError(
+                f"y has {_num_samples(y)} labels for the {_num_samples(X)} samples of X. Give one "
+                "label a sample, in the order of the samples."
+            )
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
+        try:
+            check_classification_targets(y)
+            classes, codes = np.unique(y, return_inverse=True)
+        except TypeError as error:
+            raise TypeError(
+                f"y holds labels that cannot be sorted ({error}). Make all labels of one type, "
+                "for instance strings, and drop samples without a label."
+            ) from error
+        names = classes.tolist()
         if len(classes) < 2:
             raise ValueError(
-                f"y holds one class only ({classes[0]!r}); a classifier needs samples of at least "
+                f"y holds one class only ({names[0]!r}); a classifier needs samples of at least "
                 "two classes."
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
-        missing = classes[np.bincount(codes, weights=weight, minlength=len(classes)) == 0]
+        missing = np.flatnonzero(np.bincount(codes, weights=weight, minlength=len(classes)) == 0)
         if len(missing):
             raise ValueError(
-                f"sample_weight is zero on every sample of class {missing[0]!r}. Leave that class "
-                "out of X and y, or give its samples a weight."
+                f"sample_weight is zero on every sample of class {names[missing[0]]!r}. Leave that "
+                "class out of X and y, or give its samples a weight."
             )
         self.classes_ = classes
         return X, codes, weight
 
+    def _validate_features(self, X) -> np.ndarray:
+        """Check that X has the features of :meth:`fit`; float32."""
+        check_is_fitted(self)
+        _check_shape(X)
+        return validate_data(self, X, dtype=np.float32, reset=False)
+
     def _logits(self, X) -> np.ndarray:
         """Logits of shape (n_samples, n_classes), float64."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return self._run(self.module_, X).astype(np.float64)
+        X = self._validate_features(X)
+        return self._run(self.module_, X).astype(np.float64, copy=False)
 
     def _run(self, module: nn.Module, X: np.ndarray) -> np.ndarray:
         device = resolve_device(self.device)
+        # In float64, which all but MPS have: in float32 the same row would come out a little
+        # different with every set of rows it is predicted with.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        module = copy.deepcopy(module).to(device, dtype)
         return forward_batches(
-            module.to(device), X, batch_size=_PREDICT_BATCH, device=device
+            module, X, batch_size=_PREDICT_BATCH, device=device, dtype=dtype
         ).numpy()
 
     def decision_function(self, X) -> np.ndarray:
@@ -126,7 +186,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             Labels from ``classes_``.
         """
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        codes = self._logits(X).argmax(axis=1)
+        return self.classes_[codes]
 
     def __getstate__(self):
         # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.

@@ -127,6 +127,23 @@ class TensorNet(skorch.NeuralNet):
             ("train_loss", skorch.callbacks.PassthroughScoring(name="train_loss", on_train=True))
         ]
 
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        # skorch's own takes KeyboardInterrupt for the end of training, so that a network
+        # trained halfway would pass for a fitted one.
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        try:
+            self.fit_loop(X, y, **fit_params)
+            if not all(parameter.isfinite().all() for parameter in self.module_.parameters()):
+                raise ValueError(
+                    f"Training diverged: the weights of the network are infinite or NaN after "
+                    f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr."
+                )
+        finally:
+            self.notify("on_train_end", X=X, y=y)
+        return self
+
     def get_loss(self, y_pred, y_true, X=None, training=False):
         target, weight = y_true
         return (self.criterion_(y_pred, target) * weight).mean()
@@ -185,7 +202,12 @@ class EpochBar(Callback):
 
 @torch.no_grad()
 def forward_batches(
-    module: nn.Module, X: np.ndarray, *, batch_size: int, device: torch.device
+    module: nn.Module,
+    X: np.ndarray,
+    *,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Run a module over rows in eval mode, a batch at a time, and collect the output on the CPU.
 
@@ -199,6 +221,8 @@ def forward_batches(
         Rows in a batch.
     device : torch.device
         Where the module is.
+    dtype : torch.dtype, optional
+        What the module computes in; each batch is cast to it.
 
     Returns
     -------
@@ -208,7 +232,7 @@ def forward_batches(
     module.eval()
     return torch.cat(
         [
-            module(as_tensor(X[start : start + batch_size]).to(device)).cpu()
+            module(as_tensor(X[start : start + batch_size]).to(device, dtype)).cpu()
             for start in range(0, max(len(X), 1), batch_size)
         ]
     )
