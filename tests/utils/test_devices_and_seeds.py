@@ -49,10 +49,14 @@ def test_seeded_blocks_repeat_and_leave_the_generator_alone():
 
 
 def test_seeded_restores_after_an_error():
+    def draw_and_fail():
+        with seeded(0, CPU):
+            torch.rand(1)
+            raise KeyError
+
     before = torch.get_rng_state()
-    with pytest.raises(KeyError), seeded(0, CPU):
-        torch.rand(1)
-        raise KeyError
+    with pytest.raises(KeyError):
+        draw_and_fail()
     assert torch.equal(torch.get_rng_state(), before)
 
 
