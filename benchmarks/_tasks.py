@@ -83,8 +83,8 @@ class Tasks:
             for cell in counts
         }
         train = rng.permutation(np.concatenate([rows[c][:n] for c, n in counts.items()]))
-        # 25 of each group, left over by the draw, for the refit of the last layer.
-        balanced = np.concatenate([rows[c][n : n + 25] for c, n in counts.items()])
+        # 100 of each group, left over by the draw, for the refit of the last layer.
+        balanced = np.concatenate([rows[c][n : n + 100] for c, n in counts.items()])
         if development:
             rest = np.setdiff1d(np.flatnonzero(pool), np.concatenate([train, balanced]))
         else:

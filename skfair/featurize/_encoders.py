@@ -38,8 +38,10 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     ------
     TypeError
         `encoder` is a class.
+    FileNotFoundError
+        The file is not there.
     ValueError
-        The file is no ``.onnx`` file or is not there; there is no such layer; `layer` or `amp`
+        The file is no ``.onnx`` file; there is no such layer; `layer` or `amp`
         is given to a kind of encoder that has none.
     """
     if inspect.isclass(encoder):
@@ -54,7 +56,9 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
                 "formats yourself and pass the torch module or a callable."
             )
         if not Path(encoder).is_file():
-            raise ValueError(f"encoder={os.fspath(encoder)!r} does not exist.")
+            raise FileNotFoundError(
+                f"encoder={os.fspath(encoder)!r} does not exist. Check the path."
+            )
         kind = "onnx"
     elif isinstance(encoder, torch.nn.Module):
         if layer is not None:

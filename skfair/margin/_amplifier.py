@@ -18,6 +18,8 @@ from skfair.utils import AmplificationWarning
 MAX_CLUSTERED = 20_000
 # Epsilon of equation 2.
 SHARE_EPS = 1e-6
+# A bias that agrees with the class in 60 % of the samples still is one, for two classes.
+_LEARNED_SHARE = 0.2
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
@@ -197,14 +199,14 @@ def diagnose_amplifier(
     Warns
     -----
     AmplificationWarning
-        The accuracy is nearer to chance than to one, or the rank is above one and a half
+        The accuracy is less than a fifth of the way from chance to one, or the rank is above one and a half
         times what separating the classes takes.
     """
     n_classes = logits.shape[1]
     accuracy = float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
     rank = effective_rank(unit_rows(features))
     chance = 1 / n_classes
-    if accuracy < (1 + chance) / 2:
+    if accuracy < chance + _LEARNED_SHARE * (1 - chance):
         warnings.warn(
             f"The amplifier classifies {accuracy:.0%} of the training data rightly, where chance "
             f"is {chance:.0%}: it learned next to nothing, and its clusters are no bias. Lower "

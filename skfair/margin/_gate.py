@@ -102,7 +102,8 @@ def conflict_odds_ratio(
     -------
     odds_ratio : float
         Odds of being conflicting in the hard stratum over those in the easy one, with half a
-        sample added to each cell (Haldane's correction), so that it is always finite.
+        sample added to each cell (Haldane's correction), so that it is always finite. 1
+        where one of the strata has no labelled sample.
     n_compared : int
         Labelled samples in the smaller of the two strata.
     """
@@ -124,6 +125,8 @@ def conflict_odds_ratio(
     is_hard = hard[labelled]
     hits, n_hard = conflicting[is_hard].sum(), is_hard.sum()
     base, n_easy = conflicting[~is_hard].sum(), (~is_hard).sum()
+    if not (n_hard and n_easy):
+        return 1.0, 0  # nothing to compare: half a sample against many would look like evidence
     odds_hard = (hits + 0.5) / (n_hard - hits + 0.5)
     odds_easy = (base + 0.5) / (n_easy - base + 0.5)
     return float(odds_hard / odds_easy), int(min(n_hard, n_easy))
@@ -148,8 +151,8 @@ def judge_by_odds(
     return evidence, (
         "the odds of a bias-conflicting sample among the amplifier's confident errors are "
         f"{ratio:.1f} times those among the samples it gets right, where {_ODDS_RATIO:.0f} times "
-        f"would speak for it. The smaller side had {n_compared} labelled samples; if that is "
-        "less than about 20, label those that suggest_labels() names and fit again."
+        f"would speak for it ({n_compared} or more labelled samples of each were compared). Labels "
+        "of the samples that suggest_labels() names tell most."
     )
 
 

@@ -299,7 +299,7 @@ def test_another_width_on_a_later_batch():
     [
         ({"encoder": nn.Identity}, TypeError, r"class Identity.*encoder=Identity\("),
         ({"encoder": "model.pt"}, ValueError, r"'model\.pt' is not the path of an \.onnx"),
-        ({"encoder": "nowhere.onnx"}, ValueError, r"'nowhere\.onnx' does not exist"),
+        ({"encoder": "nowhere.onnx"}, FileNotFoundError, r"'nowhere\.onnx' does not exist"),
         ({"encoder": None}, ValueError, "'encoder' parameter"),
         ({"encoder": np.asarray, "layer": "a"}, ValueError, "layer='a' needs an encoder with"),
         ({"encoder": np.asarray, "amp": True}, ValueError, "amp=True needs a torch"),
