@@ -199,8 +199,8 @@ def diagnose_amplifier(
     Warns
     -----
     AmplificationWarning
-        The accuracy is less than a fifth of the way from chance to one, or the rank is above one and a half
-        times what separating the classes takes.
+        The accuracy is less than a fifth of the way from chance to one, or the rank is above
+        one and a half times what separating the classes takes.
     """
     n_classes = logits.shape[1]
     accuracy = float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
