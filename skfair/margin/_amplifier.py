@@ -58,7 +58,9 @@ def cluster_features(
         # Fewer distinct points than clusters is usual here and handled below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans.fit(features, sample_weight=weight)
-    return kmeans.cluster_centers_[np.unique(kmeans.labels_)]
+    # In float64, so that of centres that nearly coincide none loses its rows to another.
+    centres = kmeans.cluster_centers_.astype(np.float64)
+    return centres[np.unique(nearest_centre(features, centres))]
 
 
 def nearest_centre(features: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -547,7 +547,8 @@ default=None
         ndarray of shape (n_samples, n_units), float32
             The input of the head, before it is divided by its length.
         """
-        return self._adapt(self.module_, self._validate_features(X))
+        X = self._validate_features(X)
+        return self._adapt(self.module_, X)
 
     @property
     def _n_features_out(self):

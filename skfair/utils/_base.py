@@ -94,14 +94,14 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 "label a sample, in the order of the samples."
             )
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
-        try:
-            check_classification_targets(y)
-            classes, codes = np.unique(y, return_inverse=True)
-        except TypeError as error:
-            raise TypeError(
-                f"y holds labels that cannot be sorted ({error}). Make all labels of one type, "
-                "for instance strings, and drop samples without a label."
-            ) from error
+        if y.dtype == object and (others := {type(label) for label in y} - {str}):
+            raise ValueError(
+                "Unknown label type: y is an array of objects, among them "
+                f"{min(kind.__name__ for kind in others)}. Make all labels of one type, for "
+                "instance strings, and drop samples without a label."
+            )
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
         names = classes.tolist()
         if len(classes) < 2:
             raise ValueError(
