@@ -2,6 +2,7 @@
 
     python benchmarks/cluster_margin.py --data PATH                 # official test splits
     python benchmarks/cluster_margin.py --data PATH --development   # the defaults, one by one
+    python benchmarks/cluster_margin.py --data PATH --labels        # what few labels decide
     python benchmarks/cluster_margin.py --speed                     # ratios, no data needed
 
 Every row of a table is fitted on the same draws. ``--write FOLDER`` also writes the table as
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from _published import ordinary_training, published
 from _tasks import Tasks
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -191,12 +193,45 @@ def accuracy(arguments):
         for method in methods.values():
             if getattr(method, "chosen", None):
                 print(f"{name}: method kept in {np.mean(method.chosen):.0%} of draws")
-    text = table(columns, "changed" if arguments.development else "method")
+    kind = "defaults" if arguments.development else "test"
+    write(arguments, kind, table(columns, "changed" if arguments.development else "method"))
+
+
+def write(arguments, kind, text):
     print(text)
     if arguments.write is not None:
-        kind = "defaults" if arguments.development else "test"
         arguments.write.mkdir(parents=True, exist_ok=True)
         (arguments.write / f"cluster_margin_{kind}.rst").write_text(text)
+
+
+def labels(arguments):
+    """How often the method is kept, by the number of suggested samples that are labelled."""
+    tasks = Tasks(arguments.data)
+    columns = {}
+    for name in arguments.tasks or ("mtfl_smiling", "mtfl_glasses", "cmnist_995", "mtfl_male"):
+        n_seeds = arguments.seeds or (3 if name.startswith("cmnist") else 10)
+        kept = {f"{n} labels": [] for n in (20, 50, 100)} | {"all labels": []}
+        for seed in range(n_seeds):
+            # Development draws: as many more biased samples, and nothing of the test split.
+            task = tasks.draw(name, seed, development=True)
+            model = ClusterMarginClassifier(random_state=seed).fit(task.X, task.y)
+            for row in kept:
+                known = task.attribute.astype(object)
+                if row != "all labels":
+                    known = np.full(len(task.y), None, dtype=object)
+                    rows = model.suggest_labels(int(row.split()[0]))
+                    known[rows] = task.attribute[rows]
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FairnessWarning)
+                    kept[row].append(
+                        clone(model).fit(task.X, task.y, sensitive_features=known).loss_ == "margin"
+                    )
+            print(f"  {name} seed {seed}", file=sys.stderr, flush=True)
+        title = TITLES[name].partition(" (")[0]
+        columns[f"{title}, {n_seeds} draws"] = {
+            row: f"{sum(v)} of {len(v)}" for row, v in kept.items()
+        }
+    write(arguments, "labels", table(columns, "method kept with"))
 
 
 def bare_epoch(X, codes, batch_size, n_epochs):
@@ -259,6 +294,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder that holds features/*.npz")
     parser.add_argument("--development", action="store_true")
+    parser.add_argument("--labels", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--tasks", nargs="+", choices=TITLES, help="default: all of the table")
     parser.add_argument("--seeds", type=int, help="draws of each task; default 10, 3 on MNIST")
@@ -268,6 +304,8 @@ def main():
         speed()
     elif arguments.data is None:
         parser.error("--data is needed, or --speed")
+    elif arguments.labels:
+        labels(arguments)
     else:
         accuracy(arguments)
 
