@@ -65,6 +65,12 @@ def fit(X=X, y=Y, sample_weight=None, sensitive_features=None, **parameters):
     return classifier.fit(X, y, sample_weight, sensitive_features=sensitive_features)
 
 
+@functools.cache
+def fitted(**parameters):
+    """A fit on X and Y that several tests look at and none changes."""
+    return fit(**parameters)
+
+
 # What it is for ---------------------------------------------------------------------------
 
 
@@ -92,7 +98,7 @@ def test_the_ablations():
     constant = fit(margin="constant")
     assert (constant.margins_ == 0.5).all()
     assert constant.margins_.shape == (8, 2)
-    assert not np.array_equal(fit(margin_std=0).predict_proba(X), fit().predict_proba(X))
+    assert not np.array_equal(fit(margin_std=0).predict_proba(X), fitted().predict_proba(X))
 
 
 def test_clusters_of_the_input_are_points_of_the_input():
@@ -124,7 +130,7 @@ def test_margins_are_one_less_the_share_of_the_class(n_clusters):
 
 
 def test_clusters_follow_the_bias_rather_than_the_class():
-    classifier = fit()
+    classifier = fitted()
     shares = pd.crosstab(classifier.labels_, BIAS, normalize="index")
     assert (shares.max(axis=1) > 0.9).mean() > 0.7
     conflicting = BIAS != Y
@@ -216,7 +222,7 @@ def test_labels_of_any_type(labels):
 
 
 def test_a_row_is_predicted_the_same_whatever_comes_with_it(monkeypatch):
-    classifier = fit(max_epochs=2)
+    classifier = fitted(max_epochs=2)
     expected, clusters = classifier.predict_proba(X), classifier.predict_cluster(X)
     order = np.random.default_rng(0).permutation(len(X))
     np.testing.assert_allclose(classifier.predict_proba(X[order]), expected[order], rtol=1e-12)
@@ -228,7 +234,7 @@ def test_a_row_is_predicted_the_same_whatever_comes_with_it(monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_same_seed_gives_the_same_bits(loss):
-    first, second = fit(loss=loss, max_epochs=2), fit(loss=loss, max_epochs=2)
+    first, second = fitted(loss=loss, max_epochs=2), fit(loss=loss, max_epochs=2)
     assert_same_network(first, second)
     other = fit(loss=loss, max_epochs=2, random_state=1)
     assert not np.array_equal(first.predict_proba(X), other.predict_proba(X))
@@ -243,7 +249,7 @@ def test_a_fit_forgets_the_one_before():
     for name in ("labels_", "cluster_centers_", "margins_", "amplifier_"):
         assert not hasattr(classifier, name)
     assert list(classifier.history_) == ["classifier"]
-    assert_same_network(classifier, fit(max_epochs=2, loss="cross_entropy"))
+    assert_same_network(classifier, fitted(max_epochs=2, loss="cross_entropy"))
     with pytest.raises(NotFittedError):
         classifier.set_params(loss="margin").suggest_labels()
 
@@ -252,15 +258,14 @@ def test_a_fit_forgets_the_one_before():
 
 
 def share_changed(changed, **parameters):
-    plain = fit(**parameters).predict(X)
+    plain = fitted(**parameters).predict(X)
     return (fit(changed, **parameters).predict(changed) != plain).mean()
 
 
 @pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
 def test_unit_and_origin_of_the_features_do_not_matter(loss):
-    for changed in (X * 1000, X * 1e-3, X + 500, -2 * X, X * 1e30):
-        if changed[0, 0] * X[0, 0] > 0:
-            assert share_changed(changed, loss=loss) < 0.01
+    for changed in (X * 1000, X * 1e-30, X + 500):
+        assert share_changed(changed, loss=loss) < 0.01
 
 
 def test_the_amplifier_s_penalty_does_not_depend_on_the_origin():
@@ -285,7 +290,7 @@ def test_features_that_tell_nothing(loss):
 def test_constant_features_beside_others_change_little():
     wider = np.column_stack([X, np.full((len(X), 2), 123.0)])
     classifier = fit(wider)
-    assert (classifier.predict(wider) == fit().predict(X)).mean() > 0.8
+    assert (classifier.predict(wider) == fitted().predict(X)).mean() > 0.8
 
 
 @no_bias
@@ -377,7 +382,7 @@ def test_samples_of_weight_zero_are_as_if_absent(loss):
 
 
 def test_only_the_ratios_of_weights_count():
-    plain = fit(max_epochs=2)
+    plain = fitted(max_epochs=2)
     assert_same_network(plain, fit(max_epochs=2, sample_weight=np.ones(len(Y))))
     fourfold = fit(max_epochs=2, sample_weight=np.full(len(Y), 4))
     np.testing.assert_allclose(fourfold.predict_proba(X), plain.predict_proba(X), atol=1e-3)
@@ -411,7 +416,7 @@ def labelled_only(attribute, rows):
 
 @pytest.mark.parametrize("loss", LOSSES[:3])
 def test_fifty_labels_speak_for_the_method_where_the_bias_is_easier(loss):
-    unlabelled = fit(loss=loss)
+    unlabelled = fitted(loss=loss)
     groups = labelled_only(BIAS, unlabelled.suggest_labels(50))
     classifier = fit(sensitive_features=groups, loss=loss)
     assert classifier.loss_ == loss
@@ -480,7 +485,7 @@ def test_labels_of_samples_without_weight_do_not_count():
 
 def test_groups_do_not_matter_to_ordinary_training():
     assert_same_network(
-        fit(loss="cross_entropy", sensitive_features=BIAS), fit(loss="cross_entropy")
+        fit(loss="cross_entropy", sensitive_features=BIAS), fitted(loss="cross_entropy")
     )
 
 
@@ -504,13 +509,13 @@ def test_suggested_labels_are_half_errors_and_half_right_and_balanced():
 
 
 def test_suggested_labels_leave_out_what_is_known():
-    first = fit().suggest_labels(30)
+    first = fitted().suggest_labels(30)
     classifier = fit(sensitive_features=labelled_only(BIAS, first))
     assert not set(first) & set(classifier.suggest_labels(len(Y)))
 
 
 def test_suggested_labels_end_where_there_are_no_more():
-    rows = fit().suggest_labels(10_000)
+    rows = fitted().suggest_labels(10_000)
     assert len(rows) == len(set(rows)) < len(Y)
     assert rows.min() >= 0
     assert rows.max() < len(Y)
@@ -519,7 +524,7 @@ def test_suggested_labels_end_where_there_are_no_more():
 @pytest.mark.parametrize("n", [0, -1, 2.0, "ten", None])
 def test_a_bad_number_of_labels(n):
     with pytest.raises(ValueError, match=rf"n={re.escape(repr(n))} must be a positive integer"):
-        fit(max_epochs=1).suggest_labels(n)
+        fitted(max_epochs=1).suggest_labels(n)
 
 
 def test_ordinary_training_has_no_clusters():
@@ -657,7 +662,7 @@ METHODS = ["predict", "predict_proba", "decision_function", "transform", "predic
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bad_features_after_the_fit(method):
-    classifier = fit(max_epochs=1)
+    classifier = fitted(max_epochs=1)
     run = getattr(classifier, method)
     with pytest.raises(ValueError, match=r"X has 15 features, but .* expecting 16 features"):
         run(X[:, :15])
@@ -713,7 +718,7 @@ def test_a_fit_that_is_broken_off_is_no_fit(monkeypatch, module, error):
 @pytest.mark.parametrize("module", [LinearNet, MarginNet])
 def test_a_broken_fit_leaves_the_one_before(monkeypatch, module):
     classifier = fit(max_epochs=2)
-    before, names, expected = vars(classifier).copy(), set(vars(classifier)), fit(max_epochs=2)
+    before, names, expected = vars(classifier).copy(), set(vars(classifier)), fitted(max_epochs=2)
     stop_after(monkeypatch, module, 15, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(X[:, :9], np.array(["a", "b", "c"])[np.arange(600) % 3])

@@ -43,8 +43,12 @@ def quick(**parameters):
     [
         ClusterMarginClassifier(),
         ClusterMarginClassifier(loss="cross_entropy"),
-        ClusterMarginClassifier(loss="cluster_weighted", n_units=8, amplifier_max_epochs=1),
-        ClusterMarginClassifier(loss="loss_weighted", n_units=8, amplifier_max_epochs=1),
+        ClusterMarginClassifier(
+            loss="cluster_weighted", n_units=8, amplifier_max_epochs=1, max_epochs=1
+        ),
+        ClusterMarginClassifier(
+            loss="loss_weighted", n_units=8, amplifier_max_epochs=1, max_epochs=1
+        ),
     ],
     expected_failed_checks=lambda estimator: {
         "check_sample_weight_equivalence_on_dense_data": "a weighted sample and a repeated one "
