@@ -388,7 +388,8 @@ default=None
         n_classes = len(self.classes_)
         features = self._adapt(self.amplifier_, samples.X)
         self.diagnostics_ |= diagnose_amplifier(samples.codes, logits, features)
-        points = self._cluster_space(samples.X)
+        amplified = self.cluster_on == "amplified"
+        points = unit_rows(features) if amplified else self._cluster_space(samples.X)
         n_clusters = 4 * n_classes if self.n_clusters == "auto" else self.n_clusters
         self.cluster_centers_ = cluster_features(points, samples.weight, n_clusters, random_state)
         clusters = nearest_centre(points, self.cluster_centers_)
