@@ -124,7 +124,12 @@ class BatchEncoder:
         try:
             return self._run(batch)
         except Exception as error:
-            error.add_note(f"encoder was given a batch of shape {batch.shape}, {batch.dtype}.")
+            kind = "tensor" if isinstance(self.encoder, torch.nn.Module) else "NumPy array"
+            error.add_note(
+                f"This came from encoder or preprocess, given a batch of shape {batch.shape}, "
+                f"{batch.dtype}, as a {kind}. If that is not what it takes, see image_shape, "
+                "data_format and preprocess."
+            )
             if isinstance(error, torch.OutOfMemoryError):
                 error.add_note("So many samples do not fit at once: lower batch_size.")
             raise

@@ -1,5 +1,6 @@
 """FrozenEncoderFeaturizer: the stage before all methods, from images to fixed features."""
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -294,6 +295,15 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if isinstance(self.encoder, torch.nn.Module):
             state = {**state, "encoder": portable(self.encoder)}
         return state
+
+    def __sklearn_clone__(self) -> "FrozenEncoderFeaturizer":
+        # By reference: nothing changes an encoder, a copy of it would cost its size in memory
+        # for each candidate of a search, and a client that holds a connection has no copy.
+        fresh = type(self)(**self.get_params(deep=False))
+        for name in ("_metadata_request", "_sklearn_output_config"):
+            if name in vars(self):
+                setattr(fresh, name, copy.deepcopy(getattr(self, name)))
+        return fresh
 
     def __copy__(self) -> "FrozenEncoderFeaturizer":
         copied = type(self).__new__(type(self))

@@ -179,6 +179,11 @@ def cross_entropies(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return logsumexp(logits, axis=1) - logits[np.arange(len(codes)), codes]
 
 
+def balanced_accuracy(codes: np.ndarray, logits: np.ndarray) -> float:
+    """Mean accuracy over the classes, from the classes and the logits of samples."""
+    return float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
+
+
 def diagnose_amplifier(
     codes: np.ndarray, logits: np.ndarray, features: np.ndarray
 ) -> dict[str, float]:
@@ -205,7 +210,7 @@ def diagnose_amplifier(
         one and a half times what separating the classes takes.
     """
     n_classes = logits.shape[1]
-    accuracy = float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
+    accuracy = balanced_accuracy(codes, logits)
     rank = effective_rank(unit_rows(features))
     chance = 1 / n_classes
     if accuracy < chance + _LEARNED_SHARE * (1 - chance):

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.margin._amplifier import (
+    balanced_accuracy,
     class_shares,
     cluster_features,
     cross_entropies,
@@ -36,6 +37,7 @@ from skfair.margin._modules import LinearNet, MarginNet
 from skfair.margin._training import Samples, train_network
 from skfair.utils import (
     FallbackWarning,
+    OvercorrectionWarning,
     draw_seed,
     encode_groups,
     resolve_device,
@@ -139,11 +141,11 @@ class ClusterMarginClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     margins_ : ndarray of shape (n_clusters_found, n_classes)
         Margin of each class in each cluster, in radians: one less the share of the class.
     diagnostics_ : dict
-        "amplifier_accuracy" (class-balanced, on the training data), "amplifier_rank"
-        (effective rank of its centred features, 1 for one direction),
-        "normalized_mutual_info" of cluster and class, and, where group labels were given,
-        what decided: "odds_ratio" and "n_compared", or "holdout_worst_group" (dict of loss
-        to accuracy).
+        "amplifier_accuracy" and "classifier_accuracy" (class-balanced, on the training
+        data), "amplifier_rank" (effective rank of its centred features, 1 for one
+        direction), "normalized_mutual_info" of cluster and class, and, where group labels
+        were given, what decided: "odds_ratio", "p_value" and "n_compared", or
+        "holdout_worst_group" (dict of loss to accuracy).
     history_ : dict of str to DataFrame
         Training loss of each epoch of the "amplifier" and of the "classifier".
     amplifier_, module_ : torch.nn.Module
@@ -156,7 +158,10 @@ class ClusterMarginClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         The amplifier's features keep many directions, or it did not learn the classes at all:
         its clusters are then no bias.
     FallbackWarning
-        Group labels speak against the method; ordinary training was used.
+        Group labels do not speak for the method; ordinary training was used.
+    OvercorrectionWarning
+        The classifier gets less of its training data right than guessing would: the features
+        carry the bias and next to nothing of the classes.
 
     See Also
     --------
@@ -329,6 +334,20 @@ default=None
         self.module_, self.history_["classifier"] = self._train_classifier(
             self.loss_, samples, classifier_seed
         )
+        self._diagnose_classifier(samples)
+
+    def _diagnose_classifier(self, samples) -> None:
+        accuracy = balanced_accuracy(samples.codes, self._run(self.module_, samples.X))
+        self.diagnostics_["classifier_accuracy"] = accuracy
+        chance = 1 / len(self.classes_)
+        if self.loss_ != "cross_entropy" and accuracy < chance:
+            warnings.warn(
+                f"The classifier gets {accuracy:.0%} of the training data right, less than the "
+                f"{chance:.0%} of guessing: beside the bias there is too little of the classes in "
+                "the features, and the correction turns predictions round. Use other features, or "
+                "loss='cross_entropy'.",
+                OvercorrectionWarning,
+            )
 
     @staticmethod
     def _validate_groups(sensitive_features, n_samples) -> np.ndarray:
@@ -506,8 +525,9 @@ default=None
         --------
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
-        >>> y = np.repeat([0, 1], 100)
-        >>> X = y[:, None] + rng.normal(size=(200, 3))
+        >>> y = np.repeat([0, 1], 500)
+        >>> bias = np.where(rng.random(1000) < 0.95, y, 1 - y)
+        >>> X = np.column_stack([5 * bias, 3 * y]) + rng.normal(size=(1000, 2))
         >>> classifier = ClusterMarginClassifier(random_state=0).fit(X, y)
         >>> len(classifier.suggest_labels(20))
         20

@@ -8,6 +8,7 @@ samples it gets right, decide.
 """
 
 import numpy as np
+from scipy.stats import fisher_exact
 from sklearn.model_selection import train_test_split
 
 from skfair.margin._amplifier import cross_entropies
@@ -16,8 +17,10 @@ from skfair.metrics import worst_group_accuracy_score
 # Of the amplifier's errors in each class, the share that is looked at: the most confident.
 _HARD_SHARE = 0.25
 _HARD_AT_LEAST = 3
-# Odds ratio from which the labels speak for the method; how it was found is in the guide.
+# Odds ratio from which the labels speak for the method; how it was found is in the guide. One
+# hit among a handful can reach it by chance, so that Fisher's exact test has to agree.
 _ODDS_RATIO = 8.0
+_SIGNIFICANCE = 0.05
 # With so many labelled samples of each group in a hold-out of this share, the worst group
 # itself decides.
 _HOLDOUT_SHARE = 0.2
@@ -81,7 +84,7 @@ def balanced_order(
 
 def conflict_odds_ratio(
     codes: np.ndarray, groups: np.ndarray, hard: np.ndarray, easy: np.ndarray
-) -> tuple[float, int]:
+) -> tuple[float, float, int]:
     """Compare how often confident errors and right samples are bias-conflicting.
 
     A sample is conflicting where its group is rarer in its class than in all classes
@@ -104,6 +107,8 @@ def conflict_odds_ratio(
         Odds of being conflicting in the hard stratum over those in the easy one, with half a
         sample added to each cell (Haldane's correction), so that it is always finite. 1
         where one of the strata has no labelled sample.
+    p_value : float
+        Of Fisher's exact test that they are no higher in the hard stratum.
     n_compared : int
         Labelled samples in the smaller of the two strata.
     """
@@ -112,24 +117,26 @@ def conflict_odds_ratio(
     cell = codes + n_classes * easy
     labelled = (groups >= 0) & (hard | easy)
     if not labelled.any():
-        return 1.0, 0
+        return 1.0, 1.0, 0
     per_label = np.bincount(cell, minlength=2 * n_classes) / np.maximum(
         np.bincount(cell[labelled], minlength=2 * n_classes), 1
     )
     joint = np.zeros((n_classes, groups.max() + 1))
     np.add.at(joint, (codes[labelled], groups[labelled]), per_label[cell[labelled]])
     class_total = np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    conflicting_cell = joint / class_total < joint.sum(axis=0) / joint.sum()
+    # Less by more than rounding: a group that is as frequent in every class conflicts with none.
+    conflicting_cell = joint / class_total < joint.sum(axis=0) / joint.sum() - 1e-9
     conflicting = conflicting_cell[codes[labelled], groups[labelled]]
 
     is_hard = hard[labelled]
     hits, n_hard = conflicting[is_hard].sum(), is_hard.sum()
     base, n_easy = conflicting[~is_hard].sum(), (~is_hard).sum()
     if not (n_hard and n_easy):
-        return 1.0, 0  # nothing to compare: half a sample against many would look like evidence
+        return 1.0, 1.0, 0  # half a sample against many would look like evidence
     odds_hard = (hits + 0.5) / (n_hard - hits + 0.5)
     odds_easy = (base + 0.5) / (n_easy - base + 0.5)
-    return float(odds_hard / odds_easy), int(min(n_hard, n_easy))
+    test = fisher_exact([[hits, n_hard - hits], [base, n_easy - base]], alternative="greater")
+    return float(odds_hard / odds_easy), float(test.pvalue), int(min(n_hard, n_easy))
 
 
 def judge_by_odds(
@@ -140,19 +147,26 @@ def judge_by_odds(
     Returns
     -------
     evidence : dict
-        "odds_ratio" and "n_compared".
+        "odds_ratio", "p_value" and "n_compared".
     reason : str or None
         Why not to use the method, if so.
     """
-    ratio, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
-    evidence = {"odds_ratio": ratio, "n_compared": n_compared}
-    if ratio > _ODDS_RATIO:
+    ratio, p_value, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
+    evidence = {"odds_ratio": ratio, "p_value": p_value, "n_compared": n_compared}
+    if ratio > _ODDS_RATIO and p_value < _SIGNIFICANCE:
         return evidence, None
+    if not n_compared:
+        return evidence, (
+            "none of the amplifier's confident errors, or none of the samples that it gets right, "
+            "has a group label, so that nothing speaks for it. Label the samples that "
+            "suggest_labels() names and fit again."
+        )
     return evidence, (
         "the odds of a bias-conflicting sample among the amplifier's confident errors are "
-        f"{ratio:.1f} times those among the samples it gets right, where {_ODDS_RATIO:.0f} times "
-        f"would speak for it ({n_compared} or more labelled samples of each were compared). Labels "
-        "of the samples that suggest_labels() names tell most."
+        f"{ratio:.1f} times those among the samples it gets right (p = {p_value:.2g}, {n_compared} "
+        f"or more labelled samples of each); more than {_ODDS_RATIO:.0f} times with p below "
+        f"{_SIGNIFICANCE} would speak for it. Labels of the samples that suggest_labels() names "
+        "tell most."
     )
 
 

@@ -142,6 +142,8 @@ def encode_samples(
     y, classes = _encode_complete(
         y_true, name="y_true", hint="Group metrics are for classification; give class labels."
     )
+    if missing not in ("error", "group"):  # "keep" is for samples that a fit may leave out
+        raise ValueError(f"missing={missing!r} is neither 'error' nor 'group'.")
     groups = encode_groups(sensitive_features, n_samples=len(y), missing=missing)
     return Samples(y, tuple(classes), groups, _check_weight(sample_weight, len(y)))
 

@@ -228,6 +228,11 @@ def fairness_report(
         predictions = {"model": predictions}
     if not predictions:
         raise ValueError("predictions is empty. Give the predicted labels of at least one model.")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics is a {type(metrics).__name__}; give a dict of names to functions, for "
+            "instance {'selection rate': selection_rate}."
+        )
     for name, metric in (metrics or {}).items():
         if not callable(metric):
             raise TypeError(

@@ -4,13 +4,19 @@ from skfair.utils._device import resolve_device
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed, seeded
-from skfair.utils._warnings import AmplificationWarning, FairnessWarning, FallbackWarning
+from skfair.utils._warnings import (
+    AmplificationWarning,
+    FairnessWarning,
+    FallbackWarning,
+    OvercorrectionWarning,
+)
 
 __all__ = [
     "AmplificationWarning",
     "FairnessWarning",
     "FallbackWarning",
     "Groups",
+    "OvercorrectionWarning",
     "draw_seed",
     "encode_groups",
     "import_optional",

@@ -98,7 +98,13 @@ def encode_groups(
         if len(codes) != n_samples:
             raise ValueError(
                 f"{where} has {len(codes)} values for {n_samples} samples. Give one group label "
-                "a sample, in the order of the samples."
+                "a sample, in the order of the samples"
+                + (
+                    "; in a search or cross-validation as a DataFrame, since scikit-learn does "
+                    "not cut a dict into folds."
+                    if isinstance(sensitive_features, Mapping)
+                    else "."
+                )
             )
         absent = codes < 0
         if absent.any():

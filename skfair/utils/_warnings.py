@@ -10,4 +10,8 @@ class AmplificationWarning(FairnessWarning):
 
 
 class FallbackWarning(FairnessWarning):
-    """Group labels speak against the method, and ordinary training was used instead."""
+    """Group labels do not speak for the method, and ordinary training was used instead."""
+
+
+class OvercorrectionWarning(FairnessWarning):
+    """The debiased classifier gets less of its training data right than guessing would."""

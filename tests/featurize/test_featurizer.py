@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 import tracemalloc
 
 import numpy as np
@@ -308,6 +309,28 @@ def test_clone_copy_and_pickle():
         flags = [parameter.requires_grad for parameter in copied.encoder.parameters()]
         assert flags == [True, False, True, True]
     assert copies[0].encoder is net
+
+
+class Client:
+    """What a service's client is like: it holds what cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def embed(self, batch):
+        with self.lock:
+            return per_row(batch)
+
+
+def test_clones_share_the_encoder():
+    featurizer = FrozenEncoderFeaturizer(Client().embed, encoder_id="client", batch_size=3)
+    featurizer.set_output(transform="pandas").fit(IMAGES)
+    cloned = clone(featurizer)
+    assert cloned.encoder is featurizer.encoder
+    assert cloned.get_params() == featurizer.get_params()
+    assert not hasattr(cloned, "n_features_out_")
+    features = cloned.fit_transform(IMAGES)
+    assert list(features.columns) == list(featurizer.get_feature_names_out())
 
 
 def test_pickles_keep_what_modules_share():

@@ -17,7 +17,10 @@ from sklearn.exceptions import NotFittedError
 
 from skfair.margin import ClusterMarginClassifier, _cluster_margin
 from skfair.margin._modules import LinearNet, MarginNet
-from skfair.utils import AmplificationWarning, FallbackWarning
+from skfair.utils import AmplificationWarning, FallbackWarning, OvercorrectionWarning
+
+# Little data and short training overcorrect; a test of its own is about the warning.
+pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")
 
 LOSSES = ["margin", "cluster_weighted", "loss_weighted", "cross_entropy"]
 # Small random data carry no bias to amplify, and the amplifier says so.
@@ -141,7 +144,7 @@ def test_clusters_follow_the_bias_rather_than_the_class():
 def test_diagnostics_and_history():
     classifier = fit(max_epochs=3, amplifier_max_epochs=12)
     assert set(classifier.diagnostics_) == {
-        "amplifier_accuracy", "amplifier_rank", "normalized_mutual_info"
+        "amplifier_accuracy", "amplifier_rank", "normalized_mutual_info", "classifier_accuracy"
     }  # fmt: skip
     # One rule for two classes, right where the bias is.
     assert classifier.diagnostics_["amplifier_rank"] == pytest.approx(1, abs=0.2)
@@ -476,11 +479,25 @@ def test_a_few_random_labels_are_judged_by_the_odds():
 def test_labels_of_samples_without_weight_do_not_count():
     weight = np.ones(len(Y))
     weight[:60] = 0
-    with pytest.warns(FallbackWarning, match=r"\(0 or more labelled samples"):
+    with pytest.warns(FallbackWarning, match="nothing speaks for it"):
         classifier = fit(
             sample_weight=weight, sensitive_features=labelled_only(BIAS, np.arange(60))
         )
     assert classifier.diagnostics_["n_compared"] == 0
+
+
+def test_features_without_the_class_turn_predictions_round_with_a_warning():
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=600)
+    X = rng.normal(size=(600, 20)).astype(np.float32)
+    X[:, 0] += 5 * np.where(rng.random(600) < 0.95, y, 1 - y)  # the bias, and nothing else
+    with pytest.warns(OvercorrectionWarning, match="less than the 50% of guessing"):
+        classifier = fit(X, y)
+    assert classifier.diagnostics_["classifier_accuracy"] == pytest.approx(
+        np.mean([classifier.score(X[y == k], y[y == k]) for k in (0, 1)])
+    )
+    assert classifier.diagnostics_["classifier_accuracy"] < 0.5
+    fit(X, y, loss="cross_entropy")  # without a warning
 
 
 def test_groups_do_not_matter_to_ordinary_training():

@@ -20,6 +20,9 @@ import skfair
 from skfair.margin import ClusterMarginClassifier
 from skfair.margin._modules import LinearNet
 
+# Little data and short training overcorrect; a test of its own is about the warning.
+pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")
+
 LOSSES = ["margin", "cluster_weighted", "loss_weighted", "cross_entropy"]
 
 rng = np.random.default_rng(0)

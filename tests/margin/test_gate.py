@@ -82,31 +82,64 @@ def test_the_odds_ratio_of_a_small_table():
     # class 0 holds 4 and 4 of the groups, class 1 holds 1 and 7; all together 5 and 11.
     # Rarer in its class than everywhere: group 1 in class 0 (1/2 < 11/16), group 0 in class 1.
     # Conflicting: 3 of the 4 hard labels, 1 of the 6 easy ones.
-    ratio, n_compared = conflict_odds_ratio(CODES, GROUPS, ~EASY, EASY)
+    ratio, p_value, n_compared = conflict_odds_ratio(CODES, GROUPS, ~EASY, EASY)
     assert ratio == pytest.approx((3.5 / 1.5) / (1.5 / 5.5))
+    # Of the 210 ways to choose 4 hard ones among 10, 4 * 6 have 3 of the 4 conflicting, 1 all.
+    assert p_value == pytest.approx(25 / 210)
     assert n_compared == 4
 
 
-def test_the_odds_decide_at_eight():
+def labelled(hits, n_hard, base, n_easy):
+    """Two classes alike: so many of the hard and easy samples of each class are conflicting."""
+    one = np.r_[np.arange(n_hard) < hits, np.arange(n_easy) < base].astype(int)
+    codes = np.repeat([0, 1], len(one))
+    hard = np.tile(np.arange(len(one)) < n_hard, 2)
+    return codes, np.r_[one, 1 - one], hard, ~hard
+
+
+@pytest.mark.parametrize(
+    "table, keeps",
+    [
+        ((5, 10, 1, 20), True),  # 10 of 20 against 2 of 40: 10.5 / 10.5 over 2.5 / 38.5
+        ((3, 10, 1, 20), False),  # 6 of 20: odds 6.5 / 14.5, 6.9 times as high
+        ((1, 3, 1, 60), True),  # 2 of 6 against 2 of 120: p is 0.01
+        ((0, 3, 1, 200), False),  # not one hit: no half a sample may speak for it
+    ],
+)
+def test_the_odds_decide_at_eight(table, keeps):
+    hits, n_hard, base, n_easy = (2 * count for count in table)
+    evidence, reason = judge_by_odds(*labelled(*table))
+    odds = (hits + 0.5) / (n_hard - hits + 0.5) / ((base + 0.5) / (n_easy - base + 0.5))
+    assert evidence["odds_ratio"] == pytest.approx(odds)
+    assert evidence["n_compared"] == n_hard
+    assert (reason is None) == keeps
+    if not keeps:
+        assert f"{odds:.1f} times" in reason
+        assert f"{n_hard} or more labelled samples" in reason
+        assert "suggest_labels()" in reason
+
+
+def test_a_ratio_that_chance_can_reach_is_no_verdict_for_the_method():
     evidence, reason = judge_by_odds(CODES, GROUPS, ~EASY, EASY)
-    assert evidence == {"odds_ratio": pytest.approx(77 / 9), "n_compared": 4}
-    assert reason is None
-    # One easy label less, an aligned one: each of the two left in class 1 stands for three
-    # samples, which moves no cell over its line, and the easy odds are 1.5 to 4.5.
-    evidence, reason = judge_by_odds(CODES, np.where(np.arange(16) == 10, -1, GROUPS), ~EASY, EASY)
-    assert evidence["odds_ratio"] == pytest.approx(7)
-    assert "7.0 times" in reason
-    assert "(4 or more labelled samples" in reason
-    assert "suggest_labels()" in reason
+    assert evidence["odds_ratio"] > 8
+    assert "p = 0.12" in reason
+
+
+def test_a_group_that_is_everywhere_conflicts_with_nothing():
+    codes, _, hard, easy = labelled(1, 2, 3, 30)
+    evidence, reason = judge_by_odds(codes, np.zeros(len(codes), dtype=int), hard, easy)
+    assert evidence["p_value"] == 1
+    assert reason is not None
 
 
 def test_without_labels_in_the_strata_nothing_speaks_for_the_method():
     nowhere = np.full(16, -1)
-    assert conflict_odds_ratio(CODES, nowhere, ~EASY, EASY) == (1.0, 0)
-    assert judge_by_odds(CODES, nowhere, ~EASY, EASY)[1] is not None
+    assert conflict_odds_ratio(CODES, nowhere, ~EASY, EASY) == (1.0, 1.0, 0)
+    assert "has a group label" in judge_by_odds(CODES, nowhere, ~EASY, EASY)[1]
     # Labels on one side only: there is nothing to compare them with.
     for side in (EASY, ~EASY):
-        assert conflict_odds_ratio(CODES, np.where(side, GROUPS, -1), ~EASY, EASY) == (1.0, 0)
+        groups = np.where(side, GROUPS, -1)
+        assert conflict_odds_ratio(CODES, groups, ~EASY, EASY) == (1.0, 1.0, 0)
 
 
 @given(
@@ -138,7 +171,7 @@ def test_the_odds_ratio_equals_a_loop(n, n_classes, n_groups, seed):
             return
         table[bool(hard[i])][0 if difference < 0 else 1] += 1
     odds = {side: (a + 0.5) / (b + 0.5) for side, (a, b) in table.items()}
-    ratio, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
+    ratio, _, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
     both = sum(table[True]) and sum(table[False])
     assert ratio == pytest.approx(odds[True] / odds[False] if both else 1)
     assert n_compared == min(sum(table[True]), sum(table[False]))

@@ -262,3 +262,11 @@ def test_bad_input(change, error, message):
     arguments = {"y_true": [0, 1], "predictions": [0, 1], "sensitive_features": ["f", "m"]}
     with pytest.raises(error, match=message):
         fairness_report(**arguments | change)
+
+
+def test_arguments_of_the_wrong_kind_are_refused():
+    groups = ["a", "b"]
+    with pytest.raises(TypeError, match=r"metrics is a list; give a dict"):
+        fairness_report([0, 1], [0, 1], sensitive_features=groups, metrics=[max])
+    with pytest.raises(ValueError, match=r"missing='keep' is neither 'error' nor 'group'"):
+        fairness_report([0, 1], [0, 1], sensitive_features=groups, missing="keep")
