@@ -1,7 +1,5 @@
 """Cluster margins, all three stages: the classifier."""
 
-import warnings
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -9,45 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.metrics import normalized_mutual_info_score
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skfair.margin._amplifier import (
-    balanced_accuracy,
-    class_shares,
-    cluster_features,
-    cross_entropies,
-    diagnose_amplifier,
-    feature_scale,
-    nearest_centre,
-    unit_rows,
-    weight_decay_scale,
-)
-from skfair.margin._gate import (
-    balanced_order,
-    hold_out,
-    judge_by_odds,
-    judge_by_worst_group,
-    strata,
-)
-from skfair.margin._modules import LinearNet, MarginNet
-from skfair.margin._training import Samples, train_network
-from skfair.utils import (
-    FallbackWarning,
-    OvercorrectionWarning,
-    draw_seed,
-    encode_groups,
-    resolve_device,
-)
-from skfair.utils._base import TorchClassifier
-from skfair.utils._net import as_tensor
-
-# The paper's ablation without adaptive margins gives every class this one, in radians.
-_CONSTANT_MARGIN = 0.5
-_LEAST_WEIGHT = 1e-6
+from skfair.margin._stages import ClusterMarginStages
 
 
 def _has_clusters(estimator) -> bool:
@@ -59,7 +23,9 @@ def _has_clusters(estimator) -> bool:
     return True
 
 
-class ClusterMarginClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TorchClassifier):
+class ClusterMarginClassifier(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMarginStages
+):
     r"""Classify frozen features that carry a bias, without group labels.
 
     A frozen encoder often encodes what goes along with a class (the place, the colour, the
@@ -199,7 +165,7 @@ class ClusterMarginClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     """
 
     _parameter_constraints: dict = {
-        **TorchClassifier._parameter_constraints,
+        **ClusterMarginStages._parameter_constraints,
         "n_clusters": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "loss": [StrOptions({"margin", "cluster_weighted", "loss_weighted", "cross_entropy"})],
         "margin": [StrOptions({"adaptive", "constant"})],
@@ -294,209 +260,6 @@ default=None
         with self._fresh_fit():
             self._fit(X, y, sample_weight, sensitive_features)
         return self
-
-    def _fit(self, X, y, sample_weight, sensitive_features) -> None:
-        X, codes, weight = self._validate_training_data(X, y, sample_weight)
-        groups = self._validate_groups(sensitive_features, len(X))
-        if self.n_clusters != "auto" and self.n_clusters > len(X):
-            raise ValueError(
-                f"n_clusters={self.n_clusters} is more than the {len(X)} samples in X. Ask for "
-                "fewer clusters, or leave n_clusters='auto'."
-            )
-        random_state = check_random_state(self.random_state)
-        # A seed for each network, so that having group labels changes no bits of either.
-        amplifier_seed, classifier_seed = draw_seed(random_state), draw_seed(random_state)
-        samples, rows = Samples(X, codes, weight), np.flatnonzero(weight)
-        if len(rows) < len(X):
-            samples = samples.take(rows)
-        mean, spread = feature_scale(samples.X)
-        self._network_parameters = {
-            "module__n_features": X.shape[1],
-            "module__n_units": self.n_units,
-            "module__mean": mean,
-            "module__spread": spread,
-        }
-
-        self.loss_, self.history_, self.diagnostics_ = self.loss, {}, {}
-        if self.loss != "cross_entropy":
-            self._amplify(samples, amplifier_seed)
-            logits = self._run(self.amplifier_, samples.X)
-            samples = self._cluster(samples, logits, random_state)
-            self.labels_ = samples.clusters if len(rows) == len(X) else self._assign(X)
-            hard, easy = strata(samples.codes, logits)
-            # What `suggest_labels` may name, in its order: samples whose group is not known.
-            self._hard, self._easy = (
-                balanced_order(rows[stratum & (groups[rows] < 0)], codes, random_state)
-                for stratum in (hard, easy)
-            )
-            if sensitive_features is not None:
-                self.loss_ = self._choose_loss(samples, groups[rows], hard, easy, classifier_seed)
-        self.module_, self.history_["classifier"] = self._train_classifier(
-            self.loss_, samples, classifier_seed
-        )
-        self._diagnose_classifier(samples)
-
-    def _diagnose_classifier(self, samples) -> None:
-        accuracy = balanced_accuracy(samples.codes, self._run(self.module_, samples.X))
-        self.diagnostics_["classifier_accuracy"] = accuracy
-        chance = 1 / len(self.classes_)
-        if self.loss_ != "cross_entropy" and accuracy < chance:
-            warnings.warn(
-                f"The classifier gets {accuracy:.0%} of the training data right, less than the "
-                f"{chance:.0%} of guessing: beside the bias there is too little of the classes in "
-                "the features, and the correction turns predictions round. Use other features, or "
-                "loss='cross_entropy'.",
-                OvercorrectionWarning,
-            )
-
-    @staticmethod
-    def _validate_groups(sensitive_features, n_samples) -> np.ndarray:
-        """Codes of the groups, -1 where there is no label."""
-        if sensitive_features is None:
-            return np.full(n_samples, -1)
-        codes = encode_groups(sensitive_features, n_samples=n_samples, missing="keep").codes
-        if (codes < 0).all():
-            raise ValueError(
-                "sensitive_features is missing for every sample. Pass None to train without "
-                "group labels, or label the samples that suggest_labels() names."
-            )
-        return codes
-
-    def _train(self, name, module, samples, seed, **parameters):
-        return train_network(
-            module,
-            samples,
-            seed=seed,
-            device=resolve_device(self.device),
-            batch_size=self.batch_size,
-            lr=min(1.28 / samples.X.shape[1], 1e-2) if self.lr == "auto" else self.lr,
-            description=name if self.verbose else None,
-            **parameters,
-            **self._network_parameters,
-        )
-
-    def _amplify(self, samples, seed) -> None:
-        """Stage 1."""
-        n_classes = len(self.classes_)
-        decay = self.amplifier_weight_decay
-        decay = 0.7 / n_classes if decay == "auto" else decay
-        unit = weight_decay_scale(
-            samples.X,
-            samples.codes,
-            samples.weight,
-            self._network_parameters["module__spread"].item(),
-        )
-        per_class = np.bincount(samples.codes, weights=samples.weight)
-        self.amplifier_, self.history_["amplifier"] = self._train(
-            "amplifier",
-            LinearNet,
-            samples,
-            seed,
-            weight=np.ones(len(samples)),
-            max_epochs=self.amplifier_max_epochs,
-            anneal=False,
-            module__n_classes=n_classes,
-            module__activation="tanh",
-            optimizer__weight_decay=decay * unit,
-            # Weights of the user and of the class balance set how often a sample is drawn.
-            iterator_train__sampling_weight=as_tensor(samples.weight / per_class[samples.codes]),
-        )
-
-    def _cluster(self, samples, logits, random_state) -> Samples:
-        """Stage 2; returns the samples with their clusters and what a weighted loss needs."""
-        n_classes = len(self.classes_)
-        features = self._adapt(self.amplifier_, samples.X)
-        self.diagnostics_ |= diagnose_amplifier(samples.codes, logits, features)
-        amplified = self.cluster_on == "amplified"
-        points = unit_rows(features) if amplified else self._cluster_space(samples.X)
-        n_clusters = 4 * n_classes if self.n_clusters == "auto" else self.n_clusters
-        self.cluster_centers_ = cluster_features(points, samples.weight, n_clusters, random_state)
-        clusters = nearest_centre(points, self.cluster_centers_)
-        self.diagnostics_["normalized_mutual_info"] = float(
-            normalized_mutual_info_score(samples.codes, clusters)
-        )
-        shares = class_shares(
-            clusters, samples.codes, samples.weight, len(self.cluster_centers_), n_classes
-        )
-        adaptive = self.margin == "adaptive"
-        self.margins_ = 1 - shares if adaptive else np.full_like(shares, _CONSTANT_MARGIN)
-        boost = None
-        if self.loss == "cluster_weighted":
-            boost = 1 - shares[clusters, samples.codes]
-        elif self.loss == "loss_weighted":
-            boost = cross_entropies(samples.codes, logits)
-        return replace(samples, clusters=clusters, boost=boost)
-
-    def _adapt(self, network, X) -> np.ndarray:
-        """The features of a network's adapter, float32."""
-        return self._run(network.adapter, X).astype(np.float32, copy=False)
-
-    def _cluster_space(self, X) -> np.ndarray:
-        """The rows of unit length that are clustered."""
-        if self.cluster_on == "amplified":
-            return unit_rows(self._adapt(self.amplifier_, X))
-        adapter = self.amplifier_.adapter
-        return unit_rows((X - adapter.mean.numpy(force=True)) / adapter.spread.numpy(force=True))
-
-    def _assign(self, X) -> np.ndarray:
-        return nearest_centre(self._cluster_space(X), self.cluster_centers_)
-
-    def _train_classifier(self, loss, samples, seed):
-        """Stage 3, or ordinary training; returns the network and its history."""
-        n_classes = len(self.classes_)
-        max_epochs = self.max_epochs
-        if max_epochs == "auto":
-            max_epochs = min(3 * n_classes, 20)
-        if loss == "margin":
-            module = MarginNet
-            head = {
-                "module__margins": torch.as_tensor(self.margins_, dtype=torch.float32),
-                "module__margin_std": self.margin_std,
-                "module__scale": self.scale,
-            }
-        else:
-            module = LinearNet
-            head = {"module__n_classes": n_classes}
-        weight = samples.weight
-        if loss in ("cluster_weighted", "loss_weighted"):
-            # The floor keeps a cluster of one class in the data where all clusters are such.
-            weight = weight * np.maximum(samples.boost, _LEAST_WEIGHT)
-        return self._train(
-            "classifier",
-            module,
-            samples,
-            seed,
-            weight=weight,
-            max_epochs=max_epochs,
-            module__activation="relu",
-            optimizer__weight_decay=self.weight_decay,
-            iterator_train__shuffle=True,
-            anneal=True,
-            **head,
-        )
-
-    def _choose_loss(self, samples, groups, hard, easy, seed) -> str:
-        """Decide between `loss` and ordinary training by the group labels there are."""
-        held_out = hold_out(samples.codes, groups, seed)
-        if held_out is None:
-            evidence, reason = judge_by_odds(samples.codes, groups, hard, easy)
-        else:
-            # The amplifier has seen the hold-out; that touches only the margins of the others.
-            kept = samples.take(np.setdiff1d(np.arange(len(samples)), held_out))
-            predicted = {
-                loss: self._run(self._train_classifier(loss, kept, seed)[0], samples.X[held_out])
-                for loss in ("cross_entropy", self.loss)
-            }
-            evidence, reason = judge_by_worst_group(
-                samples.codes[held_out], predicted, groups[held_out]
-            )
-        self.diagnostics_ |= evidence
-        if reason is None:
-            return self.loss
-        warnings.warn(
-            f"Ordinary training was used instead of loss={self.loss!r}: {reason}", FallbackWarning
-        )
-        return "cross_entropy"
 
     @available_if(_has_clusters)
     def suggest_labels(self, n: int = 50) -> np.ndarray:

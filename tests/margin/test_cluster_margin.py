@@ -15,7 +15,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skfair.margin import ClusterMarginClassifier, _cluster_margin
+from skfair.margin import ClusterMarginClassifier, _stages
 from skfair.margin._modules import LinearNet, MarginNet
 from skfair.utils import AmplificationWarning, FallbackWarning, OvercorrectionWarning
 
@@ -275,7 +275,7 @@ def test_the_amplifier_s_penalty_does_not_depend_on_the_origin():
     # Class means of float32 features far from zero must be taken in float64.
     far = (np.float32(5000) + np.round(np.tile(X, (30, 1)) * 64) / 64).astype(np.float32)
     near = far - np.float32(5000)
-    unit = _cluster_margin.weight_decay_scale
+    unit = _stages.weight_decay_scale
     codes, weight = np.tile(Y, 30), np.ones(len(far), dtype=np.float32)
     assert unit(far, codes, weight, 1.0) == pytest.approx(unit(near, codes, weight, 1.0), rel=1e-6)
 
@@ -562,7 +562,7 @@ def no_training(monkeypatch):
     def train_network(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_cluster_margin, "train_network", train_network)
+    monkeypatch.setattr(_stages, "train_network", train_network)
 
 
 def with_value(value):
