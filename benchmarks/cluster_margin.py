@@ -234,7 +234,7 @@ def labels(arguments):
     write(arguments, "labels", table(columns, "method kept with"))
 
 
-def bare_epoch(X, codes, batch_size, n_epochs):
+def bare_epochs(X, codes, batch_size, n_epochs):
     """Ordinary training as a bare torch loop over slices of the same tensors."""
     net = nn.Sequential(nn.Linear(X.shape[1], 128), nn.ReLU(), nn.Linear(128, 2))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
@@ -246,6 +246,12 @@ def bare_epoch(X, codes, batch_size, n_epochs):
             optimizer.step()
 
 
+def processor_time(function, *arguments):
+    start = time.process_time()
+    function(*arguments)
+    return time.process_time() - start
+
+
 def speed():
     """Time of an epoch against a bare loop, and the memory of a large fit."""
     rng = np.random.default_rng(0)
@@ -253,28 +259,22 @@ def speed():
         X = rng.standard_normal((n, d), dtype=np.float32)
         y = rng.integers(2, size=n)
         tensors = torch.from_numpy(X), torch.from_numpy(y)
-        few, many = 1, 1 + max(2, 60_000 // n)
+        n_epochs = max(2, 60_000 // n)
 
-        def fit(n_epochs, loss="cross_entropy", X=X, y=y, batch_size=batch_size):
+        def fit(n_epochs, X=X, y=y, batch_size=batch_size):
             ClusterMarginClassifier(
-                loss=loss, max_epochs=n_epochs, batch_size=batch_size, lr=1e-3, random_state=0
+                loss="cross_entropy", max_epochs=n_epochs, batch_size=batch_size, lr=1e-3
             ).fit(X, y)
 
-        seconds = {"fit": [], "bare": []}
-        for _ in range(7):  # in turns, so that a busy machine slows both
-            for name, run in (
-                ("fit", fit),
-                ("bare", lambda e, t=tensors, b=batch_size: bare_epoch(*t, b, e)),
-            ):
-                lapses = []
-                for n_epochs in (few, many):
-                    start = time.perf_counter()
-                    run(n_epochs)
-                    lapses.append(time.perf_counter() - start)
-                seconds[name].append((lapses[1] - lapses[0]) / (many - few))
-        ratio = np.median(seconds["fit"]) / np.median(seconds["bare"])
+        ratios = []
+        for _ in range(7):  # in turns, and in processor time: others may use the machine
+            once, many = processor_time(fit, 1), processor_time(fit, 1 + n_epochs)
+            bare = processor_time(bare_epochs, *tensors, batch_size, n_epochs)
+            ratios.append((many - once) / bare)
+        low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         print(
-            f"{n} x {d}, batches of {batch_size}: an epoch of fit takes {ratio:.2f} of bare torch"
+            f"{n} x {d}, batches of {batch_size}: an epoch of fit takes {ratio:.2f} of bare torch "
+            f"(median; quartiles {low:.2f} to {high:.2f})"
         )
 
     code = """

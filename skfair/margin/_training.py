@@ -97,7 +97,9 @@ def train_network(
     history : DataFrame
         Training loss of each epoch.
     """
-    inputs = {"X": as_tensor(samples.X)}
+    scaled = samples.X - net_parameters["module__mean"].numpy()
+    scaled /= net_parameters["module__spread"].numpy()
+    inputs = {"X": as_tensor(scaled)}
     if module is MarginNet:
         inputs["cluster"] = as_tensor(samples.clusters)
     weight = as_tensor((weight / weight.mean()).astype(np.float32))
@@ -107,7 +109,7 @@ def train_network(
         n_steps = max_epochs * -(-len(samples) // batch_size)
         decay = {"start_factor": 1.0, "end_factor": 0.0, "total_iters": n_steps}
         callbacks += [
-            LRScheduler(LinearLR, step_every="batch", **decay),
+            LRScheduler(LinearLR, step_every="batch", event_name=None, **decay),
             GradientNormClipping(_GRADIENT_NORM),
         ]
     if description is not None:

@@ -94,7 +94,10 @@ def test_networks_run_on_raw_features():
     )
     same.adapter.linear.load_state_dict(net.adapter.linear.state_dict())
     same.head.load_state_dict(net.head.state_dict())
-    torch.testing.assert_close(net(X), same((X - mean) / spread))
+    raw = net.eval()(X)
+    torch.testing.assert_close(raw, same.eval()((X - mean) / spread))
+    # In training the rows come scaled.
+    torch.testing.assert_close(raw, net.train()((X - mean) / spread))
 
 
 def test_constant_features_have_a_scale_of_one():
