@@ -1,6 +1,6 @@
 """The skorch net in which every skfair estimator trains: tensors sliced, losses weighted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import skorch
@@ -147,40 +147,6 @@ class TensorNet(skorch.NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         target, weight = y_true
         return (self.criterion_(y_pred, target) * weight).mean()
-
-
-class KeepBest(Callback):
-    """Score the module at each epoch's end and keep the weights of the best one.
-
-    Parameters
-    ----------
-    score : callable
-        Called with the net, returns a number or a tuple; the largest is the best and the
-        first of equals is kept. It is written into the history under `name`.
-    name : str, default="score"
-        Column of the history.
-    """
-
-    def __init__(self, score: Callable, name: str = "score"):
-        self.score = score
-        self.name = name
-
-    def on_train_begin(self, net, **kwargs):
-        self.best_score_ = None
-        self.best_epoch_ = 0
-        self.best_state_ = None
-
-    def on_epoch_end(self, net, **kwargs):
-        value = self.score(net)
-        net.history.record(self.name, value)
-        if self.best_score_ is None or value > self.best_score_:
-            self.best_score_ = value
-            self.best_epoch_ = len(net.history)
-            self.best_state_ = {k: v.clone() for k, v in net.module_.state_dict().items()}
-
-    def on_train_end(self, net, **kwargs):
-        if self.best_state_ is not None:
-            net.module_.load_state_dict(self.best_state_)
 
 
 class EpochBar(Callback):

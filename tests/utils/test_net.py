@@ -9,7 +9,6 @@ from torch import nn
 
 from skfair.utils._net import (
     EpochBar,
-    KeepBest,
     TensorBatches,
     TensorData,
     TensorNet,
@@ -79,24 +78,6 @@ def test_the_loss_is_the_mean_of_weighted_losses():
     dataset = TensorData(torch.tensor([2.0, 6.0]), torch.tensor([1.5, 0.5]), X=torch.ones(2, 1))
     net = line_net(lr=0.01, max_epochs=1, batch_size=2).fit(dataset, None)
     assert net.module_.slope.item() == pytest.approx(0.06)
-
-
-def test_keep_best_gives_back_the_best_epoch():
-    # The slope grows towards 10; closest to 3 is best, and the score is written down.
-    dataset = TensorData(torch.full((4,), 10.0), X=torch.ones(4, 1))
-    slopes = []
-
-    def closeness(net):
-        slopes.append(net.module_.slope.item())
-        return -abs(slopes[-1] - 3)
-
-    keep = KeepBest(closeness, name="closeness")
-    net = line_net(lr=0.05, max_epochs=30, batch_size=4, callbacks=[keep]).fit(dataset, None)
-    best = int(np.argmin(np.abs(np.array(slopes) - 3)))
-    assert 0 < best < 29
-    assert net.module_.slope.item() == slopes[best]
-    assert keep.best_epoch_ == best + 1
-    assert net.history[:, "closeness"] == [-abs(s - 3) for s in slopes]
 
 
 def test_the_bar_counts_epochs(capsys):
