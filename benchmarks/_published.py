@@ -29,6 +29,16 @@ def balanced_rows(codes, n, generator):
     return torch.multinomial(share, n, replacement=True, generator=generator)
 
 
+def predictor(net):
+    """A function from features to the classes that a network predicts."""
+
+    def predict(X_new):
+        with torch.no_grad():
+            return net(torch.from_numpy(X_new)).argmax(1).numpy()
+
+    return predict
+
+
 def published(X, y, seed):
     """Fit the method; returns a function from features to predicted classes."""
     n_classes = y.max() + 1
@@ -92,11 +102,7 @@ def _published(X, y, seed, n_classes):
             best = (score, {k: v.clone() for k, v in net.state_dict().items()})
     net.load_state_dict(best[1])
 
-    def predict(X_new):
-        with torch.no_grad():
-            return net(torch.from_numpy(X_new)).argmax(1).numpy()
-
-    return predict
+    return predictor(net)
 
 
 def ordinary_training(X, y, seed):
@@ -121,8 +127,4 @@ def ordinary_training(X, y, seed):
                 best = (score, {k: v.clone() for k, v in net.state_dict().items()})
         net.load_state_dict(best[1])
 
-    def predict(X_new):
-        with torch.no_grad():
-            return net(torch.from_numpy(X_new)).argmax(1).numpy()
-
-    return predict
+    return predictor(net)

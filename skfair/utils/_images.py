@@ -8,6 +8,7 @@ bounded by the slice.
 
 import mmap
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
     return tuple(int(size) for size in shape)
 
 
-class Images:
+class Images(ABC):
     """Images that are read slice by slice.
 
     Made by :func:`open_images`.
@@ -127,8 +128,9 @@ class Images:
                 )
         return batch
 
+    @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
-        raise NotImplementedError
+        """Read without the check for NaN and infinity."""
 
 
 def open_images(
