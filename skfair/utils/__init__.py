@@ -8,7 +8,10 @@ from skfair.utils._warnings import (
     AmplificationWarning,
     FairnessWarning,
     FallbackWarning,
+    InfeasibleConstraintWarning,
+    InterruptedSearchWarning,
     OvercorrectionWarning,
+    SmallGroupWarning,
 )
 
 __all__ = [
@@ -16,7 +19,10 @@ __all__ = [
     "FairnessWarning",
     "FallbackWarning",
     "Groups",
+    "InfeasibleConstraintWarning",
+    "InterruptedSearchWarning",
     "OvercorrectionWarning",
+    "SmallGroupWarning",
     "draw_seed",
     "encode_groups",
     "import_optional",

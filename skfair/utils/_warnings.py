@@ -15,3 +15,15 @@ class FallbackWarning(FairnessWarning):
 
 class OvercorrectionWarning(FairnessWarning):
     """The debiased classifier gets less of its training data right than guessing would."""
+
+
+class InfeasibleConstraintWarning(FairnessWarning):
+    """No candidate meets the fairness constraint; the least biased one was taken."""
+
+
+class InterruptedSearchWarning(FairnessWarning):
+    """A search was interrupted, and the best of what it had seen was taken."""
+
+
+class SmallGroupWarning(FairnessWarning):
+    """A group has so few samples that its rates say little."""

@@ -1,0 +1,433 @@
+"""Intra-processing, all methods: the base that copies, judges, selects and hands back."""
+
+import copy
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import skorch
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import MetaEstimatorMixin, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+
+from skfair.intraprocessing._network import (
+    LogitNetwork,
+    Trained,
+    copy_network,
+    find_network,
+    find_output,
+    fold_threshold,
+)
+from skfair.intraprocessing._objective import CONSTRAINTS, PERFORMANCES, RATES, Choice, Objective
+from skfair.intraprocessing._search import Search
+from skfair.utils import (
+    FallbackWarning,
+    Groups,
+    InfeasibleConstraintWarning,
+    InterruptedSearchWarning,
+    SmallGroupWarning,
+    draw_seed,
+    encode_groups,
+    resolve_device,
+    seeded,
+)
+from skfair.utils._base import TorchClassifier
+from skfair.utils._groups import as_objects
+from skfair.utils._net import as_tensor, forward_batches
+
+_THRESHOLD_ONLY = 1  # in trials_, after the original network
+_SMALL = 10  # a rate of fewer samples has a standard error of up to .16
+
+
+class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABCMeta):
+    """Make a trained network meet a group-fairness constraint; the base of the debiasers.
+
+    A subclass implements :meth:`_search`, which changes ``search.network`` and hands what it
+    becomes to ``search.consider``. Everything else is here: the copy of the network, the
+    threshold, the selection, and predictions.
+    """
+
+    _parameter_constraints: dict = {
+        "constraint": [StrOptions(set(CONSTRAINTS)), callable],
+        "epsilon": [Interval(Real, 0, 1, closed="neither")],
+        "performance": [StrOptions(set(PERFORMANCES)), callable],
+        "confidence": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"}), None],
+        "margin": [Interval(Real, 0, 1, closed="left")],
+        "output": [StrOptions({"auto", "logits", "probabilities"})],
+        "device": TorchClassifier._parameter_constraints["device"],
+        "random_state": TorchClassifier._parameter_constraints["random_state"],
+        "verbose": TorchClassifier._parameter_constraints["verbose"],
+    }
+
+    # Share of the rows that judge candidates and tune nothing; a parameter of the debiasers
+    # that tune weights on the others.
+    validation_fraction: float | None = None
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        constraint: str | Callable = "demographic_parity",
+        epsilon: float = 0.05,
+        performance: str | Callable = "balanced_accuracy",
+        confidence: float | Literal["auto"] | None = "auto",
+        margin: float = 0.01,
+        output: Literal["auto", "logits", "probabilities"] = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ):
+        self.estimator = estimator
+        self.constraint = constraint
+        self.epsilon = epsilon
+        self.performance = performance
+        self.confidence = confidence
+        self.margin = margin
+        self.output = output
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _search(self, search: Search) -> None:
+        """Hand candidates to ``search.consider``."""
+
+    # The estimator is checked in `fit`, where a message can say what to do about it.
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Any = None
+    ) -> "IntraprocessingDebiaser":
+        """Search for weights and a threshold that meet the constraint.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Debiasing rows as the network takes them: features or images, in the layout of the
+            network. Used in the floating type of its parameters. They should be rows that the
+            network was not trained on.
+        y : array-like of shape (n_samples,)
+            Labels of two classes; the second in sorted order is the one predicted by a large
+            output.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Group of each sample; several columns are intersected. Needed here and nowhere
+            else.
+
+        Returns
+        -------
+        self : IntraprocessingDebiaser
+            Fitted. After Ctrl-C in the search too: with the best that was found by then.
+
+        Raises
+        ------
+        TypeError
+            `estimator` holds no network.
+        ValueError
+            Bad data, not two classes, no groups or one, a group without the labels that the
+            constraint is about, or a network that cannot be copied, does not run on X, or
+            has other outputs than one or two finite values a row.
+        """
+        with self._fresh_fit():
+            self._fit(X, y, sensitive_features)
+        return self
+
+    def to_module(self) -> torch.nn.Module:
+        """Export the debiased network, threshold included.
+
+        Returns
+        -------
+        torch.nn.Module
+            A copy on the CPU in eval mode, with inputs and outputs of the network that was
+            given, so that the usual threshold (0 for a logit, 0.5 for a probability, the
+            larger of two) is the right one. It needs nothing of skfair.
+        """
+        check_is_fitted(self)
+        return copy.deepcopy(self.module_).cpu().eval()
+
+    # -- fitting ---------------------------------------------------------------------------
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
+        device = resolve_device(self.device)
+        X, codes = self._validate_debiasing_data(X, y)
+        groups = self._validate_groups(sensitive_features, codes)
+        seed = draw_seed(self.random_state)
+        trained = find_network(self.estimator) or self._fit_estimator(X, codes)
+        if trained.classes is not None:
+            codes = self._match_classes(trained.classes, codes)
+        network = copy_network(trained.module).to(device).eval()
+        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+        rows = as_tensor(X).to(device, dtype or torch.float32)
+        kind = trained.kind if self.output == "auto" else self.output
+        self._output = find_output(network, self._first_pass(network, rows), kind)
+
+        objective = self._objective(codes, groups)
+        tune, select = self._split(objective.cell, seed)
+        search = Search(
+            LogitNetwork(network, self._output),
+            rows,
+            objective,
+            tune=tune,
+            select=select,
+            seed=seed,
+            verbose=self.verbose,
+        )
+        search.note(search.judge.measure(search.scores[select], 0.0), candidate="original")
+        search.consider(search.scores[None, select], candidate="threshold")
+        self.interrupted_ = False
+        try:
+            with seeded(seed, device):
+                self._search(search)
+        except KeyboardInterrupt:
+            self.interrupted_ = True
+        self._hand_back(search)
+
+    def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Check X and y; set ``classes_`` and ``n_features_in_``."""
+        if y is not None and _num_samples(y) != _num_samples(X):
+            raise ValueError(
+                f"y has {_num_samples(y)} labels for the {_num_samples(X)} samples of X. Give one "
+                "label a sample, in the order of the samples."
+            )
+        X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) == 1:
+            raise ValueError(
+                f"y holds one class only ({self.classes_.tolist()[0]!r}); debiasing needs samples "
+                "of two classes."
+            )
+        if len(self.classes_) > 2:
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is "
+                f"{type_of_target(y)}: y holds {len(self.classes_)} classes. Debias one class "
+                "against the rest, with a network for these two."
+            )
+        self._sample_shape = X.shape[1:]
+        return X, codes
+
+    def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> Groups:
+        """Encode the groups, and see that the constraint is defined for each."""
+        if sensitive_features is None:
+            raise ValueError(
+                "sensitive_features is None, where the group of each sample was wanted: the "
+                "constraint compares groups. Pass fit(X, y, sensitive_features=...); in a "
+                "Pipeline or a search under sklearn.set_config(enable_metadata_routing=True)."
+            )
+        groups = encode_groups(sensitive_features, n_samples=len(y))
+        if len(groups.labels) < 2:
+            raise ValueError(
+                f"sensitive_features holds one group only ({groups.labels[0]!r}); a constraint "
+                "compares at least two. Take more samples, or another feature."
+            )
+        counts = np.bincount(2 * groups.codes + y, minlength=2 * len(groups.labels))
+        negatives, positives = counts.reshape(-1, 2).T
+        classes = self.classes_.tolist()
+        kinds = {"selection"}
+        if self.constraint in CONSTRAINTS:
+            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        for kind in sorted(kinds):
+            what = {
+                "true_positive": f" of class {classes[1]!r}",
+                "false_positive": f" of class {classes[0]!r}",
+            }.get(kind, "")
+            sizes = dict(
+                zip(groups.labels, RATES[kind](0, 0, positives, negatives)[1], strict=True)
+            )
+            empty = [label for label, size in sizes.items() if size == 0]
+            if empty:
+                raise ValueError(
+                    f"constraint={self.constraint!r} compares predictions for samples{what}, and "
+                    f"sensitive_features has groups without any in y: {empty}. Merge these groups "
+                    "with others, take more samples, or use constraint='demographic_parity'."
+                )
+            small = {label: int(size) for label, size in sizes.items() if size < _SMALL}
+            if small:
+                warnings.warn(
+                    f"Groups with fewer than {_SMALL} samples{what}: {small}. Their rates say "
+                    "little, and so does the constraint about them. Merge them with others or "
+                    "take more samples.",
+                    SmallGroupWarning,
+                    stacklevel=4,
+                )
+        return groups
+
+    def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
+        """Train a skorch net that is not yet, on the debiasing rows."""
+        net = clone(self.estimator)
+        binary = isinstance(net, skorch.NeuralNetBinaryClassifier)
+        net.fit(X.astype(np.float32), codes.astype(np.float32 if binary else np.int64))
+        trained = find_network(net)
+        return trained._replace(classes=None)  # it was given codes
+
+    def _match_classes(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Encode the labels by the classes of the network."""
+        known, given = classes.tolist(), self.classes_.tolist()
+        if len(known) != 2 or not set(given) <= set(known):
+            raise ValueError(
+                f"y holds the classes {given}, the network in estimator was trained for {known}. "
+                "Give labels of the same two classes."
+            )
+        if known != given:
+            codes = np.array([known.index(label) for label in given])[codes]
+        self.classes_ = classes
+        return codes
+
+    def _first_pass(self, network: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        """Run the original network over all rows; its errors there are about X, not about us."""
+        try:
+            with torch.no_grad():
+                return torch.cat([network(part).cpu() for part in rows.split(8192)])
+        except Exception as error:
+            raise ValueError(
+                f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
+                f"{rows.dtype} ({type(error).__name__}: {error}). Give X as the network takes it, "
+                "with one tensor in and one tensor out."
+            ) from error
+
+    def _objective(self, codes: np.ndarray, groups: Groups) -> Objective:
+        features = None
+        if callable(self.constraint):
+            table = pd.DataFrame(
+                {
+                    name: as_objects(values)
+                    for name, values in zip(
+                        groups.names, zip(*groups.rows(), strict=True), strict=True
+                    )
+                }
+            ).iloc[groups.codes]
+            features = table if table.shape[1] > 1 else table.iloc[:, 0].to_numpy()
+        return Objective(
+            codes,
+            groups.codes,
+            n_groups=len(groups.labels),
+            constraint=self.constraint,
+            performance=self.performance,
+            epsilon=self.epsilon,
+            confidence=self.confidence,
+            margin=self.margin,
+            features=features,
+        )
+
+    def _split(self, cell: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to tune weights on, and rows to select on; all are both if nothing is tuned."""
+        everything = np.arange(len(cell))
+        if self.validation_fraction is None:
+            return everything, everything
+        # In each cell of group and label, so that no rate is without rows to be measured on.
+        order = np.random.RandomState(seed).permutation(len(cell))
+        order = order[np.argsort(cell[order], kind="stable")]
+        sizes = np.bincount(cell)
+        rank = everything - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        held_out = rank < np.ceil(self.validation_fraction * sizes[cell[order]])
+        return np.sort(order[~held_out]), np.sort(order[held_out])
+
+    def _hand_back(self, search: Search) -> None:
+        """Fold the threshold of the best candidate into a network of the user's kind."""
+        trial, choice = search.best
+        search.network.load_state_dict(search.best_state)
+        self.module_ = fold_threshold(search.network.network, self._output, choice.threshold[0])
+        self._dtype = self._predict_dtype(search.X[:1])
+        # Measured again on the network as it will predict.
+        rows = torch.as_tensor(search.select, device=search.device)
+        scores = self._logit(search.X[rows].cpu().numpy())
+        measured = search.judge.measure(scores, 0.0)
+        self.threshold_ = float(choice.threshold[0])
+        self.bias_ = float(measured.bias[0])
+        self.bias_interval_ = search.judge.interval(measured)
+        self.performance_ = float(measured.performance[0])
+        self.objective_ = float(measured.objective[0])
+        self.feasible_ = bool(measured.feasible[0])
+        self.trials_ = search.trials()
+        self.best_trial_ = trial
+        self._warn(search, measured)
+
+    def _warn(self, search: Search, measured: Choice) -> None:
+        """Say what did not go as asked for; fitted attributes say the same."""
+        n_candidates = len(self.trials_) - 1
+        found = f"bias {self.bias_:+.3f}, {self._name(self.performance)} {self.performance_:.3f}"
+        if self.interrupted_:
+            warnings.warn(
+                f"The search was interrupted after {n_candidates} candidates, and the best of them "
+                f"was taken ({found}). Fit again to search on.",
+                InterruptedSearchWarning,
+                stacklevel=4,
+            )
+        if not self.feasible_:
+            wanted = f"within {self.epsilon:g}"
+            advice = "Allow a larger epsilon, or try another debiaser."
+            if self.confidence is None:
+                wanted += f" less margin={self.margin:g}"
+            elif self.confidence != "auto":
+                wanted += f" with confidence={self.confidence:g}"
+                needed = search.judge.rows_needed(measured)
+                advice = (
+                    f"To show that for a bias of zero takes about {needed} rows like the "
+                    f"{len(search.select)} it was measured on."
+                )
+            warnings.warn(
+                f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
+                f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
+                f"{self.bias_interval_[1]:+.3f}). {advice}",
+                InfeasibleConstraintWarning,
+                stacklevel=4,
+            )
+        elif self.best_trial_ == _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
+            warnings.warn(
+                f"None of {n_candidates - 1} candidates was better than the original network with "
+                f"another threshold, which was taken ({found}).",
+                FallbackWarning,
+                stacklevel=4,
+            )
+
+    @staticmethod
+    def _name(measure: str | Callable) -> str:
+        return measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+
+    # -- predicting ------------------------------------------------------------------------
+
+    def _predict_dtype(self, row: torch.Tensor) -> torch.dtype:
+        """Find out whether the network runs in float64.
+
+        There the same row comes out the same with whatever rows it is predicted with.
+        """
+        if row.device.type == "mps":
+            return row.dtype
+        try:
+            with torch.no_grad():
+                copy.deepcopy(self.module_).double()(row.double())
+        except (RuntimeError, TypeError):
+            return row.dtype
+        return torch.float64
+
+    def _logits(self, X: ArrayLike) -> np.ndarray:
+        logit = self._logit(self._validate_features(X))
+        return np.column_stack([np.zeros_like(logit), logit])
+
+    def _logit(self, X: np.ndarray) -> np.ndarray:
+        """Logit of the debiased network, float64; above zero for the second class."""
+        device = resolve_device(self.device)
+        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
+        logit = forward_batches(network, X, batch_size=8192, device=device, dtype=self._dtype)
+        return logit.double().numpy()
+
+    def _validate_features(self, X: ArrayLike) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype="numeric", allow_nd=True, reset=False)
+        if X.shape[1:] != self._sample_shape:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, {type(self).__name__} was fitted with "
+                f"samples of shape {self._sample_shape}. Give samples of that shape."
+            )
+        return X
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.three_d_array = True
+        return tags

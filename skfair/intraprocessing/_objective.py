@@ -1,0 +1,375 @@
+"""Intra-processing, all methods: how biased a network is at each threshold, and which to take."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+# Rates of a group, each from what is predicted positive and what there is: (count, of how many).
+RATES: dict[str, Callable] = {
+    "selection": lambda tp, fp, p, n: (tp + fp, p + n),
+    "true_positive": lambda tp, fp, p, n: (tp, p),
+    "false_positive": lambda tp, fp, p, n: (fp, n),
+}
+# A constraint is one or more statistics of a group, each the mean of some rates; the bias is
+# the largest difference in a statistic between two groups.
+CONSTRAINTS: dict[str, list[list[str]]] = {
+    "demographic_parity": [["selection"]],
+    "equal_opportunity": [["true_positive"]],
+    "average_odds": [["true_positive", "false_positive"]],
+    "equalized_odds": [["true_positive"], ["false_positive"]],
+}
+PERFORMANCES: dict[str, Callable] = {
+    "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),
+    "accuracy": lambda tp, fp, p, n: (tp + n - fp) / (p + n),
+    "f1": lambda tp, fp, p, n: 2 * tp / (tp + fp + p),
+}
+
+# A callable is asked once for each threshold, so that it gets this many and not all of them.
+_CALLABLE_THRESHOLDS = 49
+_N_BOOTSTRAP = 50
+_CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
+# Nodes for the probability that more than two normal variables lie within epsilon.
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+
+
+class Choice(NamedTuple):
+    """The threshold of each network and what it gives; all arrays of shape (n_networks,).
+
+    Attributes
+    ----------
+    threshold : ndarray
+        Rows with a score above it are predicted positive.
+    bias : ndarray
+        With two groups the statistic of the first less that of the second; with more, or for
+        "equalized_odds", the largest difference.
+    error : ndarray
+        Standard error of the bias.
+    performance : ndarray
+        The performance.
+    probability : ndarray
+        That the constraint holds on as many new rows as it was measured on.
+    objective : ndarray
+        What is maximised.
+    bound : ndarray
+        What is minimised where the objective says nothing.
+    feasible : ndarray of bool
+        Whether the constraint holds as it was asked for.
+    constant : ndarray of bool
+        Whether all rows get the same prediction.
+    """
+
+    threshold: np.ndarray
+    bias: np.ndarray
+    error: np.ndarray
+    performance: np.ndarray
+    probability: np.ndarray
+    objective: np.ndarray
+    bound: np.ndarray
+    feasible: np.ndarray
+    constant: np.ndarray
+
+    def best(self) -> int:
+        """Position of the one to take; a constant prediction only if there is nothing else.
+
+        Returns
+        -------
+        int
+        """
+        return int(np.lexsort((self.bound, -self.objective, self.constant))[0])
+
+    def take(self, index) -> "Choice":
+        """The choices at some positions.
+
+        Returns
+        -------
+        Choice
+        """
+        return Choice(*(values[index] for values in self))
+
+
+class Objective:
+    """Rows to measure a network on, and what is wanted of it there.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,), of 0 and 1
+        Labels.
+    codes : ndarray of shape (n_samples,), int
+        Group of each row, from 0 to ``n_groups - 1``.
+    n_groups : int
+        Number of groups.
+    constraint, performance, epsilon, confidence, margin
+        As in the debiasers.
+    features : DataFrame or ndarray, optional
+        The sensitive features as a callable `constraint` wants them; `codes` if not given.
+    """
+
+    def __init__(
+        self,
+        y: np.ndarray,
+        codes: np.ndarray,
+        *,
+        n_groups: int,
+        constraint: str | Callable,
+        performance: str | Callable,
+        epsilon: float,
+        confidence: float | str | None,
+        margin: float,
+        features: Any = None,
+    ):
+        self.y = y
+        self.codes = codes
+        self.n_groups = n_groups
+        self.constraint = constraint
+        self.performance = performance
+        self.epsilon = epsilon
+        self.confidence = confidence
+        self.margin = margin
+        self.features = codes if features is None else features
+        self.cell = 2 * codes + y
+        totals = np.bincount(self.cell, minlength=2 * n_groups).reshape(n_groups, 2)
+        self.totals = totals.astype(np.float64)
+        self.signed = n_groups == 2 and constraint != "equalized_odds"
+        self._resampled_error: float | None = None
+        constant = np.stack([np.zeros_like(self.totals), self.totals])
+        self.chance = float(self._performance(constant, np.array([[False], [True]])).max())
+
+    def take(self, rows: np.ndarray) -> "Objective":
+        """The same question, asked of some of the rows.
+
+        Returns
+        -------
+        Objective
+        """
+        return Objective(
+            self.y[rows],
+            self.codes[rows],
+            n_groups=self.n_groups,
+            constraint=self.constraint,
+            performance=self.performance,
+            epsilon=self.epsilon,
+            confidence=self.confidence,
+            margin=self.margin,
+            features=self.features.iloc[rows]
+            if hasattr(self.features, "iloc")
+            else self.features[rows],
+        )
+
+    def choose(self, scores: np.ndarray) -> Choice:
+        """Find the best of all distinct thresholds of each network.
+
+        The scores are sorted once and the counts cumulated, which gives the predictions of
+        every threshold: O(n log n) a network.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_networks, n_samples)
+            Larger for the positive class.
+
+        Returns
+        -------
+        Choice
+            One threshold for each network, halfway between two of its scores.
+        """
+        callables = callable(self.constraint) or callable(self.performance)
+        at_once = 1 if callables else max(1, _CHUNK // (self.cell.size * 2 * self.n_groups))
+        parts = [
+            self._choose(scores[start : start + at_once], callables)
+            for start in range(0, len(scores), at_once)
+        ]
+        return Choice(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def measure(self, scores: np.ndarray, threshold: float) -> Choice:
+        """Measure one network at one threshold.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_samples,)
+        threshold : float
+
+        Returns
+        -------
+        Choice
+            Of length 1.
+        """
+        predicted = scores > threshold
+        counts = np.bincount(self.cell[predicted], minlength=2 * self.n_groups)
+        counts = counts.reshape(1, self.n_groups, 2).astype(np.float64)
+        return self._evaluate(np.array([threshold], dtype=np.float64), counts, predicted[None])
+
+    def interval(self, choice: Choice) -> tuple[float, float]:
+        """A 95 % interval for the bias in the population, by normal approximation.
+
+        Parameters
+        ----------
+        choice : Choice
+            Of length 1.
+
+        Returns
+        -------
+        low, high : float
+            Not below zero for a bias without a sign.
+        """
+        half = ndtri(0.975) * choice.error[0]
+        low, high = float(choice.bias[0] - half), float(choice.bias[0] + half)
+        return (low if self.signed else max(low, 0.0)), high
+
+    def rows_needed(self, choice: Choice) -> int:
+        """Tell how many rows would show with `confidence` that a bias of zero holds.
+
+        Parameters
+        ----------
+        choice : Choice
+            Of length 1.
+
+        Returns
+        -------
+        int
+        """
+        wanted = self.epsilon / (np.sqrt(2) * ndtri((1 + self.confidence) / 2))
+        return int(np.ceil(len(self.y) * (choice.error[0] / wanted) ** 2))
+
+    def _choose(self, scores: np.ndarray, callables: bool) -> Choice:
+        n_networks, n = scores.shape
+        order = np.argsort(-scores, axis=1, kind="stable")
+        ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
+        # Threshold k predicts the k largest scores positive; there is none between equal ones.
+        threshold = np.empty((n_networks, n + 1))
+        threshold[:, 1:-1] = ordered[:, 1:] + 0.5 * (ordered[:, :-1] - ordered[:, 1:])
+        threshold[:, 0], threshold[:, -1] = ordered[:, 0] + 1, ordered[:, -1] - 1
+        distinct = np.ones((n_networks, n + 1), dtype=bool)
+        distinct[:, 1:-1] = (ordered[:, :-1] > threshold[:, 1:-1]) & (
+            threshold[:, 1:-1] >= ordered[:, 1:]
+        )
+        counts = np.zeros((n_networks, n + 1, 2 * self.n_groups))
+        ordered_cell = self.cell[order]
+        for cell in range(2 * self.n_groups):
+            np.cumsum(ordered_cell == cell, axis=1, out=counts[:, 1:, cell])
+
+        network, k = np.nonzero(distinct)
+        predicted = None
+        if callables:  # of one network
+            k = k[np.unique(np.linspace(0, len(k) - 1, _CALLABLE_THRESHOLDS + 2).astype(int))]
+            network = np.zeros_like(k)
+            predicted = scores > threshold[0, k][:, None]
+        counts = counts[network, k].reshape(-1, self.n_groups, 2)
+        choice = self._evaluate(threshold[network, k], counts, predicted)
+        # As in Choice.best, for each network; the rows of a network follow each other.
+        starts = np.flatnonzero(np.diff(network, prepend=-1))
+        objective = np.where(choice.constant, -1.0, choice.objective)
+        best = objective == np.maximum.reduceat(objective, starts)[network]
+        bound = np.where(best, choice.bound, np.inf)
+        best = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
+        return choice.take(best[np.unique(network[best], return_index=True)[1]])
+
+    def _evaluate(
+        self, threshold: np.ndarray, counts: np.ndarray, predicted: np.ndarray | None
+    ) -> Choice:
+        """Judge thresholds by their counts of positive predictions, (n, n_groups, 2)."""
+        performance = self._performance(counts, predicted)
+        if callable(self.constraint):
+            bias, error = self._called(predicted, performance)
+            zero = np.zeros_like(bias)
+            mean, variance = np.stack([bias, zero], -1), np.stack([error**2, zero], -1)
+            probability = _within(mean, variance, self.epsilon)
+        else:
+            bias, error, probability = self._rated(counts)
+        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
+
+        size = np.abs(bias)
+        if self.confidence == "auto":
+            feasible, bound = size < self.epsilon, size
+            gain = np.maximum(performance - self.chance, 0)
+            objective = np.where(feasible, gain * probability, 0)
+        elif self.confidence is None:
+            feasible, bound = size < self.epsilon - self.margin, size
+            objective = np.where(feasible, performance, 0)
+        else:
+            feasible = probability >= self.confidence
+            bound = size + np.sqrt(2) * ndtri((1 + self.confidence) / 2) * error
+            objective = np.where(feasible, performance, 0)
+        return Choice(
+            threshold, bias, error, performance, probability, objective, bound, feasible, constant
+        )
+
+    def _performance(self, counts: np.ndarray, predicted: np.ndarray | None) -> np.ndarray:
+        if callable(self.performance):
+            rows = np.broadcast_to(predicted, (len(predicted), len(self.y))).astype(np.int64)
+            return np.array([float(self.performance(self.y, row)) for row in rows])
+        n, p = self.totals.sum(0)
+        fp, tp = np.moveaxis(counts.sum(1), -1, 0)
+        return PERFORMANCES[self.performance](tp, fp, p, n)
+
+    def _rated(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bias, its standard error and the probability to hold, of a constraint by name."""
+        negatives, positives = self.totals.T
+        probability = 1.0
+        widest = None
+        for rates in CONSTRAINTS[self.constraint]:
+            mean, variance = 0.0, 0.0
+            for rate in rates:
+                hits, of = RATES[rate](counts[..., 1], counts[..., 0], positives, negatives)
+                # Shrunk towards a half: a rate of 0 or 1 among a few rows is not certain.
+                shrunk = (hits + 0.5) / (of + 1)
+                mean = mean + hits / of / len(rates)
+                variance = variance + shrunk * (1 - shrunk) / of / len(rates) ** 2
+            probability = probability * _within(mean, variance, self.epsilon)
+            low, high = mean.argmin(-1), mean.argmax(-1)
+            if self.n_groups == 2:
+                low, high = np.ones_like(low), np.zeros_like(high)
+            pair = np.stack([high, low], -1)
+            bias = np.diff(np.take_along_axis(mean, pair[..., ::-1], -1))[..., 0]
+            error = np.sqrt(np.take_along_axis(variance, pair, -1).sum(-1))
+            if widest is not None:
+                larger = np.abs(bias) > np.abs(widest[0])
+                bias, error = np.where(larger, bias, widest[0]), np.where(larger, error, widest[1])
+            widest = bias, error
+        return (bias if self.signed else np.abs(bias)), error, probability
+
+    def _called(
+        self, predicted: np.ndarray, performance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bias by a callable, and its standard error, which is found once by resampling."""
+        predicted = predicted.astype(np.int64)
+        bias = np.array([self._call(row, slice(None)) for row in predicted])
+        if self._resampled_error is None:
+            # The first network to come is the original one; its best threshold stands for all.
+            row, n = predicted[performance.argmax()], len(self.y)
+            rng = np.random.RandomState(0)
+            resampled = [self._call(row, rng.randint(n, size=n)) for _ in range(_N_BOOTSTRAP)]
+            self._resampled_error = float(np.nanstd(resampled))
+        return bias, np.full(len(bias), self._resampled_error)
+
+    def _call(self, predicted: np.ndarray, rows: Any) -> float:
+        features = self.features
+        features = features.iloc[rows] if hasattr(features, "iloc") else features[rows]
+        return float(self.constraint(self.y[rows], predicted[rows], sensitive_features=features))
+
+
+def _within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
+    """Probability that independent normal variables lie within epsilon of each other.
+
+    The variances are doubled: the statistics were measured with their sampling error, and
+    will be measured again on as many new rows.
+    """
+    deviation = np.sqrt(2 * variance)
+    if mean.shape[-1] == 2:
+        difference = mean[..., 0] - mean[..., 1]
+        spread = np.hypot(deviation[..., 0], deviation[..., 1])
+        spread = np.maximum(spread, np.finfo(float).tiny)
+        return ndtr((epsilon - difference) / spread) - ndtr((-epsilon - difference) / spread)
+    total = np.zeros(mean.shape[:-1])
+    for lowest in range(mean.shape[-1]):
+        # Given the value of the lowest, each other one lies above it by at most epsilon.
+        at = mean[..., lowest, None] + deviation[..., lowest, None] * _NODES
+        inside = np.ones_like(at)
+        for other in range(mean.shape[-1]):
+            if other != lowest:
+                distance = at - mean[..., other, None]
+                scale = deviation[..., other, None]
+                inside *= ndtr((distance + epsilon) / scale) - ndtr(distance / scale)
+        total += inside @ _NODE_WEIGHTS
+    return np.minimum(total, 1.0)
