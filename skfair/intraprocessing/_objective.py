@@ -1,6 +1,7 @@
 """Intra-processing, all methods: how biased a network is at each threshold, and which to take."""
 
 from collections.abc import Callable
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,9 +31,10 @@ PERFORMANCES: dict[str, Callable] = {
 _CALLABLE_THRESHOLDS = 49
 _N_BOOTSTRAP = 50
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
-# Nodes for the probability that more than two normal variables lie within epsilon.
-_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
-_NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+# Of the probability that more than two normal variables lie within epsilon: the step of the
+# integral, in smallest deviations, and at most how many times smaller than the largest these are.
+_STEP, _LARGEST_TO_SMALLEST = 0.6, 64
+_CERTAIN = 6  # deviations
 
 
 class Choice(NamedTuple):
@@ -78,7 +80,7 @@ class Choice(NamedTuple):
         -------
         int
         """
-        return int(np.lexsort((self.bound, -self.objective, self.constant))[0])
+        return int(np.lexsort((self.bound, -self.objective, ~self.feasible, self.constant))[0])
 
     def take(self, index) -> "Choice":
         """The choices at some positions.
@@ -135,7 +137,8 @@ class Objective:
         self.signed = n_groups == 2 and constraint != "equalized_odds"
         self._resampled_error: float | None = None
         constant = np.stack([np.zeros_like(self.totals), self.totals])
-        self.chance = float(self._performance(constant, np.array([[False], [True]])).max())
+        chance = self._performance(constant, np.array([[False], [True]]))
+        self.chance = float(np.nan_to_num(chance).max())
 
     def take(self, rows: np.ndarray) -> "Objective":
         """The same question, asked of some of the rows.
@@ -229,12 +232,15 @@ class Objective:
         -------
         int
         """
-        wanted = self.epsilon / (np.sqrt(2) * ndtri((1 + self.confidence) / 2))
+        comparisons = 1
+        if not callable(self.constraint):
+            comparisons = len(CONSTRAINTS[self.constraint]) * comb(self.n_groups, 2)
+        wanted = self.epsilon / (np.sqrt(2) * ndtri(1 - (1 - self.confidence) / comparisons / 2))
         return int(np.ceil(len(self.y) * (choice.error[0] / wanted) ** 2))
 
     def _choose(self, scores: np.ndarray, callables: bool) -> Choice:
         n_networks, n = scores.shape
-        order = np.argsort(-scores, axis=1, kind="stable")
+        order = np.argsort(-scores, axis=1)
         ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
         # Threshold k predicts the k largest scores positive; there is none between equal ones.
         threshold = np.empty((n_networks, n + 1))
@@ -244,26 +250,48 @@ class Objective:
         distinct[:, 1:-1] = (ordered[:, :-1] > threshold[:, 1:-1]) & (
             threshold[:, 1:-1] >= ordered[:, 1:]
         )
-        counts = np.zeros((n_networks, n + 1, 2 * self.n_groups))
+        counts = np.zeros((2 * self.n_groups, n_networks, n + 1))
         ordered_cell = self.cell[order]
         for cell in range(2 * self.n_groups):
-            np.cumsum(ordered_cell == cell, axis=1, out=counts[:, 1:, cell])
+            np.cumsum(ordered_cell == cell, axis=1, out=counts[cell, :, 1:])
 
+        if not callables and self.confidence in ("auto", None):
+            within = distinct & self._within_constraint(counts)
+            distinct &= within | ~within.any(1, keepdims=True)
         network, k = np.nonzero(distinct)
         predicted = None
         if callables:  # of one network
             k = k[np.unique(np.linspace(0, len(k) - 1, _CALLABLE_THRESHOLDS + 2).astype(int))]
             network = np.zeros_like(k)
             predicted = scores > threshold[0, k][:, None]
-        counts = counts[network, k].reshape(-1, self.n_groups, 2)
+        counts = counts[:, network, k].T.reshape(-1, self.n_groups, 2)
         choice = self._evaluate(threshold[network, k], counts, predicted)
         # As in Choice.best, for each network; the rows of a network follow each other.
         starts = np.flatnonzero(np.diff(network, prepend=-1))
-        objective = np.where(choice.constant, -1.0, choice.objective)
+        other = ~np.logical_and.reduceat(choice.constant, starts)[network]
+        objective = np.where(choice.feasible, choice.objective, np.finfo(float).min)
+        objective = np.where(choice.constant & other, -np.inf, objective)
         best = objective == np.maximum.reduceat(objective, starts)[network]
         bound = np.where(best, choice.bound, np.inf)
         best = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
         return choice.take(best[np.unique(network[best], return_index=True)[1]])
+
+    def _within_constraint(self, counts: np.ndarray) -> np.ndarray:
+        """Where the measured bias meets the constraint and predictions are not constant.
+
+        Only these can be chosen, if there are any. They are few, and the bias is quick to see,
+        which saves the most of the judging. For counts of shape (n_cells, ...).
+        """
+        false, true = np.moveaxis(counts.reshape(self.n_groups, 2, *counts.shape[1:]), 1, 0)
+        negatives, positives = self.totals.T[..., None, None]
+        predicted = counts.sum(0)
+        within = (predicted > 0) & (predicted < len(self.y))
+        for rates in CONSTRAINTS[self.constraint]:
+            pairs = [RATES[rate](true, false, positives, negatives) for rate in rates]
+            mean = sum(hits / of / len(rates) for hits, of in pairs)
+            margin = self.margin if self.confidence is None else 0.0
+            within &= mean.max(0) - mean.min(0) < self.epsilon - margin
+        return within
 
     def _evaluate(
         self, threshold: np.ndarray, counts: np.ndarray, predicted: np.ndarray | None
@@ -279,7 +307,8 @@ class Objective:
             bias, error, probability = self._rated(counts)
         constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
 
-        size = np.abs(bias)
+        # A callable may say NaN, for instance of the precision where nothing is positive.
+        size = np.where(np.isfinite(bias) & np.isfinite(performance), np.abs(bias), np.inf)
         if self.confidence == "auto":
             feasible, bound = size < self.epsilon, size
             gain = np.maximum(performance - self.chance, 0)
@@ -288,7 +317,7 @@ class Objective:
             feasible, bound = size < self.epsilon - self.margin, size
             objective = np.where(feasible, performance, 0)
         else:
-            feasible = probability >= self.confidence
+            feasible = (probability >= self.confidence) & np.isfinite(size)
             bound = size + np.sqrt(2) * ndtri((1 + self.confidence) / 2) * error
             objective = np.where(feasible, performance, 0)
         return Choice(
@@ -337,10 +366,11 @@ class Objective:
         bias = np.array([self._call(row, slice(None)) for row in predicted])
         if self._resampled_error is None:
             # The first network to come is the original one; its best threshold stands for all.
-            row, n = predicted[performance.argmax()], len(self.y)
+            row, n = predicted[np.nan_to_num(performance).argmax()], len(self.y)
             rng = np.random.RandomState(0)
             resampled = [self._call(row, rng.randint(n, size=n)) for _ in range(_N_BOOTSTRAP)]
-            self._resampled_error = float(np.nanstd(resampled))
+            defined = [bias for bias in resampled if np.isfinite(bias)]
+            self._resampled_error = float(np.std(defined)) if defined else 0.0
         return bias, np.full(len(bias), self._resampled_error)
 
     def _call(self, predicted: np.ndarray, rows: Any) -> float:
@@ -361,15 +391,23 @@ def _within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarra
         spread = np.hypot(deviation[..., 0], deviation[..., 1])
         spread = np.maximum(spread, np.finfo(float).tiny)
         return ndtr((epsilon - difference) / spread) - ndtr((-epsilon - difference) / spread)
-    total = np.zeros(mean.shape[:-1])
-    for lowest in range(mean.shape[-1]):
-        # Given the value of the lowest, each other one lies above it by at most epsilon.
-        at = mean[..., lowest, None] + deviation[..., lowest, None] * _NODES
-        inside = np.ones_like(at)
-        for other in range(mean.shape[-1]):
-            if other != lowest:
-                distance = at - mean[..., other, None]
-                scale = deviation[..., other, None]
-                inside *= ndtr((distance + epsilon) / scale) - ndtr(distance / scale)
-        total += inside @ _NODE_WEIGHTS
-    return np.minimum(total, 1.0)
+    spread, widest = np.ptp(mean, axis=-1), deviation.max(-1)
+    result = (spread < epsilon).astype(np.float64)
+    uncertain = np.abs(spread - epsilon) < 2 * _CERTAIN * widest
+    if not uncertain.any():
+        return result
+    mean, widest = mean[uncertain], widest[uncertain, None]
+    deviation = np.maximum(deviation[uncertain], widest / _LARGEST_TO_SMALLEST)
+    step = _STEP * deviation.min(-1, keepdims=True)
+    # Where the lowest can be: none lies below it, and none more than epsilon above it.
+    start = (mean - epsilon - _CERTAIN * deviation).max(-1, keepdims=True)
+    end = (mean + _CERTAIN * deviation).min(-1, keepdims=True)
+    total = np.zeros(len(mean))
+    for node in range(int(np.ceil(((end - start) / step).max())) + 1):
+        distance = (start + node * step - mean) / deviation
+        density = np.exp(-(distance**2) / 2) / (np.sqrt(2 * np.pi) * deviation)
+        above = ndtr(distance + epsilon / deviation) - ndtr(distance)
+        for lowest in range(mean.shape[-1]):
+            total += density[:, lowest] * np.delete(above, lowest, -1).prod(-1)
+    result[uncertain] = np.minimum(total * step[:, 0], 1.0)
+    return result

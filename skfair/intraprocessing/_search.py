@@ -161,7 +161,9 @@ class Search:
 
 
 def _key(choice: Choice) -> tuple:
-    return bool(choice.constant[0]), -choice.objective[0], choice.bound[0]
+    # As in Choice.best.
+    objective, bound = choice.objective[0], choice.bound[0]
+    return bool(choice.constant[0]), not choice.feasible[0], -objective, bound
 
 
 def named_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
