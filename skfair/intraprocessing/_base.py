@@ -157,7 +157,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         X, codes = self._validate_debiasing_data(X, y)
         groups = self._validate_groups(sensitive_features, codes)
         seed = draw_seed(self.random_state)
-        trained = find_network(self.estimator) or self._fit_estimator(X, codes)
+        with seeded(seed, device):
+            trained = find_network(self.estimator) or self._fit_estimator(X, codes)
         if trained.classes is not None:
             codes = self._match_classes(trained.classes, codes)
         network = copy_network(trained.module).to(device).eval()
@@ -185,7 +186,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 self._search(search)
         except KeyboardInterrupt:
             self.interrupted_ = True
-        self._hand_back(search)
+        self._hand_back(search, X)
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
@@ -282,13 +283,19 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Run the original network over all rows; its errors there are about X, not about us."""
         try:
             with torch.no_grad():
-                return torch.cat([network(part).cpu() for part in rows.split(8192)])
+                raw = torch.cat([network(part).cpu() for part in rows.split(8192)])
         except Exception as error:
             raise ValueError(
                 f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
                 f"{rows.dtype} ({type(error).__name__}: {error}). Give X as the network takes it, "
                 "with one tensor in and one tensor out."
             ) from error
+        if len(raw) != len(rows):
+            raise ValueError(
+                f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
+                "maps each row by itself."
+            )
+        return raw
 
     def _objective(self, codes: np.ndarray, groups: Groups) -> Objective:
         features = None
@@ -327,16 +334,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         held_out = rank < np.ceil(self.validation_fraction * sizes[cell[order]])
         return np.sort(order[~held_out]), np.sort(order[held_out])
 
-    def _hand_back(self, search: Search) -> None:
+    def _hand_back(self, search: Search, X: np.ndarray) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
         trial, choice = search.best
         search.network.load_state_dict(search.best_state)
         self.module_ = fold_threshold(search.network.network, self._output, choice.threshold[0])
         self._dtype = self._predict_dtype(search.X[:1])
         # Measured again on the network as it will predict.
-        rows = torch.as_tensor(search.select, device=search.device)
-        scores = self._logit(search.X[rows].cpu().numpy())
-        measured = search.judge.measure(scores, 0.0)
+        measured = search.judge.measure(self._logit(X[search.select]), 0.0)
         self.threshold_ = float(choice.threshold[0])
         self.bias_ = float(measured.bias[0])
         self.bias_interval_ = search.judge.interval(measured)

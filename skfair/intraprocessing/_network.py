@@ -189,6 +189,8 @@ class LogitNetwork(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         raw = self.network(X)
+        if raw.dtype in (torch.float16, torch.bfloat16):
+            raw = raw.float()  # which NumPy has, and in which a probability can be near one
         if self.output.kind == "probabilities":
             if self.output.n_columns == 1:
                 return torch.special.logit(raw.reshape(-1), eps=_PROBABILITY_FLOOR)
