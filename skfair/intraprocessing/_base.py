@@ -186,7 +186,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 self._search(search)
         except KeyboardInterrupt:
             self.interrupted_ = True
-        self._hand_back(search, X)
+        self._hand_back(search)
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
@@ -322,7 +322,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         )
 
     def _split(self, cell: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to tune weights on, and rows to select on; all are both if nothing is tuned."""
+        """Rows to tune weights on, and rows to judge candidates on.
+
+        A stated confidence is measured on rows that tuned nothing. Else candidates are judged
+        on all rows: the sampling error of a part is worse than the optimism of the rest.
+        """
         everything = np.arange(len(cell))
         if self.validation_fraction is None:
             return everything, everything
@@ -332,25 +336,23 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         sizes = np.bincount(cell)
         rank = everything - np.repeat(np.cumsum(sizes) - sizes, sizes)
         held_out = rank < np.ceil(self.validation_fraction * sizes[cell[order]])
-        return np.sort(order[~held_out]), np.sort(order[held_out])
+        tune, rest = np.sort(order[~held_out]), np.sort(order[held_out])
+        return tune, rest if isinstance(self.confidence, Real) else everything
 
-    def _hand_back(self, search: Search, X: np.ndarray) -> None:
+    def _hand_back(self, search: Search) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
-        trial, choice = search.best
+        self.best_trial_, choice = search.best
         search.network.load_state_dict(search.best_state)
         self.module_ = fold_threshold(search.network.network, self._output, choice.threshold[0])
         self._dtype = self._predict_dtype(search.X[:1])
-        # Measured again on the network as it will predict.
-        measured = search.judge.measure(self._logit(X[search.select]), 0.0)
         self.threshold_ = float(choice.threshold[0])
-        self.bias_ = float(measured.bias[0])
-        self.bias_interval_ = search.judge.interval(measured)
-        self.performance_ = float(measured.performance[0])
-        self.objective_ = float(measured.objective[0])
-        self.feasible_ = bool(measured.feasible[0])
+        self.bias_ = float(choice.bias[0])
+        self.bias_interval_ = search.judge.interval(choice)
+        self.performance_ = float(choice.performance[0])
+        self.objective_ = float(choice.objective[0])
+        self.feasible_ = bool(choice.feasible[0])
         self.trials_ = search.trials()
-        self.best_trial_ = trial
-        self._warn(search, measured)
+        self._warn(search, choice)
 
     def _warn(self, search: Search, measured: Choice) -> None:
         """Say what did not go as asked for; fitted attributes say the same."""

@@ -186,6 +186,15 @@ class LogitNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.output = output
+        self.eval()
+
+    def train(self, mode: bool = True) -> "LogitNetwork":
+        """Stay in eval mode.
+
+        Debiasing sets are small: batch statistics and dropout would add more noise than they
+        regularise, and a network is judged in eval mode.
+        """
+        return super().train(False)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         raw = self.network(X)

@@ -161,6 +161,24 @@ class Objective:
             else self.features[rows],
         )
 
+    def unconstrained(self) -> "Objective":
+        """The performance alone.
+
+        Returns
+        -------
+        Objective
+        """
+        return Objective(
+            self.y,
+            self.codes,
+            n_groups=self.n_groups,
+            constraint="demographic_parity",
+            performance=self.performance,
+            epsilon=np.inf,
+            confidence=None,
+            margin=0.0,
+        )
+
     def choose(self, scores: np.ndarray) -> Choice:
         """Find the best of all distinct thresholds of each network.
 

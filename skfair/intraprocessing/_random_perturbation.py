@@ -19,7 +19,124 @@ _AT_ONCE = 16  # trials in one pass, and in one job
 
 
 class RandomPerturbationDebiaser(IntraprocessingDebiaser):
-    """placeholder"""
+    r"""Perturb the weights of a trained network at random, and keep what is fairest.
+
+    Every weight is multiplied by a factor drawn from :math:`N(1, \sigma^2)`; each of the
+    `n_trials` networks gets its best threshold, and the best of them and of the original
+    network is taken (random perturbation in [1]_). Nothing is trained, so that it works for
+    any network and any constraint, and most of what it gains is the threshold's: see
+    :class:`ThresholdDebiaser`, and :class:`DistillationDebiaser` for what does better.
+
+    Parameters
+    ----------
+    estimator : torch.nn.Module, skorch net or skfair classifier
+        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
+        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
+        logit or probability a row, or to two. It is copied and never changed. A skorch net
+        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+    constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
+"equalized_odds"} or callable, default="demographic_parity"
+        What must be nearly equal between groups: the share predicted positive; the true
+        positive rate; the mean of true and false positive rate; or each of the two. With two
+        groups the bias is the value of the first group (in sorted order) less that of the
+        second; with more, and for "equalized_odds", the largest difference. A callable
+        ``f(y_true, y_pred, *, sensitive_features)`` returns the bias itself, from labels 0
+        and 1; fairlearn's ``*_difference`` functions are such.
+    epsilon : float, default=0.05
+        The constraint: the bias lies between ``-epsilon`` and ``epsilon``.
+    performance : {"balanced_accuracy", "accuracy", "f1"} or callable, \
+default="balanced_accuracy"
+        What to keep high; a callable is ``f(y_true, y_pred)``.
+    n_trials : int, default=101
+        Perturbed networks to try.
+    std : float, default=0.1
+        Standard deviation of the factors.
+    confidence : float, "auto" or None, default="auto"
+        How sure it must be that the constraint holds on new rows too, as many as it is
+        measured on. "auto" maximises (performance - chance) times the probability of that,
+        among candidates whose measured bias meets the constraint. A float between 0 and 1
+        asks for at least that probability, and maximises the performance. None asks that the
+        measured bias is below ``epsilon - margin``, the published rule.
+    margin : float, default=0.01
+        Used with ``confidence=None`` only.
+    output : {"auto", "logits", "probabilities"}, default="auto"
+        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
+        finds it out from the outputs, or raises where they could be either.
+    n_jobs : int or None, default=None
+        Threads that run trials, as in joblib; the result does not depend on it.
+    device : str or torch.device, default="auto"
+        Where to search and predict; "auto" takes CUDA, MPS or CPU.
+    random_state : int, RandomState or None, default=None
+        Seeds the factors. The same int gives the same bits on the same device.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+        Class labels.
+    n_features_in_ : int
+        Second dimension of X: features, or channels of an image.
+    module_ : torch.nn.Module
+        The debiased network, with the threshold folded into its output: inputs and outputs
+        are those of the original network, and the usual threshold is the right one.
+    threshold_ : float
+        What was subtracted from the logit, that of ``classes_[1]`` less that of
+        ``classes_[0]``.
+    bias_, performance_, objective_ : float
+        Bias, performance, and what was maximised, on the rows that the choice was made on.
+    bias_interval_ : tuple of two floats
+        A 95 % interval for the bias in the population, from the sampling error of the rates.
+    feasible_ : bool
+        Whether the constraint holds, in the sense of `confidence`.
+    interrupted_ : bool
+        Whether Ctrl-C ended the search early.
+    trials_ : DataFrame
+        A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
+        the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
+        network at its own threshold, row 1 the same with the best one.
+    best_trial_ : int
+        Row of the one that was taken.
+
+    Warns
+    -----
+    InfeasibleConstraintWarning
+        No candidate meets the constraint; the one nearest to it was taken.
+    FallbackWarning
+        No perturbed network was better than the original one with another threshold.
+    InterruptedSearchWarning
+        Ctrl-C ended the search; the best candidate so far was taken.
+    SmallGroupWarning
+        A rate that the constraint compares is one of fewer than ten samples.
+
+    Notes
+    -----
+    All trainable parameters are perturbed, the scale and shift of normalisation layers too,
+    running statistics and parameters with ``requires_grad=False`` are not. Trials run several
+    at once where :func:`torch.func.vmap` can, else one by one, with the same factors.
+
+    The best of many noisy measurements looks better than it is: the more trials on few rows,
+    the more optimistic ``bias_`` and ``bias_interval_``.
+
+    References
+    ----------
+    .. [1] Y. Savani, C. White, N. S. Govindarajulu, "Intra-Processing Methods for Debiasing
+       Neural Networks", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> rng = np.random.default_rng(0)
+    >>> group, y = rng.integers(2, size=(2, 2000))
+    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
+    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
+    >>> with torch.no_grad():
+    ...     _ = network.weight.copy_(torch.tensor([[1.0, 0.5]])), network.bias.fill_(-0.75)
+    >>> debiaser = RandomPerturbationDebiaser(network, std=0.5, random_state=0)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
+    >>> debiaser.feasible_, len(debiaser.trials_)
+    (True, 103)
+    """
 
     _parameter_constraints: dict = {
         **IntraprocessingDebiaser._parameter_constraints,

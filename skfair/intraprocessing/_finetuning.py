@@ -1,0 +1,171 @@
+"""Intra-processing by training: what the debiasers that fine-tune all layers share."""
+
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.callbacks import Callback
+from torch import nn
+
+from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._objective import CONSTRAINTS
+from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.utils._net import EpochBar, TensorData, TensorNet
+
+_MIN_STEPS = 10  # an epoch, so that small debiasing sets get enough of them
+
+
+class CellBatches:
+    """Iterate over :class:`TensorData` in batches with as many rows of each cell as of any other.
+
+    A cell is a group and a label. No batch lacks one, and a small group is heard in each; the
+    weights of the rows give back their shares of the population.
+
+    Parameters
+    ----------
+    dataset : TensorData
+        With a target ``cell`` in its last column.
+    batch_size : int
+        Rows in a batch; a cell that has fewer than its part gives all of them.
+    shuffle : bool, default=True
+        Taken for skorch's sake; batches are always drawn anew.
+    """
+
+    def __init__(self, dataset: TensorData, batch_size: int, shuffle: bool = True):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        cell = dataset.target[:, -1].long()
+        self.cells = [torch.nonzero(cell == c)[:, 0] for c in cell.unique()]
+
+    def __len__(self) -> int:
+        return max(_MIN_STEPS, -(-len(self.dataset) // self.batch_size))
+
+    def __iter__(self) -> Iterator:
+        share = max(1, self.batch_size // len(self.cells))
+        for _ in range(len(self)):
+            drawn = [rows[torch.randperm(len(rows))[:share].to(rows.device)] for rows in self.cells]
+            rows = torch.cat(drawn)
+            inputs, (target, weight) = self.dataset[rows]
+            stands_for = [
+                len(all_rows) / len(self.dataset) * len(rows) / len(some)
+                for all_rows, some in zip(self.cells, drawn, strict=True)
+            ]
+            factor = torch.tensor(stands_for, dtype=weight.dtype, device=weight.device)
+            lengths = torch.tensor([len(some) for some in drawn], device=weight.device)
+            yield inputs, (target, weight * factor.repeat_interleave(lengths))
+
+
+class BatchNet(TensorNet):
+    """skorch net whose criterion judges a batch as a whole, its weights included."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return self.criterion_(y_pred, *y_true)
+
+
+class _Candidates(Callback):
+    """Hand the network in after each epoch."""
+
+    def __init__(self, search: Search, name: str):
+        self.search = search
+        self.name = name
+
+    def on_epoch_end(self, net, **kwargs):
+        self.search.consider(candidate=self.name, epoch=len(net.history))
+
+
+class FinetuningDebiaser(IntraprocessingDebiaser):
+    """Base of the debiasers that train all layers of the copy in a skorch net."""
+
+    _parameter_constraints: dict = {
+        **IntraprocessingDebiaser._parameter_constraints,
+        # Not a callable: training needs to know how the constraint is made of rates.
+        "constraint": [StrOptions(set(CONSTRAINTS))],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        constraint: str = "demographic_parity",
+        epsilon: float = 0.05,
+        performance: str | Callable = "balanced_accuracy",
+        validation_fraction: float = 0.3,
+        lr: float = 1e-3,
+        batch_size: int = 512,
+        max_epochs: int = 24,
+        confidence: float | Literal["auto"] | None = "auto",
+        margin: float = 0.01,
+        output: Literal["auto", "logits", "probabilities"] = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ):
+        super().__init__(
+            estimator,
+            constraint=constraint,
+            epsilon=epsilon,
+            performance=performance,
+            confidence=confidence,
+            margin=margin,
+            output=output,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.validation_fraction = validation_fraction
+        self.lr = lr
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+
+    def _soft_bias(self, search: Search) -> SoftBias:
+        """The soft bias around the threshold at which the original network performs best."""
+        threshold = search.objective.unconstrained().choose(search.scores[None]).threshold[0]
+        return SoftBias(self.constraint, search.objective.n_groups, float(threshold))
+
+    def _train_in_cells(
+        self,
+        search: Search,
+        module: nn.Module,
+        criterion: nn.Module,
+        *callbacks: Callback,
+        candidate: str,
+        net: type[BatchNet] = BatchNet,
+    ) -> None:
+        """Train on the tuning rows in batches of equal cells, and hand in each epoch.
+
+        The target has two columns: the logit of the original network, and the cell.
+        """
+        rows = torch.as_tensor(search.tune, device=search.device)
+        target = np.column_stack([search.scores, search.objective.cell])[search.tune]
+        target = torch.as_tensor(target, dtype=search.X.dtype, device=search.device)
+        trained = net(
+            module,
+            criterion,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            max_epochs=self.max_epochs,
+            optimizer=torch.optim.Adam,
+            optimizer__fused=True,
+            iterator_train=CellBatches,
+            callbacks=[*callbacks, _Candidates(search, candidate)],
+            device=search.device,
+        )
+        self._train(trained, TensorData(target, X=search.X[rows]))
+
+    def _train(self, net: TensorNet, data: TensorData) -> None:
+        if self.verbose:
+            net.set_params(callbacks=[*net.callbacks, EpochBar(type(self).__name__)])
+        try:
+            net.fit(data, None)
+        finally:
+            losses = {"train_loss": net.history[:, "train_loss"]} if len(net.history) else {}
+            self.history_ = pd.DataFrame(losses).rename_axis("epoch")

@@ -1,0 +1,77 @@
+"""Intra-processing by training: the last linear layer of a network, and what goes into it."""
+
+import torch
+from torch import nn
+
+from skfair.intraprocessing._network import LogitNetwork
+
+
+def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
+    """Find the linear layer whose output is the network's, before a sigmoid or softmax at most.
+
+    Parameters
+    ----------
+    network : LogitNetwork
+        In eval mode.
+    X : tensor of shape (n_samples, ...)
+        A few rows to run it on.
+
+    Returns
+    -------
+    torch.nn.Linear or None
+        None where there is no such layer: the network ends in a convolution and a mean, say.
+    """
+    outputs: list[tuple[nn.Linear, torch.Tensor]] = []
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    hooks = [
+        module.register_forward_hook(lambda layer, _, out: outputs.append((layer, out)))
+        for module in linear
+    ]
+    try:
+        with torch.no_grad():
+            logit = network(X)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kind = network.output
+    for layer, out in reversed(outputs):
+        if out.shape != (len(X), kind.n_columns) or sum(each is layer for each, _ in outputs) > 1:
+            continue
+        candidate = out[:, 1] - out[:, 0] if kind.n_columns == 2 else out[:, 0]
+        # A probability that is nearly 0 or 1 has lost its logit.
+        compared = logit.abs() < 8 if kind.kind == "probabilities" else torch.ones_like(logit) > 0
+        if torch.allclose(candidate[compared], logit[compared], rtol=1e-3, atol=1e-3):
+            return layer
+    return None
+
+
+class HiddenActivations(nn.Module):
+    """A network that also puts out what goes into its last linear layer.
+
+    Parameters
+    ----------
+    network : LogitNetwork
+        The network; shared, not copied.
+    layer : torch.nn.Linear
+        From :func:`find_output_layer`.
+    """
+
+    def __init__(self, network: LogitNetwork, layer: nn.Linear):
+        super().__init__()
+        self.network = network
+        self._layer = [layer]  # in a list, so that its parameters are not registered twice
+
+    def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network.
+
+        Returns
+        -------
+        logit : tensor of shape (n_samples,)
+        hidden : tensor of shape (n_samples, in_features)
+        """
+        seen = []
+        hook = self._layer[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            return self.network(X), seen[0]
+        finally:
+            hook.remove()

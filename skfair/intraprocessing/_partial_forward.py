@@ -1,0 +1,202 @@
+"""Intra-processing, layerwise: a network run again where only some of its parameters changed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+
+_KEPT_BYTES = 1 << 30  # activations kept at most; rows beyond that go through the whole network
+_PROBE_ROWS = 2  # all activations of these are held at once
+
+
+class PartialForward:
+    """Runs a network again and again for the same rows while few of its parameters change.
+
+    What does not depend on these parameters is computed once and kept. A network that torch.fx
+    cannot trace runs whole each time, to the same outputs.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps one tensor to one tensor, row by row; in eval mode.
+    X : tensor of shape (n_samples, ...)
+        The rows; at least one.
+    batch_size : int, default=8192
+        Rows that go through the network at once.
+    """
+
+    def __init__(self, network: nn.Module, X: torch.Tensor, *, batch_size: int = 8192):
+        self._network = network
+        # Of nearly equal sizes: a batch of one row has other memory layouts than the rest.
+        self._batches = X.tensor_split(-(-len(X) // batch_size))
+        self._steps = _follow(network, X[:_PROBE_ROWS])
+
+    @torch.no_grad()
+    def changing(self, names: Sequence[str]) -> Callable[[], torch.Tensor]:
+        """Prepare for some parameters to change, and all others to stay as they are now.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the parameters; they will be changed in place.
+
+        Returns
+        -------
+        callable
+            Without arguments; returns the outputs for all rows, a tensor of shape
+            (n_samples, ...), with the parameters as they are when it is called.
+        """
+        kept: list[list[Any] | None] = [None] * len(self._batches)
+        again: Callable = self._network
+        if self._steps is not None:
+            once, again = self._steps.split([self._network.get_parameter(name) for name in names])
+            room = _KEPT_BYTES
+            for i, batch in enumerate(self._batches):
+                values = [_without_the_rest(value, batch) for value in once(batch)]
+                room -= _n_bytes(values, batch)
+                if room < 0:
+                    break
+                kept[i] = values
+
+        @torch.no_grad()
+        def run() -> torch.Tensor:
+            return torch.cat(
+                [
+                    # A copy, since a network may work on its input in place.
+                    self._network(batch.clone()) if values is None else again(*values)
+                    for batch, values in zip(self._batches, kept, strict=True)
+                ]
+            )
+
+        return run
+
+
+@torch.no_grad()
+def _follow(network: nn.Module, rows: torch.Tensor) -> "_Steps | None":
+    """Take a network apart; None if that cannot be done, or if it would write where it may not."""
+    try:
+        steps = _Steps(fx.symbolic_trace(network))
+        output = steps.run(rows.clone())
+        steps.env.clear()
+        # A trace follows one path only, which may not be the one that tensors take.
+        same = torch.allclose(output, network(rows.clone()), equal_nan=True)
+    except Exception:  # whatever a network does that a trace cannot follow
+        return None
+    return steps if same and not steps.writes_outside() else None
+
+
+class _Steps(fx.Interpreter):
+    """The steps of a traced network; running them notes what memory each reads and writes."""
+
+    def __init__(self, traced: fx.GraphModule):
+        super().__init__(traced, garbage_collect_values=False)
+        self.lies_in: dict[fx.Node, set[int]] = {}
+        self.written_by: dict[int, list[fx.Node]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        read = {id(t): t for node in n.all_input_nodes for t in _tensors(self.env[node])}
+        versions = {key: t._version for key, t in read.items()}
+        value = super().run_node(n)
+        for key, tensor in read.items():
+            if tensor._version != versions[key]:
+                self.written_by.setdefault(_memory(tensor), []).append(n)
+        self.lies_in[n] = {_memory(tensor) for tensor in _tensors(value)}
+        return value
+
+    def writes_outside(self) -> bool:
+        """Whether the network writes into its input, its parameters or its buffers."""
+        outside = (n for n in self.graph.nodes if n.op in ("placeholder", "get_attr"))
+        return any(self.lies_in[node] & self.written_by.keys() for node in outside)
+
+    def split(self, changed: list[nn.Parameter]) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Split the network into what is run once, and what is run for each change.
+
+        Returns
+        -------
+        once, again : GraphModule
+            The first maps rows to a tuple of values, the second these values to the output.
+        """
+        nodes = list(self.graph.nodes)
+        dirty = self._dirty(nodes, changed)
+        inputs = [n for n in nodes if n.op == "placeholder"]
+        clean = [n for n in nodes if n not in dirty and n.op != "placeholder"]
+        kept = [
+            n
+            for n in nodes
+            if n not in dirty and n.op != "get_attr" and any(user in dirty for user in n.users)
+        ]
+        again = [n for n in nodes if n in dirty or n.op == "get_attr"]
+        return self._part(inputs, clean, kept), self._part(kept, again)
+
+    def _part(
+        self, inputs: list[fx.Node], nodes: list[fx.Node], outputs: list[fx.Node] | None = None
+    ) -> fx.GraphModule:
+        """Make a network of some steps; what they put out is among them if not given."""
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(node.name) for node in inputs}
+        for node in nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        if outputs is not None:
+            graph.output(tuple(copies[node] for node in outputs))
+        return fx.GraphModule(self.module, graph)
+
+    def _dirty(self, nodes: list[fx.Node], changed: list[nn.Parameter]) -> set[fx.Node]:
+        """Find the steps to run again when these parameters change; the last is one of them."""
+        position = {node: i for i, node in enumerate(nodes)}
+        dirty = {node for node in nodes if node.op == "output" or self._uses(node, changed)}
+        count = 0
+        while len(dirty) > count:
+            count = len(dirty)
+            dirty.update(n for n in nodes if any(i in dirty for i in n.all_input_nodes))
+            for memory, writers in self.written_by.items():
+                # What a dirty step writes to, or reads before another step writes to it, is
+                # not the same the next time: it has to be made again too.
+                readers = (
+                    position[node]
+                    for node in dirty
+                    if any(memory in self.lies_in[i] for i in node.all_input_nodes)
+                )
+                first = min(readers, default=len(nodes))
+                if any(w in dirty or position[w] > first for w in writers):
+                    dirty.update(n for n in nodes if memory in self.lies_in[n])
+        return dirty
+
+    def _uses(self, node: fx.Node, changed: list[nn.Parameter]) -> bool:
+        # By identity: a parameter may be part of several modules.
+        if node.op == "call_module":
+            used = self.submodules[node.target].parameters()
+        elif node.op == "get_attr":
+            used = [self.fetch_attr(node.target)]
+        else:
+            return False
+        return any(u is c for u in used for c in changed)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    found = []
+    map_aggregate(value, lambda v: found.append(v) if isinstance(v, torch.Tensor) else None)
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _without_the_rest(value: Any, batch: torch.Tensor) -> Any:
+    """Copy what is a small view of something large, so that the large thing can go."""
+
+    def copy(v: Any) -> Any:
+        if not isinstance(v, torch.Tensor) or _memory(v) == _memory(batch):
+            return v
+        return v.clone() if v.nbytes < v.untyped_storage().nbytes() else v
+
+    return map_aggregate(value, copy)
+
+
+def _n_bytes(values: list[Any], batch: torch.Tensor) -> int:
+    """Memory that values take beside the batch, which is there anyway."""
+    storages = {_memory(t): t.untyped_storage().nbytes() for v in values for t in _tensors(v)}
+    storages.pop(_memory(batch), None)
+    return sum(storages.values())

@@ -1,0 +1,63 @@
+"""Intra-processing by training: the bias with probabilities in place of predictions."""
+
+import torch
+from torch import nn
+
+from skfair.intraprocessing._objective import CONSTRAINTS, RATES
+
+
+class SoftBias(nn.Module):
+    """The bias of a constraint as a function of logits that has a gradient.
+
+    Each prediction is replaced by the sigmoid of its logit less `threshold`, so that the rows
+    near the decision count.
+
+    Parameters
+    ----------
+    constraint : str
+        A name in :data:`CONSTRAINTS`.
+    n_groups : int
+        Number of groups.
+    threshold : float
+        Logit at which a prediction is decided.
+    """
+
+    def __init__(self, constraint: str, n_groups: int, threshold: float):
+        super().__init__()
+        self.statistics = CONSTRAINTS[constraint]
+        self.n_groups = n_groups
+        self.threshold = threshold
+
+    def forward(
+        self, logit: torch.Tensor, cell: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Measure the bias of sets of rows.
+
+        Parameters
+        ----------
+        logit : tensor of shape (..., n_samples)
+        cell : tensor of shape (..., n_samples), int64
+            Twice the group, plus the label.
+        weight : tensor of shape (..., n_samples)
+            How many rows of the population each one stands for.
+
+        Returns
+        -------
+        tensor of shape (...)
+            With two groups and one statistic that of the first less that of the second, else
+            the largest difference.
+        """
+        soft = torch.sigmoid(logit - self.threshold)
+        member = nn.functional.one_hot(cell, 2 * self.n_groups).to(logit.dtype)
+        totals = (weight[..., None, :] @ member).squeeze(-2).unflatten(-1, (-1, 2))
+        hits = ((weight * soft)[..., None, :] @ member).squeeze(-2).unflatten(-1, (-1, 2))
+        biases = []
+        for rates in self.statistics:
+            mean = 0.0
+            for rate in rates:
+                count, of = RATES[rate](hits[..., 1], hits[..., 0], totals[..., 1], totals[..., 0])
+                mean = mean + count / of.clamp_min(1e-12) / len(rates)
+            if self.n_groups == 2 and len(self.statistics) == 1:
+                return mean[..., 0] - mean[..., 1]
+            biases.append(mean.amax(-1) - mean.amin(-1))
+        return torch.stack(biases).amax(0)
