@@ -40,7 +40,7 @@ from skfair.utils import (
 )
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
-from skfair.utils._net import as_tensor, forward_batches
+from skfair.utils._net import as_tensor, forward_batches, rows_at_once
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
@@ -283,7 +283,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Run the original network over all rows; its errors there are about X, not about us."""
         try:
             with torch.no_grad():
-                raw = torch.cat([network(part).cpu() for part in rows.split(8192)])
+                raw = torch.cat([network(part).cpu() for part in rows.split(rows_at_once(rows))])
         except Exception as error:
             raise ValueError(
                 f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
@@ -420,7 +420,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Logit of the debiased network, float64; above zero for the second class."""
         device = resolve_device(self.device)
         network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
-        logit = forward_batches(network, X, batch_size=8192, device=device, dtype=self._dtype)
+        logit = forward_batches(
+            network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
+        )
         return logit.double().numpy()
 
     def _validate_features(self, X: ArrayLike) -> np.ndarray:

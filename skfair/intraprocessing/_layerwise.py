@@ -14,6 +14,7 @@ from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._partial_forward import PartialForward
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._surrogate import propose
+from skfair.utils._net import rows_at_once
 
 _BOX = 2.2  # half the width of the search box of an entry, in deviations of its tensor
 
@@ -70,7 +71,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
     def _search(self, search: Search) -> None:
         network = search.network.network
         layers = self._find_layers(network)
-        forward = PartialForward(search.network, search.X)
+        forward = PartialForward(search.network, search.X, batch_size=rows_at_once(search.X))
         rng = np.random.RandomState(search.seed)
         # What guides the search is (performance - chance) times the probability that the
         # constraint holds, at the best threshold, whatever `confidence` asks of the choice: it

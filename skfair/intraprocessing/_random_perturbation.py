@@ -188,7 +188,9 @@ default="balanced_accuracy"
             weights = _draw(parameters, trials, search, self.std)
             if together:
                 return search.score(
-                    search.select, lambda X: vmap(_run, (None, 0, None))(network, weights, X)
+                    search.select,
+                    lambda X: vmap(_run, (None, 0, None))(network, weights, X),
+                    n_networks=_AT_ONCE,  # or the bits would depend on how many trials are left
                 )
             singly = (partial(_run, network, _pick(weights, i)) for i in range(len(trials)))
             return np.stack([search.score(search.select, forward) for forward in singly])

@@ -10,8 +10,7 @@ from torch import nn
 
 from skfair.intraprocessing._network import LogitNetwork
 from skfair.intraprocessing._objective import Choice, Objective
-
-_BATCH = 8192
+from skfair.utils._net import rows_at_once
 
 
 class Search:
@@ -79,7 +78,9 @@ class Search:
         self.network.load_state_dict(self.original)
 
     @torch.no_grad()
-    def score(self, rows: np.ndarray, forward: Callable | None = None) -> np.ndarray:
+    def score(
+        self, rows: np.ndarray, forward: Callable | None = None, *, n_networks: int = 1
+    ) -> np.ndarray:
         """Compute logits in eval mode, in batches.
 
         Parameters
@@ -88,6 +89,8 @@ class Search:
             Which rows.
         forward : callable, optional
             From a batch to logits of shape (..., n_in_batch); the network if not given.
+        n_networks : int, default=1
+            How many networks `forward` runs at once.
 
         Returns
         -------
@@ -96,7 +99,8 @@ class Search:
         self.network.eval()
         forward = forward or self.network
         index = torch.as_tensor(rows, device=self.device)
-        batches = [forward(self.X[part]).cpu() for part in index.split(_BATCH)]
+        parts = index.split(rows_at_once(self.X, n_networks=n_networks))
+        batches = [forward(self.X[part]).cpu() for part in parts]
         return torch.cat(batches, dim=-1).numpy()
 
     def consider(

@@ -1,5 +1,6 @@
 """The skorch net in which every skfair estimator trains: tensors sliced, losses weighted."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,28 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
+
+_NUMBERS_AT_ONCE = 1 << 22
+
+
+def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
+    """Tell how many rows to run through a network at once.
+
+    Parameters
+    ----------
+    X : array or tensor of shape (n_samples, ...)
+        The rows; the larger one is, the fewer, since what the layers make of images is larger
+        still.
+    n_networks : int, default=1
+        How many networks run at once.
+
+    Returns
+    -------
+    int
+        From 1 to 8192.
+    """
+    size = max(1, math.prod(X.shape[1:])) * n_networks
+    return min(max(1, _NUMBERS_AT_ONCE // size), 8192)
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

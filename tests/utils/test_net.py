@@ -13,6 +13,7 @@ from skfair.utils._net import (
     TensorData,
     TensorNet,
     forward_batches,
+    rows_at_once,
 )
 
 
@@ -94,3 +95,18 @@ def test_forward_in_batches_equals_one_pass(n, batch_size):
     out = forward_batches(module, X.numpy(), batch_size=batch_size, device=torch.device("cpu"))
     np.testing.assert_allclose(out.numpy(), module[0](X).detach().numpy(), rtol=1e-12)
     assert not out.requires_grad
+
+
+@pytest.mark.parametrize(
+    "shape, n_networks, rows",
+    [
+        ((100, 98), 1, 8192),
+        ((100, 3, 32, 32), 1, 1365),
+        ((0, 3, 32, 32), 4, 341),
+        ((100, 3, 224, 224), 1, 27),
+        ((5, 3, 4096, 4096), 1, 1),
+        ((7,), 1, 8192),
+    ],
+)
+def test_images_go_through_a_network_in_smaller_batches_than_features(shape, n_networks, rows):
+    assert rows_at_once(torch.empty(shape, device="meta"), n_networks=n_networks) == rows
