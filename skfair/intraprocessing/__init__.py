@@ -1,11 +1,13 @@
 """Trained networks to fairer ones: the debiasers."""
 
+from skfair.intraprocessing._adversarial import AdversarialFinetuneDebiaser
 from skfair.intraprocessing._bias_gradient import BiasGradientDebiaser
 from skfair.intraprocessing._distillation import DistillationDebiaser
 from skfair.intraprocessing._random_perturbation import RandomPerturbationDebiaser
 from skfair.intraprocessing._threshold import ThresholdDebiaser
 
 __all__ = [
+    "AdversarialFinetuneDebiaser",
     "BiasGradientDebiaser",
     "DistillationDebiaser",
     "RandomPerturbationDebiaser",

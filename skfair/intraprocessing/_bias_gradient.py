@@ -75,4 +75,4 @@ class BiasGradientDebiaser(FinetuningDebiaser):
 
     def _search(self, search: Search) -> None:
         criterion = _ProximalBias(self._soft_bias(search), self.proximity)
-        self._train_in_cells(search, search.network, criterion, candidate="fine-tuned")
+        self._train_in_cells(search, self._tuning_data(search), criterion)

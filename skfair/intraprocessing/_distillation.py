@@ -60,7 +60,8 @@ class DistillationDebiaser(FinetuningDebiaser):
         )
 
     def _search(self, search: Search) -> None:
-        shift = fair_thresholds(search.objective, search.scores)[search.objective.codes]
+        known = search.objective.take(search.known)
+        shift = fair_thresholds(known, search.scores[search.known])[search.objective.codes]
         target = search.scores - shift
         self._distil(search, target)
         start = {name: search.original[name] for name in named_parameters(search.network)}

@@ -41,23 +41,26 @@ class CellBatches:
         self.batch_size = batch_size
         cell = dataset.target[:, -1].long()
         self.cells = [torch.nonzero(cell == c)[:, 0] for c in cell.unique()]
+        self.share = max(1, batch_size // len(self.cells))
+        self.n_rows = sum(min(self.share, len(rows)) for rows in self.cells)
 
     def __len__(self) -> int:
         return max(_MIN_STEPS, -(-len(self.dataset) // self.batch_size))
 
     def __iter__(self) -> Iterator:
-        share = max(1, self.batch_size // len(self.cells))
+        sizes = torch.tensor([len(rows) for rows in self.cells])
+        drawn = sizes.clamp_max(self.share)
+        stands_for = sizes / drawn * self.n_rows / len(self.dataset)
+        stands_for = stands_for.repeat_interleave(drawn).to(self.dataset.target)
         for _ in range(len(self)):
-            drawn = [rows[torch.randperm(len(rows))[:share].to(rows.device)] for rows in self.cells]
-            rows = torch.cat(drawn)
+            rows = torch.cat(
+                [
+                    rows[torch.randperm(len(rows))[: self.share].to(rows.device)]
+                    for rows in self.cells
+                ]
+            )
             inputs, (target, weight) = self.dataset[rows]
-            stands_for = [
-                len(all_rows) / len(self.dataset) * len(rows) / len(some)
-                for all_rows, some in zip(self.cells, drawn, strict=True)
-            ]
-            factor = torch.tensor(stands_for, dtype=weight.dtype, device=weight.device)
-            lengths = torch.tensor([len(some) for some in drawn], device=weight.device)
-            yield inputs, (target, weight * factor.repeat_interleave(lengths))
+            yield inputs, (target, weight * stands_for)
 
 
 class BatchNet(TensorNet):
@@ -70,12 +73,11 @@ class BatchNet(TensorNet):
 class _Candidates(Callback):
     """Hand the network in after each epoch."""
 
-    def __init__(self, search: Search, name: str):
+    def __init__(self, search: Search):
         self.search = search
-        self.name = name
 
     def on_epoch_end(self, net, **kwargs):
-        self.search.consider(candidate=self.name, epoch=len(net.history))
+        self.search.consider(candidate="fine-tuned", epoch=len(net.history))
 
 
 class FinetuningDebiaser(IntraprocessingDebiaser):
@@ -128,27 +130,29 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
 
     def _soft_bias(self, search: Search) -> SoftBias:
         """The soft bias around the threshold at which the original network performs best."""
-        threshold = search.objective.unconstrained().choose(search.scores[None]).threshold[0]
+        known = search.objective.take(search.known).unconstrained()
+        threshold = known.choose(search.scores[None, search.known]).threshold[0]
         return SoftBias(self.constraint, search.objective.n_groups, float(threshold))
+
+    def _tuning_data(self, search: Search) -> TensorData:
+        """The tuning rows; a target has the logit of the original network, and the cell."""
+        rows = torch.as_tensor(search.tune, device=search.device)
+        target = np.column_stack([search.scores, search.objective.cell])[search.tune]
+        target = torch.as_tensor(target, dtype=search.X.dtype, device=search.device)
+        return TensorData(target, X=search.X[rows])
 
     def _train_in_cells(
         self,
         search: Search,
-        module: nn.Module,
+        data: TensorData,
         criterion: nn.Module,
         *callbacks: Callback,
-        candidate: str,
+        module: nn.Module | None = None,
         net: type[BatchNet] = BatchNet,
     ) -> None:
-        """Train on the tuning rows in batches of equal cells, and hand in each epoch.
-
-        The target has two columns: the logit of the original network, and the cell.
-        """
-        rows = torch.as_tensor(search.tune, device=search.device)
-        target = np.column_stack([search.scores, search.objective.cell])[search.tune]
-        target = torch.as_tensor(target, dtype=search.X.dtype, device=search.device)
+        """Train in batches of equal cells, and hand the network in after each epoch."""
         trained = net(
-            module,
+            module or search.network,
             criterion,
             lr=self.lr,
             batch_size=self.batch_size,
@@ -156,10 +160,10 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             optimizer=torch.optim.Adam,
             optimizer__fused=True,
             iterator_train=CellBatches,
-            callbacks=[*callbacks, _Candidates(search, candidate)],
+            callbacks=[*callbacks, _Candidates(search)],
             device=search.device,
         )
-        self._train(trained, TensorData(target, X=search.X[rows]))
+        self._train(trained, data)
 
     def _train(self, net: TensorNet, data: TensorData) -> None:
         if self.verbose:

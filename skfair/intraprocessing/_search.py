@@ -33,6 +33,9 @@ class Search:
 
     Attributes
     ----------
+    known : ndarray of int
+        Rows whose labels may be looked at for how to change weights: all of them, unless
+        `select` is to be measured on without having been looked at.
     scores : ndarray of shape (n_samples,)
         Logits of the original network.
     """
@@ -53,6 +56,7 @@ class Search:
         self.objective = objective
         self.tune = tune
         self.select = select
+        self.known = tune if len(select) < len(X) else np.arange(len(X))
         self.judge = objective.take(select)
         self.seed = seed
         self.verbose = verbose

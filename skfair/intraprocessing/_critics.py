@@ -1,0 +1,276 @@
+"""Intra-processing by adversaries: the critics, and the losses in which they speak."""
+
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from skfair.intraprocessing._finetuning import BatchNet, CellBatches
+from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.utils._net import TensorData
+
+_CRITIC_LR = 0.01
+_N_PRETRAIN = 200  # steps of a critic before the network moves
+_N_SETS, _SET_SIZE = 16, 128
+_OFFSET = 1.0  # standard deviation of the logit offsets of a group in a set
+
+
+class SetCritic(nn.Module):
+    """Estimate the bias of a set of rows from the logit, the label and the group of each.
+
+    An embedding of the logits is averaged within each cell of group and label, so that
+    neither the order of the rows nor their number matters.
+
+    Parameters
+    ----------
+    bias : SoftBias
+        What it estimates.
+    """
+
+    def __init__(self, bias: SoftBias, width: int = 32, n_embedding: int = 8):
+        super().__init__()
+        self.threshold = bias.threshold
+        self.n_cells = 2 * bias.n_groups
+        self.embed = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, n_embedding))
+        n_means = self.n_cells * n_embedding
+        self.read = nn.Sequential(nn.Linear(n_means, width), nn.ReLU(), nn.Linear(width, 1))
+        self.linear = nn.Linear(n_means, 1)
+
+    def forward(self, logit: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """Estimate the bias of sets, shape (..., n_rows), as a tensor of shape (...)."""
+        soft = torch.tanh(0.5 * (logit - self.threshold))
+        member = nn.functional.one_hot(cell, self.n_cells).to(logit.dtype)
+        sums = member.transpose(-1, -2) @ self.embed(soft[..., None])
+        means = (sums / member.sum(-2)[..., None].clamp_min(1)).flatten(-2)
+        return (self.read(means) + self.linear(means))[..., 0]
+
+
+class FlatCritic(nn.Module):
+    """The published critic: hidden activations of a whole batch, one row after the other.
+
+    It sees neither labels nor groups, and learns one fixed order of rows.
+
+    Parameters
+    ----------
+    n_hidden : int
+        Units of the last hidden layer.
+    n_rows : int
+        Rows in a batch.
+    """
+
+    def __init__(self, n_hidden: int, n_rows: int):
+        super().__init__()
+        blocks = [nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Dropout(0.2)) for _ in range(3)]
+        self.layers = nn.Sequential(nn.Linear(n_rows * n_hidden, 32), *blocks, nn.Linear(32, 1))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Estimate the bias of one batch, shape (n_rows, n_hidden)."""
+        return self.layers(hidden.flatten())[0]
+
+
+class CriticLoss(nn.Module):
+    """Cross-entropy times one plus `penalty` times the bias that a critic estimates.
+
+    Parameters
+    ----------
+    critic : SetCritic or FlatCritic
+        Not trained by this loss.
+    penalty : float
+        The paper's lambda.
+    """
+
+    def __init__(self, critic: nn.Module, penalty: float):
+        super().__init__()
+        self._critic = [critic]  # hidden from skorch, which would train it with the network
+        self.penalty = penalty
+
+    def forward(self, output, target, weight):
+        cell = target[:, 1].long()
+        critic = self._critic[0]
+        if isinstance(critic, FlatCritic):
+            logit, hidden = output
+            bias = critic(hidden)
+        else:
+            logit = output
+            bias = critic(logit, cell)
+        return cross_entropy(logit, cell, weight) * (1 + self.penalty * bias.abs())
+
+
+def cross_entropy(logit: torch.Tensor, cell: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted cross-entropy of the labels, which are the last bit of the cells."""
+    label = (cell % 2).to(logit.dtype)
+    losses = nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
+    return (weight * losses).mean()
+
+
+class TrainCritic(Callback):
+    """Train a critic before the network moves, and again before each epoch.
+
+    Parameters
+    ----------
+    critic : SetCritic or FlatCritic
+        The critic.
+    bias : SoftBias
+        What it is to estimate.
+    data : TensorData
+        The tuning rows.
+    batches : CellBatches
+        What the network is trained on.
+    """
+
+    def __init__(self, critic: nn.Module, bias: SoftBias, data: TensorData, batches: CellBatches):
+        self.critic = critic
+        self.bias = bias
+        self.data = data
+        self.batches = batches
+
+    def initialize(self):
+        self.optimizer_ = torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_LR, fused=True)
+        self.cell_ = self.data.target[:, 1].long()
+        self.cells_ = [torch.nonzero(self.cell_ == c)[:, 0] for c in self.cell_.unique()]
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        flat = isinstance(self.critic, FlatCritic)
+        with torch.no_grad():
+            output = net.module_(self.data.inputs["X"])
+        first = len(net.history) == 1
+        n_steps = _N_PRETRAIN if first else len(self.batches) // 2
+        self.critic.train()
+        for step in range(n_steps):
+            if first:  # falling to a tenth
+                self.optimizer_.param_groups[0]["lr"] = _CRITIC_LR * (1 - 0.9 * step / n_steps)
+            estimate, truth = self._flat(*output) if flat else self._sets(output)
+            self.optimizer_.zero_grad()
+            (estimate - truth).square().mean().backward()
+            self.optimizer_.step()
+        self.critic.eval()
+
+    def _flat(self, logit: torch.Tensor, hidden: torch.Tensor):
+        rows = torch.randint(len(logit), (self.batches.n_rows,)).to(logit.device)
+        weight = torch.ones_like(logit[rows])
+        return self.critic(hidden[rows]), self.bias(logit[rows], self.cell_[rows], weight)
+
+    def _sets(self, logit: torch.Tensor):
+        share = max(1, _SET_SIZE // len(self.cells_))
+        rows = torch.cat(
+            [
+                cell[torch.randint(len(cell), (_N_SETS, share)).to(logit.device)]
+                for cell in self.cells_
+            ],
+            dim=1,
+        )
+        sizes = torch.tensor([float(len(cell)) for cell in self.cells_], device=logit.device)
+        weight = sizes.repeat_interleave(share).expand(_N_SETS, -1)
+        # Batches of one network all have nearly the same bias, and the best estimate is then
+        # a constant, which has no gradient. Groups moved at random make it vary.
+        offset = _OFFSET * torch.randn(_N_SETS, self.bias.n_groups).to(logit.device)
+        moved = logit[rows] + offset.gather(1, self.cell_[rows] // 2)
+        return self.critic(moved, self.cell_[rows]), self.bias(moved, self.cell_[rows], weight)
+
+
+class AttributeAdversary(nn.Module):
+    """Tell the group from the logit, and from the label where the constraint allows for it.
+
+    Parameters
+    ----------
+    bias : SoftBias
+        Constraint, number of groups and threshold.
+    spread : float
+        Standard deviation of the original logits.
+    """
+
+    def __init__(self, bias: SoftBias, spread: float):
+        super().__init__()
+        self.threshold = bias.threshold
+        self.spread = spread
+        rates = {rate for statistic in bias.statistics for rate in statistic}
+        self.sees_label = "selection" not in rates
+        self.positives_only = rates == {"true_positive"}
+        n_inputs = 3 if self.sees_label else 1
+        self.layers = nn.Sequential(
+            nn.Linear(n_inputs, 16), nn.ReLU(), nn.Linear(16, bias.n_groups)
+        )
+
+    def forward(self, logit: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the groups, each weighing the same."""
+        soft = torch.tanh((logit - self.threshold) / self.spread)[:, None]
+        label = (cell % 2).to(logit.dtype)
+        if self.sees_label:
+            one = label[:, None]
+            soft = torch.cat([soft * one, soft * (1 - one), one], dim=1)
+        group = cell // 2
+        used = label if self.positives_only else torch.ones_like(label)
+        sizes = torch.zeros(self.layers[-1].out_features, device=logit.device, dtype=logit.dtype)
+        sizes = sizes.index_add(0, group, used).clamp_min(1)
+        losses = nn.functional.cross_entropy(self.layers(soft), group, reduction="none")
+        return (used / sizes[group] * losses).sum() / len(sizes)
+
+
+class AdversaryLoss(nn.Module):
+    """The two losses of a network against an adversary.
+
+    Parameters
+    ----------
+    adversary : AttributeAdversary
+        Trained along with the network, by an optimiser of its own.
+    alpha : float
+        Weight of going against the adversary.
+    """
+
+    def __init__(self, adversary: AttributeAdversary, alpha: float):
+        super().__init__()
+        self._adversary = [adversary]
+        self.alpha = alpha
+        self.optimizer = torch.optim.Adam(adversary.parameters(), lr=_CRITIC_LR, fused=True)
+
+    @property
+    def adversary(self) -> AttributeAdversary:
+        return self._adversary[0]
+
+    def forward(self, logit, target, weight):
+        cell = target[:, 1].long()
+        return cross_entropy(logit, cell, weight), self.adversary(logit, cell)
+
+
+class ProjectedNet(BatchNet):
+    """skorch net trained against an adversary (Zhang et al. 2018, equation 1).
+
+    From the gradient of the task its projection on the adversary's is taken, so that no step
+    helps the adversary, and `alpha` times the adversary's gradient beside.
+    """
+
+    def train_step_single(self, batch, **fit_params):
+        self._set_training(True)
+        inputs, labels = batch
+        logit = self.infer(inputs, **fit_params)
+        task, other = self.get_loss(logit, labels, training=True)
+        criterion = self.criterion_
+        weights = [p for p in self.module_.parameters() if p.requires_grad]
+        own = list(criterion.adversary.parameters())
+        wanted = torch.autograd.grad(task, weights, retain_graph=True, materialize_grads=True)
+        against = torch.autograd.grad(other, weights + own, materialize_grads=True)
+        against, learn = against[: len(weights)], against[len(weights) :]
+        along = sum((u * v).sum() for u, v in zip(wanted, against, strict=True))
+        length = sum(v.square().sum() for v in against).clamp_min(1e-12)
+        for weight, u, v in zip(weights, wanted, against, strict=True):
+            weight.grad = u - (along / length + criterion.alpha) * v
+        for weight, gradient in zip(own, learn, strict=True):
+            weight.grad = gradient
+        criterion.optimizer.step()
+        return {"loss": task.detach(), "y_pred": logit}
+
+
+class TrainAdversary(Callback):
+    """Train the adversary alone before the network moves."""
+
+    def __init__(self, data: TensorData):
+        self.data = data
+
+    def on_train_begin(self, net, **kwargs):
+        with torch.no_grad():
+            logit = net.module_(self.data.inputs["X"])
+        criterion, cell = net.criterion_, self.data.target[:, 1].long()
+        for _ in range(_N_PRETRAIN // 2):
+            criterion.optimizer.zero_grad()
+            criterion.adversary(logit, cell).backward()
+            criterion.optimizer.step()
