@@ -1,0 +1,930 @@
+"""Every debiaser as a scikit-learn estimator, and what all of them promise."""
+
+import copy
+import inspect
+import pickle
+import random
+import re
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skfair import intraprocessing
+from skfair.intraprocessing import RandomPerturbationDebiaser, ThresholdDebiaser, _base
+from skfair.intraprocessing._search import Search
+from skfair.utils import (
+    InfeasibleConstraintWarning,
+    InterruptedSearchWarning,
+    SmallGroupWarning,
+)
+from skfair.utils._random import seeded
+
+# What little data and short searches find is not what most of these tests are about.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning"),
+    pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning"),
+    pytest.mark.filterwarnings("ignore::skfair.utils.SmallGroupWarning"),
+    pytest.mark.filterwarnings("ignore:Lazy modules are a new feature"),
+]
+
+LITTLE = {"n_trials": 4, "n_calls": 4, "n_layers": 2, "max_epochs": 2}
+KINDS = {name: getattr(intraprocessing, name) for name in intraprocessing.__all__}
+everyone = pytest.mark.parametrize("name", KINDS)
+
+rng = np.random.default_rng(0)
+N = 240
+Y, GROUPS = rng.integers(2, size=(2, N))
+X = rng.normal(size=(N, 4)).astype(np.float32)
+X[:, 0] += 2 * Y
+X[:, 1] = GROUPS
+
+
+def network():
+    """A network whose logit is about 1.5 (x0 - 1) + 1.5 x1 - 0.75, which nothing has trained."""
+    weight = torch.tensor([[1.5, 1.5, 0.2, -0.2]])
+    with seeded(0, torch.device("cpu")):
+        layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    with torch.no_grad():
+        layers[0].weight[:4], layers[0].weight[4:] = torch.eye(4), -torch.eye(4)
+        layers[0].bias.fill_(0.05)
+        layers[2].weight.copy_(torch.cat([weight, -weight], 1))
+        layers[2].bias.fill_(-2.25)
+    return layers
+
+
+NETWORK = network()
+
+
+def make(name, estimator=NETWORK, **parameters):
+    kind = KINDS[name]
+    known = inspect.signature(kind).parameters
+    little = {key: value for key, value in LITTLE.items() if key in known}
+    return kind(estimator, **{"random_state": 0, "epsilon": 0.1, **little, **parameters})
+
+
+def fit(name, X=X, y=Y, groups=GROUPS, **parameters):
+    return make(name, **parameters).fit(X, y, sensitive_features=groups)
+
+
+def assert_same(first, second, X=X):
+    np.testing.assert_array_equal(first.decision_function(X), second.decision_function(X))
+    assert list(first.trials_) == list(second.trials_)
+    for column in first.trials_:
+        np.testing.assert_array_equal(first.trials_[column], second.trials_[column])
+    assert first.threshold_ == second.threshold_
+    assert first.bias_ == second.bias_
+
+
+# scikit-learn's checks --------------------------------------------------------------------
+
+
+class LazyNet(nn.Module):
+    """A network for any number of features."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+def lazy_net():
+    return NeuralNetClassifier(
+        LazyNet,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.05,
+        max_epochs=4,
+        batch_size=32,
+        train_split=None,
+        verbose=0,
+    )
+
+
+class _Checked:
+    """Derives an attribute from X where none is passed, as scikit-learn's checks do."""
+
+    def fit(self, X, y, *, sensitive_features=None):
+        if sensitive_features is None:
+            rows = X if hasattr(X, "shape") else np.asarray(X)
+            try:
+                with np.errstate(invalid="ignore"):
+                    rows = np.abs(np.asarray(rows)).astype(float).reshape(rows.shape[0], -1)
+                    sensitive_features = np.sin(1000 * rows.sum(1)) > 0
+            except (TypeError, ValueError):  # what the debiaser itself is to refuse
+                sensitive_features = np.arange(rows.shape[0]) % 2
+        return super().fit(X, y, sensitive_features=sensitive_features)
+
+
+CHECKED = []
+for _name, _kind in KINDS.items():  # named here, so that pickle finds them
+    globals()[f"Checked{_name}"] = _checked = type(
+        f"Checked{_name}",
+        (_Checked, _kind),
+        {"__module__": __name__, "__doc__": _kind.__doc__, "__init__": _kind.__init__},
+    )
+    _known = inspect.signature(_kind).parameters
+    CHECKED.append(
+        _checked(lazy_net(), **{key: value for key, value in LITTLE.items() if key in _known})
+    )
+
+
+@parametrize_with_checks(CHECKED)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@everyone
+def test_binary_is_declared(name):
+    tags = make(name).__sklearn_tags__()
+    assert not tags.classifier_tags.multi_class
+    assert tags.target_tags.required
+    assert not tags.classifier_tags.poor_score
+    assert tags.input_tags.two_d_array
+
+
+@everyone
+def test_constructors_are_flat_and_by_keyword(name):
+    parameters = list(inspect.signature(KINDS[name]).parameters.values())
+    assert parameters[0].name == "estimator"
+    assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in parameters[1:])
+    for shared in ("constraint", "epsilon", "performance", "confidence", "margin", "output"):
+        assert shared in [parameter.name for parameter in parameters]
+    debiaser = make(name)
+    assert set(vars(debiaser)) == set(debiaser.get_params(deep=False))
+    for parameter in debiaser.get_params(deep=False):
+        assert f"    {parameter} : " in KINDS[name].__doc__, parameter
+
+
+# Group labels -----------------------------------------------------------------------------
+
+
+@everyone
+def test_without_groups_fit_says_what_is_missing(name):
+    with pytest.raises(ValueError, match=r"sensitive_features is None.*fit\(X, y, sensitive_fea"):
+        make(name).fit(X, Y)
+    with pytest.raises(ValueError, match="enable_metadata_routing=True"):
+        make_pipeline(StandardScaler(), make(name)).fit(X, Y)
+
+
+@everyone
+def test_groups_reach_a_pipeline(name):
+    expected = fit(name).decision_function(X)
+    pipeline = make_pipeline("passthrough", make(name))
+    step = name.lower()
+    pipeline.fit(X, Y, **{f"{step}__sensitive_features": GROUPS})
+    np.testing.assert_array_equal(pipeline.decision_function(X), expected)
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = clone(pipeline).fit(X, Y, sensitive_features=GROUPS)
+    np.testing.assert_array_equal(routed.decision_function(X), expected)
+
+
+def groups_seen(monkeypatch):
+    """Make every fit write down for which rows it got which group."""
+    seen, original = [], _base.IntraprocessingDebiaser._fit
+
+    def spy(self, X, y, sensitive_features):
+        seen.append((np.asarray(X)[:, 2], np.asarray(sensitive_features)))
+        return original(self, X, y, sensitive_features)
+
+    monkeypatch.setattr(_base.IntraprocessingDebiaser, "_fit", spy)
+    return seen
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+@pytest.mark.parametrize("in_pipeline", [False, True])
+@everyone
+def test_groups_reach_a_search_cut_like_x(name, enabled, in_pipeline, monkeypatch):
+    estimator, prefix = make(name, FrozenEstimator(NETWORK)), ""
+    if in_pipeline:
+        prefix = f"{name.lower()}__"
+        estimator = make_pipeline("passthrough", estimator)
+    seen = groups_seen(monkeypatch)
+    grid = {f"{prefix}epsilon": [0.1, 0.3]}
+    with sklearn.config_context(enable_metadata_routing=enabled):
+        argument = "sensitive_features" if enabled else f"{prefix}sensitive_features"
+        search = GridSearchCV(estimator, grid, cv=2).fit(X, Y, **{argument: GROUPS})
+        result = cross_validate(estimator, X, Y, cv=2, params={argument: GROUPS})
+    assert len(seen) == 2 * 2 + 1 + 2
+    row = {value: i for i, value in enumerate(X[:, 2])}
+    for column, groups in seen:
+        np.testing.assert_array_equal(groups, [GROUPS[row[value]] for value in column])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert np.isfinite(result["test_score"]).all()
+
+
+class Table:
+    """A table that is not pandas': columns by name, and a list of them."""
+
+    def __init__(self, **columns):
+        self.data = columns
+        self.columns = list(columns)
+
+    def __getitem__(self, name):
+        return self.data[name]
+
+
+def test_groups_of_every_kind():
+    words = np.where(GROUPS == 1, "m", "f")
+    expected = fit("ThresholdDebiaser")
+    for groups in (
+        GROUPS.tolist(),
+        words,
+        words.tolist(),
+        pd.Series(words, index=np.arange(N)[::-1], name="sex"),
+        pd.Series(words, dtype="category"),
+        pd.DataFrame({"sex": words}),
+        {"sex": words},
+        Table(sex=words),
+        GROUPS.astype(bool),
+        GROUPS[:, None],
+        torch.tensor(GROUPS),
+    ):
+        assert_same(fit("ThresholdDebiaser", groups=groups), expected)
+
+
+@everyone
+def test_intersections(name):
+    other = np.arange(N) % 2
+    table = pd.DataFrame({"sex": np.where(GROUPS == 1, "m", "f"), "old": other == 1})
+    debiaser = fit(name, groups=table)
+    assert_same(debiaser, fit(name, groups=2 * GROUPS + other))
+    assert debiaser.bias_ >= 0
+
+
+def test_a_callable_gets_the_features_as_given():
+    table = pd.DataFrame({"sex": np.where(GROUPS == 1, "m", "f"), "old": np.arange(N) % 2 == 1})
+    seen = []
+
+    def largest_gap(y_true, y_pred, *, sensitive_features):
+        seen.append(sensitive_features)
+        return demographic_parity_difference(y_true, y_pred, sensitive_features=sensitive_features)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intraprocessing._objective, "_CALLABLE_THRESHOLDS", 5)
+        patch.setattr(intraprocessing._objective, "_N_BOOTSTRAP", 5)
+        debiaser = fit("ThresholdDebiaser", groups=table, constraint=largest_gap)
+    assert list(seen[0]) == ["sex", "old"]
+    np.testing.assert_array_equal(seen[0]["sex"], table["sex"])
+    np.testing.assert_array_equal(seen[0]["old"], table["old"])
+    expected = demographic_parity_difference(Y, debiaser.predict(X), sensitive_features=table)
+    assert debiaser.bias_ == pytest.approx(expected, abs=1e-12)
+    assert debiaser.feasible_ == (expected < 0.1)
+    # One feature comes as an array.
+    seen.clear()
+    fit("ThresholdDebiaser", groups=table["sex"], constraint=lambda *a, sensitive_features: 0.0)
+    labels = []
+    fit(
+        "ThresholdDebiaser",
+        groups=table["sex"],
+        constraint=lambda *a, sensitive_features: labels.append(sensitive_features) or 0.0,
+    )
+    np.testing.assert_array_equal(labels[0], table["sex"])
+
+
+# Copies -----------------------------------------------------------------------------------
+
+
+@everyone
+def test_clone_copies_the_parameters_and_nothing_else(name):
+    debiaser = fit(name, estimator=FrozenEstimator(NETWORK))
+    fresh = clone(debiaser)
+    assert set(vars(fresh)) == set(debiaser.get_params(deep=False))
+    assert fresh.get_params(deep=False) == debiaser.get_params(deep=False)
+    assert_same(fresh.fit(X, Y, sensitive_features=GROUPS), debiaser)
+
+
+def through_joblib(estimator, folder):
+    joblib.dump(estimator, folder / "model.joblib")
+    return joblib.load(folder / "model.joblib", mmap_mode="r")
+
+
+WAYS = {
+    "pickle": lambda estimator, folder: pickle.loads(pickle.dumps(estimator)),
+    "joblib": through_joblib,
+    "deepcopy": lambda estimator, folder: copy.deepcopy(estimator),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@everyone
+def test_a_copy_predicts_the_same_bits(name, way, tmp_path):
+    debiaser = fit(name)
+    loaded = WAYS[way](debiaser, tmp_path)
+    assert_same(loaded, debiaser)
+    np.testing.assert_array_equal(loaded.predict_proba(X), debiaser.predict_proba(X))
+    np.testing.assert_array_equal(loaded.classes_, debiaser.classes_)
+    assert loaded.bias_interval_ == debiaser.bias_interval_
+    assert_same(loaded.fit(X, Y, sensitive_features=GROUPS), debiaser)
+
+
+class Elsewhere(nn.Sequential):
+    """A network that says where it is, as one on an accelerator would."""
+
+    where = "accelerator"
+
+    def cpu(self):
+        self.where = "cpu"
+        return super().cpu()
+
+
+@everyone
+def test_networks_are_pickled_on_the_cpu_and_stay_where_they_are(name):
+    debiaser = fit(name)
+    expected = debiaser.decision_function(X)
+    debiaser.module_ = moved = Elsewhere(*debiaser.module_)
+    loaded = pickle.loads(pickle.dumps(debiaser))
+    assert loaded.module_.where == "cpu"
+    assert debiaser.to_module().where == "cpu"
+    assert debiaser.module_ is moved
+    assert moved.where == "accelerator"
+    np.testing.assert_array_equal(loaded.decision_function(X), expected)
+
+
+# Predicting -------------------------------------------------------------------------------
+
+
+@everyone
+def test_a_row_is_predicted_alike_in_any_company(name):
+    debiaser = fit(name)
+    expected = debiaser.decision_function(X)
+    order = np.random.default_rng(1).permutation(N)
+    np.testing.assert_allclose(debiaser.decision_function(X[order]), expected[order], rtol=1e-12)
+    np.testing.assert_array_equal(debiaser.predict(X[order]), debiaser.predict(X)[order])
+    one_by_one = np.concatenate([debiaser.decision_function(X[i : i + 1]) for i in range(40)])
+    np.testing.assert_allclose(one_by_one, expected[:40], rtol=1e-12)
+    many = np.tile(X, (36, 1))  # more than one batch
+    np.testing.assert_allclose(debiaser.decision_function(many), np.tile(expected, 36), rtol=1e-12)
+
+
+@everyone
+def test_the_four_ways_to_predict_agree(name):
+    labels = np.array(["no", "yes"])[Y]
+    debiaser = fit(name, y=labels)
+    assert debiaser.classes_.tolist() == ["no", "yes"]
+    logit, proba = debiaser.decision_function(X), debiaser.predict_proba(X)
+    assert logit.shape == (N,)
+    assert logit.dtype == proba.dtype == np.float64
+    np.testing.assert_allclose(proba[:, 1], 1 / (1 + np.exp(-logit)), atol=1e-12)
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-12)
+    np.testing.assert_array_equal(debiaser.predict(X), np.where(logit > 0, "yes", "no"))
+    assert debiaser.score(X, labels) == accuracy_score(labels, debiaser.predict(X))
+
+
+@everyone
+def test_predicting_leaves_the_network_alone(name):
+    debiaser = fit(name)
+    module, state = debiaser.module_, copy.deepcopy(debiaser.module_.state_dict())
+    module.train()
+    debiaser.predict_proba(X)
+    assert debiaser.module_ is module
+    for key, value in module.state_dict().items():
+        assert value.dtype == state[key].dtype
+        assert torch.equal(value, state[key])
+
+
+@everyone
+def test_prediction_needs_a_fit_and_rows_of_the_same_shape(name):
+    with pytest.raises(NotFittedError):
+        make(name).predict(X)
+    with pytest.raises(NotFittedError):
+        make(name).to_module()
+    debiaser = fit(name)
+    with pytest.raises(ValueError, match="4 features"):
+        debiaser.predict(X[:, :3])
+
+
+def small_cnn():
+    with seeded(0, torch.device("cpu")):
+        return nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+        )
+
+
+@everyone
+def test_images(name):
+    images = rng.normal(size=(N, 2, 6, 6)).astype(np.float32)
+    images[:, 0] += 2 * Y[:, None, None]
+    images[:, 1] += GROUPS[:, None, None]
+    cnn = small_cnn()
+    debiaser = fit(name, X=images, estimator=cnn)
+    assert debiaser.n_features_in_ == 2
+    assert debiaser.predict(images).shape == (N,)
+    raw = debiaser.to_module()(torch.tensor(images)).detach().numpy().reshape(-1)
+    np.testing.assert_allclose(raw, debiaser.decision_function(images), atol=1e-4)
+    with pytest.raises(ValueError, match=r"shape \(2, 5, 6\).*fitted with.*\(2, 6, 6\)"):
+        debiaser.predict(images[:, :, 1:])
+
+
+# What is found ----------------------------------------------------------------------------
+
+
+def searches(monkeypatch):
+    """Keep every Search that is made."""
+    made = []
+
+    class Kept(Search):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(_base, "Search", Kept)
+    return made
+
+
+METRICS = {
+    "demographic_parity": demographic_parity_difference,
+    "equalized_odds": equalized_odds_difference,
+}
+
+
+@pytest.mark.parametrize("constraint", METRICS)
+@pytest.mark.parametrize("n_groups", [2, 3])
+@everyone
+def test_measures_are_those_of_fairlearn(name, constraint, n_groups, monkeypatch):
+    made = searches(monkeypatch)
+    groups = GROUPS if n_groups == 2 else np.where(np.arange(N) % 3 == 0, 2, GROUPS)
+    # With "auto", one that tunes weights may correct what it measures on the rows it tuned on.
+    tunes = "validation_fraction" in make(name).get_params(deep=False)
+    confidence = 0.5 if tunes else "auto"
+    debiaser = fit(name, groups=groups, constraint=constraint, epsilon=0.15, confidence=confidence)
+    rows = made[0].select
+    predicted = debiaser.predict(X[rows])
+    bias = METRICS[constraint](Y[rows], predicted, sensitive_features=groups[rows])
+    assert abs(debiaser.bias_) == pytest.approx(bias, abs=1e-12)
+    assert debiaser.performance_ == pytest.approx(balanced_accuracy_score(Y[rows], predicted))
+    if tunes:
+        assert debiaser.feasible_ == (debiaser.trials_.probability[debiaser.best_trial_] >= 0.5)
+    else:
+        assert debiaser.feasible_ == (bias < 0.15)
+    low, high = debiaser.bias_interval_
+    assert low <= debiaser.bias_ <= high
+    # And rows of the table: the first is the network as given.
+    original = (NETWORK(torch.tensor(X[rows])).detach().numpy() > 0).reshape(-1).astype(int)
+    first = debiaser.trials_.loc[0]
+    bias = METRICS[constraint](Y[rows], original, sensitive_features=groups[rows])
+    assert abs(first.bias) == pytest.approx(bias, abs=1e-12)
+
+
+@everyone
+def test_the_best_trial_was_taken(name):
+    debiaser = fit(name, epsilon=0.2)
+    trials = debiaser.trials_
+    assert trials.index.name == "trial"
+    assert trials.candidate[:2].tolist() == ["original", "threshold"]
+    columns = ["threshold", "bias", "performance", "probability", "objective", "feasible"]
+    assert set(columns) <= set(trials)
+    best = trials.loc[debiaser.best_trial_]
+    assert best.objective == trials.objective[1:].max()
+    assert debiaser.objective_ == pytest.approx(best.objective, abs=1e-6)
+    assert debiaser.threshold_ == best.threshold
+    assert debiaser.bias_ == pytest.approx(best.bias, abs=1e-6)
+    assert debiaser.feasible_ == best.feasible
+    gain = np.maximum(trials.performance - 0.5, 0) * trials.probability
+    np.testing.assert_allclose(trials.objective, np.where(trials.feasible, gain, 0))
+    assert debiaser.objective_ >= fit("ThresholdDebiaser", epsilon=0.2).objective_ or (
+        debiaser.validation_fraction is not None
+    )
+
+
+@pytest.mark.parametrize("constraint", ["equal_opportunity", "average_odds"])
+@everyone
+def test_the_other_constraints(name, constraint):
+    debiaser = fit(name, constraint=constraint, epsilon=0.2)
+    assert debiaser.feasible_
+    assert debiaser.performance_ > 0.6
+    assert debiaser.interrupted_ is False
+
+
+# Rows that tune and rows that select ------------------------------------------------------
+
+
+def tuning(name):
+    return "validation_fraction" in make(name).get_params(deep=False)
+
+
+@everyone
+def test_rows_that_tune_and_rows_that_judge(name, monkeypatch):
+    made = searches(monkeypatch)
+    fit(name)
+    debiaser = fit(name, confidence=0.5)
+    for search in made:
+        np.testing.assert_array_equal(np.union1d(search.tune, search.select), np.arange(N))
+    if not tuning(name):
+        for search in made:
+            np.testing.assert_array_equal(search.tune, search.select)
+        return
+    # A stated confidence is measured on rows that tuned nothing.
+    tune, select = made[1].tune, made[1].select
+    assert len(np.intersect1d(tune, select)) == 0
+    cell = 2 * GROUPS + Y
+    for value in range(4):
+        share = (cell[select] == value).sum() / (cell == value).sum()
+        assert share == pytest.approx(debiaser.validation_fraction, abs=0.03)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.99])
+def test_both_parts_have_rows_of_every_group_and_label(fraction):
+    debiaser = make("DistillationDebiaser", validation_fraction=fraction, confidence=0.9)
+    cell = np.repeat([0, 1, 2, 3], [1, 2, 5, 100])
+    tune, select = debiaser._split(cell, seed=0)
+    for rows in (tune, select):
+        assert set(cell[rows]) == {0, 1, 2, 3}
+    assert np.intersect1d(tune, select).tolist() == [0]
+    again = debiaser._split(cell, seed=0)
+    np.testing.assert_array_equal(again[0], tune)
+    assert not np.array_equal(debiaser._split(cell, seed=1)[0], tune)
+
+
+@everyone
+def test_labels_of_the_judging_rows_do_not_tune_weights(name, monkeypatch):
+    if not tuning(name):
+        return
+    rng = np.random.default_rng(3)
+    tune, select = np.split(rng.permutation(N), [150])
+    y = Y.copy()
+    for group in range(2):
+        rows = select[GROUPS[select] == group]
+        y[rows] = rng.permutation(y[rows])
+    assert (y != Y).any()
+    states, original = [], Search.consider
+
+    def consider(self, *args, **columns):
+        states.append(self.state())
+        return original(self, *args, **columns)
+
+    monkeypatch.setattr(Search, "consider", consider)
+    monkeypatch.setattr(_base.IntraprocessingDebiaser, "_split", lambda *_: (tune, select))
+    found = []
+    for labels in (Y, y):
+        states.clear()
+        fit(name, y=labels, confidence=0.8)
+        found.append(states[1:4])  # after the original network
+    assert len(found[0]) > 0
+    for one, two in zip(*found, strict=True):
+        for key, value in one.items():
+            assert torch.equal(value, two[key]), key
+
+
+# Reproducible, and nothing global ---------------------------------------------------------
+
+
+@everyone
+def test_same_seed_same_bits(name):
+    first = fit(name, random_state=3)
+    torch.rand(5)
+    second = fit(name, random_state=3)
+    assert_same(first, second)
+    for one, two in zip(
+        first.module_.state_dict().values(), second.module_.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_a_random_state_instance_moves_on():
+    def run():
+        generator = np.random.RandomState(0)
+        fits = [fit("RandomPerturbationDebiaser", random_state=generator) for _ in range(2)]
+        return [debiaser.trials_.bias.to_numpy() for debiaser in fits]
+
+    (first, second), (again, _) = run(), run()
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, again)
+
+
+def global_state():
+    return {
+        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002
+        "python": random.getstate(),
+        "torch": torch.get_rng_state().tolist(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "grad": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "filters": list(warnings.filters),
+        "sklearn": sklearn.get_config(),
+    }
+
+
+@pytest.mark.parametrize("estimator", ["network", "net to be fitted"])
+@everyone
+def test_nothing_global_changes(name, estimator):
+    debiaser = make(
+        name,
+        NETWORK if estimator == "network" else lazy_net(),
+        random_state=np.random.RandomState(0),
+    )
+    before = global_state()
+    debiaser.fit(X, Y, sensitive_features=GROUPS)
+    debiaser.predict_proba(X)
+    debiaser.to_module()
+    assert global_state() == before
+
+
+@everyone
+def test_a_second_fit_is_as_good_as_a_first(name):
+    debiaser = fit(name)
+    other = np.random.default_rng(5).normal(size=(N, 4)).astype(np.float32)
+    debiaser.fit(other, Y, sensitive_features=GROUPS)
+    assert_same(debiaser.fit(X, Y, sensitive_features=GROUPS), fit(name))
+
+
+@everyone
+def test_a_fit_that_fails_leaves_the_last_one(name):
+    debiaser = fit(name)
+    before = dict(vars(debiaser))
+    expected = debiaser.decision_function(X)
+    with pytest.raises(ValueError, match="one class only"):
+        debiaser.fit(X, np.zeros(N), sensitive_features=GROUPS)
+    with pytest.raises(ValueError, match="does not run on X"):
+        debiaser.fit(X[:, :2], Y, sensitive_features=GROUPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KINDS[name], "_search", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            debiaser.fit(X, Y, sensitive_features=GROUPS)
+    assert vars(debiaser) == before
+    np.testing.assert_array_equal(debiaser.decision_function(X), expected)
+
+
+# Interruption -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@everyone
+def test_an_interrupted_search_keeps_the_best_so_far(name, after, monkeypatch):
+    if name == "ThresholdDebiaser":
+        return  # which has nothing to search
+    calls, consider = [], Search.consider
+
+    def interrupted(self, *args, **columns):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return consider(self, *args, **columns)
+
+    monkeypatch.setattr(Search, "consider", interrupted)
+    parameters = {"n_trials": 40} if name == "RandomPerturbationDebiaser" else {}
+    with pytest.warns(InterruptedSearchWarning, match=r"interrupted after \d+ candidates"):
+        debiaser = fit(name, epsilon=0.3, **parameters)
+    assert debiaser.interrupted_ is True
+    trials = debiaser.trials_
+    assert trials.candidate[:2].tolist() == ["original", "threshold"]
+    assert debiaser.best_trial_ == trials.objective[1:].idxmax()
+    assert debiaser.predict(X).shape == (N,)
+    monkeypatch.undo()
+    assert fit(name, epsilon=0.3, **parameters).interrupted_ is False
+
+
+def test_ctrl_c_in_a_callable_is_ctrl_c_too():
+    calls = []
+
+    def impatient(y_true, y_pred, *, sensitive_features):
+        calls.append(1)
+        if len(calls) == 150:
+            raise KeyboardInterrupt
+        first = sensitive_features == 0
+        return y_pred[first].mean() - y_pred[~first].mean()
+
+    with pytest.warns(InterruptedSearchWarning):
+        debiaser = fit("RandomPerturbationDebiaser", constraint=impatient, n_trials=40)
+    assert debiaser.interrupted_
+    assert len(debiaser.trials_) < 42
+
+
+# Bad input --------------------------------------------------------------------------------
+
+
+@everyone
+def test_missing_values(name):
+    broken = X.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        fit(name, X=broken)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        fit(name, y=np.where(np.arange(N) == 3, np.nan, Y))
+    for missing in (None, np.nan, pd.NA):
+        groups = pd.Series(np.where(GROUPS == 1, "m", "f"), dtype=object)
+        groups[5] = missing
+        with pytest.raises(ValueError, match=r"sensitive_features is missing for 1 of 240 .*row"):
+            fit(name, groups=groups)
+
+
+@everyone
+def test_data_that_do_not_fit_together(name):
+    with pytest.raises(ValueError, match="y has 239 labels for the 240 samples"):
+        fit(name, y=Y[1:])
+    with pytest.raises(ValueError, match="sensitive_features has 239 values for 240 samples"):
+        fit(name, groups=GROUPS[1:])
+
+
+@everyone
+def test_one_group(name):
+    with pytest.raises(ValueError, match=r"sensitive_features holds one group only \('all'\)"):
+        fit(name, groups=["all"] * N)
+
+
+@everyone
+def test_more_than_two_classes(name):
+    with pytest.raises(ValueError, match=r"Only binary classification .* 3 classes"):
+        fit(name, y=np.arange(N) % 3)
+
+
+@pytest.mark.parametrize(
+    "constraint, label, refused",
+    [
+        ("demographic_parity", 1, False),
+        ("demographic_parity", 0, False),
+        ("equal_opportunity", 1, True),
+        ("equal_opportunity", 0, False),
+        ("average_odds", 1, True),
+        ("average_odds", 0, True),
+        ("equalized_odds", 1, True),
+        ("equalized_odds", 0, True),
+    ],
+)
+@everyone
+def test_a_group_without_one_of_the_labels(name, constraint, label, refused):
+    y = np.where(GROUPS == 1, 1 - label, Y)
+    if refused:
+        with pytest.raises(ValueError, match=rf"of class {label}, and .* without any in y: \[1\]"):
+            fit(name, y=y, constraint=constraint)
+    else:
+        debiaser = fit(name, y=y, constraint=constraint)
+        assert np.isfinite(debiaser.bias_)
+        assert np.isfinite(debiaser.objective_)
+
+
+@pytest.mark.parametrize("confidence", ["auto", 0.5])
+@pytest.mark.parametrize("size", [1, 2, 9])
+@everyone
+def test_small_groups_are_counted(name, size, confidence):
+    groups = GROUPS.copy()
+    groups[:size] = 2
+    with pytest.warns(SmallGroupWarning, match=rf"fewer than 10 samples: \{{2: {size}\}}"):
+        debiaser = fit(name, groups=groups, confidence=confidence)
+    assert np.isfinite(debiaser.bias_)
+    assert np.isfinite(debiaser.trials_[["bias", "performance", "objective"]]).all(axis=None)
+
+
+@pytest.mark.parametrize("confidence", ["auto", 0.5])
+@pytest.mark.parametrize("constraint", ["equal_opportunity", "equalized_odds"])
+@everyone
+def test_a_group_with_one_sample_of_a_label(name, constraint, confidence):
+    groups = GROUPS.copy()
+    groups[np.flatnonzero(Y == 1)[:1]] = 2
+    groups[np.flatnonzero(Y == 0)[:20]] = 2
+    debiaser = fit(name, groups=groups, constraint=constraint, confidence=confidence)
+    assert np.isfinite(debiaser.trials_[["bias", "performance", "objective"]]).all(axis=None)
+
+
+@pytest.mark.filterwarnings("error::skfair.utils.SmallGroupWarning")
+def test_groups_of_ten_are_not_small():
+    groups = GROUPS.copy()
+    groups[:10] = 2
+    fit("ThresholdDebiaser", groups=groups)
+
+
+def test_small_groups_are_counted_among_the_samples_that_the_constraint_compares():
+    groups = GROUPS.copy()
+    few = np.flatnonzero(Y == 1)[:4]
+    groups[few] = 2
+    groups[np.flatnonzero(Y == 0)[:50]] = 2
+    with pytest.warns(SmallGroupWarning, match=r"fewer than 10 samples of class 1: \{2: 4\}"):
+        fit("ThresholdDebiaser", groups=groups, constraint="equal_opportunity")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"epsilon": 0},
+        {"epsilon": 1},
+        {"epsilon": -0.1},
+        {"epsilon": "small"},
+        {"constraint": "fairness"},
+        {"constraint": None},
+        {"performance": "auc"},
+        {"confidence": 0.0},
+        {"confidence": 1.0},
+        {"confidence": "high"},
+        {"margin": -0.1},
+        {"output": "scores"},
+        {"random_state": "seed"},
+    ],
+    ids=str,
+)
+@everyone
+def test_parameters_out_of_range(name, parameters):
+    (parameter,) = parameters
+    with pytest.raises(ValueError, match=f"The '{parameter}' parameter of {name}"):
+        fit(name, **parameters)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="device='warp'"):
+        fit("ThresholdDebiaser", device="warp")
+
+
+# Confidence -------------------------------------------------------------------------------
+
+
+@everyone
+def test_too_few_rows_for_the_confidence_asked_for(name):
+    with pytest.warns(InfeasibleConstraintWarning) as record:
+        debiaser = fit(name, epsilon=0.03, confidence=0.95)
+    assert debiaser.feasible_ is False
+    messages = [str(w.message) for w in record if w.category is InfeasibleConstraintWarning]
+    assert len(messages) == 1
+    assert "within 0.03 with confidence=0.95" in messages[0]
+    needed, measured_on = map(
+        int, re.search(r"about (\d+) rows .* the (\d+)", messages[0]).groups()
+    )
+    # So many that 1.96 errors, of the rates measured and measured again, fit into epsilon.
+    error = np.ptp(debiaser.bias_interval_) / 2 / 1.96
+    assert needed == pytest.approx(measured_on * 2 * (1.96 * error / 0.03) ** 2, rel=0.01, abs=1)
+    assert not debiaser.trials_.feasible[1:].any()
+
+
+def test_the_rows_that_the_warning_names_are_enough():
+    def data(n, seed):
+        generator = np.random.default_rng(seed)
+        y, groups = generator.integers(2, size=(2, n))
+        rows = generator.normal(size=(n, 4)).astype(np.float32)
+        rows[:, 0] += 2 * y
+        rows[:, 1] = 0  # no bias to be found
+        return rows, y, groups
+
+    X, y, groups = data(60, 0)
+    with pytest.warns(InfeasibleConstraintWarning) as record:
+        fit("ThresholdDebiaser", X, y, groups, epsilon=0.05, confidence=0.9)
+    needed = int(re.search(r"about (\d+) rows", str(record[0].message))[1])
+    assert 60 < needed < 2000
+    X, y, groups = data(2 * needed, 1)
+    debiaser = fit("ThresholdDebiaser", X, y, groups, epsilon=0.05, confidence=0.9)
+    assert debiaser.feasible_
+    assert debiaser.trials_.probability[debiaser.best_trial_] >= 0.9
+
+
+def test_confidence_none_is_the_published_rule():
+    debiaser = fit("ThresholdDebiaser", confidence=None, margin=0.04, epsilon=0.1)
+    logit = NETWORK(torch.tensor(X)).detach().numpy().reshape(-1)
+    best = 0.0
+    for threshold in np.sort(logit)[:-1]:
+        predicted = logit > threshold
+        bias = predicted[GROUPS == 0].mean() - predicted[GROUPS == 1].mean()
+        if abs(bias) < 0.1 - 0.04:
+            best = max(best, balanced_accuracy_score(Y, predicted))
+    assert best > 0.5
+    assert debiaser.performance_ == debiaser.objective_ == pytest.approx(best)
+
+
+@pytest.mark.parametrize("confidence", ["auto", None, 0.9])
+def test_where_nothing_is_feasible_the_nearest_is_taken(confidence):
+    # Groups that no threshold makes equal, except for predictions that are all the same.
+    far = X.copy()
+    far[:, 1] = 50 * GROUPS
+    y = np.where(np.arange(N) % 4 == 0, Y, GROUPS)
+    with pytest.warns(InfeasibleConstraintWarning, match=r"No candidate has .* was\staken \(bias"):
+        debiaser = fit("ThresholdDebiaser", far, y, epsilon=0.001, confidence=confidence)
+    assert debiaser.feasible_ is False
+    predicted = debiaser.predict(far)
+    assert 0 < predicted.mean() < 1
+
+
+def test_more_confidence_is_not_less_sure():
+    found = [
+        fit("RandomPerturbationDebiaser", epsilon=0.25, confidence=confidence, n_trials=20)
+        for confidence in (0.5, 0.8, 0.95)
+    ]
+    sure = [debiaser.trials_.probability[debiaser.best_trial_] for debiaser in found]
+    for debiaser, wanted, probability in zip(found, (0.5, 0.8, 0.95), sure, strict=True):
+        if debiaser.feasible_:
+            assert probability >= wanted
+    kept = [debiaser.performance_ for debiaser in found if debiaser.feasible_]
+    assert len(kept) >= 2
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_they_are_all_there():
+    assert intraprocessing.__all__ == sorted(intraprocessing.__all__)
+    assert {"RandomPerturbationDebiaser", "ThresholdDebiaser"} <= set(KINDS)
+    for kind in KINDS.values():
+        assert issubclass(kind, _base.IntraprocessingDebiaser)
+    assert KINDS["ThresholdDebiaser"] is ThresholdDebiaser
+    assert KINDS["RandomPerturbationDebiaser"] is RandomPerturbationDebiaser
