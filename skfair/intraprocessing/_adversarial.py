@@ -24,7 +24,146 @@ from skfair.intraprocessing._search import Search
 
 
 class AdversarialFinetuneDebiaser(FinetuningDebiaser):
-    """placeholder"""
+    r"""Fine-tune a trained network against an adversary that sees its bias.
+
+    With ``adversary="bias"`` a critic *g* learns to estimate the soft bias of a set of rows,
+    and all layers of the network go down the cross-entropy of the labels times
+    :math:`1 + \lambda\,|g|` (adversarial fine-tuning in [1]_). With ``adversary="attribute"``
+    an adversary learns to tell the group from the logit, and the network's gradient is freed
+    of what helps the adversary and goes against it (equation 1 of [2]_, on a network that is
+    trained already). After each epoch the network is a candidate, with its exact threshold.
+
+    Parameters
+    ----------
+    estimator : torch.nn.Module, skorch net or skfair classifier
+        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
+        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
+        logit or probability a row, or to two. It is copied and never changed. A skorch net
+        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+    constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
+"equalized_odds"}, default="demographic_parity"
+        What must be nearly equal between groups: the share predicted positive; the true
+        positive rate; the mean of true and false positive rate; or each of the two. With two
+        groups the bias is the value of the first group (in sorted order) less that of the
+        second; with more, and for "equalized_odds", the largest difference.
+    epsilon : float, default=0.05
+        The constraint: the bias lies between ``-epsilon`` and ``epsilon``.
+    performance : {"balanced_accuracy", "accuracy", "f1"} or callable, \
+default="balanced_accuracy"
+        What to keep high; a callable is ``f(y_true, y_pred)``.
+    adversary : {"bias", "attribute"}, default="bias"
+        What the adversary estimates: the bias of a set of rows, or the group of a row.
+    critic : {"set", "flat"}, default="set"
+        Under ``adversary="bias"``, what *g* looks at: the logit, label and group of each row,
+        averaged within groups and classes; or, as published, the hidden activations of a
+        batch, one row after the other.
+    penalty : float, default=20.0
+        The weight :math:`\lambda` of the estimated bias, under ``adversary="bias"``.
+    alpha : float, default=3.0
+        Weight of going against the adversary, under ``adversary="attribute"``.
+    validation_fraction : float, default=0.3
+        Share of the rows, of each group and class alike, on which no weights are tuned. Where
+        `confidence` is a number, candidates are judged on these rows only; else on all.
+    lr : float, default=0.001
+        Learning rate of Adam.
+    batch_size : int, default=512
+        Rows in a batch, as many of each group and class as of any other; one that has fewer
+        gives all of its rows. The weights of the rows make up for it.
+    max_epochs : int, default=24
+        Passes over the rows that tune the weights, each of ten batches at least.
+    confidence : float, "auto" or None, default="auto"
+        How sure it must be that the constraint holds on new rows too, twice as many as it is
+        measured on. "auto" maximises (performance - chance) times the probability of that,
+        among candidates whose measured bias meets the constraint. A float between 0 and 1
+        asks for at least that probability, and maximises the performance. None asks that the
+        measured bias is below ``epsilon - margin``, the published rule.
+    margin : float, default=0.01
+        Used with ``confidence=None`` only.
+    output : {"auto", "logits", "probabilities"}, default="auto"
+        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
+        finds it out from the outputs, or raises where they could be either.
+    device : str or torch.device, default="auto"
+        Where to search and predict; "auto" takes CUDA, MPS or CPU.
+    random_state : int, RandomState or None, default=None
+        Of no effect here: nothing is random.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+        Class labels.
+    n_features_in_ : int
+        Second dimension of X: features, or channels of an image.
+    module_ : torch.nn.Module
+        The debiased network, with the threshold folded into its output: inputs and outputs
+        are those of the original network, and the usual threshold is the right one.
+    threshold_ : float
+        What was subtracted from the logit, that of ``classes_[1]`` less that of
+        ``classes_[0]``.
+    bias_, performance_, objective_ : float
+        Bias, performance, and what was maximised, on the rows that the choice was made on.
+    bias_interval_ : tuple of two floats
+        A 95 % interval for the bias in the population, from the sampling error of the rates.
+    feasible_ : bool
+        Whether the constraint holds, in the sense of `confidence`.
+    interrupted_ : bool
+        Whether Ctrl-C ended the search early.
+    trials_ : DataFrame
+        A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
+        the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
+        network at its own threshold, row 1 the same with the best one.
+        "epoch" counts from 1.
+    best_trial_ : int
+        Row of the one that was taken.
+    history_ : DataFrame
+        Training loss of each epoch.
+
+    Warns
+    -----
+    InfeasibleConstraintWarning
+        No candidate meets the constraint; the one nearest to it was taken.
+    FallbackWarning
+        No candidate was better than the original network with another threshold.
+    InterruptedSearchWarning
+        Ctrl-C ended the search; the best candidate so far was taken.
+    SmallGroupWarning
+        A rate that the constraint compares is one of fewer than ten samples.
+
+    Notes
+    -----
+    The published critic is nearly inert: it sees neither labels nor groups, and batches of
+    one network differ too little in their bias to learn from, so that its estimate is a
+    constant, and a constant has no gradient. The default critic is shown many small sets a
+    step, in which the logits of each group are moved at random; its gradient is then close to
+    that of the bias itself. ``critic="flat"`` is kept for comparison and asks for a network
+    that ends in a linear layer. The paper's hinge, which lets go of the network at epsilon,
+    is set to zero: a threshold that is right on new data too needs some room.
+
+    The network stays in eval mode: running statistics of normalisation layers do not move,
+    and nothing is dropped out. Parameters with ``requires_grad=False`` stay too.
+
+    References
+    ----------
+    .. [1] Y. Savani, C. White, N. S. Govindarajulu, "Intra-Processing Methods for Debiasing
+       Neural Networks", NeurIPS 2020.
+    .. [2] B. H. Zhang, B. Lemoine, M. Mitchell, "Mitigating Unwanted Biases with Adversarial
+       Learning", AIES 2018.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> rng = np.random.default_rng(0)
+    >>> group, y = rng.integers(2, size=(2, 2000))
+    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
+    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
+    >>> with torch.no_grad():
+    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    >>> debiaser = AdversarialFinetuneDebiaser(network, random_state=0)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
+    >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
+    (True, False)
+    """
 
     _parameter_constraints: dict = {
         **FinetuningDebiaser._parameter_constraints,

@@ -335,8 +335,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         order = order[np.argsort(cell[order], kind="stable")]
         sizes = np.bincount(cell)
         rank = everything - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        held_out = rank < np.ceil(self.validation_fraction * sizes[cell[order]])
-        tune, rest = np.sort(order[~held_out]), np.sort(order[held_out])
+        wanted = np.ceil(self.validation_fraction * sizes)
+        held_out = rank < np.clip(wanted, 1, np.maximum(sizes - 1, 1))[cell[order]]
+        alone = sizes[cell[order]] == 1  # belongs to both
+        tune, rest = np.sort(order[~held_out | alone]), np.sort(order[held_out])
         return tune, rest if isinstance(self.confidence, Real) else everything
 
     def _hand_back(self, search: Search) -> None:

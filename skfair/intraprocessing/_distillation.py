@@ -1,6 +1,7 @@
 """Intra-processing: distillation of group thresholds into one network."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +18,145 @@ from skfair.utils._net import TensorData, TensorNet
 _MIN_STEPS = 10
 # How far to go from the original network to the distilled one, and beyond: where the inputs
 # tell the group only in part, the network learns only a part of each shift.
-_COARSE = np.linspace(0.2, 2.0, 10)
-_FINE = np.array([-0.1, -0.05, 0.05, 0.1])
+_STEPS = np.linspace(0.2, 3.0, 15)
 
 
 class DistillationDebiaser(FinetuningDebiaser):
-    """placeholder"""
+    r"""Teach a trained network to do with one threshold what group thresholds do.
+
+    Of all predictions from a score and the group, those by a threshold for each group cost the
+    least performance; but they need the group of whoever is predicted. Here the network takes
+    them over:
+
+    1. *Group thresholds* :math:`t_a` at which the groups are alike, and the network performs
+       best, are found exactly from the scores of the original network.
+    2. *Distil.* All layers are regressed onto :math:`f(x) - t_a`, the logit that these
+       thresholds make of the original one, *f*. No labels are used.
+    3. *Walk the line.* From the original weights :math:`\theta_0` through the distilled ones
+       :math:`\theta_1`, networks :math:`\theta_0 + \lambda(\theta_1 - \theta_0)` are judged
+       with their exact thresholds, and the best is taken. Where the group is no feature of X,
+       what stands for it tells the network only a part of the shift, and :math:`\lambda`
+       beyond 1 makes up for it.
+
+    Predicting needs no group. Where the group, or what stands for it, is among the features,
+    the network *uses* it; whether that is wanted, and lawful, is for you to say.
+
+    Parameters
+    ----------
+    estimator : torch.nn.Module, skorch net or skfair classifier
+        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
+        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
+        logit or probability a row, or to two. It is copied and never changed. A skorch net
+        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+    constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
+"equalized_odds"}, default="demographic_parity"
+        What must be nearly equal between groups: the share predicted positive; the true
+        positive rate; the mean of true and false positive rate; or each of the two. With two
+        groups the bias is the value of the first group (in sorted order) less that of the
+        second; with more, and for "equalized_odds", the largest difference.
+    epsilon : float, default=0.05
+        The constraint: the bias lies between ``-epsilon`` and ``epsilon``.
+    performance : {"balanced_accuracy", "accuracy", "f1"} or callable, \
+default="balanced_accuracy"
+        What to keep high; a callable is ``f(y_true, y_pred)``.
+    validation_fraction : float, default=0.3
+        Where `confidence` is a number, the share of the rows, of each group and class alike,
+        on which candidates are judged and no weights are tuned. Else all rows are for both.
+    lr : float, default=0.004
+        Learning rate of Adam at its peak: it rises in the first tenth of the steps, and falls
+        to zero.
+    batch_size : int, default=256
+        Rows in a batch; fewer where that would make less than ten batches of the data.
+    max_epochs : int, default=10
+        Passes over the rows that tune the weights.
+    confidence : float, "auto" or None, default="auto"
+        How sure it must be that the constraint holds on new rows too, twice as many as it is
+        measured on. "auto" maximises (performance - chance) times the probability of that,
+        among candidates whose measured bias meets the constraint. A float between 0 and 1
+        asks for at least that probability, and maximises the performance. None asks that the
+        measured bias is below ``epsilon - margin``, the published rule.
+    margin : float, default=0.01
+        Used with ``confidence=None`` only.
+    output : {"auto", "logits", "probabilities"}, default="auto"
+        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
+        finds it out from the outputs, or raises where they could be either.
+    device : str or torch.device, default="auto"
+        Where to search and predict; "auto" takes CUDA, MPS or CPU.
+    random_state : int, RandomState or None, default=None
+        Of no effect here: nothing is random.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+        Class labels.
+    n_features_in_ : int
+        Second dimension of X: features, or channels of an image.
+    module_ : torch.nn.Module
+        The debiased network, with the threshold folded into its output: inputs and outputs
+        are those of the original network, and the usual threshold is the right one.
+    threshold_ : float
+        What was subtracted from the logit, that of ``classes_[1]`` less that of
+        ``classes_[0]``.
+    bias_, performance_, objective_ : float
+        Bias, performance, and what was maximised, on the rows that the choice was made on.
+    bias_interval_ : tuple of two floats
+        A 95 % interval for the bias in the population, from the sampling error of the rates.
+    feasible_ : bool
+        Whether the constraint holds, in the sense of `confidence`.
+    interrupted_ : bool
+        Whether Ctrl-C ended the search early.
+    trials_ : DataFrame
+        A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
+        the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
+        network at its own threshold, row 1 the same with the best one.
+        "step" is :math:`\lambda`.
+    best_trial_ : int
+        Row of the one that was taken.
+    history_ : DataFrame
+        Training loss of each epoch.
+
+    Warns
+    -----
+    InfeasibleConstraintWarning
+        No candidate meets the constraint; the one nearest to it was taken.
+    FallbackWarning
+        No candidate was better than the original network with another threshold.
+    InterruptedSearchWarning
+        Ctrl-C ended the search; the best candidate so far was taken.
+    SmallGroupWarning
+        A rate that the constraint compares is one of fewer than ten samples.
+
+    See Also
+    --------
+    BiasGradientDebiaser : Follows the gradient of the bias instead.
+    fairlearn.postprocessing.ThresholdOptimizer : Group thresholds themselves; needs the
+        sensitive feature to predict.
+
+    Notes
+    -----
+    The weights move with the network in eval mode, so that running statistics of
+    normalisation layers stay as they are, and nothing is dropped out. Parameters with
+    ``requires_grad=False`` stay too.
+
+    Under "equalized_odds" no group thresholds make both rates alike; those that equalise the
+    mean of the two show the way, and the constraint itself decides on the line.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> rng = np.random.default_rng(0)
+    >>> group, y = rng.integers(2, size=(2, 2000))
+    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
+    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
+    >>> with torch.no_grad():
+    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    >>> debiaser = DistillationDebiaser(network, random_state=0)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
+    >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
+    (True, False)
+    """
 
     def __init__(
         self,
@@ -32,9 +166,9 @@ class DistillationDebiaser(FinetuningDebiaser):
         epsilon: float = 0.05,
         performance: str | Callable = "balanced_accuracy",
         validation_fraction: float = 0.3,
-        lr: float = 3e-3,
+        lr: float = 4e-3,
         batch_size: int = 256,
-        max_epochs: int = 12,
+        max_epochs: int = 10,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         output: Literal["auto", "logits", "probabilities"] = "auto",
@@ -59,6 +193,11 @@ class DistillationDebiaser(FinetuningDebiaser):
             verbose=verbose,
         )
 
+    def _split(self, cell: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        tune, select = super()._split(cell, seed)
+        # No labels tune the weights, so that rows can serve for both.
+        return (tune if isinstance(self.confidence, Real) else select), select
+
     def _search(self, search: Search) -> None:
         known = search.objective.take(search.known)
         shift = fair_thresholds(known, search.scores[search.known])[search.objective.codes]
@@ -70,24 +209,10 @@ class DistillationDebiaser(FinetuningDebiaser):
             for name, parameter in named_parameters(search.network).items()
         }
 
-        def walk(steps: np.ndarray) -> np.ndarray:
-            objectives = []
-            for step in steps:
-                moved = {name: start[name] + float(step) * way[name] for name in start}
-                search.network.load_state_dict(search.original | moved)
-                scores = search.score(np.arange(len(search.X)))
-                scores = self._without_optimism(search, scores, search.scores - step * shift)
-                choice = search.consider(
-                    scores[None, search.select],
-                    lambda _: search.state(),
-                    candidate="distilled",
-                    step=float(step),
-                )
-                objectives.append(choice.objective[0])
-            return np.array(objectives)
-
-        best = _COARSE[walk(_COARSE).argmax()]
-        walk(best + _FINE)
+        for step in _STEPS:
+            moved = {name: start[name] + float(step) * way[name] for name in start}
+            search.network.load_state_dict(search.original | moved)
+            search.consider(candidate="distilled", step=float(step))
 
     def _distil(self, search: Search, target: np.ndarray) -> None:
         rows = torch.as_tensor(search.tune, device=search.device)
@@ -119,25 +244,6 @@ class DistillationDebiaser(FinetuningDebiaser):
             device=search.device,
         )
         self._train(net, data)
-
-    def _without_optimism(
-        self, search: Search, scores: np.ndarray, target: np.ndarray
-    ) -> np.ndarray:
-        """Take from the tuned rows what the network knows of their groups by heart.
-
-        In each group, their mean residual is made that of the held-out rows.
-        """
-        residual = scores - target
-        tuned = np.zeros(len(scores), dtype=bool)
-        tuned[search.tune] = True
-        corrected = scores.copy()
-        for group in range(search.objective.n_groups):
-            rows = search.objective.codes == group
-            if (rows & tuned).any():
-                corrected[rows & tuned] += (
-                    residual[rows & ~tuned].mean() - residual[rows & tuned].mean()
-                )
-        return corrected
 
 
 def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 200) -> np.ndarray:

@@ -171,6 +171,12 @@ def find_output(network: nn.Module, raw: torch.Tensor, kind: str | None) -> Outp
     return Output(kind or ("probabilities" if bounded else "logits"), n_columns)
 
 
+@fx.wrap  # one step of a trace, which cannot follow a condition
+def _at_least_single(raw: torch.Tensor) -> torch.Tensor:
+    """Leave half precision, which NumPy lacks, and in which no probability is near one."""
+    return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+
+
 class LogitNetwork(nn.Module):
     """A network as one logit a row: that of the second class less that of the first.
 
@@ -197,9 +203,7 @@ class LogitNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        raw = self.network(X)
-        if raw.dtype in (torch.float16, torch.bfloat16):
-            raw = raw.float()  # which NumPy has, and in which a probability can be near one
+        raw = _at_least_single(self.network(X))
         if self.output.kind == "probabilities":
             if self.output.n_columns == 1:
                 return torch.special.logit(raw.reshape(-1), eps=_PROBABILITY_FLOOR)

@@ -30,6 +30,8 @@ PERFORMANCES: dict[str, Callable] = {
 # A callable is asked once for each threshold, so that it gets this many and not all of them.
 _CALLABLE_THRESHOLDS = 49
 _N_BOOTSTRAP = 50
+# A bias measured on n rows and met again on 2 n: the sum of both sampling variances, in the first.
+_NEW_VARIANCE = 1.5
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Of the probability that more than two normal variables lie within epsilon: the step of the
 # integral, in smallest deviations, and at most how many times smaller than the largest these are.
@@ -52,7 +54,7 @@ class Choice(NamedTuple):
     performance : ndarray
         The performance.
     probability : ndarray
-        That the constraint holds on as many new rows as it was measured on.
+        That the constraint holds on new rows, twice as many as it was measured on.
     objective : ndarray
         What is maximised.
     bound : ndarray
@@ -253,7 +255,9 @@ class Objective:
         comparisons = 1
         if not callable(self.constraint):
             comparisons = len(CONSTRAINTS[self.constraint]) * comb(self.n_groups, 2)
-        wanted = self.epsilon / (np.sqrt(2) * ndtri(1 - (1 - self.confidence) / comparisons / 2))
+        wanted = self.epsilon / (
+            np.sqrt(_NEW_VARIANCE) * ndtri(1 - (1 - self.confidence) / comparisons / 2)
+        )
         return int(np.ceil(len(self.y) * (choice.error[0] / wanted) ** 2))
 
     def _choose(self, scores: np.ndarray, callables: bool) -> Choice:
@@ -336,7 +340,7 @@ class Objective:
             objective = np.where(feasible, performance, 0)
         else:
             feasible = (probability >= self.confidence) & np.isfinite(size)
-            bound = size + np.sqrt(2) * ndtri((1 + self.confidence) / 2) * error
+            bound = size + np.sqrt(_NEW_VARIANCE) * ndtri((1 + self.confidence) / 2) * error
             objective = np.where(feasible, performance, 0)
         return Choice(
             threshold, bias, error, performance, probability, objective, bound, feasible, constant
@@ -359,10 +363,10 @@ class Objective:
             mean, variance = 0.0, 0.0
             for rate in rates:
                 hits, of = RATES[rate](counts[..., 1], counts[..., 0], positives, negatives)
-                # Shrunk towards a half: a rate of 0 or 1 among a few rows is not certain.
-                shrunk = (hits + 0.5) / (of + 1)
                 mean = mean + hits / of / len(rates)
-                variance = variance + shrunk * (1 - shrunk) / of / len(rates) ** 2
+                # A rate of 0 or 1 among a few rows is not certain.
+                inner = np.clip(hits, 0.5, of - 0.5) / of
+                variance = variance + inner * (1 - inner) / of / len(rates) ** 2
             probability = probability * _within(mean, variance, self.epsilon)
             low, high = mean.argmin(-1), mean.argmax(-1)
             if self.n_groups == 2:
@@ -400,10 +404,9 @@ class Objective:
 def _within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
     """Probability that independent normal variables lie within epsilon of each other.
 
-    The variances are doubled: the statistics were measured with their sampling error, and
-    will be measured again on as many new rows.
+    Those of statistics on new rows, given what was measured and its variance.
     """
-    deviation = np.sqrt(2 * variance)
+    deviation = np.sqrt(_NEW_VARIANCE * variance)
     if mean.shape[-1] == 2:
         difference = mean[..., 0] - mean[..., 1]
         spread = np.hypot(deviation[..., 0], deviation[..., 1])

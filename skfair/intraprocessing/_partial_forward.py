@@ -1,13 +1,14 @@
 """Intra-processing, layerwise: a network run again where only some of its parameters changed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-_KEPT_BYTES = 1 << 30  # activations kept at most; rows beyond that go through the whole network
+# Activations kept at most, for all changes and again for one; what is more is computed each time.
+_KEPT_BYTES = 1 << 29
 _PROBE_ROWS = 2  # all activations of these are held at once
 
 
@@ -23,24 +24,42 @@ class PartialForward:
         Maps one tensor to one tensor, row by row; in eval mode.
     X : tensor of shape (n_samples, ...)
         The rows; at least one.
+    names : sequence of str
+        All parameters that will ever change, in place; the others stay as they are.
     batch_size : int, default=8192
         Rows that go through the network at once.
     """
 
-    def __init__(self, network: nn.Module, X: torch.Tensor, *, batch_size: int = 8192):
+    @torch.no_grad()
+    def __init__(
+        self,
+        network: nn.Module,
+        X: torch.Tensor,
+        names: Sequence[str],
+        *,
+        batch_size: int = 8192,
+    ):
         self._network = network
         # Of nearly equal sizes: a batch of one row has other memory layouts than the rest.
         self._batches = X.tensor_split(-(-len(X) // batch_size))
         self._steps = _follow(network, X[:_PROBE_ROWS])
+        if self._steps is not None:
+            # What no change touches is run here, if it can be kept for all batches.
+            self._rest = self._steps.all()
+            self._start: list[list[Any] | None] = [[batch] for batch in self._batches]
+            once, rest = self._steps.split(self._rest, self._parameters(names))
+            start = self._run(once)
+            if None not in start:
+                self._start, self._rest = start, rest
 
     @torch.no_grad()
     def changing(self, names: Sequence[str]) -> Callable[[], torch.Tensor]:
-        """Prepare for some parameters to change, and all others to stay as they are now.
+        """Prepare for some of the parameters to change, with the others as they are now.
 
         Parameters
         ----------
         names : sequence of str
-            Names of the parameters; they will be changed in place.
+            Names of the parameters.
 
         Returns
         -------
@@ -51,14 +70,8 @@ class PartialForward:
         kept: list[list[Any] | None] = [None] * len(self._batches)
         again: Callable = self._network
         if self._steps is not None:
-            once, again = self._steps.split([self._network.get_parameter(name) for name in names])
-            room = _KEPT_BYTES
-            for i, batch in enumerate(self._batches):
-                values = [_without_the_rest(value, batch) for value in once(batch)]
-                room -= _n_bytes(values, batch)
-                if room < 0:
-                    break
-                kept[i] = values
+            once, rest = self._steps.split(self._rest, self._parameters(names))
+            kept, again = self._run(once), self._steps.network(rest)
 
         @torch.no_grad()
         def run() -> torch.Tensor:
@@ -71,6 +84,21 @@ class PartialForward:
             )
 
         return run
+
+    def _parameters(self, names: Sequence[str]) -> list[nn.Parameter]:
+        return [self._network.get_parameter(name) for name in names]
+
+    def _run(self, once: nn.Module) -> list[list[Any] | None]:
+        """Run the first part of the rest for all batches; None for those that are too much."""
+        room = _KEPT_BYTES
+        results: list[list[Any] | None] = [None] * len(self._batches)
+        for i, (batch, start) in enumerate(zip(self._batches, self._start, strict=True)):
+            values = [_without_the_rest(value, batch) for value in once(*start)]
+            room -= _n_bytes(values, batch)
+            if room < 0:
+                break
+            results[i] = values
+        return results
 
 
 @torch.no_grad()
@@ -85,6 +113,14 @@ def _follow(network: nn.Module, rows: torch.Tensor) -> "_Steps | None":
     except Exception:  # whatever a network does that a trace cannot follow
         return None
     return steps if same and not steps.writes_outside() else None
+
+
+class _Part(NamedTuple):
+    """Some steps of a network, in order; `outputs` is None where the last one is among them."""
+
+    inputs: list[fx.Node]
+    nodes: list[fx.Node]
+    outputs: list[fx.Node] | None
 
 
 class _Steps(fx.Interpreter):
@@ -110,40 +146,55 @@ class _Steps(fx.Interpreter):
         outside = (n for n in self.graph.nodes if n.op in ("placeholder", "get_attr"))
         return any(self.lies_in[node] & self.written_by.keys() for node in outside)
 
-    def split(self, changed: list[nn.Parameter]) -> tuple[fx.GraphModule, fx.GraphModule]:
-        """Split the network into what is run once, and what is run for each change.
+    def all(self) -> "_Part":
+        """The whole network.
 
         Returns
         -------
-        once, again : GraphModule
-            The first maps rows to a tuple of values, the second these values to the output.
+        _Part
         """
         nodes = list(self.graph.nodes)
-        dirty = self._dirty(nodes, changed)
         inputs = [n for n in nodes if n.op == "placeholder"]
-        clean = [n for n in nodes if n not in dirty and n.op != "placeholder"]
+        return _Part(inputs, [n for n in nodes if n.op != "placeholder"], None)
+
+    def split(self, part: "_Part", changed: list[nn.Parameter]) -> tuple[nn.Module, "_Part"]:
+        """Split off what does not depend on some parameters.
+
+        Returns
+        -------
+        once : GraphModule
+            From the inputs of `part` to the inputs of `again`.
+        again : _Part
+            What depends on the parameters.
+        """
+        dirty = self._dirty(changed)
         kept = [
             n
-            for n in nodes
+            for n in self.graph.nodes
             if n not in dirty and n.op != "get_attr" and any(user in dirty for user in n.users)
         ]
-        again = [n for n in nodes if n in dirty or n.op == "get_attr"]
-        return self._part(inputs, clean, kept), self._part(kept, again)
+        once = _Part(part.inputs, [n for n in part.nodes if n not in dirty], kept)
+        rest = [n for n in part.nodes if n in dirty or n.op == "get_attr"]
+        return self.network(once), _Part(kept, rest, None)
 
-    def _part(
-        self, inputs: list[fx.Node], nodes: list[fx.Node], outputs: list[fx.Node] | None = None
-    ) -> fx.GraphModule:
-        """Make a network of some steps; what they put out is among them if not given."""
+    def network(self, part: "_Part") -> fx.GraphModule:
+        """Make a network of a part.
+
+        Returns
+        -------
+        GraphModule
+        """
         graph = fx.Graph()
-        copies = {node: graph.placeholder(node.name) for node in inputs}
-        for node in nodes:
+        copies = {node: graph.placeholder(node.name) for node in part.inputs}
+        for node in part.nodes:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-        if outputs is not None:
-            graph.output(tuple(copies[node] for node in outputs))
+        if part.outputs is not None:
+            graph.output(tuple(copies[node] for node in part.outputs))
         return fx.GraphModule(self.module, graph)
 
-    def _dirty(self, nodes: list[fx.Node], changed: list[nn.Parameter]) -> set[fx.Node]:
+    def _dirty(self, changed: list[nn.Parameter]) -> set[fx.Node]:
         """Find the steps to run again when these parameters change; the last is one of them."""
+        nodes = list(self.graph.nodes)
         position = {node: i for i, node in enumerate(nodes)}
         dirty = {node for node in nodes if node.op == "output" or self._uses(node, changed)}
         count = 0

@@ -52,7 +52,7 @@ default="balanced_accuracy"
     std : float, default=0.1
         Standard deviation of the factors.
     confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds on new rows too, as many as it is
+        How sure it must be that the constraint holds on new rows too, twice as many as it is
         measured on. "auto" maximises (performance - chance) times the probability of that,
         among candidates whose measured bias meets the constraint. A float between 0 and 1
         asks for at least that probability, and maximises the performance. None asks that the

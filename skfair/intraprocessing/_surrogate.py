@@ -11,8 +11,10 @@ _N_STAGES = 10
 _N_SAMPLES = 1000
 
 
-def propose(points: np.ndarray, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Choose the point of a cube where the largest improvement over the best one is expected.
+def propose(
+    points: np.ndarray, values: np.ndarray, rng: np.random.RandomState, n: int
+) -> list[np.ndarray]:
+    """Choose points of a cube where the largest improvements over the best one are expected.
 
     Parameters
     ----------
@@ -22,10 +24,13 @@ def propose(points: np.ndarray, values: np.ndarray, rng: np.random.RandomState) 
         Their values, the larger the better.
     rng : RandomState
         Draws the points that are compared.
+    n : int
+        How many to choose.
 
     Returns
     -------
-    ndarray of shape (n_features,)
+    list of `n` ndarrays of shape (n_features,)
+        The most promising one last.
     """
     stumps = fit_stumps(points, values)
     # Only these coordinates make a difference; the others come out of the same box anyhow.
@@ -37,9 +42,9 @@ def propose(points: np.ndarray, values: np.ndarray, rng: np.random.RandomState) 
     gain = median - values.max()
     ratio = gain / deviation
     expected = gain * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
-    point = rng.uniform(-1, 1, points.shape[1])
-    point[used] = sampled[expected.argmax()]
-    return point
+    chosen = rng.uniform(-1, 1, (n, points.shape[1]))
+    chosen[:, used] = sampled[np.argsort(expected)[-n:]]
+    return list(chosen)
 
 
 class Stumps(NamedTuple):

@@ -97,15 +97,17 @@ def judge(y, groups, predicted, constraint, epsilon):
         value, variance = [], []
         for masks in zip(*(rates[name] for name in names), strict=True):
             value.append(sum(predicted[mask].mean() / len(names) for mask in masks))
-            shrunk = [(predicted[mask].sum() + 0.5) / (mask.sum() + 1) for mask in masks]
-            terms = [p * (1 - p) / mask.sum() for p, mask in zip(shrunk, masks, strict=True)]
+            inner = [
+                np.clip(predicted[mask].sum(), 0.5, mask.sum() - 0.5) / mask.sum() for mask in masks
+            ]
+            terms = [p * (1 - p) / mask.sum() for p, mask in zip(inner, masks, strict=True)]
             variance.append(sum(terms) / len(names) ** 2)
         value, variance = np.array(value), np.array(variance)
         high, low = value.argmax(), value.argmin()
         if len(value) == 2:
             high, low = 0, 1
         found.append((value[high] - value[low], np.sqrt(variance[high] + variance[low])))
-        probability *= within(value, np.sqrt(2 * variance), epsilon)
+        probability *= within(value, np.sqrt(1.5 * variance), epsilon)
     bias, error = max(found, key=lambda pair: abs(pair[0]))
     if len(value) > 2 or constraint == "equalized_odds":
         bias = abs(bias)
@@ -127,7 +129,7 @@ def rank(objective, predicted, performance, bias, error, probability):
     else:
         held = probability >= objective.confidence
         z = norm.ppf((1 + objective.confidence) / 2)
-        bound, value = abs(bias) + np.sqrt(2) * z * error, performance
+        bound, value = abs(bias) + np.sqrt(1.5) * z * error, performance
     return (value if held else 0.0), bound, held, predicted.all() or not predicted.any()
 
 
@@ -346,8 +348,8 @@ def test_more_than_two_groups_are_as_biased_as_the_farthest_two():
     predicted = np.array([1, 0, 0, 0, *[1, 1, 1, 1], *[1, 1, 0, 0]])
     choice = make(y, groups).measure(predicted, 0.5)
     assert choice.bias == [0.75]
-    # Of group 1, four of four, and of group 0, one of four; each shrunk by half a sample.
-    variance = (4.5 / 5) * (0.5 / 5) / 4 + (1.5 / 5) * (3.5 / 5) / 4
+    # Of group 1 four of four, taken as three and a half, and of group 0 one of four.
+    variance = (3.5 / 4) * (0.5 / 4) / 4 + (1 / 4) * (3 / 4) / 4
     assert choice.error[0] == pytest.approx(np.sqrt(variance))
 
 
@@ -408,7 +410,8 @@ SIZES = {2: [300, 80], 3: [400, 60, 200], 4: [900, 50, 200, 90]}
 @pytest.mark.parametrize("n_groups", [2, 3, 4])
 @pytest.mark.parametrize("constraint", NAMED)
 def test_probability_to_hold_against_monte_carlo(constraint, n_groups):
-    # New rates are normal around the measured ones, with twice the variance of these.
+    # Rates of twice as many new rows are normal around the measured ones, with the variance of
+    # these and half of it again.
     rng = np.random.default_rng(n_groups)
     groups = np.repeat(np.arange(n_groups), SIZES[n_groups])
     y = rng.integers(2, size=len(groups))
@@ -416,8 +419,8 @@ def test_probability_to_hold_against_monte_carlo(constraint, n_groups):
     objective = make(y, groups, constraint=constraint, epsilon=0.15)
 
     def draws(mask):
-        p = (predicted[mask].sum() + 0.5) / (mask.sum() + 1)
-        deviation = np.sqrt(2 * p * (1 - p) / mask.sum())
+        p = predicted[mask].mean()
+        deviation = np.sqrt(1.5 * p * (1 - p) / mask.sum())
         return rng.normal(predicted[mask].mean(), deviation, size=200_000)
 
     def spread(masks):
@@ -449,7 +452,7 @@ def test_probability_to_hold_against_monte_carlo(constraint, n_groups):
 def test_probability_with_groups_of_very_different_sizes(means, sizes, epsilon):
     means = np.array(means)
     variance = (means + 0.01) * (0.99 - means) / sizes[: len(means)]
-    deviations = np.sqrt(2 * variance)
+    deviations = np.sqrt(1.5 * variance)
     expected = 0.0
     for lowest, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
         # Densely around each edge of the integrand, which is a step for one of narrow others.
@@ -513,12 +516,12 @@ def test_a_rate_of_zero_among_few_rows_is_not_certain():
 
 
 def test_rows_needed_by_the_formula():
-    # With p = 1/2 in two groups of m rows the error is sqrt(2 p (1 - p) / m); new rows double
-    # the variance, and 1.96 such errors have to fit into epsilon.
+    # With p = 1/2 in two groups of m rows the error is sqrt(2 p (1 - p) / m); new rows add half
+    # of the variance, and 1.96 such errors have to fit into epsilon.
     m = 50
     objective = make([0, 1] * m, np.repeat([0, 1], m), confidence=0.95, epsilon=0.1)
     choice = objective.measure(np.array([0, 1] * m), 0.5)
-    expected = 2 * 2 * 0.25 * (1.959964 / 0.1) ** 2  # rows of a group
+    expected = 1.5 * 2 * 0.25 * (1.959964 / 0.1) ** 2  # rows of a group
     assert choice.error[0] == pytest.approx(np.sqrt(2 * 0.25 / m))
     assert objective.rows_needed(choice) == pytest.approx(2 * expected, abs=1)
 
