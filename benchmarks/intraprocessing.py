@@ -539,7 +539,7 @@ def tables(name, title, records, n_seeds):
         below = ""
         if (name, measure) in GOALS and RECOMMENDED in methods:
             below = goals(name, measure, methods[RECOMMENDED]) + "\n"
-        yield f"{title}: {words}, {n_seeds} seeds", HEADER, rows, below
+        yield f"{title}: {words}, {n_seeds} draws", HEADER, rows, below
 
 
 def write(arguments, kind, parts):
@@ -551,7 +551,7 @@ def write(arguments, kind, parts):
         arguments.write.mkdir(parents=True, exist_ok=True)
         pieces = [piece for *table, below in parts for piece in (list_table(*table), below)]
         text = "\n".join(piece for piece in pieces if piece)
-        (arguments.write / f"intraprocessing_{kind}.rst").write_text(text)
+        (arguments.write / f"intraprocessing_{kind}.rst").write_text(text, encoding="utf-8")
 
 
 def compare(arguments):
