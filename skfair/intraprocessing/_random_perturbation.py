@@ -1,5 +1,6 @@
 """Intra-processing: random perturbation of the weights."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -179,13 +180,15 @@ default="balanced_accuracy"
         self.n_jobs = n_jobs
 
     def _search(self, search: Search) -> None:
-        network, parameters = search.network, named_parameters(search.network)
+        parameters = named_parameters(search.network)
         together = _runs_together(
-            network, search.X[:2], _draw(parameters, [0, 1], search, self.std)
+            search.network, search.X[:2], _draw(parameters, [0, 1], search, self.std)
         )
 
         def score(trials: list[int]) -> np.ndarray:
             weights = _draw(parameters, trials, search, self.std)
+            # functional_call puts the weights into the network for a while: one a thread.
+            network = copy.deepcopy(search.network)
             if together:
                 return search.score(
                     search.select,

@@ -19,7 +19,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from skfair import intraprocessing
-from skfair.intraprocessing import RandomPerturbationDebiaser, ThresholdDebiaser
+from skfair.intraprocessing import RandomPerturbationDebiaser, ThresholdDebiaser, _critics
 from skfair.margin import ClusterMarginClassifier
 from skfair.utils._random import seeded
 
@@ -29,6 +29,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning"),
     pytest.mark.filterwarnings("ignore::skfair.utils.SmallGroupWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _a_critic_that_has_learnt_little(monkeypatch):
+    monkeypatch.setattr(_critics, "_N_PRETRAIN", 6)
+
 
 rng = np.random.default_rng(0)
 N = 300

@@ -1,0 +1,198 @@
+"""RandomPerturbationDebiaser: what is drawn, how it is scored, and that it is all it takes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skfair.intraprocessing import (
+    RandomPerturbationDebiaser,
+    ThresholdDebiaser,
+    _random_perturbation,
+)
+from skfair.intraprocessing._search import Search
+from skfair.utils import FallbackWarning
+from skfair.utils._random import seeded
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning"),
+    pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning"),
+]
+
+rng = np.random.default_rng(0)
+N = 200
+Y, GROUPS = rng.integers(2, size=(2, N))
+X = rng.normal(size=(N, 4)).astype(np.float32)
+X[:, 0] += 2 * Y
+X[:, 1] += GROUPS
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with seeded(0, torch.device("cpu")):
+            self.first, self.norm, self.last = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)
+        with torch.no_grad():
+            self.norm.running_mean.fill_(0.1)
+            self.last.weight.abs_()
+
+    def forward(self, X):
+        return self.last(torch.relu(self.norm(self.first(X))))
+
+
+class Branching(Plain):
+    """The same network with a branch on the data, which torch.func cannot batch over."""
+
+    def forward(self, X):
+        hidden = self.norm(self.first(X))
+        if hidden.sum() > -1e9:
+            hidden = torch.relu(hidden)
+        return self.last(hidden)
+
+
+def fit(network=None, **parameters):
+    parameters = {"random_state": 0, "epsilon": 0.1, "n_trials": 20, **parameters}
+    debiaser = RandomPerturbationDebiaser(network or Plain(), **parameters)
+    return debiaser.fit(X, Y, sensitive_features=GROUPS)
+
+
+def candidates(monkeypatch, network=None, **parameters):
+    """Weights of every trial, as drawn, and its scores."""
+    states, scores, original = [], [], Search.consider
+
+    def consider(self, values=None, state=None, **columns):
+        if columns.get("candidate") == "perturbed":
+            states.extend(state(position) for position in range(len(values)))
+            scores.extend(values)
+        return original(self, values, state, **columns)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, "consider", consider)
+        debiaser = fit(network, **parameters)
+    return debiaser, states, np.array(scores)
+
+
+def test_trials_are_the_original_a_threshold_and_what_was_drawn():
+    trials = fit(n_trials=20).trials_
+    assert trials.candidate.tolist() == ["original", "threshold"] + ["perturbed"] * 20
+    assert trials.bias[2:].nunique() > 5
+
+
+def test_networks_in_one_pass_and_one_by_one_give_the_same(monkeypatch):
+    together, states, scores = candidates(monkeypatch)
+    singly, other_states, other_scores = candidates(monkeypatch, Branching())
+    np.testing.assert_allclose(scores, other_scores, atol=1e-5)
+    for one, two in zip(states, other_states, strict=True):
+        for key in one:
+            assert torch.equal(one[key], two[key])
+    assert together.best_trial_ == singly.best_trial_
+    np.testing.assert_allclose(
+        together.decision_function(X), singly.decision_function(X), atol=1e-5
+    )
+
+
+def test_the_two_ways_are_the_two_ways():
+    rows, weights = torch.tensor(X[:2]), {}
+    for kind, expected in ((Plain, True), (Branching, False)):
+        network = kind().eval()
+        weights = {name: torch.stack([p, p]) for name, p in network.named_parameters()}
+        assert _random_perturbation._runs_together(network, rows, weights) is expected
+
+
+@pytest.mark.parametrize("n_jobs", [2, -1])
+@pytest.mark.parametrize("kind", [Plain, Branching])
+def test_the_result_does_not_depend_on_n_jobs(kind, n_jobs):
+    one, more = fit(kind(), n_trials=40), fit(kind(), n_trials=40, n_jobs=n_jobs)
+    np.testing.assert_array_equal(one.trials_.to_numpy(), more.trials_.to_numpy())
+    np.testing.assert_array_equal(one.decision_function(X), more.decision_function(X))
+
+
+@pytest.mark.parametrize("kind", [Plain, Branching])
+def test_a_trial_does_not_depend_on_how_many_there_are(kind):
+    # Base weights are loaded afresh for each; noise does not add up.
+    few, many = fit(kind(), n_trials=5).trials_, fit(kind(), n_trials=37).trials_
+    np.testing.assert_array_equal(few.to_numpy(), many[:7].to_numpy())
+
+
+def test_scores_are_those_of_the_weights(monkeypatch):
+    _, states, scores = candidates(monkeypatch)
+    network = Plain().eval()
+    for state, found in zip(states[:20:4], scores[:20:4], strict=True):
+        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items()})
+        with torch.no_grad():
+            expected = network(torch.tensor(X)).numpy()[:, 0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_network_handed_back_has_the_weights_that_were_chosen(monkeypatch):
+    debiaser, states, scores = candidates(monkeypatch, epsilon=0.05)
+    assert debiaser.best_trial_ >= 2  # or this says nothing
+    chosen = states[debiaser.best_trial_ - 2]
+    found = debiaser.module_[0].state_dict()
+    for name, value in found.items():
+        assert torch.equal(value, chosen[f"network.{name}"])
+    np.testing.assert_allclose(
+        debiaser.decision_function(X),
+        scores[debiaser.best_trial_ - 2] - debiaser.threshold_,
+        atol=1e-5,
+    )
+
+
+def test_every_parameter_is_multiplied_by_noise_of_the_given_size(monkeypatch):
+    original = {f"network.{k}": v for k, v in Plain().named_parameters()}
+    for std in (0.05, 0.5):
+        _, states, _ = candidates(monkeypatch, std=std, n_trials=200)
+        for name, value in original.items():
+            used = value != 0  # biases of a fresh BatchNorm are zero and stay so
+            factors = torch.stack([state[name] for state in states])
+            if not used.any():
+                assert not factors.any()
+                continue
+            factors = (factors[:, used] / value[used]).detach().numpy()
+            n = factors.size
+            assert factors.mean() == pytest.approx(1, abs=5 * std / np.sqrt(n))
+            assert factors.std() == pytest.approx(std, rel=5 / np.sqrt(2 * n))
+            # Each entry has noise of its own.
+            assert len(np.unique(factors[0])) == used.sum()
+        # Running statistics are no parameters.
+        for state in states[:5]:
+            assert torch.equal(state["network.norm.running_mean"], Plain().norm.running_mean)
+
+
+def test_trials_of_other_seeds_are_others():
+    one, two = (fit(random_state=seed).trials_ for seed in (0, 1))
+    np.testing.assert_array_equal(one[:2].to_numpy(), two[:2].to_numpy())
+    assert not np.isin(one.bias[2:], two.bias[2:]).all()
+
+
+def test_it_is_never_worse_than_a_threshold_on_the_rows_it_was_chosen_on():
+    for epsilon in (0.02, 0.1, 0.5):
+        threshold = ThresholdDebiaser(Plain(), epsilon=epsilon)
+        threshold.fit(X, Y, sensitive_features=GROUPS)
+        assert fit(epsilon=epsilon).objective_ >= threshold.objective_
+
+
+def test_where_no_trial_is_better_it_says_so():
+    # Noise of this size leaves next to nothing of a network that is right on each row.
+    network = nn.Sequential(nn.Linear(1, 1))
+    with torch.no_grad():
+        network[0].weight.fill_(1.0), network[0].bias.fill_(-0.5)
+    rows = Y[:, None].astype(np.float32)
+    debiaser = RandomPerturbationDebiaser(network, epsilon=0.5, n_trials=7, random_state=0)
+    with pytest.warns(FallbackWarning, match=r"None of 7 candidates was better"):
+        debiaser.fit(rows, Y, sensitive_features=GROUPS)
+    assert debiaser.best_trial_ == 1
+    assert debiaser.performance_ == 1.0
+    assert torch.equal(debiaser.module_[0][0].weight, network[0].weight)
+
+
+@pytest.mark.parametrize("parameters", [{"n_trials": 0}, {"std": 0}, {"std": -1}, {"n_jobs": 0.5}])
+def test_parameters_out_of_range(parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of RandomPerturbationDebiaser"):
+        fit(**parameters)
+
+
+def test_a_progress_bar(capsys):
+    fit(verbose=1, n_trials=3)
+    assert "3/3" in capsys.readouterr().err
