@@ -85,7 +85,8 @@ default="balanced_accuracy"
     device : str or torch.device, default="auto"
         Where to search and predict; "auto" takes CUDA, MPS or CPU.
     random_state : int, RandomState or None, default=None
-        Of no effect here: nothing is random.
+        Seeds the split of the rows, the batches and the adversary. The same int gives the same
+        bits on the same device.
     verbose : int, default=0
         1 shows a progress bar.
 

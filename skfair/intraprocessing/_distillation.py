@@ -83,7 +83,8 @@ default="balanced_accuracy"
     device : str or torch.device, default="auto"
         Where to search and predict; "auto" takes CUDA, MPS or CPU.
     random_state : int, RandomState or None, default=None
-        Of no effect here: nothing is random.
+        Seeds the batches, and the split of the rows where `confidence` is a number. The same
+        int gives the same bits on the same device.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -275,5 +276,8 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
         ends = np.concatenate([[ordered[0] + 1], ordered, [ordered[-1] - 1]])
         thresholds[:, group] = 0.5 * (ends[k] + ends[k + 1])
         counts[:, group] = hits[k]
-    choice = objective._evaluate(levels, counts, None)
+    predicted = None
+    if callable(objective.performance):
+        predicted = scores > thresholds[:, objective.codes]
+    choice = objective._evaluate(levels, counts, predicted)
     return thresholds[choice.best()]
