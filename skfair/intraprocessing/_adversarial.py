@@ -24,11 +24,11 @@ from skfair.intraprocessing._search import Search
 
 
 class AdversarialFinetuneDebiaser(FinetuningDebiaser):
-    r"""Fine-tune a trained network against an adversary that sees its bias.
+    """Fine-tune a trained network against an adversary that sees its bias.
 
     With ``adversary="bias"`` a critic *g* learns to estimate the soft bias of a set of rows,
     and all layers of the network go down the cross-entropy of the labels times
-    :math:`1 + \lambda\,|g|` (adversarial fine-tuning in [1]_). With ``adversary="attribute"``
+    :math:`1 + \\lambda\\,|g|` (adversarial fine-tuning in [1]_). With ``adversary="attribute"``
     an adversary learns to tell the group from the logit, and the network's gradient is freed
     of what helps the adversary and goes against it (equation 1 of [2]_, on a network that is
     trained already). After each epoch the network is a candidate, with its exact threshold.
@@ -58,7 +58,7 @@ default="balanced_accuracy"
         averaged within groups and classes; or, as published, the hidden activations of a
         batch, one row after the other.
     penalty : float, default=20.0
-        The weight :math:`\lambda` of the estimated bias, under ``adversary="bias"``.
+        The weight :math:`\\lambda` of the estimated bias, under ``adversary="bias"``.
     alpha : float, default=3.0
         Weight of going against the adversary, under ``adversary="attribute"``.
     validation_fraction : float, default=0.3

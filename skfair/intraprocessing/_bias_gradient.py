@@ -29,13 +29,13 @@ class _ProximalBias(nn.Module):
 
 
 class BiasGradientDebiaser(FinetuningDebiaser):
-    r"""Fine-tune a trained network down the gradient of its bias.
+    """Fine-tune a trained network down the gradient of its bias.
 
-    The bias is made differentiable by putting :math:`\sigma(f(x) - t)` in place of the
+    The bias is made differentiable by putting :math:`\\sigma(f(x) - t)` in place of the
     prediction, with *t* the threshold at which the original network performs best. All layers
     go down
 
-    .. math:: |\mu(f)| + \rho\, E[(f(x) - f_0(x))^2],
+    .. math:: |\\mu(f)| + \\rho\\, E[(f(x) - f_0(x))^2],
 
     the size of this soft bias and what the logits have moved from those of the original
     network, :math:`f_0`. After each epoch the network is a candidate, with its exact
@@ -61,7 +61,7 @@ class BiasGradientDebiaser(FinetuningDebiaser):
 default="balanced_accuracy"
         What to keep high; a callable is ``f(y_true, y_pred)``.
     proximity : float, default=0.1
-        The weight :math:`\rho`; at 0 only the bias counts.
+        The weight :math:`\\rho`; at 0 only the bias counts.
     validation_fraction : float, default=0.3
         Share of the rows, of each group and class alike, on which no weights are tuned. Where
         `confidence` is a number, candidates are judged on these rows only; else on all.

@@ -22,7 +22,7 @@ _STEPS = np.linspace(0.2, 3.0, 15)
 
 
 class DistillationDebiaser(FinetuningDebiaser):
-    r"""Teach a trained network to do with one threshold what group thresholds do.
+    """Teach a trained network to do with one threshold what group thresholds do.
 
     Of all predictions from a score and the group, those by a threshold for each group cost the
     least performance; but they need the group of whoever is predicted. Here the network takes
@@ -32,10 +32,10 @@ class DistillationDebiaser(FinetuningDebiaser):
        best, are found exactly from the scores of the original network.
     2. *Distil.* All layers are regressed onto :math:`f(x) - t_a`, the logit that these
        thresholds make of the original one, *f*. No labels are used.
-    3. *Walk the line.* From the original weights :math:`\theta_0` through the distilled ones
-       :math:`\theta_1`, networks :math:`\theta_0 + \lambda(\theta_1 - \theta_0)` are judged
+    3. *Walk the line.* From the original weights :math:`\\theta_0` through the distilled ones
+       :math:`\\theta_1`, networks :math:`\\theta_0 + \\lambda(\\theta_1 - \\theta_0)` are judged
        with their exact thresholds, and the best is taken. Where the group is no feature of X,
-       what stands for it tells the network only a part of the shift, and :math:`\lambda`
+       what stands for it tells the network only a part of the shift, and :math:`\\lambda`
        beyond 1 makes up for it.
 
     Predicting needs no group. Where the group, or what stands for it, is among the features,
@@ -112,7 +112,7 @@ default="balanced_accuracy"
         A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
         the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
         network at its own threshold, row 1 the same with the best one.
-        "step" is :math:`\lambda`.
+        "step" is :math:`\\lambda`.
     best_trial_ : int
         Row of the one that was taken.
     history_ : DataFrame

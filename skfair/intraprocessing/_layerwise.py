@@ -21,7 +21,7 @@ _BOX = 2.2  # half the width of the search box of an entry, in deviations of its
 
 
 class LayerwiseDebiaser(IntraprocessingDebiaser):
-    r"""Search for a fairer network in one layer at a time, as a black box.
+    """Search for a fairer network in one layer at a time, as a black box.
 
     For each of the last layers, with all others as they were: some of its weights are moved
     within a box, half of the times at random, then to where a model of what was found so far

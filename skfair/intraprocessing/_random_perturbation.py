@@ -20,9 +20,9 @@ _AT_ONCE = 16  # trials in one pass, and in one job
 
 
 class RandomPerturbationDebiaser(IntraprocessingDebiaser):
-    r"""Perturb the weights of a trained network at random, and keep what is fairest.
+    """Perturb the weights of a trained network at random, and keep what is fairest.
 
-    Every weight is multiplied by a factor drawn from :math:`N(1, \sigma^2)`; each of the
+    Every weight is multiplied by a factor drawn from :math:`N(1, \\sigma^2)`; each of the
     `n_trials` networks gets its best threshold, and the best of them and of the original
     network is taken (random perturbation in [1]_). Nothing is trained, so that it works for
     any network and any constraint, and most of what it gains is the threshold's: see

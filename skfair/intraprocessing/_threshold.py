@@ -5,7 +5,7 @@ from skfair.intraprocessing._search import Search
 
 
 class ThresholdDebiaser(IntraprocessingDebiaser):
-    r"""Give a trained network the threshold at which a fairness constraint holds.
+    """Give a trained network the threshold at which a fairness constraint holds.
 
     The weights stay as they are. This is the baseline of intra-processing [1]_: what a search
     over weights gains, it has to gain over this. One threshold for all groups lowers most
