@@ -1,8 +1,25 @@
 """skfair: reduce bias in trained models and image classifiers, the scikit-learn way."""
 
 from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.intraprocessing import (
+    AdversarialFinetuneDebiaser,
+    BiasGradientDebiaser,
+    DistillationDebiaser,
+    LayerwiseDebiaser,
+    RandomPerturbationDebiaser,
+    ThresholdDebiaser,
+)
 from skfair.margin import ClusterMarginClassifier
 
 __version__ = "0.1.0"
 
-__all__ = ["ClusterMarginClassifier", "FrozenEncoderFeaturizer"]
+__all__ = [
+    "AdversarialFinetuneDebiaser",
+    "BiasGradientDebiaser",
+    "ClusterMarginClassifier",
+    "DistillationDebiaser",
+    "FrozenEncoderFeaturizer",
+    "LayerwiseDebiaser",
+    "RandomPerturbationDebiaser",
+    "ThresholdDebiaser",
+]

@@ -3,6 +3,7 @@
 from skfair.intraprocessing._adversarial import AdversarialFinetuneDebiaser
 from skfair.intraprocessing._bias_gradient import BiasGradientDebiaser
 from skfair.intraprocessing._distillation import DistillationDebiaser
+from skfair.intraprocessing._layerwise import LayerwiseDebiaser
 from skfair.intraprocessing._random_perturbation import RandomPerturbationDebiaser
 from skfair.intraprocessing._threshold import ThresholdDebiaser
 
@@ -10,6 +11,7 @@ __all__ = [
     "AdversarialFinetuneDebiaser",
     "BiasGradientDebiaser",
     "DistillationDebiaser",
+    "LayerwiseDebiaser",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",
 ]
