@@ -132,9 +132,9 @@ print(f"feasible: {distilled.feasible_}, threshold on the logit: {distilled.thre
 
 # %%
 # Everything that was considered is in ``trials_``; here the candidates lie on the way from the
-# original network (``step`` 0) to the distilled one (1) and beyond it, each with its best
-# threshold. Beyond, because the features tell the region only in part, and with it only a part of
-# what there is to take away.
+# original network to the distilled one, at ``step`` 1, and beyond it, each with its best threshold.
+# Beyond, because the features tell the region only in part, and with it only a part of what there
+# is to take away.
 
 columns = ["candidate", "step", "bias", "performance", "probability", "feasible"]
 print(distilled.trials_[columns].to_string(float_format="{:.3f}".format))

@@ -10,7 +10,7 @@ class AmplificationWarning(FairnessWarning):
 
 
 class FallbackWarning(FairnessWarning):
-    """Group labels do not speak for the method, and ordinary training was used instead."""
+    """A method did not show itself better than what it starts from, which was used instead."""
 
 
 class OvercorrectionWarning(FairnessWarning):
