@@ -368,7 +368,8 @@ class Objective:
                 inner = np.clip(hits, 0.5, of - 0.5) / of
                 variance = variance + inner * (1 - inner) / of / len(rates) ** 2
             probability = probability * _within(mean, variance, self.epsilon)
-            low, high = mean.argmin(-1), mean.argmax(-1)
+            # The last lowest and the first highest: two groups, also where all are equal.
+            low, high = self.n_groups - 1 - mean[..., ::-1].argmin(-1), mean.argmax(-1)
             if self.n_groups == 2:
                 low, high = np.ones_like(low), np.zeros_like(high)
             pair = np.stack([high, low], -1)

@@ -1,6 +1,8 @@
 """The exact threshold search against a plain one, fairlearn, arithmetic and simulation."""
 
 import warnings
+from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,11 +22,6 @@ from skfair.intraprocessing import _objective
 from skfair.intraprocessing._objective import CONSTRAINTS, PERFORMANCES, Choice, Objective
 
 NAMED = sorted(CONSTRAINTS)
-SCORERS = {
-    "balanced_accuracy": balanced_accuracy_score,
-    "accuracy": accuracy_score,
-    "f1": f1_score,
-}
 RULES = ["auto", 0.6, 0.95, None]
 
 
@@ -103,34 +100,57 @@ def judge(y, groups, predicted, constraint, epsilon):
             terms = [p * (1 - p) / mask.sum() for p, mask in zip(inner, masks, strict=True)]
             variance.append(sum(terms) / len(names) ** 2)
         value, variance = np.array(value), np.array(variance)
-        high, low = value.argmax(), value.argmin()
-        if len(value) == 2:
-            high, low = 0, 1
-        found.append((value[high] - value[low], np.sqrt(variance[high] + variance[low])))
+        pairs = [(0, 1)] if len(value) == 2 else permutations(range(len(value)), 2)
+        found += [
+            (value[high] - value[low], np.sqrt(variance[high] + variance[low]))
+            for high, low in pairs
+        ]
         probability *= within(value, np.sqrt(1.5 * variance), epsilon)
-    bias, error = max(found, key=lambda pair: abs(pair[0]))
-    if len(value) > 2 or constraint == "equalized_odds":
-        bias = abs(bias)
-    return bias, error, probability
+    size = max(abs(bias) for bias, _ in found)
+    errors = [error for bias, error in found if abs(bias) > size - 1e-12]
+    signed = len(value) == 2 and constraint != "equalized_odds"
+    return (found[0][0] if signed else size), (min(errors), max(errors)), probability
 
 
-def rank(objective, predicted, performance, bias, error, probability):
-    """What is maximised and what decides where that is equal, by the rule for `confidence`."""
-    chance = max(
-        SCORERS[objective.performance](objective.y, np.full(len(objective.y), label))
-        for label in (0, 1)
-    )
-    if objective.confidence == "auto":
-        held, bound = abs(bias) < objective.epsilon, abs(bias)
+def plain_performance(name, y, predicted):
+    tp, fp = (y * predicted).sum(), ((1 - y) * predicted).sum()
+    tn = ((1 - y) * (1 - predicted)).sum()
+    return {
+        "balanced_accuracy": (tp / y.sum() + tn / (1 - y).sum()) / 2,
+        "accuracy": (tp + tn) / len(y),
+        "f1": 2 * tp / (tp + fp + y.sum()),
+    }[name]
+
+
+def look(objective, scores, threshold):
+    """All there is to say of a threshold, by the rule for `confidence`."""
+    y, confidence, epsilon = objective.y, objective.confidence, objective.epsilon
+    predicted = scores > threshold
+    bias, error, probability = judge(y, objective.codes, predicted, objective.constraint, epsilon)
+    performance = plain_performance(objective.performance, y, predicted)
+    bound = (abs(bias), abs(bias))
+    if confidence == "auto":
+        held = abs(bias) < epsilon
+        constants = [np.full(len(y), label) for label in (0, 1)]
+        chance = max(plain_performance(objective.performance, y, row) for row in constants)
         value = max(performance - chance, 0) * probability
-    elif objective.confidence is None:
-        held, bound = abs(bias) < objective.epsilon - objective.margin, abs(bias)
-        value = performance
+    elif confidence is None:
+        held, value = abs(bias) < epsilon - objective.margin, performance
     else:
-        held = probability >= objective.confidence
-        z = norm.ppf((1 + objective.confidence) / 2)
-        bound, value = abs(bias) + np.sqrt(1.5) * z * error, performance
-    return (value if held else 0.0), bound, held, predicted.all() or not predicted.any()
+        held, value = probability >= confidence, performance
+        z = norm.ppf((1 + confidence) / 2)
+        bound = tuple(abs(bias) + np.sqrt(1.5) * z * e for e in error)
+    return SimpleNamespace(
+        bias=bias,
+        error=error,
+        performance=performance,
+        probability=probability,
+        objective=value if held else 0.0,
+        bound=bound,
+        feasible=held,
+        constant=predicted.all() or not predicted.any(),
+        on_the_line=isinstance(confidence, float) and abs(probability - confidence) < 1e-6,
+    )
 
 
 @pytest.mark.parametrize("constraint", NAMED)
@@ -157,49 +177,30 @@ def test_no_threshold_is_better_than_the_chosen_one(
     choice = objective.choose(scores[None])
     assert all(len(values) == 1 for values in choice)
 
-    # What it says of its threshold is what one finds there by hand.
-    predicted = scores > choice.threshold[0]
-    bias, error, probability = judge(y, groups, predicted, constraint, epsilon)
-    value, bound, held, constant = rank(
-        objective,
-        predicted,
-        SCORERS[performance](y, predicted.astype(int)),
-        bias,
-        error,
-        probability,
-    )
-    assert choice.bias[0] == pytest.approx(bias, abs=1e-12)
-    assert choice.error[0] == pytest.approx(error, abs=1e-12)
-    assert choice.performance[0] == pytest.approx(
-        SCORERS[performance](y, predicted.astype(int)), abs=1e-12
-    )
-    assert choice.probability[0] == pytest.approx(probability, abs=1e-6)
-    assert choice.objective[0] == pytest.approx(value, abs=1e-6)
-    assert choice.bound[0] == pytest.approx(bound, abs=1e-12)
-    assert choice.constant[0] == constant
-    if not isinstance(confidence, float) or abs(probability - confidence) > 1e-6:
-        assert choice.feasible[0] == held
+    # What it says of its threshold is what one finds there by hand. Where two pairs of groups
+    # are as far apart, the error is that of either.
+    chosen = look(objective, scores, choice.threshold[0])
+    assert choice.bias[0] == pytest.approx(chosen.bias, abs=1e-12)
+    assert choice.performance[0] == pytest.approx(chosen.performance, abs=1e-12)
+    assert choice.probability[0] == pytest.approx(chosen.probability, abs=1e-6)
+    assert choice.constant[0] == chosen.constant
+    for name in ("error", "bound"):
+        low, high = getattr(chosen, name)
+        assert low - 1e-12 <= getattr(choice, name)[0] <= high + 1e-12
+    if not chosen.on_the_line:
+        assert choice.objective[0] == pytest.approx(chosen.objective, abs=1e-6)
+        assert choice.feasible[0] == chosen.feasible
 
     # And no other threshold is better; a constant prediction counts for less than any other.
-    assert constant == (len(np.unique(scores)) == 1)
+    assert chosen.constant == (len(np.unique(scores)) == 1)
     for threshold in every_threshold(scores):
-        predicted = scores > threshold
-        bias, error, probability = judge(y, groups, predicted, constraint, epsilon)
-        if isinstance(confidence, float) and abs(probability - confidence) <= 1e-6:
-            continue  # on the line, where rounding decides
-        other, its_bound, _, is_constant = rank(
-            objective,
-            predicted,
-            SCORERS[performance](y, predicted.astype(int)),
-            bias,
-            error,
-            probability,
-        )
-        if is_constant and not constant:
+        other = look(objective, scores, threshold)
+        if other.on_the_line or (other.constant and not chosen.constant):
             continue
-        assert other <= value + 1e-6
-        if value == 0:
-            assert bound <= its_bound + 1e-12
+        assert other.objective <= chosen.objective + 1e-6
+        if not choice.feasible[0]:
+            assert not other.feasible
+            assert choice.bound[0] <= other.bound[1] + 1e-12
 
 
 @pytest.mark.parametrize("constraint", NAMED)
@@ -319,9 +320,15 @@ def test_performances_by_hand():
         "accuracy": 7 / 10,
         "f1": 2 * 4 / (2 * 4 + 1 + 2),
     }
+    scorers = {
+        "balanced_accuracy": balanced_accuracy_score,
+        "accuracy": accuracy_score,
+        "f1": f1_score,
+    }
     for performance, value in expected.items():
         objective = make(Y, GROUPS, performance=performance)
         assert objective.measure(PREDICTED, 0.5).performance[0] == pytest.approx(value)
+        assert scorers[performance](Y, PREDICTED) == pytest.approx(value)
     chances = [make(Y, GROUPS, performance=name).chance for name in expected]
     assert chances == pytest.approx([0.5, 0.6, 2 * 6 / (2 * 6 + 4)])
 
