@@ -67,7 +67,7 @@ default="balanced_accuracy"
         Used where `confidence` is a float: the share of the rows on which candidates are
         judged, while the others guide the search. Else all rows do both.
     confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds on new rows too, as many as it is
+        How sure it must be that the constraint holds on new rows too, twice as many as it is
         measured on. "auto" maximises (performance - chance) times the probability of that,
         among candidates whose measured bias meets the constraint. A float between 0 and 1
         asks for at least that probability, and maximises the performance. None asks that the
