@@ -401,11 +401,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     # -- predicting ------------------------------------------------------------------------
 
     def _predict_dtype(self, row: torch.Tensor) -> torch.dtype:
-        """Find out whether the network runs in float64.
+        """Find out whether to predict in float64.
 
-        There the same row comes out the same with whatever rows it is predicted with.
+        There the same row comes out the same with whatever rows it is predicted with. Not all
+        networks run in it, and images would take several times as long.
         """
-        if row.device.type == "mps":
+        if row.device.type == "mps" or row.ndim > 2:
             return row.dtype
         try:
             with torch.no_grad():

@@ -203,7 +203,7 @@ default="balanced_accuracy"
         known = search.objective.take(search.known)
         shift = fair_thresholds(known, search.scores[search.known])[search.objective.codes]
         # One threshold for all is found later: the network need not learn what they share.
-        self._distil(search, search.scores - (shift - shift.mean()))
+        self._distil(search, search.scores - (shift - shift[search.known].mean()))
         start = {name: search.original[name] for name in named_parameters(search.network)}
         way = {
             name: parameter.detach() - start[name]

@@ -208,7 +208,15 @@ class TradeoffDisplay:
         ax.set_xlim(0, right)
         ax.set_xlabel(self.disparity_name)
         ax.set_ylabel(self.performance_name)
-        ax.legend()
+        # Above the axes, where it hides no point.
+        wide = ax.get_window_extent().width / ax.figure.dpi > 4.5
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3 if wide else 2,
+            frameon=False,
+            borderaxespad=0,
+        )
         return self
 
 
