@@ -214,8 +214,12 @@ class TradeoffDisplay:
             loc="lower left",
             bbox_to_anchor=(0, 1),
             ncols=3 if wide else 2,
+            fontsize="medium" if wide else "small",
+            columnspacing=1,
+            handlelength=1.2,
+            handletextpad=0.5,
             frameon=False,
-            borderaxespad=0,
+            borderaxespad=0.2,
         )
         return self
 
