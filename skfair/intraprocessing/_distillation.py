@@ -1,7 +1,6 @@
 """Intra-processing: distillation of group thresholds into one network."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -60,14 +59,14 @@ class DistillationDebiaser(FinetuningDebiaser):
 default="balanced_accuracy"
         What to keep high; a callable is ``f(y_true, y_pred)``.
     validation_fraction : float, default=0.3
-        Where `confidence` is a number, the share of the rows, of each group and class alike,
-        on which candidates are judged and no weights are tuned. Else all rows are for both.
+        Share of the rows, of each group and class alike, on which no weights are tuned. Where
+        `confidence` is a number, candidates are judged on these rows only; else on all.
     lr : float, default=0.004
         Learning rate of Adam at its peak: it rises in the first tenth of the steps, and falls
         to zero.
     batch_size : int, default=256
         Rows in a batch; fewer where that would make less than ten batches of the data.
-    max_epochs : int, default=10
+    max_epochs : int, default=6
         Passes over the rows that tune the weights.
     confidence : float, "auto" or None, default="auto"
         How sure it must be that the constraint holds on new rows too, twice as many as it is
@@ -169,7 +168,7 @@ default="balanced_accuracy"
         validation_fraction: float = 0.3,
         lr: float = 4e-3,
         batch_size: int = 256,
-        max_epochs: int = 10,
+        max_epochs: int = 6,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         output: Literal["auto", "logits", "probabilities"] = "auto",
@@ -193,11 +192,6 @@ default="balanced_accuracy"
             random_state=random_state,
             verbose=verbose,
         )
-
-    def _split(self, cell: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        tune, select = super()._split(cell, seed)
-        # No labels tune the weights, so that rows can serve for both.
-        return (tune if isinstance(self.confidence, Real) else select), select
 
     def _search(self, search: Search) -> None:
         known = search.objective.take(search.known)
