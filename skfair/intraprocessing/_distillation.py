@@ -232,7 +232,7 @@ default="balanced_accuracy"
                     event_name=None,
                     max_lr=self.lr,
                     total_steps=n_steps + 1,
-                    pct_start=0.1,
+                    pct_start=max(0.1, 2 / (n_steps + 1)),  # a step at least
                     cycle_momentum=False,
                 )
             ],

@@ -1,0 +1,85 @@
+"""A task on which fine-tuning has something to gain: groups with unlike shares of positives."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from torch import nn
+
+from skfair.intraprocessing import ThresholdDebiaser
+from skfair.utils._random import seeded
+
+
+class Task:
+    """Two thousand rows, fresh ones, and a small network trained for a moment on others.
+
+    The groups are features, and the share of positives goes from .3 in the first to .7 in the
+    last, so that a network trained without regard to them shifts its scores by group.
+    """
+
+    def __init__(self, n_groups: int):
+        self.n_groups = n_groups
+        self.X, self.y, self.groups = self.draw(2000, seed=0)
+        self.fresh = self.draw(20_000, seed=1)
+        self.network = self._train()
+        self.threshold_only = cache(self._threshold_only)
+
+    def draw(self, n: int, seed: int):
+        rng = np.random.default_rng(seed)
+        groups = rng.integers(self.n_groups, size=n)
+        y = (rng.random(n) < 0.3 + 0.4 * groups / (self.n_groups - 1)).astype(np.int64)
+        shown = groups[:, None] == np.arange(1, self.n_groups)
+        X = np.column_stack([2 * y + rng.normal(size=n), shown, rng.normal(size=n)])
+        return X.astype(np.float32), y, groups
+
+    def _train(self) -> nn.Module:
+        X, y, _ = self.draw(4000, seed=2)
+        X, y = torch.tensor(X), torch.tensor(y, dtype=torch.float32)
+        with seeded(0, torch.device("cpu")):
+            network = nn.Sequential(nn.Linear(X.shape[1], 32), nn.ReLU(), nn.Linear(32, 1))
+            optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+            for _ in range(100):
+                optimizer.zero_grad()
+                loss = nn.functional.binary_cross_entropy_with_logits(network(X)[:, 0], y)
+                loss.backward()
+                optimizer.step()
+        optimizer.zero_grad()
+        return network.eval()
+
+    def on_fresh_rows(self, debiaser, constraint: str) -> tuple[float, float]:
+        """Bias without a sign, and balanced accuracy."""
+        X, y, groups = self.fresh
+        predicted = debiaser.predict(X)
+
+        def spread(*labels):
+            rates = np.array(
+                [
+                    [predicted[(groups == g) & np.isin(y, label)].mean() for label in labels]
+                    for g in range(self.n_groups)
+                ]
+            )
+            return rates
+
+        bias = {
+            "demographic_parity": lambda: np.ptp(spread([0, 1])),
+            "equal_opportunity": lambda: np.ptp(spread([1])),
+            "average_odds": lambda: np.ptp(spread([0], [1]).mean(1)),
+            "equalized_odds": lambda: np.ptp(spread([0], [1]), axis=0).max(),
+        }[constraint]()
+        return float(bias), balanced_accuracy_score(y, predicted)
+
+    def fit(self, debiaser):
+        return debiaser.fit(self.X, self.y, sensitive_features=self.groups)
+
+    def _threshold_only(self, constraint: str) -> float:
+        """Balanced accuracy of the baseline on fresh rows."""
+        debiaser = self.fit(ThresholdDebiaser(self.network, constraint=constraint))
+        return self.on_fresh_rows(debiaser, constraint)[1]
+
+
+@pytest.fixture(scope="session")
+def task():
+    """Makes the task for a number of groups, once."""
+    return cache(Task)
