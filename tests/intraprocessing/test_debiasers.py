@@ -1,6 +1,7 @@
 """Every debiaser as a scikit-learn estimator, and what all of them promise."""
 
 import copy
+import functools
 import inspect
 import pickle
 import random
@@ -54,7 +55,7 @@ def _a_critic_that_has_learnt_little(monkeypatch):
     monkeypatch.setattr(_critics, "_N_PRETRAIN", 6)
 
 
-LITTLE = {"n_trials": 4, "n_calls": 4, "n_layers": 2, "max_epochs": 2}
+LITTLE = {"n_trials": 4, "n_calls": 2, "n_layers": 2, "max_epochs": 2}
 KINDS = {name: getattr(intraprocessing, name) for name in intraprocessing.__all__}
 everyone = pytest.mark.parametrize("name", KINDS)
 
@@ -93,11 +94,15 @@ def fit(name, X=X, y=Y, groups=GROUPS, **parameters):
     return make(name, **parameters).fit(X, y, sensitive_features=groups)
 
 
+@functools.cache
+def fitted(name):
+    """A fit that several tests look at and none changes."""
+    return fit(name, estimator=FrozenEstimator(NETWORK))
+
+
 def assert_same(first, second, X=X):
     np.testing.assert_array_equal(first.decision_function(X), second.decision_function(X))
-    assert list(first.trials_) == list(second.trials_)
-    for column in first.trials_:
-        np.testing.assert_array_equal(first.trials_[column], second.trials_[column])
+    assert first.trials_.equals(second.trials_)
     assert first.threshold_ == second.threshold_
     assert first.bias_ == second.bias_
 
@@ -152,8 +157,9 @@ for _name, _kind in KINDS.items():  # named here, so that pickle finds them
         {"__module__": __name__, "__doc__": "With an attribute.", "__init__": _kind.__init__},
     )
     _known = inspect.signature(_kind).parameters
+    _least = {"n_trials": 2, "n_calls": 2, "n_layers": 1, "max_epochs": 1}
     CHECKED.append(
-        _checked(lazy_net(), **{key: value for key, value in LITTLE.items() if key in _known})
+        _checked(lazy_net(), **{key: value for key, value in _least.items() if key in _known})
     )
 
 
@@ -197,7 +203,7 @@ def test_without_groups_fit_says_what_is_missing(name):
 
 @everyone
 def test_groups_reach_a_pipeline(name):
-    expected = fit(name).decision_function(X)
+    expected = fitted(name).decision_function(X)
     pipeline = make_pipeline("passthrough", make(name))
     step = name.lower()
     pipeline.fit(X, Y, **{f"{step}__sensitive_features": GROUPS})
@@ -219,9 +225,11 @@ def groups_seen(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("enabled", [False, True])
-@pytest.mark.parametrize("in_pipeline", [False, True])
-@everyone
+@pytest.mark.parametrize(
+    "name, enabled, in_pipeline",
+    [(name, True, True) for name in KINDS]
+    + [("ThresholdDebiaser", *how) for how in ((True, False), (False, True), (False, False))],
+)
 def test_groups_reach_a_search_cut_like_x(name, enabled, in_pipeline, monkeypatch):
     estimator, prefix = make(name, FrozenEstimator(NETWORK)), ""
     if in_pipeline:
@@ -254,7 +262,7 @@ class Table:
 
 def test_groups_of_every_kind():
     words = np.where(GROUPS == 1, "m", "f")
-    expected = fit("ThresholdDebiaser")
+    expected = fitted("ThresholdDebiaser")
     for groups in (
         GROUPS.tolist(),
         words,
@@ -315,7 +323,7 @@ def test_a_callable_gets_the_features_as_given():
 
 @everyone
 def test_clone_copies_the_parameters_and_nothing_else(name):
-    debiaser = fit(name, estimator=FrozenEstimator(NETWORK))
+    debiaser = fitted(name)
     fresh = clone(debiaser)
     assert set(vars(fresh)) == set(debiaser.get_params(deep=False))
     assert fresh.get_params(deep=False) == debiaser.get_params(deep=False)
@@ -337,13 +345,14 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @everyone
 def test_a_copy_predicts_the_same_bits(name, way, tmp_path):
-    debiaser = fit(name)
+    debiaser = fitted(name)
     loaded = WAYS[way](debiaser, tmp_path)
     assert_same(loaded, debiaser)
     np.testing.assert_array_equal(loaded.predict_proba(X), debiaser.predict_proba(X))
     np.testing.assert_array_equal(loaded.classes_, debiaser.classes_)
     assert loaded.bias_interval_ == debiaser.bias_interval_
-    assert_same(loaded.fit(X, Y, sensitive_features=GROUPS), debiaser)
+    if way == "joblib":  # which leaves arrays on the disk, where they cannot be written to
+        assert_same(loaded.fit(X, Y, sensitive_features=GROUPS), debiaser)
 
 
 class Elsewhere(nn.Sequential):
@@ -358,7 +367,7 @@ class Elsewhere(nn.Sequential):
 
 @everyone
 def test_networks_are_pickled_on_the_cpu_and_stay_where_they_are(name):
-    debiaser = fit(name)
+    debiaser = copy.copy(fitted(name))
     expected = debiaser.decision_function(X)
     debiaser.module_ = moved = Elsewhere(*debiaser.module_)
     loaded = pickle.loads(pickle.dumps(debiaser))
@@ -374,7 +383,7 @@ def test_networks_are_pickled_on_the_cpu_and_stay_where_they_are(name):
 
 @everyone
 def test_a_row_is_predicted_alike_in_any_company(name):
-    debiaser = fit(name)
+    debiaser = fitted(name)
     expected = debiaser.decision_function(X)
     order = np.random.default_rng(1).permutation(N)
     np.testing.assert_allclose(debiaser.decision_function(X[order]), expected[order], rtol=1e-12)
@@ -401,7 +410,7 @@ def test_the_four_ways_to_predict_agree(name):
 
 @everyone
 def test_predicting_leaves_the_network_alone(name):
-    debiaser = fit(name)
+    debiaser = copy.deepcopy(fitted(name))
     module, state = debiaser.module_, copy.deepcopy(debiaser.module_.state_dict())
     module.train()
     debiaser.predict_proba(X)
@@ -417,7 +426,7 @@ def test_prediction_needs_a_fit_and_rows_of_the_same_shape(name):
         make(name).predict(X)
     with pytest.raises(NotFittedError):
         make(name).to_module()
-    debiaser = fit(name)
+    debiaser = fitted(name)
     with pytest.raises(ValueError, match="4 features"):
         debiaser.predict(X[:, :3])
 
@@ -599,9 +608,9 @@ def test_labels_of_the_judging_rows_do_not_tune_weights(name, monkeypatch):
 
 @everyone
 def test_same_seed_same_bits(name):
-    first = fit(name, random_state=3)
+    first = fitted(name)
     torch.rand(5)
-    second = fit(name, random_state=3)
+    second = fit(name)
     assert_same(first, second)
     for one, two in zip(
         first.module_.state_dict().values(), second.module_.state_dict().values(), strict=True
@@ -667,12 +676,12 @@ def test_a_second_fit_is_as_good_as_a_first(name):
     debiaser = fit(name)
     other = np.random.default_rng(5).normal(size=(N, 4)).astype(np.float32)
     debiaser.fit(other, Y, sensitive_features=GROUPS)
-    assert_same(debiaser.fit(X, Y, sensitive_features=GROUPS), fit(name))
+    assert_same(debiaser.fit(X, Y, sensitive_features=GROUPS), fitted(name))
 
 
 @everyone
 def test_a_fit_that_fails_leaves_the_last_one(name):
-    debiaser = fit(name)
+    debiaser = copy.copy(fitted(name))
     before = dict(vars(debiaser))
     expected = debiaser.decision_function(X)
     with pytest.raises(ValueError, match="one class only"):
@@ -758,6 +767,16 @@ def test_data_that_do_not_fit_together(name):
         fit(name, groups=GROUPS[1:])
 
 
+@pytest.mark.parametrize("n", [4, 8, 13])
+@everyone
+def test_next_to_no_rows(name, n):
+    y, groups = np.arange(n) % 2, np.arange(n) // 2 % 2
+    little = {"max_epochs": 1} if "max_epochs" in make(name).get_params(deep=False) else {}
+    debiaser = fit(name, X=X[:n], y=y, groups=groups, **little)
+    assert debiaser.predict(X).shape == (N,)
+    assert np.isfinite(debiaser.decision_function(X)).all()
+
+
 @everyone
 def test_one_group(name):
     with pytest.raises(ValueError, match=r"sensitive_features holds one group only \('all'\)"):
@@ -796,7 +815,7 @@ def test_a_group_without_one_of_the_labels(name, constraint, label, refused):
 
 
 @pytest.mark.parametrize("confidence", ["auto", 0.5])
-@pytest.mark.parametrize("size", [1, 2, 9])
+@pytest.mark.parametrize("size", [1, 9])
 @everyone
 def test_small_groups_are_counted(name, size, confidence):
     groups = GROUPS.copy()
