@@ -18,6 +18,9 @@ _MIN_STEPS = 10
 # How far to go from the original network to the distilled one, and beyond: where the inputs
 # tell the group only in part, the network learns only a part of each shift.
 _STEPS = np.linspace(0.2, 3.0, 15)
+# Share of the shifts that the distilled network has learned at least; of less, the line is made
+# longer.
+_LEAST_WAY, _SHORTEST_WAY = 0.5, 0.02
 
 
 class DistillationDebiaser(FinetuningDebiaser):
@@ -197,14 +200,18 @@ default="balanced_accuracy"
         known = search.objective.take(search.known)
         shift = fair_thresholds(known, search.scores[search.known])[search.objective.codes]
         # One threshold for all is found later: the network need not learn what they share.
-        self._distil(search, search.scores - (shift - shift[search.known].mean()))
+        wanted = shift[search.known].mean() - shift
+        self._distil(search, search.scores + wanted)
         start = {name: search.original[name] for name in named_parameters(search.network)}
         way = {
             name: parameter.detach() - start[name]
             for name, parameter in named_parameters(search.network).items()
         }
 
-        for step in _STEPS:
+        # A network of few large weights, a linear one say, comes not far in a short training.
+        made, asked = search.score(search.tune) - search.scores[search.tune], wanted[search.tune]
+        way_made = (made @ asked) / max(asked @ asked, 1e-9)
+        for step in _STEPS * np.clip(_LEAST_WAY / max(way_made, 1e-9), 1, 1 / _SHORTEST_WAY):
             moved = {name: start[name] + float(step) * way[name] for name in start}
             search.network.load_state_dict(search.original | moved)
             search.consider(candidate="distilled", step=float(step))

@@ -173,3 +173,21 @@ def test_the_group_is_learned_where_it_is_a_feature_and_not_used_where_it_is_not
     before = (network(torch.tensor(second)) - network(torch.tensor(first))).mean().item()
     assert before > 1
     assert abs(gap) < before / 3
+
+
+def test_a_linear_network_comes_as_far_as_it_has_to():
+    # Its weight of the group has to move by about two: some hundred times a step of Adam.
+    rng = np.random.default_rng(0)
+    groups = rng.integers(2, size=4000)
+    y = (rng.random(4000) < 0.3 + 0.4 * groups).astype(int)
+    X = np.column_stack([2 * y + rng.normal(size=4000), groups]).astype(np.float32)
+    network = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[2.0, 1.5]]))
+        network.bias.fill_(-2.7)
+    debiaser = DistillationDebiaser(network, epsilon=0.1, random_state=0)
+    debiaser.fit(X[:2000], y[:2000], sensitive_features=groups[:2000])
+    fresh, label, group = X[2000:], y[2000:], groups[2000:]
+    predicted = debiaser.predict(fresh)
+    assert abs(predicted[group == 0].mean() - predicted[group == 1].mean()) < 0.1
+    assert 0.5 * (predicted[label == 1].mean() + 1 - predicted[label == 0].mean()) > 0.7
