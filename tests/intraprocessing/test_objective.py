@@ -154,7 +154,7 @@ def look(objective, scores, threshold):
 
 
 @pytest.mark.parametrize("constraint", NAMED)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     data=samples(max_size=12),
     performance=st.sampled_from(sorted(PERFORMANCES)),
@@ -204,7 +204,7 @@ def test_no_threshold_is_better_than_the_chosen_one(
 
 
 @pytest.mark.parametrize("constraint", NAMED)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=samples(), seed=st.integers(0, 99), chunk=st.sampled_from([1, 200, 1 << 22]))
 def test_networks_together_are_chosen_for_as_one_by_one(constraint, data, seed, chunk):
     y, groups, scores = data
@@ -221,7 +221,7 @@ def test_networks_together_are_chosen_for_as_one_by_one(constraint, data, seed, 
 
 
 @pytest.mark.parametrize("constraint", NAMED)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=samples(), seed=st.integers(0, 99))
 def test_the_order_of_rows_and_the_scale_of_scores_do_not_matter(constraint, data, seed):
     y, groups, scores = data
@@ -235,7 +235,7 @@ def test_the_order_of_rows_and_the_scale_of_scores_do_not_matter(constraint, dat
 
 
 @pytest.mark.parametrize("constraint", NAMED)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=samples(n_groups=(2, 2)), threshold=st.floats(-3, 3))
 def test_two_groups_exchanged_turn_the_sign(constraint, data, threshold):
     y, groups, scores = data
@@ -246,7 +246,7 @@ def test_two_groups_exchanged_turn_the_sign(constraint, data, threshold):
     np.testing.assert_allclose(two.probability, one.probability, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=samples(), threshold=st.integers(-3, 3))
 def test_measure_says_what_choose_says(data, threshold):
     y, groups, scores = data
@@ -450,7 +450,7 @@ def test_probability_to_hold_against_monte_carlo(constraint, n_groups):
     assert found == pytest.approx(expected, abs=0.006)  # five standard errors
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     means=st.lists(st.floats(0, 0.2), min_size=2, max_size=4),
     sizes=st.lists(st.integers(5, 10**6), min_size=4, max_size=4),
