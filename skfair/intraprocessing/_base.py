@@ -374,10 +374,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 wanted += f" less margin={self.margin:g}"
             elif self.confidence != "auto":
                 wanted += f" with confidence={self.confidence:g}"
-                needed = search.judge.rows_needed(measured)
+                # By the rates of the original network: the candidate with the smallest bound is
+                # often one that predicts nearly all rows the same, which takes few.
+                original = search.judge.measure(search.scores[search.select], 0.0)
+                needed = search.judge.rows_needed(original)
                 advice = (
-                    f"To show that for a bias of zero takes about {needed} rows like the "
-                    f"{len(search.select)} it was measured on."
+                    "To show that a network with the rates of the original one and a bias of zero "
+                    f"meets it takes about {needed} rows like the {len(search.select)} it was "
+                    "measured on."
                 )
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
