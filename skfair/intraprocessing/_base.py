@@ -254,7 +254,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                     "little, and so does the constraint about them. Merge them with others or "
                     "take more samples.",
                     SmallGroupWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
         return groups
 
@@ -365,7 +365,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"The search was interrupted after {n_candidates} candidates, and the best of them "
                 f"was taken ({found}). Fit again to search on.",
                 InterruptedSearchWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         if not self.feasible_:
             wanted = f"within {self.epsilon:g}"
@@ -388,14 +388,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
                 f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         elif self.best_trial_ == _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
             warnings.warn(
                 f"None of {n_candidates - 1} candidates was better than the original network with "
                 f"another threshold, which was taken ({found}).",
                 FallbackWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
     @staticmethod
