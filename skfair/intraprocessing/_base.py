@@ -165,14 +165,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
         rows = as_tensor(X).to(device, dtype or torch.float32)
         kind = trained.kind if self.output == "auto" else self.output
-        self._output = find_output(network, self._first_pass(network, rows), kind)
+        raw = self._first_pass(network, rows)
+        self._output = find_output(network, raw, kind)
+        network = LogitNetwork(network, self._output)
 
         objective = self._objective(codes, groups)
         tune, select = self._split(objective.cell, seed)
         search = Search(
-            LogitNetwork(network, self._output),
+            network,
             rows,
             objective,
+            scores=network.read(raw).numpy(),
             tune=tune,
             select=select,
             seed=seed,

@@ -126,7 +126,6 @@ class TrainCritic(Callback):
     def initialize(self):
         self.optimizer_ = torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_LR, fused=True)
         self.cell_ = self.data.target[:, 1].long()
-        self.cells_ = [torch.nonzero(self.cell_ == c)[:, 0] for c in self.cell_.unique()]
         return self
 
     def on_epoch_begin(self, net, **kwargs):
@@ -151,15 +150,15 @@ class TrainCritic(Callback):
         return self.critic(hidden[rows]), self.bias(logit[rows], self.cell_[rows], weight)
 
     def _sets(self, logit: torch.Tensor):
-        share = max(1, _SET_SIZE // len(self.cells_))
+        share = max(1, _SET_SIZE // len(self.batches.cells))
         rows = torch.cat(
             [
                 cell[torch.randint(len(cell), (_N_SETS, share)).to(logit.device)]
-                for cell in self.cells_
+                for cell in self.batches.cells
             ],
             dim=1,
         )
-        sizes = torch.tensor([float(len(cell)) for cell in self.cells_], device=logit.device)
+        sizes = torch.tensor([float(len(cell)) for cell in self.batches.cells], device=logit.device)
         weight = sizes.repeat_interleave(share).expand(_N_SETS, -1)
         # Batches of one network all have nearly the same bias, and the best estimate is then
         # a constant, which has no gradient. Groups moved at random make it vary.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
-from skfair.intraprocessing._objective import CONSTRAINTS, RATES, Objective
+from skfair.intraprocessing._objective import CONSTRAINTS, Objective, group_statistic
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.utils._net import TensorData, TensorNet
 
@@ -222,30 +222,25 @@ default="balanced_accuracy"
         data = TensorData(wanted, X=search.X[rows])
         batch_size = min(self.batch_size, max(1, len(data) // _MIN_STEPS))
         n_steps = self.max_epochs * -(-len(data) // batch_size)
-        net = TensorNet(
+        one_cycle = LRScheduler(
+            OneCycleLR,
+            step_every="batch",
+            event_name=None,
+            max_lr=self.lr,
+            total_steps=n_steps + 1,
+            pct_start=max(0.1, 2 / (n_steps + 1)),  # a step at least
+            cycle_momentum=False,
+        )
+        self._train(
+            TensorNet,
             search.network,
             nn.MSELoss,
+            data,
+            one_cycle,
             criterion__reduction="none",
-            lr=self.lr,
             batch_size=batch_size,
-            max_epochs=self.max_epochs,
-            optimizer=torch.optim.Adam,
-            optimizer__fused=True,
             iterator_train__shuffle=True,
-            callbacks=[
-                LRScheduler(
-                    OneCycleLR,
-                    step_every="batch",
-                    event_name=None,
-                    max_lr=self.lr,
-                    total_steps=n_steps + 1,
-                    pct_start=max(0.1, 2 / (n_steps + 1)),  # a step at least
-                    cycle_momentum=False,
-                )
-            ],
-            device=search.device,
         )
-        self._train(net, data)
 
 
 def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 200) -> np.ndarray:
@@ -270,9 +265,7 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
         hits = np.zeros((len(ordered) + 1, 2))
         hits[1:, 1], hits[1:, 0] = np.cumsum(label), np.cumsum(1 - label)
         negatives, positives = hits[-1]
-        level = np.mean(
-            [np.divide(*RATES[r](hits[:, 1], hits[:, 0], positives, negatives)) for r in rates], 0
-        )
+        level = group_statistic(rates, hits[:, 1], hits[:, 0], positives, negatives)
         k = np.searchsorted(level, levels)
         ends = np.concatenate([[ordered[0] + 1], ordered, [ordered[-1] - 1]])
         thresholds[:, group] = 0.5 * (ends[k] + ends[k + 1])

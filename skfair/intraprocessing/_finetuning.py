@@ -151,23 +151,39 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         net: type[BatchNet] = BatchNet,
     ) -> None:
         """Train in batches of equal cells, and hand the network in after each epoch."""
-        trained = net(
+        self._train(
+            net,
             module or search.network,
             criterion,
-            lr=self.lr,
+            data,
+            *callbacks,
+            _Candidates(search),
+            iterator_train=CellBatches,
             batch_size=self.batch_size,
+        )
+
+    def _train(
+        self,
+        net: type[TensorNet],
+        module: nn.Module,
+        criterion: Callable,
+        data: TensorData,
+        *callbacks: Callback,
+        **parameters: Any,
+    ) -> None:
+        """Train with Adam where the data are, and keep the losses also of what was interrupted."""
+        bar = [EpochBar(type(self).__name__)] if self.verbose else []
+        net = net(
+            module,
+            criterion,
+            lr=self.lr,
             max_epochs=self.max_epochs,
             optimizer=torch.optim.Adam,
             optimizer__fused=True,
-            iterator_train=CellBatches,
-            callbacks=[*callbacks, _Candidates(search)],
-            device=search.device,
+            callbacks=[*callbacks, *bar],
+            device=data.target.device,
+            **parameters,
         )
-        self._train(trained, data)
-
-    def _train(self, net: TensorNet, data: TensorData) -> None:
-        if self.verbose:
-            net.set_params(callbacks=[*net.callbacks, EpochBar(type(self).__name__)])
         try:
             net.fit(data, None)
         finally:

@@ -203,7 +203,16 @@ class LogitNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        raw = _at_least_single(self.network(X))
+        return self.read(self.network(X))
+
+    def read(self, raw: torch.Tensor) -> torch.Tensor:
+        """Turn what the network puts out into logits.
+
+        Returns
+        -------
+        tensor of shape (n_samples,)
+        """
+        raw = _at_least_single(raw)
         if self.output.kind == "probabilities":
             if self.output.n_columns == 1:
                 return torch.special.logit(raw.reshape(-1), eps=_PROBABILITY_FLOOR)

@@ -1,11 +1,12 @@
 """Intra-processing, all methods: how biased a network is at each threshold, and which to take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
+from sklearn.utils import _safe_indexing
 
 # Rates of a group, each from what is predicted positive and what there is: (count, of how many).
 RATES: dict[str, Callable] = {
@@ -21,6 +22,13 @@ CONSTRAINTS: dict[str, list[list[str]]] = {
     "average_odds": [["true_positive", "false_positive"]],
     "equalized_odds": [["true_positive"], ["false_positive"]],
 }
+
+
+def group_statistic(rates: list[str], *counts: Any) -> Any:
+    """Mean of some rates, from counts as those in :data:`RATES` take them."""
+    return sum(hits / of / len(rates) for hits, of in (RATES[rate](*counts) for rate in rates))
+
+
 PERFORMANCES: dict[str, Callable] = {
     "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),
     "accuracy": lambda tp, fp, p, n: (tp + n - fp) / (p + n),
@@ -74,6 +82,16 @@ class Choice(NamedTuple):
     bound: np.ndarray
     feasible: np.ndarray
     constant: np.ndarray
+
+    @classmethod
+    def join(cls, parts: "Sequence[Choice]") -> "Choice":
+        """The choices of all parts, in order.
+
+        Returns
+        -------
+        Choice
+        """
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def best(self) -> int:
         """Position of the one to take; a constant prediction only if there is nothing else.
@@ -149,18 +167,10 @@ class Objective:
         -------
         Objective
         """
-        return Objective(
-            self.y[rows],
-            self.codes[rows],
-            n_groups=self.n_groups,
-            constraint=self.constraint,
-            performance=self.performance,
-            epsilon=self.epsilon,
-            confidence=self.confidence,
-            margin=self.margin,
-            features=self.features.iloc[rows]
-            if hasattr(self.features, "iloc")
-            else self.features[rows],
+        return self._ask(
+            y=self.y[rows],
+            codes=self.codes[rows],
+            features=_safe_indexing(self.features, rows),
         )
 
     def unconstrained(self) -> "Objective":
@@ -170,16 +180,14 @@ class Objective:
         -------
         Objective
         """
-        return Objective(
-            self.y,
-            self.codes,
-            n_groups=self.n_groups,
-            constraint="demographic_parity",
-            performance=self.performance,
-            epsilon=np.inf,
-            confidence=None,
-            margin=0.0,
+        return self._ask(
+            constraint="demographic_parity", epsilon=np.inf, confidence=None, margin=0.0
         )
+
+    def _ask(self, **changes: Any) -> "Objective":
+        names = ("y", "codes", "n_groups", "constraint", "performance", "epsilon", "confidence")
+        kept = {name: getattr(self, name) for name in (*names, "margin", "features")}
+        return Objective(**kept | changes)
 
     def choose(self, scores: np.ndarray) -> Choice:
         """Find the best of all distinct thresholds of each network.
@@ -203,7 +211,7 @@ class Objective:
             self._choose(scores[start : start + at_once], callables)
             for start in range(0, len(scores), at_once)
         ]
-        return Choice(*map(np.concatenate, zip(*parts, strict=True)))
+        return Choice.join(parts)
 
     def measure(self, scores: np.ndarray, threshold: float) -> Choice:
         """Measure one network at one threshold.
@@ -309,8 +317,7 @@ class Objective:
         predicted = counts.sum(0)
         within = (predicted > 0) & (predicted < len(self.y))
         for rates in CONSTRAINTS[self.constraint]:
-            pairs = [RATES[rate](true, false, positives, negatives) for rate in rates]
-            mean = sum(hits / of / len(rates) for hits, of in pairs)
+            mean = group_statistic(rates, true, false, positives, negatives)
             margin = self.margin if self.confidence is None else 0.0
             within &= mean.max(0) - mean.min(0) < self.epsilon - margin
         return within
@@ -368,13 +375,12 @@ class Objective:
                 inner = np.clip(hits, 0.5, of - 0.5) / of
                 variance = variance + inner * (1 - inner) / of / len(rates) ** 2
             probability = probability * _within(mean, variance, self.epsilon)
-            # The last lowest and the first highest: two groups, also where all are equal.
-            low, high = self.n_groups - 1 - mean[..., ::-1].argmin(-1), mean.argmax(-1)
-            if self.n_groups == 2:
-                low, high = np.ones_like(low), np.zeros_like(high)
-            pair = np.stack([high, low], -1)
-            bias = np.diff(np.take_along_axis(mean, pair[..., ::-1], -1))[..., 0]
-            error = np.sqrt(np.take_along_axis(variance, pair, -1).sum(-1))
+            if self.n_groups > 2:
+                # The last lowest and the first highest: two groups, also where all are equal.
+                low, high = self.n_groups - 1 - mean[..., ::-1].argmin(-1), mean.argmax(-1)
+                pair = np.stack([high, low], -1)
+                mean, variance = (np.take_along_axis(m, pair, -1) for m in (mean, variance))
+            bias, error = mean[..., 0] - mean[..., 1], np.sqrt(variance.sum(-1))
             if widest is not None:
                 larger = np.abs(bias) > np.abs(widest[0])
                 bias, error = np.where(larger, bias, widest[0]), np.where(larger, error, widest[1])
@@ -397,8 +403,7 @@ class Objective:
         return bias, np.full(len(bias), self._resampled_error)
 
     def _call(self, predicted: np.ndarray, rows: Any) -> float:
-        features = self.features
-        features = features.iloc[rows] if hasattr(features, "iloc") else features[rows]
+        features = _safe_indexing(self.features, rows)
         return float(self.constraint(self.y[rows], predicted[rows], sensitive_features=features))
 
 

@@ -24,6 +24,8 @@ class Search:
         Debiasing rows, on the same device.
     objective : Objective
         On all rows.
+    scores : ndarray of shape (n_samples,)
+        Logits of the original network.
     tune, select : ndarray of int
         Rows that may tune weights, and those that judge the candidates.
     seed : int
@@ -36,8 +38,6 @@ class Search:
     known : ndarray of int
         Rows whose labels may be looked at for how to change weights: all of them, unless
         `select` is to be measured on without having been looked at.
-    scores : ndarray of shape (n_samples,)
-        Logits of the original network.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Search:
         X: torch.Tensor,
         objective: Objective,
         *,
+        scores: np.ndarray,
         tune: np.ndarray,
         select: np.ndarray,
         seed: int,
@@ -54,6 +55,7 @@ class Search:
         self.network = network
         self.X = X
         self.objective = objective
+        self.scores = scores
         self.tune = tune
         self.select = select
         self.known = tune if len(select) < len(X) else np.arange(len(X))
@@ -62,7 +64,6 @@ class Search:
         self.verbose = verbose
         self.device = X.device
         self.original = self.state()
-        self.scores = self.score(np.arange(len(X)))
         self.best: tuple[int, Choice] | None = None
         self.best_state = self.original
         self._choices: list[Choice] = []
@@ -76,10 +77,6 @@ class Search:
         dict of str to tensor
         """
         return {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-
-    def restore(self) -> None:
-        """Give the copy its original weights back."""
-        self.network.load_state_dict(self.original)
 
     @torch.no_grad()
     def score(
@@ -124,7 +121,7 @@ class Search:
             From the position of a candidate to its weights; asked only for one that is the
             best so far. The weights of the network as they are now if not given.
         **columns
-            What to note in ``trials_`` beside the measures: one value, or one a candidate.
+            What to note in ``trials_`` beside the measures.
 
         Returns
         -------
@@ -140,20 +137,18 @@ class Search:
             choices = choices._replace(
                 constant=choices.constant | ~finite, feasible=choices.feasible & finite
             )
-        for position in range(len(scores)):
-            choice = choices.take(slice(position, position + 1))
-            values = {k: v[position] if np.ndim(v) else v for k, v in columns.items()}
-            if self.best is None or _key(choice) < _key(self.best[1]):
-                self.best = len(self._choices), choice
-                self.best_state = self.state() if state is None else state(position)
-            self._choices.append(choice)
-            self._columns.append(values)
+        best = choices.best()
+        choice = choices.take(slice(best, best + 1))
+        if self.best is None or Choice.join([self.best[1], choice]).best() == 1:
+            self.best = len(self._columns) + best, choice
+            self.best_state = self.state() if state is None else state(best)
+        self.note(choices, **columns)
         return choices
 
-    def note(self, choice: Choice, **columns: Any) -> None:
-        """Put something into ``trials_`` that is not to be chosen."""
-        self._choices.append(choice)
-        self._columns.append(columns)
+    def note(self, choices: Choice, **columns: Any) -> None:
+        """Put something into ``trials_``, whether it may be chosen or not."""
+        self._choices.append(choices)
+        self._columns += [columns] * len(choices.bias)
 
     def trials(self) -> pd.DataFrame:
         """Everything that was considered, in order.
@@ -162,16 +157,10 @@ class Search:
         -------
         DataFrame
         """
-        choices = Choice(*map(np.concatenate, zip(*self._choices, strict=True)))
+        choices = Choice.join(self._choices)
         shown = ("threshold", "bias", "performance", "probability", "objective", "feasible")
         measures = pd.DataFrame({name: getattr(choices, name) for name in shown})
         return pd.concat([pd.DataFrame(self._columns), measures], axis=1).rename_axis("trial")
-
-
-def _key(choice: Choice) -> tuple:
-    # As in Choice.best.
-    objective, bound = choice.objective[0], choice.bound[0]
-    return bool(choice.constant[0]), not choice.feasible[0], -objective, bound
 
 
 def named_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -71,8 +71,8 @@ def _keep(debiaser, states):
     """Keep the weights that training ends with, whatever is chosen."""
     train = debiaser._train
 
-    def kept(net, data):
-        train(net, data)
-        states.append({k: v.clone() for k, v in net.module_.network.state_dict().items()})
+    def kept(net, module, *arguments, **parameters):
+        train(net, module, *arguments, **parameters)
+        states.append({k: v.clone() for k, v in module.network.state_dict().items()})
 
     debiaser._train = kept

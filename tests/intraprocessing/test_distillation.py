@@ -144,9 +144,9 @@ def test_candidates_lie_on_the_line_through_the_distilled_network(task):
     debiaser = DistillationDebiaser(task.network, max_epochs=4, random_state=0)
     distilled, train = [], debiaser._train
 
-    def kept(net, data):
-        train(net, data)
-        distilled.append({k: v.clone() for k, v in net.module_.network.state_dict().items()})
+    def kept(net, module, *arguments, **parameters):
+        train(net, module, *arguments, **parameters)
+        distilled.append({k: v.clone() for k, v in module.network.state_dict().items()})
 
     debiaser._train = kept
     task.fit(debiaser)

@@ -235,10 +235,12 @@ def searched(data, y, confidence):
         confidence=confidence,
         margin=0.01,
     )
+    logit = LogitNetwork(copy.deepcopy(network), Output("logits", 1))
     search = Search(
-        LogitNetwork(copy.deepcopy(network), Output("logits", 1)),
+        logit,
         torch.as_tensor(X),
         objective,
+        scores=logit(torch.as_tensor(X)).detach().numpy(),
         tune=tune,
         select=select if confidence != "auto" else np.arange(400),
         seed=0,
