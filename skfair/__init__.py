@@ -1,5 +1,6 @@
 """skfair: reduce bias in trained models and image classifiers, the scikit-learn way."""
 
+from skfair.attribution import PatchAttributionMasker
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import (
     AdversarialFinetuneDebiaser,
@@ -20,6 +21,7 @@ __all__ = [
     "DistillationDebiaser",
     "FrozenEncoderFeaturizer",
     "LayerwiseDebiaser",
+    "PatchAttributionMasker",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",
 ]

@@ -17,21 +17,15 @@ from sklearn.base import (
 )
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx
 from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
-from skfair.utils._images import (
-    Images,
-    as_numpy,
-    check_image_shape,
-    holds_images,
-    open_images,
-    release_pages,
-)
+from skfair.utils._image_input import validate_images
+from skfair.utils._images import Images, release_pages
 
 
 class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -318,43 +312,7 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _open(self, X: Any, *, reset: bool) -> Images:
         """Check the parameters that go together, and X against what `fit` saw."""
         encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
-        image_shape = check_image_shape(self.image_shape)
-        is_rows = not holds_images(X)
-        if not reset and is_rows != hasattr(self, "n_features_in_"):
-            wanted = (
-                f"images of shape {self.image_shape_}"
-                if is_rows
-                else f"rows of {self.n_features_in_} features"
-            )
-            came = f"shape {tuple(X.shape)}" if hasattr(X, "shape") else type(X).__name__
-            raise ValueError(
-                f"X ({came}) is not of the kind that was fitted, {wanted}. Pass X in the same "
-                "form to fit and transform."
-            )
-        if is_rows:
-            if isinstance(X, torch.Tensor):
-                X = as_numpy(X)
-            checked = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-            # The checked one is the same data, but no longer knows that it is a memory map.
-            X = X if isinstance(X, np.memmap) else checked
-        elif reset:
-            for name in ("n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(name, None)  # of an earlier fit on rows
-        expected = None
-        if not reset:
-            expected = self.image_shape_ or (self.n_features_in_,)
-        images = open_images(
-            X, image_shape=image_shape, data_format=self.data_format, expected_shape=expected
-        )
-        if reset:
-            self.image_shape_ = images.shape if len(images.shape) == 3 else None
-            self.input_dtype_ = images.dtype
-        elif images.dtype != self.input_dtype_:
-            raise ValueError(
-                f"X holds {images.dtype} values, fit saw {self.input_dtype_}: 8-bit values go "
-                "from 0 to 255 and floats mostly do not. Convert X, or fit again."
-            )
-        return images
+        return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
         """Encode the first rows, into `out` where it is given."""

@@ -41,6 +41,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, rows_at_once
+from skfair.utils._split import split_cells
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
@@ -334,14 +335,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if self.validation_fraction is None:
             return everything, everything
         # In each cell of group and label, so that no rate is without rows to be measured on.
-        order = np.random.RandomState(seed).permutation(len(cell))
-        order = order[np.argsort(cell[order], kind="stable")]
-        sizes = np.bincount(cell)
-        rank = everything - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        wanted = np.ceil(self.validation_fraction * sizes)
-        held_out = rank < np.clip(wanted, 1, np.maximum(sizes - 1, 1))[cell[order]]
-        alone = sizes[cell[order]] == 1  # belongs to both
-        tune, rest = np.sort(order[~held_out | alone]), np.sort(order[held_out])
+        tune, rest = split_cells(cell, self.validation_fraction, seed)
         return tune, rest if isinstance(self.confidence, Real) else everything
 
     def _hand_back(self, search: Search) -> None:

@@ -12,6 +12,7 @@ from skfair.utils._warnings import (
     InterruptedSearchWarning,
     OvercorrectionWarning,
     SmallGroupWarning,
+    UninformativeAttributionWarning,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "InterruptedSearchWarning",
     "OvercorrectionWarning",
     "SmallGroupWarning",
+    "UninformativeAttributionWarning",
     "draw_seed",
     "encode_groups",
     "import_optional",

@@ -1,4 +1,4 @@
-"""The base of every classifier that trains a torch network: data in, probabilities out."""
+"""The bases of what trains torch networks: fits that hold or leave no trace, and classifiers."""
 
 import copy
 from collections.abc import Iterator
@@ -37,12 +37,10 @@ def _check_shape(X) -> None:
         raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
 
 
-class TorchClassifier(ClassifierMixin, BaseEstimator):
-    """Classifier around a torch network that is trained on rows of features.
+class TorchEstimator(BaseEstimator):
+    """Estimator that trains a torch network in ``fit``.
 
-    A subclass trains ``module_``, a network from rows to ``len(classes_)`` logits, in its
-    ``fit``; everything after that is here. Probabilities are the softmax of those logits in
-    float64, so that they sum to one and agree with :meth:`predict`.
+    Its networks are fitted attributes; they travel on the CPU.
     """
 
     # Group labels reach `fit` through Pipeline and GridSearchCV without `set_fit_request`.
@@ -74,6 +72,23 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
             vars(self).clear()
             vars(self).update(before)
             raise
+
+    def __getstate__(self):
+        # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
+        state = dict(super().__getstate__())
+        for name, value in state.items():
+            if isinstance(value, nn.Module) and name.endswith("_"):
+                state[name] = copy.deepcopy(value).cpu()
+        return state
+
+
+class TorchClassifier(ClassifierMixin, TorchEstimator):
+    """Classifier around a torch network that is trained on rows of features.
+
+    A subclass trains ``module_``, a network from rows to ``len(classes_)`` logits, in its
+    ``fit``; everything after that is here. Probabilities are the softmax of those logits in
+    float64, so that they sum to one and agree with :meth:`predict`.
+    """
 
     def _validate_training_data(
         self, X, y, sample_weight
@@ -188,11 +203,3 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         """
         codes = self._logits(X).argmax(axis=1)
         return self.classes_[codes]
-
-    def __getstate__(self):
-        # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
-        state = dict(super().__getstate__())
-        for name, value in state.items():
-            if isinstance(value, nn.Module) and name.endswith("_"):
-                state[name] = copy.deepcopy(value).cpu()
-        return state

@@ -129,6 +129,24 @@ class Images(ABC):
         return batch
 
     @abstractmethod
+    def to_array(self, *, copy: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Give all samples as one array, in the form they have.
+
+        Parameters
+        ----------
+        copy : bool
+            Whether to copy an array that was opened. Files and datasets are read in any case.
+
+        Returns
+        -------
+        array : ndarray
+            As an array or tensor that was opened, in layout and type; of files and datasets,
+            images of shape (n_samples, *shape) and type `dtype`.
+        view : ndarray of shape (n_samples, *shape)
+            The same memory, channels first.
+        """
+
+    @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
         """Read without the check for NaN and infinity."""
 
@@ -310,10 +328,16 @@ class _ImageArray(Images):
         self.shape = shape
         self.dtype = _sample_dtype(X.dtype)
 
+    def to_array(self, *, copy):
+        array = np.array(as_numpy(self._X), order="C") if copy else as_numpy(self._X)
+        return array, self._channels_first(array)
+
+    def _channels_first(self, block):
+        block = block.reshape(-1, *self._stored_shape)
+        return block.transpose(0, 3, 1, 2) if self._channels_last else block
+
     def _read(self, start, stop):
-        block = as_numpy(self._X[start:stop]).reshape(-1, *self._stored_shape)
-        if self._channels_last:
-            block = block.transpose(0, 3, 1, 2)
+        block = self._channels_first(as_numpy(self._X[start:stop]))
         with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
             batch = np.array(block, dtype=self.dtype, order="C")
         release_pages(self._X)
@@ -330,6 +354,10 @@ class _ImageSequence(Images):
         first = self._load(0)
         self.shape = first.shape
         self.dtype = first.dtype
+
+    def to_array(self, *, copy):
+        array = self.read(0, self.n_samples)
+        return array, array
 
     def _read(self, start, stop):
         batch = np.empty((stop - start, *self.shape), dtype=self.dtype)

@@ -117,15 +117,19 @@ class TensorBatches:
         n = len(self.dataset)
         if self.cumulated is not None:
             # By bisection of the cumulated weights: torch.multinomial ends at 2**24 samples.
-            u = torch.rand(n, dtype=torch.float64) * self.cumulated[-1]
+            u = torch.rand(self._n_draws(), dtype=torch.float64) * self.cumulated[-1]
             return torch.searchsorted(self.cumulated, u, right=True).clamp_(max=n - 1)
         return torch.randperm(n) if self.shuffle else None
+
+    def _n_draws(self) -> int:
+        return len(self.dataset)
 
     def __iter__(self) -> Iterator:
         order = self._order()
         if order is not None:
             order = order.to(self.dataset.target.device)
-        for start in range(0, len(self.dataset), self.batch_size):
+        n = len(self.dataset) if order is None else len(order)
+        for start in range(0, n, self.batch_size):
             batch = slice(start, start + self.batch_size)
             yield self.dataset[batch if order is None else order[batch]]
 

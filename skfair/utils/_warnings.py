@@ -27,3 +27,7 @@ class InterruptedSearchWarning(FairnessWarning):
 
 class SmallGroupWarning(FairnessWarning):
     """A group has so few samples that its rates say little."""
+
+
+class UninformativeAttributionWarning(FairnessWarning):
+    """The region classifier predicts the attribute from no patch better than guessing would."""

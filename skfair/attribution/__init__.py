@@ -1,0 +1,5 @@
+"""Where in images an attribute shows, and training images without it."""
+
+from skfair.attribution._masker import PatchAttributionMasker
+
+__all__ = ["PatchAttributionMasker"]

@@ -1,0 +1,136 @@
+"""Patch attribution, geometry: where the patches lie, and from their values to those of pixels."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Positions of a square patch that is moved over an image.
+
+    Positions are counted row by row: position i has its upper left corner at row
+    ``i // n_cols * stride`` and column ``i % n_cols * stride``.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image, in pixels.
+    patch_size : int
+        Height and width of the patch, in pixels.
+    stride : int
+        Pixels from one position to the next.
+
+    Raises
+    ------
+    ValueError
+        The patch does not fit into the image, or its positions do not cover it.
+    """
+
+    height: int
+    width: int
+    patch_size: int
+    stride: int
+
+    def __post_init__(self):
+        size, k, stride = (self.height, self.width), self.patch_size, self.stride
+        if k > min(size):
+            raise ValueError(
+                f"patch_size={k} is larger than the images, which are {size[0]} x {size[1]} "
+                f"pixels. Take patch_size={min(size)} or less, or larger images."
+            )
+        if stride > k:
+            raise ValueError(
+                f"stride={stride} is larger than patch_size={k}: no patch would see the pixels "
+                f"between two of them. Take stride={k} or less."
+            )
+        if any((side - k) % stride for side in size):
+            raise ValueError(
+                f"patches of patch_size={k} moved by stride={stride} do not end at the border of "
+                f"images of {size[0]} x {size[1]} pixels: height and width less patch_size must "
+                f"be multiples of the stride. {self._that_work()}"
+            )
+
+    @property
+    def n_rows(self) -> int:
+        """Positions from top to bottom."""
+        return (self.height - self.patch_size) // self.stride + 1
+
+    @property
+    def n_cols(self) -> int:
+        """Positions from left to right."""
+        return (self.width - self.patch_size) // self.stride + 1
+
+    def __len__(self) -> int:
+        return self.n_rows * self.n_cols
+
+    def corners(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and column of the upper left pixel of each position.
+
+        Returns
+        -------
+        tuple of two tensors, int64, of the shape of `positions`
+        """
+        rows = torch.div(positions, self.n_cols, rounding_mode="floor")
+        return rows * self.stride, (positions - rows * self.n_cols) * self.stride
+
+    def patches(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Cut one patch out of each image.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        positions : tensor of shape (n,), int64
+
+        Returns
+        -------
+        tensor of shape (n, n_channels, patch_size, patch_size)
+        """
+        y, x = self.corners(positions)
+        within = torch.arange(self.patch_size, device=images.device)
+        image = torch.arange(len(images), device=images.device)[:, None, None]
+        rows, columns = (y[:, None] + within)[:, :, None], (x[:, None] + within)[:, None, :]
+        return images.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
+
+    def pixel_map(self, region_map: torch.Tensor) -> torch.Tensor:
+        """Mean of all patches that a pixel lies in, Algorithm 1 of the paper.
+
+        The sum over the patches is one over rows and one over columns, so that it takes two
+        products with small matrices.
+
+        Parameters
+        ----------
+        region_map : tensor of shape (..., n_rows, n_cols)
+
+        Returns
+        -------
+        tensor of shape (..., height, width)
+        """
+        rows, columns = (
+            self._cover(n, side).to(region_map)
+            for n, side in ((self.n_rows, self.height), (self.n_cols, self.width))
+        )
+        return rows.mT @ region_map @ columns
+
+    def _cover(self, n_positions: int, side: int) -> torch.Tensor:
+        """Share of each position (row) in the mean of each pixel (column) along one side."""
+        start = torch.arange(n_positions)[:, None] * self.stride
+        pixel = torch.arange(side)
+        covers = ((pixel >= start) & (pixel < start + self.patch_size)).double()
+        return covers / covers.sum(0)
+
+    def _that_work(self) -> str:
+        size, k = (self.height, self.width), self.patch_size
+        strides = [s for s in range(1, k + 1) if all((side - k) % s == 0 for side in size)]
+        stride = min(strides, key=lambda s: abs(s - self.stride))
+        smaller = [tuple(side - (side - k) % self.stride for side in size)]
+        sizes = [
+            p
+            for p in range(self.stride, min(size) + 1)
+            if all((side - p) % self.stride == 0 for side in size)
+        ]
+        patch = f", patch_size={min(sizes, key=lambda p: abs(p - k))}" if sizes else ""
+        return (
+            f"The nearest that work: stride={stride}{patch}, or images cropped to "
+            f"{smaller[0][0]} x {smaller[0][1]}."
+        )

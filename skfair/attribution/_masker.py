@@ -1,0 +1,715 @@
+"""PatchAttributionMasker: where in images an attribute shows, and images without that part."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from tqdm.auto import tqdm
+
+from skfair.attribution._attributes import Attributes, balanced_weight, encode_attributes
+from skfair.attribution._augmentation import PatchAugmentation
+from skfair.attribution._confidence import CONFIDENCES
+from skfair.attribution._evaluation import fit_temperature, is_informative, position_accuracy
+from skfair.attribution._grid import PatchGrid
+from skfair.attribution._perturbation import Perturbation, hidden_pixels
+from skfair.attribution._region_classifier import RegionClassifier, train_region_classifier
+from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
+from skfair.attribution._statistics import (
+    check_data_range,
+    check_fill,
+    check_values,
+    measure_images,
+)
+from skfair.metrics import expected_calibration_error
+from skfair.utils import UninformativeAttributionWarning, draw_seed, resolve_device, seeded
+from skfair.utils._base import TorchEstimator
+from skfair.utils._image_input import validate_images
+from skfair.utils._images import Images, open_images
+from skfair.utils._net import as_tensor
+from skfair.utils._split import split_cells
+
+
+class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstimator):
+    """Find where in images an attribute shows, and hide it from what is trained on them.
+
+    A classifier that gets one patch of an image, and where the patch lies, learns to predict an
+    attribute of the whole image: glasses, a watermark, a ruler beside a mole. Where it is sure,
+    there the attribute is. These pixels are then masked, or noise is added to them, in the
+    images that another model is trained on; at prediction nothing is changed and no attribute
+    is needed.
+
+    Parameters
+    ----------
+    patch_size : int, default=32
+        Height and width of the patches, in pixels. They have to be large enough that the
+        attribute can be told from one.
+    stride : int, default=2
+        Pixels from one patch to the next. Height and width of the images less `patch_size` must
+        be multiples of it.
+    region_classifier : {"dense", "resnet18"} or torch.nn.Module, default="dense"
+        The network on patches.
+
+        - "dense": unpadded convolutions that see exactly one patch, so that one pass over the
+          image gives the result for all of them. The position enters after the convolutions.
+        - "resnet18": the published network, a ResNet-18 with the position as one more channel of
+          the patch. It runs patch by patch, which takes hundreds of times longer.
+        - A module of your own, of which a copy is trained. ``forward(patches, positions)`` gets
+          standardised patches, float32 of shape (n, n_channels, patch_size, patch_size), and the
+          number of their position, int64 of shape (n,), counted row by row from the upper left
+          corner. It returns logits of shape (n, n_classes). It runs patch by patch.
+    position_embedding : bool, default=True
+        Whether the networks of skfair are told the position of the patch. If they are, all
+        images must have the size of those in `fit`.
+    confidence : {"negative_entropy", "top", "margin"}, default="negative_entropy"
+        What counts as being sure: the negative entropy of the predicted probabilities, the
+        highest of them, or how much it is above the second.
+    scope : {"general", "specific"}, default="general"
+        Which map is used to hide pixels: one for all images, which have to be aligned (the mean
+        over the images of `fit`), or that of each image.
+    perturbation : {"mask", "noise"}, default="mask"
+        What happens to the pixels: they get the colour `fill`, or normal noise is added.
+    quantile : float, default=0.7
+        Share of the pixels that is kept, in (0, 1): 0.7 hides the 30 % with the highest values in
+        the map.
+    fill : "mean", float or sequence of float, default="mean"
+        Colour of masked pixels, one number or one a channel, in the units of the images. "mean" is
+        the mean of each channel over the images of `fit`.
+    noise_std : float, default=0.5
+        Standard deviation of the noise, in units of the standard deviation of each channel over
+        the images of `fit`.
+    perturb_at_predict : bool, default=False
+        Whether `transform` perturbs new images too. Only `fit_transform` does by default.
+    data_range : "auto" or (float, float), default="auto"
+        Lowest and highest value that images can have. Noise does not leave this range. "auto" is
+        0 to 255 for uint8 images, and else the range of the images of `fit`.
+    combine_attributes : bool, default=True
+        What several columns of `sensitive_features` mean: one attribute, of which each
+        combination of values is a class, or attributes with a map each. Of the latter, pixels
+        are hidden that any of the maps hides.
+    calibration : {"temperature"} or None, default=None
+        Whether to divide the logits by a temperature fitted on the images that are held out.
+    validation_fraction : float, default=0.1
+        Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
+        region classifier on.
+    label_smoothing : float, default=0.1
+        Share of each label that is spread over all classes in training, in [0, 1).
+    lr : float, default=1e-3
+        Learning rate of AdamW; a tenth of it after 4/9 of the epochs, and so on.
+    weight_decay : float, default=1e-2
+        Decoupled weight decay.
+    batch_size : int, default=64
+        Images in a training batch; fewer if there would be less than ten batches.
+    max_epochs : int, default=12
+        Passes over the images. A dense network sees many patches of an image in each pass, any
+        other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
+    attribution_batch_size : int, default=32
+        Images of which maps are made at once. It bounds the memory: a network that runs patch by
+        patch gets as many patches as have the pixels of so many images.
+    image_shape : tuple of three int, default=None
+        (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it.
+        One entry may be -1 for rows.
+    data_format : {"auto", "channels_first", "channels_last"}, default="auto"
+        Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
+        "auto" finds the end of the image that has 1, 3 or 4 entries.
+    device : str or torch.device, default="auto"
+        Where to train and to make maps; "auto" takes the first of CUDA, MPS and CPU.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the network, what is held out, the patches and the noise.
+    verbose : int, default=0
+        Whether to show progress bars.
+
+    Attributes
+    ----------
+    mean_map_ : ndarray of shape (height, width), float32
+        The general map, from 0 to 1: Algorithm 1 of the mean confidence over images. With
+        ``combine_attributes=False`` and several columns, (n_attributes, height, width).
+    classes_ : ndarray or list of ndarray
+        Values of the attribute, tuples if several columns are combined; a list of arrays, one
+        a column, if they are not.
+    region_accuracy_ : ndarray of shape (n_rows, n_cols), float64
+        Accuracy of the region classifier at each position, on held-out images, weighted so that
+        all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`.
+    informative_ : bool
+        Whether some position predicts each attribute better than guessing does; if not, `fit`
+        warns.
+    calibration_error_ : float
+        Expected calibration error (15 bins) on all patches of the held-out images, weighted in
+        the same way; the largest of several attributes.
+    temperature_ : ndarray of shape (n_attributes,), float64
+        By which logits are divided; 1 without calibration.
+    module_ : torch.nn.Module
+        The region classifier.
+    channel_mean_, channel_std_ : ndarray of shape (n_channels,), float64
+        By which images are standardised.
+    data_range_ : tuple of two float
+        Lowest and highest value that images can have.
+    image_shape_ : tuple of three int
+        (channels, height, width) of the images of `fit`.
+    input_dtype_ : numpy.dtype
+        ``uint8`` or ``float32`` (any other numbers).
+    n_features_in_ : int
+        Number of columns of `X`, where `X` was made of rows.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of these columns, where they had names.
+
+    See Also
+    --------
+    AttributionDisplay : Pictures of the maps and of what is hidden.
+    skfair.datasets.make_balanced_subset : The alternative, where there are enough images.
+
+    Notes
+    -----
+    `X` is, in all methods, one of
+
+    - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
+      channels), uint8 or floating;
+    - rows, shape (n, n_features), with `image_shape`;
+    - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
+      arrays of one image;
+    - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
+
+    Images that are perturbed keep type and layout of arrays; of files and datasets they are arrays
+    of shape (n, channels, height, width).
+
+    Images are drawn such that all values of the attribute occur equally often in training. With
+    one value in ten, what speaks for it would make the network less sure of the other one and
+    so seem to be the place where the attribute is not.
+
+    Equation 4 of [1]_ prints the entropy where its negative is used; the distance between patches
+    is :math:`(I - k) / (\\sqrt{p} - 1)` where it prints another. Perturbed values are kept within
+    the range of the data, not within 0 and 1, and images are perturbed in training only, as [1]_
+    says and the released code does not do.
+
+    References
+    ----------
+    .. [1] S. De Coninck, S. Leroux and P. Simoens, "Mitigating Bias Using Model-Agnostic Data
+       Attribution", CVPR Workshops, 2024. arXiv:2405.05031. Sections 3.1 (region classifier), 3.2
+       (confidence and attribution, Algorithm 1) and 3.3 (perturbation).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skfair.attribution import PatchAttributionMasker
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.integers(0, 128, size=(200, 16, 16, 1), dtype=np.uint8)
+    >>> stamped = rng.random(200) < 0.5
+    >>> X[stamped, 2:6, 9:13] += 100
+    >>> masker = PatchAttributionMasker(patch_size=4, stride=1, quantile=0.9, random_state=0)
+    >>> X_masked = masker.fit_transform(X, sensitive_features=stamped)
+    >>> row, column = np.unravel_index(masker.mean_map_.argmax(), masker.mean_map_.shape)
+    >>> bool(2 <= row < 6 and 9 <= column < 13)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **TorchEstimator._parameter_constraints,
+        "patch_size": [Interval(Integral, 1, None, closed="left")],
+        "stride": [Interval(Integral, 1, None, closed="left")],
+        "region_classifier": [StrOptions({"dense", "resnet18"}), nn.Module],
+        "position_embedding": ["boolean"],
+        "confidence": [StrOptions(set(CONFIDENCES))],
+        "scope": [StrOptions({"general", "specific"})],
+        "perturbation": [StrOptions({"mask", "noise"})],
+        "quantile": [Interval(Real, 0, 1, closed="neither")],
+        "fill": [StrOptions({"mean"}), Real, "array-like"],
+        "noise_std": [Interval(Real, 0, None, closed="neither")],
+        "perturb_at_predict": ["boolean"],
+        "data_range": [StrOptions({"auto"}), tuple, list],
+        "combine_attributes": ["boolean"],
+        "calibration": [StrOptions({"temperature"}), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "attribution_batch_size": [Interval(Integral, 1, None, closed="left")],
+        "image_shape": [tuple, list, None],
+        "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
+    }
+
+    def __init__(
+        self,
+        patch_size: int = 32,
+        *,
+        stride: int = 2,
+        region_classifier: str | nn.Module = "dense",
+        position_embedding: bool = True,
+        confidence: str = "negative_entropy",
+        scope: str = "general",
+        perturbation: str = "mask",
+        quantile: float = 0.7,
+        fill: str | float | Sequence[float] = "mean",
+        noise_std: float = 0.5,
+        perturb_at_predict: bool = False,
+        data_range: str | tuple[float, float] = "auto",
+        combine_attributes: bool = True,
+        calibration: str | None = None,
+        validation_fraction: float = 0.1,
+        label_smoothing: float = 0.1,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int = 64,
+        max_epochs: int = 12,
+        attribution_batch_size: int = 32,
+        image_shape: tuple[int, int, int] | None = None,
+        data_format: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ):
+        self.patch_size = patch_size
+        self.stride = stride
+        self.region_classifier = region_classifier
+        self.position_embedding = position_embedding
+        self.confidence = confidence
+        self.scope = scope
+        self.perturbation = perturbation
+        self.quantile = quantile
+        self.fill = fill
+        self.noise_std = noise_std
+        self.perturb_at_predict = perturb_at_predict
+        self.data_range = data_range
+        self.combine_attributes = combine_attributes
+        self.calibration = calibration
+        self.validation_fraction = validation_fraction
+        self.label_smoothing = label_smoothing
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.attribution_batch_size = attribution_batch_size
+        self.image_shape = image_shape
+        self.data_format = data_format
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any = None, *, sensitive_features: Any = None
+    ) -> "PatchAttributionMasker":
+        """Train the region classifier, and make the general map.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images, see Notes.
+        y : Ignored
+            Not used, present for API consistency.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes)
+            The attribute to find, of any number of values: an array, Series, DataFrame or dict of
+            columns. No value may be missing.
+
+        Returns
+        -------
+        self : object
+            The fitted masker.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter, the images or the attribute is not as described; the message says which
+            and how to put it right.
+
+        Warns
+        -----
+        UninformativeAttributionWarning
+            The attribute cannot be told from any patch; the maps are then of nothing.
+        """
+        with self._fresh_fit():
+            self._fit(X, sensitive_features)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> np.ndarray:
+        """Fit, and perturb the images.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images, see Notes.
+        y : Ignored
+            Not used, present for API consistency.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray
+            The perturbed images, as :meth:`mask` gives them.
+        """
+        return self.fit(X, sensitive_features=sensitive_features).mask(X)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Leave images as they are, unless ``perturb_at_predict=True``.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray
+            The images, or :meth:`mask` of them.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in :meth:`mask`.
+        """
+        if self.perturb_at_predict:
+            return self.mask(X)
+        images = self._open(X)
+        for _ in self._batches(images):
+            pass  # bad values are found here, not by the next step of a pipeline
+        return images.to_array(copy=False)[0]
+
+    def mask(self, X: Any) -> np.ndarray:
+        """Perturb images.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray
+            A copy in type and layout of `X`, in which the pixels under the map are perturbed and
+            all others are what they were. The noise depends on `random_state` and not on the
+            batches.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The images are not of the kind seen in `fit`, or have values outside `data_range`.
+        """
+        images = self._open(X)
+        augmentation = self._augmentation_on_device()
+        rng = np.random.default_rng(draw_seed(self.random_state))
+        array, view = images.to_array(copy=True)
+        for rows, hidden in self._run(augmentation.hidden, images):
+            block, noise = torch.from_numpy(np.ascontiguousarray(view[rows])), None
+            if self.perturbation == "noise":
+                noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
+            view[rows] = augmentation.perturbation(block, hidden, noise).numpy()
+        return array
+
+    def perturbed_pixels(self, X: Any) -> np.ndarray:
+        """Find the pixels that :meth:`mask` perturbs.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width), bool
+            With ``scope="general"`` the same for all images.
+        """
+        images = self._open(X)
+        return self._collect(self._augmentation_on_device().hidden, images)
+
+    def attribute(self, X: Any) -> np.ndarray:
+        """Make the pixel maps of images, Algorithm 1 of the paper; no attribute is needed.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width), float32
+            Mean confidence of the patches that each pixel lies in, from 0 to 1 over each image.
+            With ``combine_attributes=False`` and several columns, (n_samples, n_attributes,
+            height, width).
+        """
+        images = self._open(X)
+        maps = self._collect(self._augmentation_on_device().pixel_map, images)
+        return self._one_or_all(_from_0_to_1(maps))
+
+    def region_map(self, X: Any) -> np.ndarray:
+        """Compute the confidence of the region classifier at all positions.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_cols), float32
+            In the units of `confidence`: nats for the negative entropy. With
+            ``combine_attributes=False`` and several columns, (n_samples, n_attributes, n_rows,
+            n_cols).
+        """
+        images = self._open(X)
+        return self._one_or_all(self._collect(self._augmentation_on_device().region_map, images))
+
+    def region_proba(self, X: Any) -> np.ndarray | list[np.ndarray]:
+        """Compute the probabilities of the attribute's values at all positions.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_cols, n_classes), float32
+            In the order of ``classes_``. With ``combine_attributes=False`` and several columns,
+            a list with one array a column.
+        """
+        images = self._open(X)
+        classifier = self._augmentation_on_device().classifier
+        joint = self._collect(lambda batch: torch.cat(classifier.probabilities(batch), 1), images)
+        ends = np.cumsum(classifier.n_classes)[:-1]
+        parts = [np.moveaxis(part, 1, 3) for part in np.split(joint, ends, axis=1)]
+        return parts if isinstance(self.classes_, list) else parts[0]
+
+    def augmentation(self) -> PatchAugmentation:
+        """Make a module that perturbs batches in a training loop, with new noise each time.
+
+        Returns
+        -------
+        torch.nn.Module
+            From images, a tensor of shape (n, n_channels, height, width) or of one image, in
+            the units of `fit`, to perturbed images of the same type. For ``scope="specific"`` it
+            makes the maps of each batch, unless it gets what :meth:`perturbed_pixels` has found as
+            its second argument. It is on the CPU; ``.to(device)`` moves it.
+
+        Examples
+        --------
+        In the ``__getitem__`` of a dataset, or on each batch of a loop:
+
+        >>> import torch
+        >>> from skfair.attribution import PatchAttributionMasker
+        >>> X = torch.rand(40, 3, 8, 8)
+        >>> masker = PatchAttributionMasker(
+        ...     patch_size=4, stride=2, perturbation="noise", max_epochs=1, random_state=0
+        ... )
+        >>> augment = masker.fit(X, sensitive_features=X[:, 0, 0, 0] > 0.5).augmentation()
+        >>> augment(X[:5]).shape
+        torch.Size([5, 3, 8, 8])
+        """
+        check_is_fitted(self)
+        general = None
+        if self.scope == "general" and hasattr(self, "mean_map_"):
+            maps = torch.from_numpy(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
+            general = hidden_pixels(maps, self.quantile)[0]
+        return PatchAugmentation(
+            copy.deepcopy(self.module_),
+            confidence=self.confidence,
+            quantile=self.quantile,
+            general=general,
+            perturbation=Perturbation(
+                kind=self.perturbation,
+                fill=torch.from_numpy(self._fill()),
+                noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
+                low=self.data_range_[0],
+                high=self.data_range_[1],
+            ),
+        )
+
+    def _fit(self, X: Any, sensitive_features: Any) -> None:
+        device = resolve_device(self.device)
+        images = validate_images(self, X, reset=True)
+        if self.image_shape_ is None:
+            raise ValueError(
+                f"X is made of rows of {self.n_features_in_} features, and it is not known what "
+                "images they are. Pass image_shape=(channels, height, width)."
+            )
+        grid = PatchGrid(*images.shape[1:], self.patch_size, self.stride)
+        attributes = encode_attributes(
+            sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
+        )
+        self._measure(images)
+        self.classes_ = attributes.classes if len(attributes.classes) > 1 else attributes.classes[0]
+
+        seed = draw_seed(self.random_state)
+        train, held_out = split_cells(attributes.cell, self.validation_fraction, seed)
+        # What is held out lies among the rest, but is never drawn.
+        weight = np.zeros(images.n_samples)
+        weight[train] = balanced_weight(attributes.cell[train])
+        data = as_tensor(images.read(0, images.n_samples))
+        with seeded(seed, device):
+            self.module_ = self._make_classifier(grid, [len(c) for c in attributes.classes])
+            train_region_classifier(
+                self.module_,
+                data,
+                torch.from_numpy(attributes.codes),
+                torch.from_numpy(weight),
+                label_smoothing=self.label_smoothing,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                batch_size=self.batch_size,
+                max_epochs=self.max_epochs,
+                device=device,
+                description=type(self).__name__ if self.verbose else None,
+            )
+        unseen = open_images(data[held_out], data_format="channels_first")
+        self._evaluate(unseen, attributes.take(held_out))
+        self.mean_map_ = self._make_mean_map(unseen, grid)
+
+    def _measure(self, images: Images) -> None:
+        """Set what is known of the values of images, and check the parameters in their units."""
+        explicit = not isinstance(self.data_range, str)
+        if explicit:
+            self.data_range_ = check_data_range(self.data_range)
+        statistics = measure_images(batch for _, batch in self._batches(images))
+        if self.input_dtype_ == np.uint8 and not explicit:
+            self.data_range_ = (0.0, 255.0)
+        elif not explicit:
+            self.data_range_ = (statistics.low, statistics.high)
+        self.channel_mean_, self.channel_std_ = statistics.mean, statistics.std
+        self._fill()
+
+    def _fill(self) -> np.ndarray:
+        return check_fill(self.fill, self.channel_mean_, *self.data_range_)
+
+    def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
+        n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
+        arguments = n_channels, self.patch_size, n_outputs
+        if isinstance(self.region_classifier, nn.Module):
+            network = copy.deepcopy(self.region_classifier)
+        elif self.region_classifier == "dense":
+            shape = (grid.n_rows, grid.n_cols) if self.position_embedding else None
+            network = DenseRegionNet(*arguments, shape)
+        else:
+            network = ResNetRegionNet(*arguments, len(grid) if self.position_embedding else None)
+        return RegionClassifier(
+            network,
+            n_classes=n_classes,
+            mean=torch.from_numpy(self.channel_mean_),
+            std=torch.from_numpy(self.channel_std_),
+            patch_size=self.patch_size,
+            stride=self.stride,
+        )
+
+    def _evaluate(self, unseen: Images, attributes: Attributes) -> None:
+        """Measure the region classifier on images that it was not trained on."""
+        logits = self._collect(lambda batch: torch.cat(self.module_.logits(batch), 1), unseen)
+        logits = torch.from_numpy(logits).split(self.module_.n_classes, 1)
+        weight = balanced_weight(attributes.cell)
+        accuracy, error, uninformative = [], [], []
+        for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
+            if self.calibration is not None:
+                self.module_.temperature[i] = fit_temperature(
+                    logits[i], torch.from_numpy(code), torch.from_numpy(weight)
+                )
+            proba = torch.softmax(logits[i] / self.module_.temperature[i].cpu(), 1).numpy()
+            hits = proba.argmax(1) == code[:, None, None]
+            accuracy.append(position_accuracy(hits, weight))
+            n_patches = hits[0].size
+            error.append(
+                expected_calibration_error(
+                    np.repeat(code, n_patches),
+                    np.moveaxis(proba, 1, 3).reshape(-1, proba.shape[1]),
+                    labels=np.arange(proba.shape[1]),
+                    sample_weight=np.repeat(weight, n_patches),
+                )
+            )
+            if not is_informative(hits, code):
+                uninformative.append(name)
+        self.region_accuracy_ = self._one_or_all(np.stack(accuracy))
+        self.calibration_error_ = max(error)
+        self.temperature_ = self.module_.temperature.cpu().numpy().astype(np.float64)
+        self.informative_ = not uninformative
+        if uninformative:
+            warnings.warn(
+                f"On {unseen.n_samples} images held out, no patch predicts "
+                f"{' and '.join(uninformative)} better than guessing would: the maps show nothing, "
+                "and pixels would be hidden at random. Train longer (max_epochs), on more images, "
+                "with larger patches, or ask whether the attribute can be seen in the images.",
+                UninformativeAttributionWarning,
+            )
+
+    def _make_mean_map(self, unseen: Images, grid: PatchGrid) -> np.ndarray:
+        region_map = self._collect(self._augmentation_on_device().region_map, unseen).mean(0)
+        return self._one_or_all(_from_0_to_1(grid.pixel_map(torch.from_numpy(region_map)).numpy()))
+
+    def _open(self, X: Any) -> Images:
+        """Check X against what ``fit`` saw."""
+        check_is_fitted(self)
+        images = validate_images(
+            self, X, reset=False, expected_shape=(self.image_shape_[0], -1, -1)
+        )
+        if images.shape != self.image_shape_ and (
+            self.position_embedding or self.scope == "general"
+        ):
+            raise ValueError(
+                f"X has images of shape {images.shape}, fit saw {self.image_shape_} (channels, "
+                "height, width), and the position of a patch or the general map has no meaning on "
+                "images of another size. Resize them, or fit with position_embedding=False and "
+                "scope='specific'."
+            )
+        return images
+
+    def _batches(self, images: Images) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read batch by batch, and check the values."""
+        range_ = getattr(self, "data_range_", None)
+        explicit = not isinstance(self.data_range, str)
+        for start in range(0, images.n_samples, self.attribution_batch_size):
+            rows = slice(start, min(start + self.attribution_batch_size, images.n_samples))
+            batch = images.read(rows.start, rows.stop)
+            if range_ is not None and batch.size:
+                check_values(
+                    batch,
+                    *range_,
+                    # What fit saw is not all there is, but other units are far outside.
+                    slack=0.0 if explicit else 1.0,
+                    source="data_range says" if explicit else "fit saw",
+                )
+            yield rows, batch
+
+    def _run(
+        self, function: Callable[[torch.Tensor], torch.Tensor], images: Images
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Run over batches on the device; the results are on the CPU."""
+        device = resolve_device(self.device)
+        progress = tqdm(total=images.n_samples, unit="image", disable=not self.verbose)
+        with progress, torch.no_grad():
+            for rows, batch in self._batches(images):
+                yield rows, function(as_tensor(batch).to(device)).cpu()
+                progress.update(len(batch))
+
+    def _collect(
+        self, function: Callable[[torch.Tensor], torch.Tensor], images: Images
+    ) -> np.ndarray:
+        """Run over batches, and put the results into one array."""
+        out = None
+        for rows, block in self._run(function, images):
+            if out is None:
+                out = np.empty((images.n_samples, *block.shape[1:]), block.numpy().dtype)
+            out[rows] = block
+        return out
+
+    def _augmentation_on_device(self) -> PatchAugmentation:
+        return self.augmentation().to(resolve_device(self.device))
+
+    def _one_or_all(self, maps: np.ndarray) -> np.ndarray:
+        """Leave out the axis of the attributes where there is one only."""
+        return maps if isinstance(self.classes_, list) else maps[..., 0, :, :]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        # scikit-learn's word for a fit_transform that need not agree with transform.
+        tags.non_deterministic = self.perturbation == "noise" or not self.perturb_at_predict
+        tags.transformer_tags.preserves_dtype = ["float64", "float32", "uint8"]
+        return tags
+
+
+def _from_0_to_1(maps: np.ndarray) -> np.ndarray:
+    """Shift and scale each map; one of a single value becomes zero."""
+    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
+    return (maps - low) / np.where(high > low, high - low, 1)

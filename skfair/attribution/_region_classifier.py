@@ -1,0 +1,221 @@
+"""Patch attribution, stage 1: train a network to see the attribute in single patches."""
+
+from collections.abc import Sequence
+
+import torch
+from skorch.callbacks import LRScheduler
+from torch import nn
+from torch.nn import functional as F
+
+from skfair.attribution._grid import PatchGrid
+from skfair.attribution._region_networks import DenseRegionNet
+from skfair.utils._net import EpochBar, TensorBatches, TensorData, TensorNet
+
+# Coarsest grid of one training pass, in positions along a side: neighbouring patches share most
+# of their pixels, and a grid that starts elsewhere each time sees all of them.
+_POSITIONS_A_SIDE = 12
+
+
+class RegionClassifier(nn.Module):
+    """A network on patches, and what it takes to run it over images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From standardised patches and their positions to logits.
+    n_classes : sequence of int
+        Classes of each attribute; the logits of all attributes lie side by side.
+    mean, std : tensor of shape (n_channels,)
+        By which the images are standardised.
+    patch_size, stride : int
+        The grid.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        n_classes: Sequence[int],
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        patch_size: int,
+        stride: int,
+    ):
+        super().__init__()
+        self.network = network
+        self.n_classes = tuple(n_classes)
+        self.patch_size = patch_size
+        self.stride = stride
+        self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
+        self.register_buffer("std", std.float().reshape(-1, 1, 1))
+        self.register_buffer("temperature", torch.ones(len(self.n_classes)))
+
+    def grid(self, images: torch.Tensor) -> PatchGrid:
+        """The positions on images of this size."""
+        return PatchGrid(images.shape[-2], images.shape[-1], self.patch_size, self.stride)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of patches at random positions, for training.
+
+        A dense network sees many patches of each image, on a coarse grid that starts at a
+        random position; any other sees one patch of each.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+
+        Returns
+        -------
+        tensor of shape (n, n_outputs) or (n, n_outputs, n_rows, n_cols)
+        """
+        grid, images = self.grid(images), self._standardise(images)
+        # On the CPU, so that a seed gives the same patches on every device.
+        if isinstance(self.network, DenseRegionNet):
+            every = max(1, min(grid.n_rows, grid.n_cols) // _POSITIONS_A_SIDE)
+            first = tuple(torch.randint(every, (2,)).tolist())
+            return self.network.regions(images, self.stride, every, first)
+        positions = torch.randint(len(grid), (len(images),)).to(images.device)
+        return self.network(grid.patches(images, positions), positions)
+
+    @torch.no_grad()
+    def probabilities(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the probabilities of each attribute's classes at all positions.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+
+        Returns
+        -------
+        list of tensors of shape (n, n_classes, n_rows, n_cols)
+        """
+        return [
+            F.softmax(logits / temperature, 1)
+            for logits, temperature in zip(self.logits(images), self.temperature, strict=True)
+        ]
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute the logits of each attribute at all positions; temperature is left out."""
+        grid, images = self.grid(images), self._standardise(images)
+        if isinstance(self.network, DenseRegionNet):
+            logits = self.network.regions(images, self.stride)
+        else:
+            logits = self._patch_by_patch(grid, images)
+        return logits.split(self.n_classes, 1)
+
+    def _standardise(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.float() - self.mean) / self.std
+
+    def _patch_by_patch(self, grid: PatchGrid, images: torch.Tensor) -> torch.Tensor:
+        k, s = self.patch_size, self.stride
+        windows = images.unfold(2, k, s).unfold(3, k, s)  # a view
+        at_once = images[:, 0].numel() // k**2  # so many have the pixels of these images
+        logits = []
+        for start in range(0, len(images) * len(grid), at_once):
+            index = torch.arange(start, min(start + at_once, len(images) * len(grid)))
+            position = index % len(grid)
+            row, column = position // grid.n_cols, position % grid.n_cols
+            patches = windows[index // len(grid), :, row, column]
+            logits.append(self.network(patches, position.to(images.device)))
+        return torch.cat(logits).reshape(len(images), grid.n_rows, grid.n_cols, -1).movedim(3, 1)
+
+
+class _FullBatches(TensorBatches):
+    """Draws as many images as fill the last batch: batch normalisation cannot do with one."""
+
+    def _n_draws(self) -> int:
+        return len(self) * self.batch_size
+
+
+class RegionLoss(nn.Module):
+    """Cross-entropy of each attribute, averaged over the positions of an image.
+
+    Parameters
+    ----------
+    n_classes : sequence of int
+        Classes of each attribute.
+    label_smoothing : float
+        Share of the label that is spread over all classes.
+    """
+
+    def __init__(self, n_classes: Sequence[int], label_smoothing: float):
+        super().__init__()
+        self.n_classes = tuple(n_classes)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of each image.
+
+        Parameters
+        ----------
+        logits : tensor of shape (n, n_outputs) or (n, n_outputs, n_rows, n_cols)
+        codes : tensor of shape (n, n_attributes), int64
+
+        Returns
+        -------
+        tensor of shape (n,)
+        """
+        logits = logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
+        total = 0.0
+        for part, code in zip(logits.split(self.n_classes, 1), codes.T, strict=True):
+            total = total + F.cross_entropy(
+                part,
+                code[:, None].expand(-1, part.shape[2]),
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            ).mean(1)
+        return total
+
+
+def train_region_classifier(
+    classifier: RegionClassifier,
+    images: torch.Tensor,
+    codes: torch.Tensor,
+    sampling_weight: torch.Tensor,
+    *,
+    label_smoothing: float,
+    lr: float,
+    weight_decay: float,
+    batch_size: int,
+    max_epochs: int,
+    device: torch.device,
+    description: str | None,
+) -> None:
+    """Train in a skorch net: AdamW, the learning rate in steps as published.
+
+    Parameters
+    ----------
+    classifier : RegionClassifier
+        Trained in place; ends in eval mode.
+    images : tensor of shape (n_samples, n_channels, height, width)
+        In the type that the user's images have, which takes the least memory.
+    codes : tensor of shape (n_samples, n_attributes), int64
+        Class of each attribute.
+    sampling_weight : tensor of shape (n_samples,)
+        Images are drawn with replacement, in proportion to it.
+    description : str or None
+        Name on the progress bar; None shows none.
+    """
+    # 40 of 90 epochs, as published, whatever the number of epochs.
+    step = {"step_size": max(1, round(max_epochs * 4 / 9)), "gamma": 0.1}
+    bar = [] if description is None else [EpochBar(description)]
+    net = TensorNet(
+        classifier,
+        RegionLoss,
+        criterion__n_classes=classifier.n_classes,
+        criterion__label_smoothing=label_smoothing,
+        optimizer=torch.optim.AdamW,
+        optimizer__weight_decay=weight_decay,
+        optimizer__fused=True,
+        lr=lr,
+        # Ten steps an epoch at least, so that epochs mean something for few images too.
+        batch_size=min(batch_size, max(2, len(images) // 10)),
+        max_epochs=max_epochs,
+        iterator_train=_FullBatches,
+        iterator_train__sampling_weight=sampling_weight,
+        callbacks=[LRScheduler(torch.optim.lr_scheduler.StepLR, **step), *bar],
+        device=device,
+    )
+    net.fit(TensorData(codes, images=images).to(device), None)
+    classifier.eval()

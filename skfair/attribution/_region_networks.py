@@ -1,0 +1,220 @@
+"""Patch attribution, the networks that predict an attribute from a patch and its position."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_WIDTHS = (48, 64, 96)  # of the convolutions, from the first; the last is that of all further
+_POSITION_CHANNELS = 16
+_HIDDEN = 64
+
+
+def receptive_kernels(patch_size: int) -> list[int]:
+    """Kernel sizes of convolutions that together see exactly one patch.
+
+    The taps of layer i are ``2**i`` pixels apart, so that few layers see far. All kernels have
+    at least three taps; what is missing to `patch_size` is put in as binary digits, and the
+    rest into the last layer.
+
+    Parameters
+    ----------
+    patch_size : int
+        Height and width of the patch, in pixels.
+
+    Returns
+    -------
+    list of int
+        ``1 + sum((kernel - 1) * 2**i)`` is `patch_size`.
+
+    Examples
+    --------
+    >>> receptive_kernels(32), receptive_kernels(24), receptive_kernels(2)
+    ([4, 3, 3, 3], [4, 3, 5], [2])
+    """
+    n_layers = int(math.log2((patch_size - 1) / 2 + 1))
+    if n_layers == 0:
+        return [patch_size]
+    missing = patch_size - 1 - 2 * (2**n_layers - 1)
+    digits = [missing >> i & 1 for i in range(n_layers - 1)]
+    return [*(3 + digit for digit in digits), 3 + (missing >> (n_layers - 1))]
+
+
+class DenseRegionNet(nn.Module):
+    """Network of unpadded convolutions whose receptive field is one patch.
+
+    Run over a whole image it gives, in one pass, what it would give for each patch alone: the
+    position, which the published network has as a channel of its input, enters after the
+    convolutions, where each output belongs to one patch.
+
+    The output of a layer is computed only where a later layer needs it. The same weights
+    therefore serve any stride, and a coarse one, for training, takes little time.
+
+    Parameters
+    ----------
+    n_channels : int
+        Channels of the images.
+    patch_size : int
+        Height and width of the patch, in pixels.
+    n_outputs : int
+        Logits for each patch.
+    grid_shape : tuple of two int, or None
+        (n_rows, n_cols) of the positions; None makes a network that is not told the position.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        patch_size: int,
+        n_outputs: int,
+        grid_shape: tuple[int, int] | None,
+    ):
+        super().__init__()
+        kernels = receptive_kernels(patch_size)
+        widths = [n_channels, *(_WIDTHS[min(i, len(_WIDTHS) - 1)] for i in range(len(kernels)))]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel, bias=False)
+            for before, after, kernel in zip(widths[:-1], widths[1:], kernels, strict=True)
+        )
+        # Without it training takes many times as long.
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.position = None
+        if grid_shape is not None:
+            self.position = nn.Parameter(0.1 * torch.randn(_POSITION_CHANNELS, *grid_shape))
+        self.head = nn.Sequential(
+            nn.Conv2d(widths[-1] + (grid_shape is not None) * _POSITION_CHANNELS, _HIDDEN, 1),
+            nn.ReLU(),
+            nn.Conv2d(_HIDDEN, n_outputs, 1),
+        )
+
+    def forward(self, patches: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of single patches.
+
+        Parameters
+        ----------
+        patches : tensor of shape (n, n_channels, patch_size, patch_size)
+        positions : tensor of shape (n,), int64
+
+        Returns
+        -------
+        tensor of shape (n, n_outputs)
+        """
+        features = self._features(patches, 2 ** len(self.convolutions))
+        if self.position is not None:
+            place = self.position.flatten(1)[:, positions].T[..., None, None]
+            features = torch.cat([features, place], 1)
+        return self.head(features)[..., 0, 0]
+
+    def regions(
+        self, images: torch.Tensor, stride: int, every: int = 1, first: tuple[int, int] = (0, 0)
+    ) -> torch.Tensor:
+        """Compute the logits of all patches of images in one pass.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        stride : int
+            Pixels from one position to the next.
+        every : int, default=1
+            Compute only every so many rows and columns of positions.
+        first : tuple of two int, default=(0, 0)
+            The first row and column of positions to compute.
+
+        Returns
+        -------
+        tensor of shape (n, n_outputs, n_rows, n_cols)
+        """
+        row, column = first
+        images = images[..., row * stride :, column * stride :]
+        features = self._features(images, stride * every)
+        if self.position is not None:
+            place = self.position[:, row::every, column::every].expand(len(images), -1, -1, -1)
+            features = torch.cat([features, place], 1)
+        return self.head(features)
+
+    def _features(self, images: torch.Tensor, stride: int) -> torch.Tensor:
+        spacings = [2**i for i in range(len(self.convolutions))]
+        jump = 1  # pixels between neighbours in what a layer gets
+        for i, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            needed = math.gcd(stride, *spacings[i + 1 :])
+            images = F.conv2d(
+                images, layer.weight, stride=needed // jump, dilation=spacings[i] // jump
+            )
+            images = F.relu(norm(images), inplace=True)
+            jump = needed
+        return images
+
+
+class ResNetRegionNet(nn.Module):
+    """The published network: a ResNet-18 for small images, the position as one more channel.
+
+    Parameters
+    ----------
+    n_channels : int
+        Channels of the images.
+    patch_size : int
+        Height and width of the patch, in pixels.
+    n_outputs : int
+        Logits for each patch.
+    n_positions : int or None
+        Positions of the patch; None makes a network that is not told the position.
+    """
+
+    def __init__(self, n_channels: int, patch_size: int, n_outputs: int, n_positions: int | None):
+        super().__init__()
+        self.patch_size = patch_size
+        self.position = None
+        if n_positions is not None:
+            self.position = nn.Embedding(n_positions, patch_size**2)
+        blocks = []
+        before = 64
+        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [_ResidualBlock(before, width, stride), _ResidualBlock(width, width, 1)]
+            before = width
+        self.layers = nn.Sequential(
+            nn.Conv2d(n_channels + (n_positions is not None), 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            *blocks,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(512, n_outputs),
+        )
+
+    def forward(self, patches: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of single patches.
+
+        Parameters
+        ----------
+        patches : tensor of shape (n, n_channels, patch_size, patch_size)
+        positions : tensor of shape (n,), int64
+
+        Returns
+        -------
+        tensor of shape (n, n_outputs)
+        """
+        if self.position is not None:
+            place = self.position(positions).reshape(-1, 1, self.patch_size, self.patch_size)
+            patches = torch.cat([patches, place], 1)
+        return self.layers(patches)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, before: int, after: int, stride: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after)
+            )
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.layers(X) + self.shortcut(X))

@@ -1,0 +1,147 @@
+"""Patch attribution, the units of the images: what is their mean, spread and range."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class ImageStatistics(NamedTuple):
+    """What is known of the values of images.
+
+    Attributes
+    ----------
+    mean, std : ndarray of shape (n_channels,), float64
+        Of all pixels. A channel of one value only has a standard deviation of 1.
+    low, high : float
+        Lowest and highest of all values.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: float
+    high: float
+
+
+def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
+    """Measure images batch by batch.
+
+    Parameters
+    ----------
+    batches : iterable of ndarray of shape (n, n_channels, height, width)
+
+    Returns
+    -------
+    ImageStatistics
+
+    Raises
+    ------
+    ValueError
+        All images are of one and the same colour.
+    """
+    n_pixels, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    for batch in batches:
+        values = np.moveaxis(batch, 1, 0).reshape(batch.shape[1], -1).astype(np.float64)
+        n_pixels += values.shape[1]
+        total = total + values.sum(1)
+        squares = squares + np.square(values).sum(1)
+        low, high = np.minimum(low, values.min(1)), np.maximum(high, values.max(1))
+    if (low == high).all():
+        raise ValueError(
+            "X holds images of one constant colour: each channel has the same value in every pixel "
+            "of every image. Give images in which there is something to see."
+        )
+    mean = total / n_pixels
+    variance = np.maximum(squares / n_pixels - mean**2, 0.0)
+    std = np.where((low == high) | (variance == 0), 1.0, np.sqrt(variance))
+    return ImageStatistics(mean, std, float(low.min()), float(high.max()))
+
+
+def check_data_range(data_range: Any) -> tuple[float, float]:
+    """Check the parameter ``data_range``.
+
+    Parameters
+    ----------
+    data_range : sequence of two float
+
+    Returns
+    -------
+    tuple of two float
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+    """
+    values = np.asarray(data_range, dtype=np.float64)
+    if values.shape != (2,) or not values[0] < values[1]:
+        raise ValueError(
+            f"data_range={data_range!r} is not (lowest, highest): two numbers, of which the first "
+            "is the smaller one. Take (0, 1) or (0, 255), whichever the images are in, or 'auto'."
+        )
+    return float(values[0]), float(values[1])
+
+
+def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, source: str) -> None:
+    """Raise where images are not in the units that are expected.
+
+    Parameters
+    ----------
+    batch : ndarray
+        Values of images.
+    low, high : float
+        The range.
+    slack : float
+        How far outside values may be, in units of ``high - low``.
+    source : str
+        Where the range is from, in the message.
+
+    Raises
+    ------
+    ValueError
+        A value is further outside.
+    """
+    found, allowed = (float(batch.min()), float(batch.max())), slack * (high - low)
+    if found[0] < low - allowed or found[1] > high + allowed:
+        raise ValueError(
+            f"X has values from {found[0]:g} to {found[1]:g}, where {source} {low:g} to {high:g}. "
+            "Bring the images to that scale, or fit with the data_range that they have."
+        )
+
+
+def check_fill(fill: Any, mean: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Turn the parameter ``fill`` into a colour.
+
+    Parameters
+    ----------
+    fill : "mean", float or sequence of float
+        The parameter.
+    mean : ndarray of shape (n_channels,)
+        Of the images of ``fit``.
+    low, high : float
+        Range of the data.
+
+    Returns
+    -------
+    ndarray of shape (n_channels,), float64
+
+    Raises
+    ------
+    ValueError
+        It has another number of channels than the images, or is outside the range.
+    """
+    if isinstance(fill, str):
+        return mean
+    n_channels = len(mean)
+    colour = np.asarray(fill, dtype=np.float64)
+    if colour.shape not in ((), (n_channels,)):
+        raise ValueError(
+            f"fill={fill!r} has shape {colour.shape}: give one number, one for each of the "
+            f"{n_channels} channels of the images, or 'mean'."
+        )
+    if not ((low <= colour) & (colour <= high)).all():
+        raise ValueError(
+            f"fill={fill!r} is outside the range of the images, {low:g} to {high:g}. Give a colour "
+            "in the units of the images, or the data_range that they have."
+        )
+    return np.broadcast_to(colour, (n_channels,)).copy()
