@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._perturbation import Perturbation, hidden_pixels
 from skfair.attribution._region_classifier import RegionClassifier
 
@@ -19,7 +18,7 @@ class PatchAugmentation(nn.Module):
     classifier : RegionClassifier
         What the maps come from.
     confidence : str
-        One of :data:`CONFIDENCES`.
+        What the maps show, one of :data:`skfair.attribution._confidence.CONFIDENCES`.
     quantile : float
         Share of the pixels that is kept.
     general : tensor of shape (height, width), bool, or None
@@ -95,31 +94,5 @@ class PatchAugmentation(nn.Module):
         """
         if self.general is not None:
             return self.general.expand(len(images), -1, -1)
-        return hidden_pixels(self.pixel_map(images), self.quantile)
-
-    def pixel_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the mean confidence of the patches that each pixel lies in.
-
-        Parameters
-        ----------
-        images : tensor of shape (n, n_channels, height, width)
-
-        Returns
-        -------
-        tensor of shape (n, n_attributes, height, width)
-        """
-        return self.classifier.grid(images).pixel_map(self.region_map(images))
-
-    def region_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the confidence at each position.
-
-        Parameters
-        ----------
-        images : tensor of shape (n, n_channels, height, width)
-
-        Returns
-        -------
-        tensor of shape (n, n_attributes, n_rows, n_cols)
-        """
-        measure = CONFIDENCES[self.confidence]
-        return torch.stack([measure(p) for p in self.classifier.probabilities(images)], 1)
+        maps = self.classifier.pixel_map(images, self.confidence)
+        return hidden_pixels(maps, self.quantile)

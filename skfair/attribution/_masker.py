@@ -392,7 +392,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             The images are not of the kind seen in `fit`, or have values outside `data_range`.
         """
         images = self._open(X)
-        augmentation = self._augmentation_on_device()
+        augmentation = self.augmentation().to(resolve_device(self.device))
         rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
         for rows, hidden in self._run(augmentation.hidden, images):
@@ -416,7 +416,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             With ``scope="general"`` the same for all images.
         """
         images = self._open(X)
-        return self._collect(self._augmentation_on_device().hidden, images)
+        augmentation = self.augmentation().to(resolve_device(self.device))
+        return self._collect(augmentation.hidden, images)
 
     def attribute(self, X: Any) -> np.ndarray:
         """Make the pixel maps of images, Algorithm 1 of the paper; no attribute is needed.
@@ -433,8 +434,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             With ``combine_attributes=False`` and several columns, (n_samples, n_attributes,
             height, width).
         """
-        images = self._open(X)
-        maps = self._collect(self._augmentation_on_device().pixel_map, images)
+        images, classifier = self._open(X), self._classifier()
+        maps = self._collect(lambda batch: classifier.pixel_map(batch, self.confidence), images)
         return self._one_or_all(_from_0_to_1(maps))
 
     def region_map(self, X: Any) -> np.ndarray:
@@ -452,8 +453,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             ``combine_attributes=False`` and several columns, (n_samples, n_attributes, n_rows,
             n_cols).
         """
-        images = self._open(X)
-        return self._one_or_all(self._collect(self._augmentation_on_device().region_map, images))
+        images, classifier = self._open(X), self._classifier()
+        maps = self._collect(lambda batch: classifier.region_map(batch, self.confidence), images)
+        return self._one_or_all(maps)
 
     def region_proba(self, X: Any) -> np.ndarray | list[np.ndarray]:
         """Compute the probabilities of the attribute's values at all positions.
@@ -469,8 +471,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             In the order of ``classes_``. With ``combine_attributes=False`` and several columns,
             a list with one array a column.
         """
-        images = self._open(X)
-        classifier = self._augmentation_on_device().classifier
+        images, classifier = self._open(X), self._classifier()
         joint = self._collect(lambda batch: torch.cat(classifier.probabilities(batch), 1), images)
         ends = np.cumsum(classifier.n_classes)[:-1]
         parts = [np.moveaxis(part, 1, 3) for part in np.split(joint, ends, axis=1)]
@@ -503,7 +504,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
         """
         check_is_fitted(self)
         general = None
-        if self.scope == "general" and hasattr(self, "mean_map_"):
+        if self.scope == "general":
             maps = torch.from_numpy(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
             general = hidden_pixels(maps, self.quantile)[0]
         return PatchAugmentation(
@@ -597,16 +598,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
 
     def _evaluate(self, unseen: Images, attributes: Attributes) -> None:
         """Measure the region classifier on images that it was not trained on."""
-        logits = self._collect(lambda batch: torch.cat(self.module_.logits(batch), 1), unseen)
-        logits = torch.from_numpy(logits).split(self.module_.n_classes, 1)
+        module = self.module_  # on the device still
+        logits = self._collect(lambda batch: torch.cat(module.logits(batch), 1), unseen)
+        logits = torch.from_numpy(logits).split(module.n_classes, 1)
         weight = balanced_weight(attributes.cell)
         accuracy, error, uninformative = [], [], []
         for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
             if self.calibration is not None:
-                self.module_.temperature[i] = fit_temperature(
+                module.temperature[i] = fit_temperature(
                     logits[i], torch.from_numpy(code), torch.from_numpy(weight)
                 )
-            proba = torch.softmax(logits[i] / self.module_.temperature[i].cpu(), 1).numpy()
+            proba = torch.softmax(logits[i] / module.temperature[i].cpu(), 1).numpy()
             hits = proba.argmax(1) == code[:, None, None]
             accuracy.append(position_accuracy(hits, weight))
             n_patches = hits[0].size
@@ -622,7 +624,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
                 uninformative.append(name)
         self.region_accuracy_ = self._one_or_all(np.stack(accuracy))
         self.calibration_error_ = max(error)
-        self.temperature_ = self.module_.temperature.cpu().numpy().astype(np.float64)
+        self.temperature_ = module.temperature.cpu().numpy().astype(np.float64)
         self.informative_ = not uninformative
         if uninformative:
             warnings.warn(
@@ -634,8 +636,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             )
 
     def _make_mean_map(self, unseen: Images, grid: PatchGrid) -> np.ndarray:
-        region_map = self._collect(self._augmentation_on_device().region_map, unseen).mean(0)
-        return self._one_or_all(_from_0_to_1(grid.pixel_map(torch.from_numpy(region_map)).numpy()))
+        module = self.module_
+        maps = self._collect(lambda batch: module.region_map(batch, self.confidence), unseen)
+        mean = grid.pixel_map(torch.from_numpy(maps.mean(0))).numpy()
+        return self._one_or_all(_from_0_to_1(mean))
 
     def _open(self, X: Any) -> Images:
         """Check X against what ``fit`` saw."""
@@ -693,8 +697,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             out[rows] = block
         return out
 
-    def _augmentation_on_device(self) -> PatchAugmentation:
-        return self.augmentation().to(resolve_device(self.device))
+    def _classifier(self) -> RegionClassifier:
+        return copy.deepcopy(self.module_).to(resolve_device(self.device))
 
     def _one_or_all(self, maps: np.ndarray) -> np.ndarray:
         """Leave out the axis of the attributes where there is one only."""

@@ -7,6 +7,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.nn import functional as F
 
+from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_networks import DenseRegionNet
 from skfair.utils._net import EpochBar, TensorBatches, TensorData, TensorNet
@@ -103,6 +104,37 @@ class RegionClassifier(nn.Module):
         else:
             logits = self._patch_by_patch(grid, images)
         return logits.split(self.n_classes, 1)
+
+    def region_map(self, images: torch.Tensor, confidence: str) -> torch.Tensor:
+        """Compute the confidence at all positions.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        confidence : str
+            One of :data:`CONFIDENCES`.
+
+        Returns
+        -------
+        tensor of shape (n, n_attributes, n_rows, n_cols)
+        """
+        measure = CONFIDENCES[confidence]
+        return torch.stack([measure(proba) for proba in self.probabilities(images)], 1)
+
+    def pixel_map(self, images: torch.Tensor, confidence: str) -> torch.Tensor:
+        """Compute the mean confidence of the patches that each pixel lies in.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        confidence : str
+            One of :data:`CONFIDENCES`.
+
+        Returns
+        -------
+        tensor of shape (n, n_attributes, height, width)
+        """
+        return self.grid(images).pixel_map(self.region_map(images, confidence))
 
     def _standardise(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() - self.mean) / self.std
