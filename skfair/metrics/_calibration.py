@@ -1,0 +1,216 @@
+"""Calibration: whether a model that is 80 % sure is right 80 % of the time."""
+
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skfair.metrics._counts import _check_weight, _encode_complete
+from skfair.utils._groups import describe_rows, encode_labels
+
+# Rounding to three digits is no mistake; logits and scores miss by far more.
+_SUM_TOLERANCE = 1e-3
+_CLASSES_SHOWN = 8
+
+
+class ConfidenceBins(NamedTuple):
+    """Accuracy, mean confidence (NaN both where a bin is empty) and share of samples by bin."""
+
+    accuracy: np.ndarray
+    confidence: np.ndarray
+    share: np.ndarray
+
+    def error(self) -> float:
+        """Average the gaps between accuracy and confidence, each bin by its share.
+
+        Returns
+        -------
+        float
+        """
+        return float(np.nansum(self.share * np.abs(self.accuracy - self.confidence)))
+
+
+def expected_calibration_error(
+    y_true: Any,
+    y_proba: Any,
+    *,
+    n_bins: int = 15,
+    labels: Any = None,
+    sample_weight: Any = None,
+) -> float:
+    r"""How far a model's confidence is from its accuracy, on average.
+
+    The most probable class of a sample is its prediction, and the probability of this class is
+    its confidence. Samples are put into bins of equal width by confidence, and the error is
+
+    .. math:: \mathrm{ECE} = \sum_b w_b\, |\mathrm{acc}_b - \mathrm{conf}_b|
+
+    with the accuracy and the mean confidence of each bin, weighted by its share of the
+    samples. 0 is perfect. The probabilities of the other classes do not count.
+
+    The error of a perfectly calibrated model on few samples is above 0: an accuracy measured
+    on a few samples a bin is off by chance, in either direction, and the gaps do not cancel.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels of any type.
+    y_proba : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Probabilities, as from ``predict_proba``: a column for each class, in the order of the
+        sorted labels; or, of two classes, the probability of the second. Of classes that are
+        equally probable the first is the prediction.
+    n_bins : int, default=15
+        Number of bins from 0 to 1, closed on the right: with ten of them, 0.3 is in the third
+        bin, from 0.2 to 0.3. The first holds 0 as well. Since the confidence is at least one
+        over the number of classes, the first bins remain empty.
+    labels : array-like of shape (n_classes,), default=None
+        The classes of the columns, sorted, as in ``classes_``. Needed where a class does not
+        occur in `y_true`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, not negative; None counts each sample once.
+
+    Returns
+    -------
+    float
+        The error, between 0 and 1.
+
+    Raises
+    ------
+    TypeError
+        `y_proba` does not hold numbers.
+    ValueError
+        `y_proba` holds no probabilities, the arguments have different lengths, the columns are
+        not those of the classes, or a label is missing.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
+    equation 3.
+
+    Examples
+    --------
+    Of samples with 90 % confidence nine in ten should be right; here it is one of two. With 60 %
+    confidence it is one of two as well:
+
+    >>> y_proba = [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]]
+    >>> round(expected_calibration_error(["a", "a", "a", "a"], y_proba, labels=["a", "b"]), 3)
+    0.25
+
+    This is the mean of 0.4 and 0.1. The same from the probability of the second class:
+
+    >>> p = [0.1, 0.9, 0.4, 0.6]
+    >>> round(expected_calibration_error(["a", "a", "a", "a"], p, labels=["a", "b"]), 3)
+    0.25
+    """
+    return bin_confidence(
+        y_true, y_proba, n_bins=n_bins, labels=labels, sample_weight=sample_weight
+    ).error()
+
+
+def bin_confidence(
+    y_true: Any, y_proba: Any, *, n_bins: int, labels: Any, sample_weight: Any
+) -> ConfidenceBins:
+    """Bin samples by confidence; parameters as of :func:`expected_calibration_error`.
+
+    Returns
+    -------
+    ConfidenceBins
+    """
+    if not isinstance(n_bins, Integral) or n_bins < 1:
+        raise ValueError(f"n_bins={n_bins!r} is no number of bins. Give an integer from 1.")
+    y, found = _encode_complete(
+        y_true, name="y_true", hint="Calibration is of classification; give class labels."
+    )
+    weight = _check_weight(sample_weight, len(y))
+    y_proba = _check_proba(y_proba, len(y))
+    y = _positions(found, labels, y_proba.shape[1])[y]
+    prediction = y_proba.argmax(axis=1)
+    confidence = y_proba[np.arange(len(y)), prediction].astype(np.float64, copy=False)
+    # Edges as a user would write them: i / n, which multiples of 1 / n are not always.
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
+
+    def total(values):
+        if weight is not None:
+            values = weight if values is None else weight * values
+        return np.bincount(bins, weights=values, minlength=n_bins).astype(np.float64)
+
+    mass = total(None)
+    mean = np.full((2, n_bins), np.nan)
+    for row, values in zip(mean, (prediction == y, confidence), strict=True):
+        np.divide(total(values), mass, out=row, where=mass > 0)
+    return ConfidenceBins(*mean, mass / mass.sum())
+
+
+def _check_proba(y_proba: Any, n_samples: int) -> np.ndarray:
+    """Bring probabilities to one column a class, in their floating type."""
+    y_proba = np.asarray(y_proba)
+    if y_proba.dtype.kind not in "fiub":
+        raise TypeError(
+            f"y_proba has dtype {y_proba.dtype}, where probabilities were wanted. Give what "
+            "predict_proba returns, not labels."
+        )
+    if y_proba.ndim not in (1, 2) or y_proba.shape[0] != n_samples:
+        raise ValueError(
+            f"y_proba has shape {y_proba.shape}, expected ({n_samples}, n_classes) or, for the "
+            f"second of two classes, ({n_samples},), since y_true has {n_samples} values. "
+            "Flatten further axes in both."
+        )
+    if y_proba.dtype.kind != "f":
+        y_proba = y_proba.astype(np.float64)
+    if y_proba.size and not (y_proba.min() >= 0 and y_proba.max() <= 1):  # False for NaN, too
+        bad = ~((y_proba >= 0) & (y_proba <= 1)).reshape(n_samples, -1).all(axis=1)
+        raise ValueError(
+            f"y_proba is not from 0 to 1, or NaN, for {describe_rows(bad)}. Give probabilities: "
+            "of logits their softmax or sigmoid."
+        )
+    if y_proba.ndim == 1:
+        return np.column_stack([1 - y_proba, y_proba])
+    off = np.abs(y_proba.sum(axis=1) - 1) > _SUM_TOLERANCE
+    if off.any():
+        raise ValueError(
+            f"The rows of y_proba do not sum to one for {describe_rows(off)}. Give a "
+            "probability for each class: of logits their softmax, of one class its column alone "
+            "as shape (n_samples,)."
+        )
+    return y_proba
+
+
+def _positions(found: list, labels: Any, n_columns: int) -> np.ndarray:
+    """Give the column of each label that was found in `y_true`."""
+    if labels is None:
+        if len(found) != n_columns:
+            raise ValueError(
+                f"y_true has {_describe(found)}, and y_proba has the probabilities of "
+                f"{n_columns}. Name the classes by labels=, sorted, for instance "
+                "labels=classifier.classes_."
+            )
+        return np.arange(n_columns)
+    codes, classes = encode_labels(labels, name="labels")
+    if not np.array_equal(codes, np.arange(len(codes))):
+        raise ValueError(
+            "labels is not the sorted classes, each once, in whose order the columns of y_proba "
+            f"are; those would be {_list(classes)}. Give them, and put the columns into that "
+            "order, as predict_proba does."
+        )
+    if len(classes) != n_columns:
+        raise ValueError(
+            f"labels has {_describe(classes)}, and y_proba has the probabilities of {n_columns}. "
+            "Give one column for each class."
+        )
+    position = {label: i for i, label in enumerate(classes)}
+    unknown = [label for label in found if label not in position]
+    if unknown:
+        raise ValueError(
+            f"y_true has labels that labels has not: {_list(unknown)}. Drop these samples, or "
+            "name all classes that y_proba has columns for."
+        )
+    return np.array([position[label] for label in found])
+
+
+def _describe(classes: list) -> str:
+    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({_list(classes)})"
+
+
+def _list(labels: list) -> str:
+    shown = ", ".join(repr(label) for label in labels[:_CLASSES_SHOWN])
+    return shown + (", ..." if len(labels) > _CLASSES_SHOWN else "")

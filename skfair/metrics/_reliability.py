@@ -1,0 +1,322 @@
+"""Calibration: accuracy against confidence, as a picture."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from skfair.metrics._calibration import ConfidenceBins, bin_confidence
+from skfair.utils import import_optional
+
+# Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
+_LOOKS = [("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"), ("D", "#CC79A7"), ("v", "#000000")]
+_SHARES = "share of samples"
+_STRIP = 0.2  # of the height of the axes, for the shares; they are below accuracy 0
+
+
+class ReliabilityDisplay:
+    """Reliability diagram: accuracy against confidence, and how often which confidence occurs.
+
+    Made by :meth:`from_predictions` or :meth:`from_estimator`. Each point is a bin of samples
+    whose confidence, the probability of the predicted class, is similar: below the diagonal the
+    model is surer than it is right, above it less sure. A line to the diagonal shows the gap.
+    The strip at the bottom shows the share of samples in each bin: the expected calibration
+    error, in the legend, is the mean of the gaps weighted by it, and a point with next to no
+    samples means next to nothing.
+
+    Several models can be drawn into the same axes; the first five look different from each other.
+
+    Parameters
+    ----------
+    accuracy : array-like of shape (n_bins,)
+        Accuracy in each of the bins of equal width from 0 to 1; NaN where there is no sample.
+    confidence : array-like of shape (n_bins,)
+        Mean confidence in each bin; NaN where there is no sample.
+    share : array-like of shape (n_bins,)
+        Share of the samples, or of their weight, in each bin.
+    name : str, default=None
+        Name of the model in the legend.
+
+    Attributes
+    ----------
+    expected_calibration_error : float
+        As of :func:`expected_calibration_error`.
+    ax_ : matplotlib Axes
+        Axes with the picture.
+    figure_ : matplotlib Figure
+        Figure with these axes.
+    line_ : matplotlib Line2D
+        Points of the model.
+    gaps_ : matplotlib LineCollection
+        Lines from the points to the diagonal.
+    share_ax_ : matplotlib Axes
+        The strip at the bottom of `ax_`.
+    bars_ : matplotlib StepPatch
+        The model's shares in it.
+
+    Raises
+    ------
+    ValueError
+        The numbers do not fit together.
+
+    See Also
+    --------
+    expected_calibration_error : The mean gap.
+    sklearn.calibration.CalibrationDisplay : The probability of one class against its frequency.
+
+    Examples
+    --------
+    >>> y_proba = [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]]
+    >>> display = ReliabilityDisplay.from_predictions(
+    ...     ["a", "a", "a", "b"], y_proba, n_bins=5, name="model"
+    ... )
+    >>> display.accuracy
+    array([nan, nan, 1. , nan, 0.5])
+    >>> display.share
+    array([0. , 0. , 0.5, 0. , 0.5])
+    >>> display.ax_.get_legend().get_texts()[0].get_text()
+    'model (ECE 0.400)'
+    """
+
+    def __init__(
+        self,
+        accuracy: ArrayLike,
+        confidence: ArrayLike,
+        share: ArrayLike,
+        *,
+        name: str | None = None,
+    ):
+        self.accuracy = np.asarray(accuracy, dtype=np.float64)
+        self.confidence = np.asarray(confidence, dtype=np.float64)
+        self.share = np.asarray(share, dtype=np.float64)
+        self.name = name
+        shapes = [self.accuracy.shape, self.confidence.shape, self.share.shape]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+            raise ValueError(
+                f"accuracy, confidence and share have shapes {shapes}, where one number a bin was "
+                "wanted in each. Give three arrays of shape (n_bins,)."
+            )
+        if not (np.all(self.share >= 0) and np.isclose(self.share.sum(), 1)):
+            raise ValueError(
+                f"share is {self.share.tolist()}, where numbers that sum to one were wanted. "
+                "Divide counts by their sum."
+            )
+        for key in ("accuracy", "confidence"):
+            occupied = getattr(self, key)[self.share > 0]
+            if not np.all((occupied >= 0) & (occupied <= 1)):
+                raise ValueError(
+                    f"{key} is {occupied.tolist()} in the bins that have samples, where numbers "
+                    "from 0 to 1 were wanted. Give fractions, not percents."
+                )
+        self.expected_calibration_error = ConfidenceBins(
+            self.accuracy, self.confidence, self.share
+        ).error()
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Any,
+        y_proba: Any,
+        *,
+        n_bins: int = 15,
+        labels: Any = None,
+        sample_weight: Any = None,
+        name: str | None = None,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> "ReliabilityDisplay":
+        """Show how calibrated probabilities are.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels of any type.
+        y_proba : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Probabilities: a column for each class, in the order of the sorted labels; or, of two
+            classes, the probability of the second.
+        n_bins : int, default=15
+            Number of bins from 0 to 1.
+        labels : array-like of shape (n_classes,), default=None
+            The classes of the columns, sorted. Needed where a class does not occur in `y_true`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, not negative; None counts each sample once.
+        name : str, default=None
+            Name of the model in the legend.
+        ax : matplotlib Axes, default=None
+            Axes to draw into, those of another display for instance; new ones if not given.
+        line_kw : dict, default=None
+            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+
+        Raises
+        ------
+        TypeError, ValueError
+            See :func:`expected_calibration_error`.
+        ImportError
+            matplotlib is not installed.
+        """
+        bins = bin_confidence(
+            y_true, y_proba, n_bins=n_bins, labels=labels, sample_weight=sample_weight
+        )
+        return cls(*bins, name=name).plot(ax, line_kw=line_kw)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        n_bins: int = 15,
+        sample_weight: Any = None,
+        name: str | None = None,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> "ReliabilityDisplay":
+        """Show how calibrated a classifier is on data that it was not trained on.
+
+        Parameters
+        ----------
+        estimator : fitted classifier
+            With ``predict_proba`` and ``classes_``.
+        X : array-like of shape (n_samples, ...)
+            Samples, as the classifier takes them.
+        y : array-like of shape (n_samples,)
+            Their true labels.
+        n_bins : int, default=15
+            Number of bins from 0 to 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, not negative; None counts each sample once.
+        name : str, default=None
+            Name of the model in the legend; that of its class if not given.
+        ax : matplotlib Axes, default=None
+            Axes to draw into, those of another display for instance; new ones if not given.
+        line_kw : dict, default=None
+            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+
+        Raises
+        ------
+        TypeError
+            `estimator` gives no probabilities.
+        sklearn.exceptions.NotFittedError
+            `estimator` is not fitted.
+        ValueError
+            See :func:`expected_calibration_error`.
+        ImportError
+            matplotlib is not installed.
+        """
+        kind = type(estimator).__name__
+        if not hasattr(estimator, "predict_proba"):
+            raise TypeError(
+                f"estimator is {kind}, which has no predict_proba. Give a classifier that has, "
+                "or make one of it by sklearn.calibration.CalibratedClassifierCV."
+            )
+        check_is_fitted(estimator)
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            n_bins=n_bins,
+            labels=estimator.classes_,
+            sample_weight=sample_weight,
+            name=kind if name is None else name,
+            ax=ax,
+            line_kw=line_kw,
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> "ReliabilityDisplay":
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into, those of another display for instance; new ones if not given.
+        name : str, default=None
+            Name of the model in the legend; that of the display if not given.
+        line_kw : dict, default=None
+            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        """
+        pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose="ReliabilityDisplay")
+        if ax is None:
+            _, ax = pyplot.subplots(layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        strips = [child for child in ax.child_axes if child.get_label() == _SHARES]
+        self.share_ax_ = strips[0] if strips else _prepare(ax)
+        name = self.name if name is None else name
+        error = f"ECE {self.expected_calibration_error:.3f}"
+        marker, color = _LOOKS[len(self.share_ax_.patches) % len(_LOOKS)]
+        style = {
+            "marker": marker,
+            "color": color,
+            "markersize": 5,
+            "linewidth": 1.2,
+            "label": error if name is None else f"{name} ({error})",
+        }
+        filled = self.share > 0
+        confidence, accuracy = self.confidence[filled], self.accuracy[filled]
+        (self.line_,) = ax.plot(confidence, accuracy, **(style | (line_kw or {})))
+        color = self.line_.get_color()
+        self.gaps_ = ax.vlines(confidence, confidence, accuracy, color=color, alpha=0.4, lw=3)
+        self.bars_ = self.share_ax_.stairs(
+            self.share,
+            np.arange(len(self.share) + 1) / len(self.share),
+            fill=True,
+            facecolor=(color, 0.3),
+            edgecolor=color,
+            linewidth=1,
+        )
+        top = max(bars.get_data().values.max() for bars in self.share_ax_.patches)
+        self.share_ax_.set_ylim(0, 1.5 * top)
+        self.share_ax_.texts[0].set_text(f"share of samples, up to {top:.0%}")
+        _show_down_to(np.concatenate([accuracy, confidence]).min(initial=1), ax)
+        ax.legend(loc="upper left", fontsize=_font_size(ax), handlelength=1.5)
+        return self
+
+
+def _prepare(ax: Any) -> Any:
+    """Draw what all models share: the diagonal, the strip for the shares, the labels."""
+    ax.plot([0, 1], [0, 1], ":", color="black", linewidth=1, zorder=1)
+    ax.set(xlim=(1, 1.02), xlabel="confidence", ylabel="accuracy")
+    # Inside the axes, scale included: it is in place in whatever layout the axes are.
+    strip = ax.inset_axes((0, 0, 1, _STRIP), sharex=ax, label=_SHARES, zorder=0.5)
+    strip.tick_params(labelbottom=False)
+    strip.set_yticks([])
+    strip.text(0.02, 0.93, "", va="top", fontsize=_font_size(ax), transform=strip.transAxes)
+    return strip
+
+
+def _font_size(ax: Any) -> str:
+    wide = ax.get_window_extent().width / ax.figure.dpi > 3
+    return "medium" if wide else "x-small"
+
+
+def _show_down_to(lowest: float, ax: Any) -> None:
+    """Show everything from 0.5, or from where this or an earlier model begins, to 1."""
+    low = min(np.floor(10 * lowest) / 10, 0.5, ax.get_xlim()[0])
+    height = (1.02 - low) / (1 - _STRIP)
+    ticks = np.arange(0, 11, 1 if low == 0.5 else 2) / 10
+    ticks = ticks[ticks >= low]
+    ax.set(xlim=(low, 1.01), ylim=(1.02 - height, 1.02), xticks=ticks, yticks=ticks)
