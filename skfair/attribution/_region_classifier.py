@@ -153,6 +153,39 @@ class RegionClassifier(nn.Module):
         return torch.cat(logits).reshape(len(images), grid.n_rows, grid.n_cols, -1).movedim(3, 1)
 
 
+def check_network(network: nn.Module, n_channels: int, patch_size: int, n_outputs: int) -> None:
+    """Try a user's network on two patches.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From patches and their positions to logits.
+    n_channels, patch_size, n_outputs : int
+        What it gets, and what it has to give.
+
+    Raises
+    ------
+    ValueError
+        It fails, or gives something else.
+    """
+    patches = torch.zeros(2, n_channels, patch_size, patch_size)
+    called = (
+        f"region_classifier, called with patches of shape {tuple(patches.shape)}, float32, and "
+        "positions of shape (2,), int64,"
+    )
+    wanted = f"Its forward(patches, positions) has to return logits of shape (2, {n_outputs})."
+    training = network.training
+    try:
+        with torch.no_grad():
+            logits = network.eval()(patches, torch.zeros(2, dtype=torch.int64))
+    except Exception as error:
+        raise ValueError(f"{called} raised {type(error).__name__}: {error}. {wanted}") from error
+    network.train(training)
+    if getattr(logits, "shape", None) != (2, n_outputs):
+        came = getattr(logits, "shape", type(logits).__name__)
+        raise ValueError(f"{called} returned {came}. {wanted}")
+
+
 class _FullBatches(TensorBatches):
     """Draws as many images as fill the last batch: batch normalisation cannot do with one."""
 
