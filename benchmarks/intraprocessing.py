@@ -18,7 +18,6 @@ import copy
 import functools
 import hashlib
 import inspect
-import io
 import itertools
 import json
 import math
@@ -32,14 +31,14 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
+from _faces import load_faces
 from _published import threshold_search
+from _tables import list_table, plain_table, processor_time
 from _tabular import TabularTasks, build_network
 from fairlearn.postprocessing import ThresholdOptimizer
 from featurizer import Block
 from joblib import Parallel, delayed
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score, roc_curve
@@ -507,24 +506,6 @@ def goals(name, measure, records):
     return f"Goals for ``{RECOMMENDED.strip('*')}``: " + "; ".join(texts) + "."
 
 
-def list_table(title, header, rows):
-    """For the docs."""
-    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
-    for row in [header, *rows]:
-        lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
-    return "\n".join(lines) + "\n"
-
-
-def plain_table(title, header, rows):
-    """For the terminal."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    ]
-    return "\n".join([f"{title}", *lines]) + "\n"
-
-
 def tables(name, title, records, n_seeds):
     """One table a measure: title, header and rows, and what there is to say below it."""
     for measure, words in MEASURES.items():
@@ -633,28 +614,14 @@ def digits(seed):
     return ImageTask("digits", seed, X, labels, *both(slice(800, 1300)), tests)
 
 
-@functools.cache
-def load_faces(data, size=32):
-    """Pixels and labels of the aligned faces, shrunk."""
-    table = pd.read_parquet(
-        data / "images" / "mtfl_aligned_128.parquet", columns=["split", "male", "smiling", "jpeg"]
-    )
-    X = np.empty((len(table), 3, size, size), dtype=np.float32)
-    for row, jpeg in enumerate(table.pop("jpeg")):
-        image = (
-            Image.open(io.BytesIO(jpeg)).convert("RGB").resize((size, size), Image.Resampling.BOX)
-        )
-        X[row] = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255
-    return X, table
-
-
 def faces(seed, data):
     """Does the face smile? In training 95 % of those that do are women, and of the others men.
 
     Debiasing rows are 2,500 others of the official training split, as they come. So are the rows
     of one test set; the other is the official test split, whose images are from another source.
     """
-    X, table = load_faces(data)
+    X, table = load_faces(data, size=32)
+    X = X / np.float32(255)
     y, a = (table[k].to_numpy().astype(int) for k in ("smiling", "male"))
     rng = np.random.default_rng(seed)
     official = (table["split"] == "test").to_numpy()
@@ -728,16 +695,6 @@ ACCURACIES = {
     "balanced accuracy from scikit-learn, as released": balanced_accuracy_score,
     "balanced accuracy in plain NumPy": None,
 }
-
-
-def processor_time(function, *arguments, n_repeats=1):
-    """Median of processor times, which other work on the machine leaves alone."""
-    times = []
-    for _ in range(n_repeats):
-        start = time.process_time()
-        function(*arguments)
-        times.append(time.process_time() - start)
-    return float(np.median(times))
 
 
 def exact_search(scores, y, a):

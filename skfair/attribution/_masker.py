@@ -84,15 +84,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     validation_fraction : float, default=0.1
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
         region classifier on.
-    label_smoothing : float, default=0.1
-        Share of each label that is spread over all classes in training, in [0, 1).
-    lr : float, default=1e-3
-        Learning rate of AdamW; a tenth of it after 4/9 of the epochs, and so on.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
+        makes probabilities too low.
+    lr : float, default=3e-3
+        Highest learning rate of AdamW: it rises over the first tenth of the training, then falls
+        to zero.
     weight_decay : float, default=1e-2
         Decoupled weight decay.
-    batch_size : int, default=64
+    batch_size : int, default=32
         Images in a training batch; fewer if there would be less than ten batches.
-    max_epochs : int, default=12
+    max_epochs : int, default=10
         Passes over the images. A dense network sees many patches of an image in each pass, any
         other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
     attribution_batch_size : int, default=32
@@ -196,6 +198,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     _parameter_constraints: dict = {
         **TorchEstimator._parameter_constraints,
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
         "patch_size": [Interval(Integral, 1, None, closed="left")],
         "stride": [Interval(Integral, 1, None, closed="left")],
         "region_classifier": [StrOptions({"dense", "resnet18"}), nn.Module],
@@ -236,11 +239,11 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         combine_attributes: bool = True,
         calibration: str | None = None,
         validation_fraction: float = 0.1,
-        label_smoothing: float = 0.1,
-        lr: float = 1e-3,
+        label_smoothing: float = 0.0,
+        lr: float = 3e-3,
         weight_decay: float = 1e-2,
-        batch_size: int = 64,
-        max_epochs: int = 12,
+        batch_size: int = 32,
+        max_epochs: int = 10,
         attribution_batch_size: int = 32,
         image_shape: tuple[int, int, int] | None = None,
         data_format: str = "auto",

@@ -247,7 +247,7 @@ def train_region_classifier(
     device: torch.device,
     description: str | None,
 ) -> None:
-    """Train in a skorch net: AdamW, the learning rate in steps as published.
+    """Train in a skorch net: AdamW, the learning rate up to `lr` and down to zero.
 
     Parameters
     ----------
@@ -262,8 +262,18 @@ def train_region_classifier(
     description : str or None
         Name on the progress bar; None shows none.
     """
-    # 40 of 90 epochs, as published, whatever the number of epochs.
-    step = {"step_size": max(1, round(max_epochs * 4 / 9)), "gamma": 0.1}
+    # Ten steps an epoch at least, so that epochs mean something for few images too.
+    batch_size = min(batch_size, max(2, len(images) // 10))
+    one_cycle = LRScheduler(
+        torch.optim.lr_scheduler.OneCycleLR,
+        step_every="batch",
+        event_name=None,
+        max_lr=lr,
+        total_steps=max_epochs * -(-len(images) // batch_size) + 1,
+        pct_start=0.1,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+    )
     bar = [] if description is None else [EpochBar(description)]
     net = TensorNet(
         classifier,
@@ -274,12 +284,11 @@ def train_region_classifier(
         optimizer__weight_decay=weight_decay,
         optimizer__fused=True,
         lr=lr,
-        # Ten steps an epoch at least, so that epochs mean something for few images too.
-        batch_size=min(batch_size, max(2, len(images) // 10)),
+        batch_size=batch_size,
         max_epochs=max_epochs,
         iterator_train=_FullBatches,
         iterator_train__sampling_weight=sampling_weight,
-        callbacks=[LRScheduler(torch.optim.lr_scheduler.StepLR, **step), *bar],
+        callbacks=[one_cycle, *bar],
         device=device,
     )
     net.fit(TensorData(codes, images=images).to(device), None)

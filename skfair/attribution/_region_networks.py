@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-_WIDTHS = (48, 64, 96)  # of the convolutions, from the first; the last is that of all further
+_WIDTHS = (32, 48, 64, 96)  # of the last convolutions; any before them have the first
 _POSITION_CHANNELS = 16
 _HIDDEN = 64
 
@@ -72,7 +72,8 @@ class DenseRegionNet(nn.Module):
     ):
         super().__init__()
         kernels = receptive_kernels(patch_size)
-        widths = [n_channels, *(_WIDTHS[min(i, len(_WIDTHS) - 1)] for i in range(len(kernels)))]
+        n_first = len(kernels) - len(_WIDTHS)
+        widths = [n_channels, *_WIDTHS[:1] * n_first, *_WIDTHS[-len(kernels) :]]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, kernel, bias=False)
             for before, after, kernel in zip(widths[:-1], widths[1:], kernels, strict=True)
@@ -80,13 +81,15 @@ class DenseRegionNet(nn.Module):
         # Without it training takes many times as long.
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.position = None
+        n_place = 0
         if grid_shape is not None:
-            self.position = nn.Parameter(0.1 * torch.randn(_POSITION_CHANNELS, *grid_shape))
-        self.head = nn.Sequential(
-            nn.Conv2d(widths[-1] + (grid_shape is not None) * _POSITION_CHANNELS, _HIDDEN, 1),
-            nn.ReLU(),
-            nn.Conv2d(_HIDDEN, n_outputs, 1),
-        )
+            self.position = nn.Parameter(_cosines(*grid_shape))
+            n_place = len(self.position)
+            # What a feature says depends on where it is: on faces this, and a position that is
+            # smooth from the start, halve the time of training.
+            self.gate = nn.Conv2d(n_place, _HIDDEN, 1)
+        self.hidden = nn.Conv2d(widths[-1] + n_place, _HIDDEN, 1)
+        self.output = nn.Conv2d(_HIDDEN, n_outputs, 1)
 
     def forward(self, patches: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Compute the logits of single patches.
@@ -101,10 +104,10 @@ class DenseRegionNet(nn.Module):
         tensor of shape (n, n_outputs)
         """
         features = self._features(patches, 2 ** len(self.convolutions))
+        place = None
         if self.position is not None:
             place = self.position.flatten(1)[:, positions].T[..., None, None]
-            features = torch.cat([features, place], 1)
-        return self.head(features)[..., 0, 0]
+        return self._classify(features, place)[..., 0, 0]
 
     def regions(
         self, images: torch.Tensor, stride: int, every: int = 1, first: tuple[int, int] = (0, 0)
@@ -128,10 +131,16 @@ class DenseRegionNet(nn.Module):
         row, column = first
         images = images[..., row * stride :, column * stride :]
         features = self._features(images, stride * every)
+        place = None
         if self.position is not None:
-            place = self.position[:, row::every, column::every].expand(len(images), -1, -1, -1)
-            features = torch.cat([features, place], 1)
-        return self.head(features)
+            place = self.position[None, :, row::every, column::every]
+        return self._classify(features, place)
+
+    def _classify(self, features: torch.Tensor, place: torch.Tensor | None) -> torch.Tensor:
+        if place is None:
+            return self.output(F.relu(self.hidden(features)))
+        features = torch.cat([features, place.expand(len(features), -1, -1, -1)], 1)
+        return self.output(F.relu(self.hidden(features)) * (1 + self.gate(place)))
 
     def _features(self, images: torch.Tensor, stride: int) -> torch.Tensor:
         spacings = [2**i for i in range(len(self.convolutions))]
@@ -144,6 +153,16 @@ class DenseRegionNet(nn.Module):
             images = F.relu(norm(images), inplace=True)
             jump = needed
         return images
+
+
+def _cosines(n_rows: int, n_cols: int) -> torch.Tensor:
+    """The lowest frequencies over a grid, of shape (_POSITION_CHANNELS, n_rows, n_cols)."""
+    waves = [(u, v) for u in range(_POSITION_CHANNELS) for v in range(_POSITION_CHANNELS)]
+    waves = sorted(waves, key=lambda wave: (sum(wave), wave))[1:]  # but the constant one
+    y, x = (torch.pi * (torch.arange(n) + 0.5) / n for n in (n_rows, n_cols))
+    return torch.stack(
+        [torch.outer(torch.cos(u * y), torch.cos(v * x)) for u, v in waves[:_POSITION_CHANNELS]]
+    )
 
 
 class ResNetRegionNet(nn.Module):
