@@ -1,0 +1,418 @@
+"""The attribution display: what is drawn is what the masker says, whatever the images are."""
+
+import copy
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from matplotlib import pyplot as plt
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+
+from skfair.attribution import AttributionDisplay, PatchAttributionMasker
+from skfair.attribution._display import _outline
+
+RNG = np.random.default_rng(0)
+MODES = {
+    "general\nmask": ("general", "mask"),
+    "general\nnoise": ("general", "noise"),
+    "specific\nmask": ("specific", "mask"),
+    "specific\nnoise": ("specific", "noise"),
+}
+
+
+def make_images(n=40, channels=3, height=16, width=12):
+    """Dark noise; a bright stamp in every second image, and another in every third."""
+    X = RNG.integers(0, 100, size=(n, channels, height, width), dtype=np.uint8)
+    X[::2, :, 2:6, 6:10] += 120
+    X[::3, :, 10:14, 2:6] += 120
+    stamps = np.zeros((n, 2), dtype=bool)
+    stamps[::2, 0] = stamps[::3, 1] = True
+    return X, stamps
+
+
+def make_masker(**parameters):
+    settings = {"patch_size": 4, "stride": 4, "max_epochs": 2, "random_state": 0}
+    return PatchAttributionMasker(**(settings | parameters))
+
+
+X, STAMPS = make_images()
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def masker():
+    return make_masker(scope="specific", quantile=0.8).fit(X, sensitive_features=STAMPS[:, 0])
+
+
+@pytest.fixture(scope="module")
+def two_columns():
+    masker = make_masker(combine_attributes=False, quantile=0.9)
+    return masker.fit(X, sensitive_features=STAMPS)
+
+
+def row_names(display):
+    return [label.get_text() for label in display.ax_.get_yticklabels()]
+
+
+def drawn(images):
+    return np.stack([np.asarray(image.get_array()) for image in images])
+
+
+def channels_last(images):
+    return np.moveaxis(images, 1, 3)
+
+
+def inside(line, corner, size):
+    """Pixels inside of an outline: those with an odd number of upright edges to their left."""
+    edges = line.get_xydata().reshape(-1, 3, 2)[:, :2] - corner
+    filled = np.zeros(size, dtype=bool)
+    for (x0, y0), (x1, y1) in edges:
+        assert abs(x1 - x0) + abs(y1 - y0) == pytest.approx(1)
+        if x0 == pytest.approx(x1):
+            filled[round(min(y0, y1)), round(x0) :] ^= True
+    return filled
+
+
+def outlined(display, name):
+    """What the lines of one row of maps go around."""
+    corners = [(left, top) for left, _, _, top in extents(display.maps_[name])]
+    size = display.images.shape[1:3]
+    lines = display.outlines_[name]
+    return np.stack([inside(line, c, size) for line, c in zip(lines, corners, strict=True)])
+
+
+def extents(images):
+    return [image.get_extent() for image in images]
+
+
+def all_rows(display):
+    return [display.images_, *display.maps_.values(), *display.perturbed_.values()]
+
+
+def assert_nothing_is_cut_off(figure):
+    figure.canvas.draw()
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert -0.02 <= box.x0
+    assert box.x1 <= width + 0.02
+    assert -0.02 <= box.y0
+    assert box.y1 <= height + 0.02
+
+
+def test_maps(masker):
+    display = AttributionDisplay.from_estimator(masker, X, n_images=3)
+    np.testing.assert_array_equal(drawn(display.images_), channels_last(X[:3]) / 255)
+    np.testing.assert_allclose(drawn(display.maps_["maps"]), masker.attribute(X[:3]), atol=1e-6)
+    np.testing.assert_array_equal(outlined(display, "maps"), masker.perturbed_pixels(X[:3]))
+    assert row_names(display) == ["images", "maps"]
+    share = masker.perturbed_pixels(X[:3]).mean()
+    assert display.ax_.get_xlabel() == f"outlined: hidden, {share:.0%} of pixels"
+    assert display.perturbed_ == {}
+
+
+def test_hidden_pixels_are_those_of_the_scope(masker):
+    general = copy.copy(masker).set_params(scope="general")
+    display = AttributionDisplay.from_estimator(general, X, n_images=2)
+    np.testing.assert_array_equal(outlined(display, "maps"), general.perturbed_pixels(X[:2]))
+    assert (display.hidden[0] == display.hidden[1]).all()
+
+
+def test_one_scale_for_all_maps(two_columns):
+    display = AttributionDisplay.from_estimator(two_columns, X, n_images=2)
+    maps = [image for row in display.maps_.values() for image in row]
+    assert {(image.norm.vmin, image.norm.vmax) for image in maps} == {(0, 1)}
+    assert {image.get_cmap().name for image in maps} == {"viridis"}
+    assert display.colorbar_.mappable in maps
+    assert (display.colorbar_.vmin, display.colorbar_.vmax) == (0, 1)
+    # Beside the maps, from the upper end of the first row to the lower end of the last.
+    display.figure_.canvas.draw()
+    scale = display.colorbar_.ax.get_window_extent()
+    boxes = [image.get_window_extent() for image in maps]
+    assert scale.y1 == pytest.approx(max(box.y1 for box in boxes), abs=1)
+    assert scale.y0 == pytest.approx(min(box.y0 for box in boxes), abs=1)
+    assert scale.x0 > max(box.x1 for box in boxes)
+
+
+def test_separate_attributes_have_a_row_each(two_columns):
+    display = AttributionDisplay.from_estimator(two_columns, X, n_images=2)
+    maps = two_columns.attribute(X[:2])
+    assert row_names(display) == ["images", "maps 0", "maps 1"]
+    for i in range(2):
+        np.testing.assert_allclose(drawn(display.maps_[f"maps {i}"]), maps[:, i], atol=1e-6)
+        np.testing.assert_array_equal(
+            outlined(display, f"maps {i}"), two_columns.perturbed_pixels(X[:2])
+        )
+    display = AttributionDisplay.from_estimator(two_columns, X, kind="mean_map")
+    assert row_names(display) == ["mean image", "mean map 0", "mean map 1"]
+    np.testing.assert_array_equal(drawn(display.maps_["mean map 1"])[0], two_columns.mean_map_[1])
+
+
+def test_mean_map(masker):
+    display = AttributionDisplay.from_estimator(masker, X, kind="mean_map", n_images=1)
+    mean = channels_last(X.mean(0, keepdims=True)) / 255
+    np.testing.assert_allclose(drawn(display.images_), mean)
+    np.testing.assert_array_equal(drawn(display.maps_["mean map"])[0], masker.mean_map_)
+    general = copy.copy(masker).set_params(scope="general").perturbed_pixels(X[:1])
+    np.testing.assert_array_equal(outlined(display, "mean map"), general)
+    assert row_names(display) == ["mean image", "mean map"]
+
+
+def test_perturbations(masker):
+    display = AttributionDisplay.from_estimator(masker, X, kind="perturbations", n_images=3)
+    assert row_names(display) == ["images", *MODES]
+    for name, (scope, perturbation) in MODES.items():
+        mode = copy.copy(masker).set_params(scope=scope, perturbation=perturbation)
+        np.testing.assert_array_equal(
+            drawn(display.perturbed_[name]), channels_last(mode.mask(X[:3])) / 255
+        )
+    assert display.colorbar_ is None
+    assert display.outlines_ == {}
+
+
+@pytest.mark.parametrize("kind", ["maps", "mean_map", "perturbations"])
+def test_the_masker_stays_as_it_was(kind):
+    masker = make_masker(perturbation="noise", random_state=np.random.RandomState(0))
+    masker.fit(X, sensitive_features=STAMPS[:, 0])
+    before, module = dict(vars(masker)), masker.module_
+    twin = copy.deepcopy(masker)
+    original = X.copy()
+    AttributionDisplay.from_estimator(masker, X, kind=kind)
+    assert vars(masker) == before
+    assert masker.module_ is module
+    np.testing.assert_array_equal(X, original)
+    # It even draws the same noise next.
+    np.testing.assert_array_equal(masker.mask(X), twin.mask(X))
+
+
+def forms(tmp_path):
+    files = []
+    for i, image in enumerate(channels_last(X)):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(files[-1])
+    rows = X.reshape(len(X), -1)
+    shape = {"image_shape": X.shape[1:]}
+    return {
+        "channels_last": (channels_last(X), {}),
+        "explicit": (channels_last(X), {"data_format": "channels_last"}),
+        "tensor": (torch.from_numpy(X.copy()), {}),
+        "list": (list(X), {}),
+        "files": (files, {}),
+        "dataset": (torch.utils.data.TensorDataset(torch.from_numpy(X.copy())), {}),
+        "rows": (rows, shape),
+        "frame": (pd.DataFrame(rows).rename(columns="pixel {}".format), shape),
+    }
+
+
+FORMS = ["channels_last", "explicit", "tensor", "list", "files", "dataset", "rows", "frame"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_the_images_does_not_matter(form, masker, tmp_path):
+    images, parameters = forms(tmp_path)[form]
+    other = make_masker(scope="specific", quantile=0.8, **parameters)
+    other.fit(images, sensitive_features=STAMPS[:, 0])
+    for kind in ("maps", "mean_map", "perturbations"):
+        one = AttributionDisplay.from_estimator(other, images, kind=kind, n_images=2)
+        two = AttributionDisplay.from_estimator(masker, X, kind=kind, n_images=2)
+        for here, there in zip(all_rows(one), all_rows(two), strict=True):
+            np.testing.assert_allclose(drawn(here), drawn(there), atol=1e-6)
+    if form != "explicit":  # there both are channels last by the parameter's word
+        assert len(other.attribute(images)) == len(X)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("low, high", [(0, 1), (-3, 5), (0, 255)])
+def test_float_images_are_scaled_by_the_range_of_the_data(channels, low, high):
+    images, stamps = make_images(20, channels, 8, 16)
+    images = (low + (high - low) * (images / 255)).astype(np.float32)
+    masker = make_masker(data_range=(low, high), max_epochs=1)
+    masker.fit(images, sensitive_features=stamps[:, 0])
+    display = AttributionDisplay.from_estimator(masker, images, n_images=2)
+    wanted = np.broadcast_to(
+        (channels_last(images[:2]) - low) / (high - low), (2, 8, 16, max(channels, 3))
+    )
+    np.testing.assert_allclose(drawn(display.images_), wanted, atol=1e-5)
+    noisy = AttributionDisplay.from_estimator(masker, images, kind="perturbations")
+    for row in noisy.perturbed_.values():
+        assert drawn(row).min() >= 0
+        assert drawn(row).max() <= 1
+    assert_nothing_is_cut_off(noisy.figure_)
+
+
+def test_range_that_is_not_given():
+    for images, wanted in [
+        (np.array([[[0, 255]]], np.uint8), [0, 1]),
+        (np.array([[[0, 51]]], np.uint8), [0, 0.2]),
+        (np.array([[[-2.0, 2.0]]]), [0, 1]),
+        (np.array([[[3.0, 3.0]]]), [0, 0]),
+    ]:
+        display = AttributionDisplay(images).plot()
+        np.testing.assert_allclose(drawn(display.images_)[0, 0, :, 0], wanted)
+    display = AttributionDisplay([[[-1.0, 0.5, 2.0]]], data_range=(0, 1)).plot()
+    np.testing.assert_allclose(drawn(display.images_)[0, 0, :, 0], [0, 0.5, 1])
+
+
+def test_where_images_are_transparent_maps_lie_on_white():
+    images = np.zeros((1, 1, 2, 4))
+    images[0, 0, 0, 3] = 1  # black, and next to it nothing
+    display = AttributionDisplay(images, maps={"maps": np.zeros((1, 1, 2))}).plot()
+    (under,) = (
+        image
+        for image in display.ax_.images
+        if image.get_cmap().name == "gray" and image not in display.images_
+    )
+    np.testing.assert_allclose(np.asarray(under.get_array()), [[0.5, 1]])
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
+@settings(max_examples=60, deadline=None)
+def test_outline(hidden):
+    line = _outline(hidden)
+    assert np.isnan(line[2::3]).all()
+    figure, ax = plt.subplots()
+    np.testing.assert_array_equal(inside(ax.plot(*line.T)[0], (0, 0), hidden.shape), hidden)
+    plt.close(figure)
+    # Just as many edges as there are pairs of pixels that differ, one of them maybe outside.
+    framed = np.pad(hidden, 1).astype(int)
+    n_edges = np.abs(np.diff(framed, axis=0)).sum() + np.abs(np.diff(framed, axis=1)).sum()
+    assert len(line) == 3 * n_edges
+
+
+@pytest.mark.parametrize("n", [1, 2, 8])
+@pytest.mark.parametrize("height, width", [(28, 28), (128, 96), (12, 40)])
+def test_rows_and_columns(n, height, width):
+    images = RNG.random((n, height, width))
+    display = AttributionDisplay(
+        images,
+        maps={"glasses": images, "a longer name": images},
+        hidden=images > 0.9,
+        perturbed={"general\nmask": 1 - images},
+    ).plot()
+    rows = all_rows(display)
+    boxes = np.array([extents(row) for row in rows])  # left, right, bottom, top
+    assert boxes.shape == (4, n, 4)
+    np.testing.assert_allclose(boxes[..., 1] - boxes[..., 0], width)
+    np.testing.assert_allclose(boxes[..., 2] - boxes[..., 3], height)
+    # No two of them overlap, and each row is level.
+    assert (boxes[:, 1:, 0] > boxes[:, :-1, 1]).all()
+    assert (boxes[1:, :, 3] > boxes[:-1, :, 2]).all()
+    assert (boxes[:, :, 2:] == boxes[:, :1, 2:]).all()
+    # The name of a row is at the middle of its height.
+    np.testing.assert_allclose(display.ax_.get_yticks(), boxes[:, 0, 2:].mean(1))
+    assert row_names(display) == ["images", "glasses", "a longer name", "general\nmask"]
+    assert display.ax_.get_aspect() == 1
+    assert_nothing_is_cut_off(display.figure_)
+    labels = [label.get_window_extent() for label in display.ax_.get_yticklabels()]
+    assert all(a.y0 >= b.y1 for a, b in zip(labels[:-1], labels[1:], strict=True))
+
+
+def test_draws_into_given_axes(masker):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5), layout="constrained")
+    display = AttributionDisplay.from_estimator(masker, X, n_images=3, ax=right)
+    assert display.ax_ is right
+    assert display.figure_ is figure
+    assert not left.has_data()
+    assert plt.get_fignums() == [figure.number]
+    assert_nothing_is_cut_off(figure)
+
+
+def test_as_many_images_as_there_are(masker):
+    assert len(AttributionDisplay.from_estimator(masker, X).images_) == 8
+    assert len(AttributionDisplay.from_estimator(masker, X[:5]).images_) == 5
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X[:5].copy()))
+    assert len(AttributionDisplay.from_estimator(masker, data).images_) == 5
+
+
+def test_style_of_the_maps(masker):
+    style = {"cmap": "magma", "alpha": 0.25}
+    display = AttributionDisplay.from_estimator(masker, X, map_kw=style)
+    image = display.maps_["maps"][0]
+    assert (image.get_cmap().name, image.get_alpha()) == ("magma", 0.25)
+    assert (image.norm.vmin, image.norm.vmax) == (0, 1)
+    again = display.plot(map_kw={"alpha": 0.5})
+    assert again is display
+    image = display.maps_["maps"][0]
+    assert (image.get_cmap().name, image.get_alpha()) == ("viridis", 0.5)
+
+
+def test_larger_images_than_at_fit():
+    masker = make_masker(scope="specific", position_embedding=False)
+    masker.fit(X, sensitive_features=STAMPS[:, 0])
+    larger = np.tile(X[:3], (1, 1, 2, 2))
+    display = AttributionDisplay.from_estimator(masker, larger)
+    np.testing.assert_allclose(drawn(display.maps_["maps"]), masker.attribute(larger), atol=1e-6)
+    for kind in ("mean_map", "perturbations"):
+        with pytest.raises(ValueError, match=r"\(3, 32, 24\).*\(3, 16, 12\).*kind='maps'"):
+            AttributionDisplay.from_estimator(masker, larger, kind=kind)
+
+
+def test_what_from_estimator_refuses(masker):
+    with pytest.raises(TypeError, match=r"LogisticRegression.*pipeline\[0\]"):
+        AttributionDisplay.from_estimator(LogisticRegression(), X)
+    with pytest.raises(NotFittedError):
+        AttributionDisplay.from_estimator(make_masker(), X)
+    with pytest.raises(ValueError, match=r"kind='mean'.*maps, mean_map, perturbations"):
+        AttributionDisplay.from_estimator(masker, X, kind="mean")
+    for n_images in (0, -1, 2.5, None):
+        with pytest.raises(ValueError, match=r"n_images=.*1 or more"):
+            AttributionDisplay.from_estimator(masker, X, n_images=n_images)
+    with pytest.raises(ValueError, match="fit saw float32|fit saw uint8"):
+        AttributionDisplay.from_estimator(masker, X / 255)
+    five = np.concatenate([X, X[:, :2]], axis=1)
+    other = make_masker(data_format="channels_first").fit(five, sensitive_features=STAMPS[:, 0])
+    with pytest.raises(ValueError, match=r"\(8, 16, 12, 5\).*1, 3 or 4 channels"):
+        AttributionDisplay.from_estimator(other, five)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"images": np.zeros((4, 4))}, ValueError, r"images has shape \(4, 4\)"),
+        ({"images": np.zeros((2, 3, 4, 4, 1))}, ValueError, r"images has shape \(2, 3, 4, 4, 1\)"),
+        ({"images": np.zeros((2, 3, 4, 5))}, ValueError, r"np.moveaxis\(images, 1, -1\)"),
+        ({"images": np.zeros((0, 4, 4))}, ValueError, r"images has shape \(0, 4, 4\)"),
+        ({"images": np.full((2, 4, 4), np.nan)}, ValueError, "images has NaN"),
+        ({"data_range": (1, 0)}, ValueError, r"data_range=\(1, 0\)"),
+        ({"data_range": (0, 1, 2)}, ValueError, r"data_range=\(0, 1, 2\)"),
+        ({"maps": np.zeros((2, 4, 4))}, TypeError, r"maps is ndarray.*maps=\{name: array\}"),
+        (
+            {"maps": {"m": np.zeros((2, 4, 5))}},
+            ValueError,
+            r"maps\['m'\].*\(2, 4, 5\).*\(2, 4, 4\)",
+        ),
+        ({"maps": {"m": np.full((2, 4, 4), 2.0)}}, ValueError, r"maps\['m'\] has values from 2"),
+        ({"maps": {"m": np.full((2, 4, 4), np.nan)}}, ValueError, r"maps\['m'\].*nan"),
+        ({"hidden": np.zeros((2, 4, 4), int)}, ValueError, "hidden .* dtype int64"),
+        ({"hidden": np.zeros((1, 4, 4), bool)}, ValueError, r"hidden has shape \(1, 4, 4\)"),
+        ({"maps": None, "hidden": np.zeros((2, 4, 4), bool)}, ValueError, "hidden .* 0 maps"),
+        ({"perturbed": {"p": np.zeros((2, 4, 3))}}, ValueError, r"perturbed\['p'\].*\(2, 4, 3\)"),
+        ({"perturbed": [1]}, TypeError, "perturbed is list"),
+    ],
+)
+def test_arrays_that_do_not_fit(changes, error, message):
+    arguments = {"images": np.zeros((2, 4, 4)), "maps": {"maps": np.zeros((2, 4, 4))}} | changes
+    with pytest.raises(error, match=message):
+        AttributionDisplay(**arguments)
+
+
+def test_without_matplotlib(monkeypatch, masker):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r'AttributionDisplay needs .*"skfair\[plot\]"'):
+        AttributionDisplay.from_estimator(masker, X)
