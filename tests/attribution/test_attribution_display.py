@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from itertools import pairwise
 
 import matplotlib
 
@@ -12,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -21,6 +21,9 @@ from sklearn.linear_model import LogisticRegression
 
 from skfair.attribution import AttributionDisplay, PatchAttributionMasker
 from skfair.attribution._display import _outline
+
+# The maskers are trained for a moment only; what they have learned does not matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
 
 RNG = np.random.default_rng(0)
 MODES = {
@@ -109,9 +112,9 @@ def assert_nothing_is_cut_off(figure):
     figure.canvas.draw()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
-    assert -0.02 <= box.x0
+    assert box.x0 >= -0.02
     assert box.x1 <= width + 0.02
-    assert -0.02 <= box.y0
+    assert box.y0 >= -0.02
     assert box.y1 <= height + 0.02
 
 
@@ -123,6 +126,7 @@ def test_maps(masker):
     assert row_names(display) == ["images", "maps"]
     share = masker.perturbed_pixels(X[:3]).mean()
     assert display.ax_.get_xlabel() == f"outlined: hidden, {share:.0%} of pixels"
+    assert 0.1 < share <= 0.2  # there is something to compare
     assert display.perturbed_ == {}
 
 
@@ -189,12 +193,12 @@ def test_perturbations(masker):
 def test_the_masker_stays_as_it_was(kind):
     masker = make_masker(perturbation="noise", random_state=np.random.RandomState(0))
     masker.fit(X, sensitive_features=STAMPS[:, 0])
-    before, module = dict(vars(masker)), masker.module_
+    before = dict(vars(masker))
     twin = copy.deepcopy(masker)
     original = X.copy()
     AttributionDisplay.from_estimator(masker, X, kind=kind)
-    assert vars(masker) == before
-    assert masker.module_ is module
+    assert vars(masker).keys() == before.keys()
+    assert all(vars(masker)[name] is value for name, value in before.items())
     np.testing.assert_array_equal(X, original)
     # It even draws the same noise next.
     np.testing.assert_array_equal(masker.mask(X), twin.mask(X))
@@ -232,8 +236,6 @@ def test_the_form_of_the_images_does_not_matter(form, masker, tmp_path):
         two = AttributionDisplay.from_estimator(masker, X, kind=kind, n_images=2)
         for here, there in zip(all_rows(one), all_rows(two), strict=True):
             np.testing.assert_allclose(drawn(here), drawn(there), atol=1e-6)
-    if form != "explicit":  # there both are channels last by the parameter's word
-        assert len(other.attribute(images)) == len(X)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -319,7 +321,7 @@ def test_rows_and_columns(n, height, width):
     assert display.ax_.get_aspect() == 1
     assert_nothing_is_cut_off(display.figure_)
     labels = [label.get_window_extent() for label in display.ax_.get_yticklabels()]
-    assert all(a.y0 >= b.y1 for a, b in zip(labels[:-1], labels[1:], strict=True))
+    assert all(a.y0 >= b.y1 for a, b in pairwise(labels))
 
 
 def test_draws_into_given_axes(masker):
@@ -372,7 +374,7 @@ def test_what_from_estimator_refuses(masker):
     for n_images in (0, -1, 2.5, None):
         with pytest.raises(ValueError, match=r"n_images=.*1 or more"):
             AttributionDisplay.from_estimator(masker, X, n_images=n_images)
-    with pytest.raises(ValueError, match="fit saw float32|fit saw uint8"):
+    with pytest.raises(ValueError, match=r"float32.*fit saw uint8"):
         AttributionDisplay.from_estimator(masker, X / 255)
     five = np.concatenate([X, X[:, :2]], axis=1)
     other = make_masker(data_format="channels_first").fit(five, sensitive_features=STAMPS[:, 0])
@@ -395,7 +397,7 @@ def test_what_from_estimator_refuses(masker):
         (
             {"maps": {"m": np.zeros((2, 4, 5))}},
             ValueError,
-            r"maps\['m'\].*\(2, 4, 5\).*\(2, 4, 4\)",
+            r"maps\['m'\].*\(2, 4, 5\)",
         ),
         ({"maps": {"m": np.full((2, 4, 4), 2.0)}}, ValueError, r"maps\['m'\] has values from 2"),
         ({"maps": {"m": np.full((2, 4, 4), np.nan)}}, ValueError, r"maps\['m'\].*nan"),
