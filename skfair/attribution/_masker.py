@@ -20,6 +20,7 @@ from skfair.attribution._statistics import check_fill
 from skfair.utils import draw_seed, resolve_device
 from skfair.utils._base import TorchEstimator
 from skfair.utils._images import Images
+from skfair.utils._net import as_tensor
 
 
 class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
@@ -399,7 +400,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         check_is_fitted(self)
         general = None
         if self.scope == "general":
-            maps = torch.from_numpy(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
+            maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
             general = hidden_pixels(maps, self.quantile)[0]
         return PatchAugmentation(
             copy.deepcopy(self.module_),
@@ -408,7 +409,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             general=general,
             perturbation=Perturbation(
                 kind=self.perturbation,
-                fill=torch.from_numpy(self._fill()),
+                fill=as_tensor(self._fill()),
                 noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
                 low=self.data_range_[0],
                 high=self.data_range_[1],

@@ -102,7 +102,8 @@ def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, so
         A value is further outside.
     """
     found, allowed = (float(batch.min()), float(batch.max())), slack * (high - low)
-    if found[0] < low - allowed or found[1] > high + allowed:
+    # In float32, as images are: its nearest to 0.1 is above 0.1.
+    if found[0] < np.float32(low - allowed) or found[1] > np.float32(high + allowed):
         raise ValueError(
             f"X has values from {found[0]:g} to {found[1]:g}, where {source} {low:g} to {high:g}. "
             "Bring the images to that scale, or fit with the data_range that they have."

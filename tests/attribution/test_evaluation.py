@@ -1,4 +1,4 @@
-"""What a region classifier is worth: temperature, accuracy by position, and whether it is chance."""
+"""What a region classifier is worth: temperature, accuracy of positions, whether it is chance."""
 
 import numpy as np
 import pytest
@@ -83,9 +83,8 @@ def test_false_alarms_are_as_rare_as_promised(n, n_classes, share):
     rest = (1 - share) / (n_classes - 1)
     alarms, draws = 0, 600
     for _ in range(draws):
-        code = rng.permutation(
-            np.repeat(np.arange(n_classes), [round(n * rest)] * (n_classes - 1) + [round(n * share)])
-        )
+        sizes = [round(n * rest)] * (n_classes - 1) + [round(n * share)]
+        code = rng.permutation(np.repeat(np.arange(n_classes), sizes))
         # Nothing but guesses at many positions, some of which look good by chance.
         guesses = rng.integers(n_classes, size=(len(code), 6, 6))
         alarms += is_informative(guesses == code[:, None, None], code)

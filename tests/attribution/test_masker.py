@@ -41,7 +41,7 @@ def test_the_stamp_is_found(data, fitted):
     assert fitted.informative_ is True
     assert fitted.classes_.tolist() == [False, True]
     # Patches without a pixel of the stamp know nothing, the one on it all.
-    assert fitted.region_accuracy_[1, 4] == 1
+    assert fitted.region_accuracy_[1, 4] == pytest.approx(1)
     assert fitted.region_accuracy_[:, :2].mean() < 0.75
     proba = fitted.region_proba(data.X)
     assert proba[data.has, 1, 4, 1].mean() > 0.8
@@ -138,7 +138,7 @@ def test_floats_and_channels(planted, quick, n_channels, dtype):
     assert data.share(masker.mean_map_) > 0.8
     assert masked.dtype == dtype
     assert masker.input_dtype_ == np.float32
-    assert masker.data_range_ == (X.min(), X.max())
+    assert masker.data_range_ == pytest.approx((X.min(), X.max()))
     np.testing.assert_allclose(
         masker.channel_mean_, X.mean((0, 2, 3), dtype=np.float64), rtol=1e-6, atol=1e-6
     )
@@ -163,15 +163,24 @@ class Own(nn.Module):
         return self.layers(patches.flatten(1) + self.place(positions))
 
 
-@pytest.mark.parametrize(
-    "region_classifier, max_epochs", [("resnet18", 3), (Own(), 20)], ids=["resnet18", "own"]
-)
-def test_networks_that_run_patch_by_patch(data, quick, region_classifier, max_epochs):
-    masker = quick(region_classifier=region_classifier, max_epochs=max_epochs, lr=3e-3)
+def test_a_network_of_ones_own(data, quick):
+    masker = quick(region_classifier=Own(), max_epochs=20)
     masker.fit(data.X, sensitive_features=data.has)
     assert masker.informative_
     assert data.share(masker.mean_map_) > 0.6
-    assert masker.mask(data.X[:3]).shape == (3, 3, 12, 14)
+
+
+def test_the_published_network(planted, quick):
+    data = planted(shape=(8, 8), at=(0, 4))
+    masker = quick(stride=4, region_classifier="resnet18", max_epochs=2)
+    masked = masker.fit_transform(data.X, sensitive_features=data.has)
+    assert masker.informative_
+    assert data.share(masker.mean_map_, top=0.3) == 1
+    # What speaks for the attribute is hidden, the other three quarters are not.
+    masker.set_params(quantile=0.75)
+    masked = masker.mask(data.X)
+    assert not changed(masked, data.X)[:, ~data.inside].any()
+    assert changed(masked, data.X)[data.has][:, data.inside].mean() > 0.9
 
 
 def test_a_network_of_ones_own_is_left_alone(data, quick):
@@ -257,7 +266,8 @@ def test_attributes_with_a_map_each(two_stamps, quick):
 def test_attributes_combined(two_stamps, quick):
     X, upper, lower = two_stamps
     columns = {"upper": upper.has, "lower": lower.has}
-    masker = quick(max_epochs=6, quantile=0.8).fit(X, sensitive_features=columns)
+    masker = quick(max_epochs=6, quantile=0.8, validation_fraction=0.3)
+    masker.fit(X, sensitive_features=columns)
     assert list(masker.classes_) == [(False, False), (False, True), (True, False), (True, True)]
     assert masker.mean_map_.shape == (12, 14)
     hidden = masker.perturbed_pixels(X[:1])[0]
@@ -379,9 +389,7 @@ def test_temperature_makes_the_held_out_labels_likeliest(planted, quick):
     parameters = {"max_epochs": 20, "lr": 1e-2, "validation_fraction": 0.5}
     plain = quick(**parameters).fit(data.X, sensitive_features=data.has)
     assert plain.temperature_.tolist() == [1]
-    masker = quick(**parameters, calibration="temperature").fit(
-        data.X, sensitive_features=data.has
-    )
+    masker = quick(**parameters, calibration="temperature").fit(data.X, sensitive_features=data.has)
     (temperature,) = masker.temperature_
     assert temperature > 1.2
     assert masker.calibration_error_ < plain.calibration_error_
@@ -394,9 +402,7 @@ def test_temperature_makes_the_held_out_labels_likeliest(planted, quick):
         other.module_.temperature *= factor
         assert nll(other, X, has) > best
     # Logits are divided by it.
-    odds = [
-        np.log(p[..., 1] / p[..., 0]) for p in (plain.region_proba(X), masker.region_proba(X))
-    ]
+    odds = [np.log(p[..., 1] / p[..., 0]) for p in (plain.region_proba(X), masker.region_proba(X))]
     np.testing.assert_allclose(odds[0], odds[1] * temperature, rtol=1e-2, atol=1e-2)
     # Its own number of each attribute.
     np.testing.assert_array_equal(plain.region_accuracy_, masker.region_accuracy_)
@@ -427,9 +433,7 @@ MODES = [(scope, kind) for scope in ("general", "specific") for kind in ("mask",
 
 @pytest.mark.parametrize("quantile", [0.5, 0.7, 0.95])
 @pytest.mark.parametrize("scope, perturbation", MODES)
-def test_exactly_the_pixels_above_the_quantile_change(
-    data, fitted, scope, perturbation, quantile
-):
+def test_exactly_the_pixels_above_the_quantile_change(data, fitted, scope, perturbation, quantile):
     masker = with_parameters(
         fitted, scope=scope, perturbation=perturbation, quantile=quantile, noise_std=2.0, fill=200
     )
@@ -438,7 +442,9 @@ def test_exactly_the_pixels_above_the_quantile_change(
     np.testing.assert_array_equal(data.X, before)
     assert hidden.dtype == bool
     assert hidden.shape == (200, 12, 14)
-    np.testing.assert_array_equal(hidden.sum((1, 2)), round((1 - quantile) * 168))
+    wanted, n_hidden = round((1 - quantile) * 168), hidden.sum((1, 2))
+    # Pixels have the values of blocks of 2 x 2, none of which is hidden in part.
+    assert ((wanted - 4 < n_hidden) & (n_hidden <= wanted)).all()
     found = changed(masked, data.X)
     assert not (found & ~hidden).any()
     assert (found & hidden).sum() > 0.98 * hidden.sum()
@@ -503,6 +509,14 @@ def test_noise_stays_in_the_range_of_the_data(data, fitted, quick, data_range, e
     assert (masked.min(), masked.max()) == expected
     # Rounded, not cut off: a wave that ran over would be somewhere in the middle.
     assert masked.dtype == np.uint8
+
+
+def test_a_range_that_float32_cannot_hold(data, quick):
+    X = data.X / 228 * 0.1
+    assert np.float32(X.max()) > 0.1  # rounded up, which is not outside the range
+    masker = quick(data_range=(0, 0.1), perturbation="noise")
+    assert masker.fit_transform(X, sensitive_features=data.has).max() <= np.float32(0.1)
+    assert masker.transform(X) is X
 
 
 def test_floats_keep_to_what_fit_saw(data, quick):
@@ -656,7 +670,7 @@ def test_augmentation_of_images_of_another_size(data, fitted):
         fitted.augmentation()(images[:, :, :10])
 
 
-def test_the_last_training_batch_is_augmented_in_place_of_nothing(data, fitted):
+def test_augmentation_of_doubles(data, fitted):
     floats = torch.from_numpy(data.X[:4]).double()
     found = fitted.augmentation()(floats)
     assert found.dtype == torch.float64
