@@ -9,6 +9,7 @@ from torch.nn import functional as F
 _WIDTHS = (32, 48, 64, 96)  # of the last convolutions; any before them have the first
 _POSITION_CHANNELS = 16
 _HIDDEN = 64
+_FINE_PATCH = 16  # pixels; larger patches are seen through a mean filter that makes them so small
 
 
 def receptive_kernels(patch_size: int) -> list[int]:
@@ -51,6 +52,9 @@ class DenseRegionNet(nn.Module):
     The output of a layer is computed only where a later layer needs it. The same weights
     therefore serve any stride, and a coarse one, for training, takes little time.
 
+    Patches of 32 pixels and more are seen through a mean filter. With a layer of weights in its
+    place, training on faces took twice as long and found less.
+
     Parameters
     ----------
     n_channels : int
@@ -71,7 +75,9 @@ class DenseRegionNet(nn.Module):
         grid_shape: tuple[int, int] | None,
     ):
         super().__init__()
-        kernels = receptive_kernels(patch_size)
+        self.shrink = max(1, patch_size // _FINE_PATCH)
+        self.blur = self.shrink + patch_size % self.shrink
+        kernels = receptive_kernels(patch_size // self.shrink)
         n_first = len(kernels) - len(_WIDTHS)
         widths = [n_channels, *_WIDTHS[:1] * n_first, *_WIDTHS[-len(kernels) :]]
         self.convolutions = nn.ModuleList(
@@ -103,7 +109,7 @@ class DenseRegionNet(nn.Module):
         -------
         tensor of shape (n, n_outputs)
         """
-        features = self._features(patches, 2 ** len(self.convolutions))
+        features = self._features(patches, self.shrink * 2 ** len(self.convolutions))
         place = None
         if self.position is not None:
             place = self.position.flatten(1)[:, positions].T[..., None, None]
@@ -143,8 +149,11 @@ class DenseRegionNet(nn.Module):
         return self.output(F.relu(self.hidden(features)) * (1 + self.gate(place)))
 
     def _features(self, images: torch.Tensor, stride: int) -> torch.Tensor:
-        spacings = [2**i for i in range(len(self.convolutions))]
+        spacings = [self.shrink * 2**i for i in range(len(self.convolutions))]
         jump = 1  # pixels between neighbours in what a layer gets
+        if self.blur > 1:
+            jump = math.gcd(stride, *spacings)
+            images = F.avg_pool2d(images, self.blur, jump)
         for i, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             needed = math.gcd(stride, *spacings[i + 1 :])
             images = F.conv2d(
