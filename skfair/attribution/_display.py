@@ -399,7 +399,7 @@ def _luminance(colours: np.ndarray) -> np.ndarray:
 
 
 def _outline(hidden: np.ndarray) -> np.ndarray:
-    """Edges between pixels that are hidden and pixels that are not, as one line with gaps.
+    """Lines between pixels that are hidden and pixels that are not, as one line with gaps.
 
     Parameters
     ----------
@@ -407,12 +407,17 @@ def _outline(hidden: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (3 * n_edges, 2)
-        Of each edge the points at its ends, and NaN.
+    ndarray of shape (3 * n_lines, 2)
+        Of each line x and y of its ends, and NaN.
     """
     inside = np.pad(hidden, 1)
-    level = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])[:, ::-1]  # their left ends
-    upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])[:, ::-1]  # their upper ends
-    start = np.concatenate([level, upright]).astype(np.float64)
-    end = start + np.repeat([[1, 0], [0, 1]], [len(level), len(upright)], axis=0)
-    return np.stack([start, end, np.full_like(start, np.nan)], 1).reshape(-1, 2)
+    level = _runs(inside[1:, 1:-1] != inside[:-1, 1:-1])[..., ::-1]
+    upright = _runs((inside[1:-1, 1:] != inside[1:-1, :-1]).T)
+    ends = np.concatenate([level, upright]).astype(np.float64)
+    return np.pad(ends, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, 2)
+
+
+def _runs(edges: np.ndarray) -> np.ndarray:
+    """Where edges follow one another in a row of the array, (row, first) and (row, end)."""
+    change = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    return np.stack([np.argwhere(change == 1), np.argwhere(change == -1)], 1)
