@@ -1,0 +1,458 @@
+"""PatchAttributionMasker on real faces: where it looks, whether it is calibrated, what it is worth.
+
+    python benchmarks/patch_attribution.py --data PATH                # two hours on two cores
+    python benchmarks/patch_attribution.py --data PATH --part where   # speed, memory, gap, networks
+
+``--write FOLDER`` also writes the tables as reStructuredText and, beside them in ``images``, the
+pictures of the docs. Pictures show means over thousands of faces and no single one.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from _faces import load_faces
+from _masking import CONFOUNDERS, N_FOLDS, Split, measure, train
+from _tables import list_table, plain_table, processor_time
+
+from skfair.attribution import PatchAttributionMasker
+from skfair.attribution._confidence import CONFIDENCES
+from skfair.attribution._grid import PatchGrid
+from skfair.attribution._perturbation import hidden_pixels
+from skfair.attribution._region_classifier import RegionClassifier
+from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
+from skfair.datasets import make_balanced_subset
+from skfair.metrics import ReliabilityDisplay, expected_calibration_error
+
+# Attribute, and the landmarks whose mean row is the middle of where it shows.
+BANDS = {
+    "eyeglasses": ("left_eye_y", "right_eye_y"),
+    "smiling": ("mouth_left_y", "mouth_right_y"),
+    "male": None,
+}
+BAND = 16 / 128  # half its height, as a share of the image
+GOALS = {"eyeglasses": 0.85, "smiling": 0.60}
+N_FACES = 2800  # to train on, half of them with the attribute
+
+
+def share_in_band(pixel_map, band):
+    """Share of the top tenth of the pixels that lies in a band of rows."""
+    if band is None:
+        return np.nan
+    top = pixel_map > np.quantile(pixel_map, 0.9)
+    rows = np.arange(len(pixel_map)) + 0.5
+    inside = np.abs(rows - band[0]) <= band[1]
+    return top[inside].sum() / top.sum()
+
+
+def look(X, table, attribute, seed, n_test=None, **parameters):
+    """Fit on training faces; what the maps and the probabilities are worth on the test faces."""
+    value = table[attribute].to_numpy()
+    train = np.flatnonzero(table["split"] == "train")
+    n = min(N_FACES, 2 * np.bincount(value[train]).min())
+    train = train[make_balanced_subset(value[train], value[train], n_samples=n, random_state=seed)]
+    test = np.flatnonzero(table["split"] == "test")
+    if n_test is not None:
+        test = np.random.RandomState(0).permutation(test)[:n_test]
+    start = time.process_time()
+    masker = PatchAttributionMasker(random_state=seed, **parameters)
+    masker.fit(X[train], sensitive_features=value[train])
+    seconds = time.process_time() - start
+    band = None
+    if BANDS[attribute] is not None:
+        rows = table.iloc[train][list(BANDS[attribute])].to_numpy()
+        band = rows.mean(), BAND * X.shape[2]
+    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    record = {"seconds": seconds, "map": masker.mean_map_}
+    for confidence in CONFIDENCES:
+        mean = masker.set_params(confidence=confidence).region_map(X[test]).mean(0)
+        pixel_map = grid.pixel_map(torch.from_numpy(mean)).numpy()
+        record[confidence] = share_in_band(pixel_map, band)
+    proba = masker.region_proba(X[test])
+    weight = 1 / np.bincount(value[test])[value[test]]
+    hits = (proba.argmax(3) == value[test][:, None, None]).astype(float)
+    accuracy = np.tensordot(weight / weight.sum(), hits, 1)
+    record["best"], record["mean"] = accuracy.max(), accuracy.mean()
+    record["y"] = np.repeat(value[test], len(grid))
+    record["proba"] = proba.reshape(-1, 2)
+    record["weight"] = np.repeat(weight, len(grid))
+    record["ece"] = expected_calibration_error(
+        record["y"], record["proba"], sample_weight=record["weight"]
+    )
+    return record
+
+
+def mean_and_spread(values):
+    values = np.asarray(values, float)
+    if np.isnan(values).all():
+        return "-"
+    return f"{values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
+
+
+LOOK_HEADER = [
+    "attribute, network, image, patch, stride", "negative entropy", "top", "margin",
+    "accuracy of a position: best", "mean", "calibration error", "processor s a fit",
+]  # fmt: skip
+
+
+def look_row(label, records):
+    columns = ["negative_entropy", "top", "margin", "best", "mean", "ece"]
+    cells = [mean_and_spread([record[c] for record in records]) for c in columns]
+    return [label, *cells, f"{np.mean([r['seconds'] for r in records]):.0f}"]
+
+
+def where(arguments):
+    """Where the maps are high, and whether the probabilities are right."""
+    X, table = load_faces(arguments.data, 64)
+    rows, shown = [], {}
+    for attribute in BANDS:
+        records = [
+            look(X, table, attribute, seed, patch_size=16, stride=2)
+            for seed in range(arguments.seeds)
+        ]
+        shown[attribute] = records
+        rows.append(look_row(f"{attribute}, dense, 64, 16, 2", records))
+    title = (
+        f"Share of the top tenth of the mean map in the band of the eyes (glasses) or the mouth "
+        f"(smiling), and patches of the test faces; {arguments.seeds} seeds"
+    )
+    report(arguments, "where", title, LOOK_HEADER, rows)
+    if arguments.write is not None:
+        pictures(arguments, X, shown)
+
+
+def pictures(arguments, X, shown):
+    """Mean maps over the mean face, and reliability diagrams."""
+    from matplotlib import pyplot as plt
+
+    face = X.mean(0).transpose(1, 2, 0).mean(2)
+    figure, axes = plt.subplots(1, len(shown), figsize=(3 * len(shown), 3.2), layout="constrained")
+    for ax, (attribute, records) in zip(axes, shown.items(), strict=True):
+        ax.imshow(face, cmap="gray")
+        drawn = ax.imshow(np.mean([r["map"] for r in records], 0), cmap="viridis", alpha=0.6)
+        ax.set(title=attribute, xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=axes, label="confidence, from 0 to 1", shrink=0.8)
+    folder = arguments.write.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "patch_attribution_faces.png", dpi=120)
+    figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
+    for attribute, records in shown.items():
+        ReliabilityDisplay.from_predictions(
+            records[0]["y"], records[0]["proba"], sample_weight=records[0]["weight"],
+            name=attribute, ax=ax,
+        )  # fmt: skip
+    figure.savefig(folder / "patch_attribution_reliability.png", dpi=120)
+
+
+def report(arguments, name, title, header, rows, below=""):
+    """Print a table, and put it into the folder of ``--write``."""
+    print(plain_table(title, header, rows) + below, flush=True)
+    if arguments.write is not None:
+        arguments.write.mkdir(parents=True, exist_ok=True)
+        text = list_table(title, header, rows) + (f"\n{below}" if below else "")
+        (arguments.write / f"patch_attribution_{name}.rst").write_text(text, encoding="utf-8")
+
+
+class PatchByPatch(torch.nn.Module):
+    """A dense network as it would run if it were any other: on one patch after the other."""
+
+    def __init__(self, network, stride=None):
+        super().__init__()
+        self.network = network
+        self.stride = stride
+
+    def forward(self, patches, positions):
+        if self.stride is None:
+            return self.network(patches, positions)
+        # The very operations that run over a whole image.
+        features = self.network._features(patches, self.stride)
+        place = self.network.position.flatten(1)[:, positions].T[..., None, None]
+        return self.network._classify(features, place)[..., 0, 0]
+
+
+def loop(region_map, grid):
+    """Algorithm 1 as it is printed."""
+    total, count = np.zeros((grid.height, grid.width)), np.zeros((grid.height, grid.width))
+    k = grid.patch_size
+    for position in range(len(grid)):
+        row, column = divmod(position, grid.n_cols)
+        y, x = row * grid.stride, column * grid.stride
+        total[y : y + k, x : x + k] += region_map[row, column]
+        count[y : y + k, x : x + k] += 1
+    return total / count
+
+
+def speed(arguments):
+    """Processor time of one image's map, at the published setting: 128 pixels, 2,401 patches."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    grid = PatchGrid(128, 128, 32, 2)
+    dense = DenseRegionNet(3, 32, 2, (grid.n_rows, grid.n_cols))
+    resnet = ResNetRegionNet(3, 32, 2, len(grid))
+    images = torch.randn(8, 3, 128, 128)
+
+    def run(network):
+        return RegionClassifier(
+            network, n_classes=[2], mean=torch.zeros(3), std=torch.ones(3), patch_size=32, stride=2
+        ).eval()  # fmt: skip
+
+    one_pass = processor_time(run(dense).logits, images, n_repeats=7) / len(images)
+    rows = [["dense network, one pass", f"{1000 * one_pass:.1f} ms", "1", "-"]]
+    expected = run(dense).logits(images[:1])[0]
+    for label, network in {
+        "the same network patch by patch": PatchByPatch(dense),
+        "the same operations patch by patch": PatchByPatch(dense, stride=2),
+    }.items():
+        seconds = processor_time(run(network).logits, images[:1], n_repeats=5)
+        difference = float((run(network).logits(images[:1])[0] - expected).abs().max())
+        rows.append(
+            [label, f"{1000 * seconds:.0f} ms", f"{seconds / one_pass:.0f}", f"{difference:.0e}"]
+        )
+    seconds = processor_time(run(resnet).logits, images[:1])
+    rows.append(["ResNet-18 patch by patch", f"{seconds:.1f} s", f"{seconds / one_pass:.0f}", "-"])
+    region_map = torch.randn(1, grid.n_rows, grid.n_cols, dtype=torch.float64)
+    fast = (
+        processor_time(lambda: [grid.pixel_map(region_map) for _ in range(100)], n_repeats=7) / 100
+    )
+    slow = processor_time(loop, region_map[0].numpy(), grid, n_repeats=7)
+    difference = np.abs(
+        loop(region_map[0].numpy(), grid) - grid.pixel_map(region_map)[0].numpy()
+    ).max()
+    rows.append(["Algorithm 1 as two products", f"{1000 * fast:.2f} ms", "1", "-"])
+    rows.append(
+        [
+            "Algorithm 1 as a loop",
+            f"{1000 * slow:.1f} ms",
+            f"{slow / fast:.0f}",
+            f"{difference:.0e}",
+        ]
+    )
+    header = ["one image", "processor time", "times the first", "largest difference"]
+    report(arguments, "speed", "Maps of 128 x 128 pixels, patches of 32, stride 2", header, rows)
+
+
+def memory(arguments):
+    """Memory above images and maps while maps are made, in processes of their own."""
+    rows = []
+    for n in (1_000, 10_000):
+        for batch in (8, 32, 128):
+            code = MEMORY.format(n=n, batch=batch)
+            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+            rows.append([f"{n:,}", str(batch), f"{float(done.stdout):.0f} MB"])
+    title = "Memory above the images and the result of region_map (128 pixels, stride 8)"
+    report(arguments, "memory", title, ["images", "attribution_batch_size", "memory"], rows)
+
+
+MEMORY = """
+import resource, tempfile, numpy as np, torch
+from skfair.attribution import PatchAttributionMasker
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+rng = np.random.default_rng(0)
+X = rng.integers(256, size=(40, 128, 128, 3), dtype=np.uint8)
+masker = PatchAttributionMasker(stride=8, max_epochs=1, attribution_batch_size={batch})
+masker.fit(X, sensitive_features=np.arange(40) % 2)
+with tempfile.TemporaryFile() as file:
+    images = np.memmap(file, np.uint8, "w+", shape=({n}, 128, 128, 3))
+    before = peak()
+    maps = masker.region_map(images)
+    print(peak() - before - maps.nbytes / 2**20)
+"""
+
+
+def networks(arguments):
+    """The dense and the published network on the same grid of patches."""
+    X, table = load_faces(arguments.data, 64)
+    rows = []
+    for attribute in GOALS:
+        for network, parameters in {
+            "dense": {},
+            "resnet18": {"batch_size": 256, "lr": 1e-3, "max_epochs": arguments.epochs},
+        }.items():
+            records = [
+                look(
+                    X, table, attribute, seed, n_test=600, patch_size=16, stride=4,
+                    region_classifier=network, **parameters,
+                )
+                for seed in range(1 if network == "resnet18" else arguments.seeds)
+            ]  # fmt: skip
+            rows.append(look_row(f"{attribute}, {network}, 64, 16, 4", records))
+    title = (
+        f"The dense network ({arguments.seeds} seeds) and the published one (1 seed, "
+        f"{arguments.epochs} epochs of one patch an image)"
+    )
+    report(arguments, "networks", title, LOOK_HEADER, rows)
+
+
+QUANTILES = {"eyeglasses": (0.7, 0.9, 0.95), "smiling": (0.7, 0.95)}
+MODES = list(itertools.product(("general", "specific"), ("mask", "noise")))
+
+
+def arms(X, split, has, masker, quantiles):
+    """Name of each way to train, its rows, what perturbs a batch, and the pixels."""
+    rows = split.biased
+    yield "nothing hidden", rows, None, None
+    yield "balanced data", split.balanced, None, None
+    masker.fit(X[split.rest], sensitive_features=has[split.rest])
+    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    blobs = torch.randn(1, 1, grid.n_rows, grid.n_cols, generator=torch.Generator().manual_seed(0))
+    for q in quantiles:
+        for scope, kind in MODES:
+            masker.set_params(scope=scope, perturbation=kind, quantile=q)
+            hidden = torch.from_numpy(masker.perturbed_pixels(X[rows]))
+            yield f"{scope} {kind}, {q}", rows, masker.augmentation(), hidden
+        masker.set_params(scope="general", perturbation="mask")
+        hidden = hidden_pixels(grid.pixel_map(blobs), q).expand(len(rows), -1, -1)
+        yield f"random mask, {q}", rows, masker.augmentation(), hidden
+
+
+def train_all(data, confounder, fold, seed, wanted, cache):
+    """Train in every way on one split; what is in the cache is not done again."""
+    torch.set_num_threads(1)
+    X, table = load_faces(data, 64)
+    male, has = table["male"].to_numpy().astype(int), table[confounder].to_numpy()
+    split = Split(table, confounder, fold)
+    masker = PatchAttributionMasker(patch_size=16, stride=2, max_epochs=3, random_state=seed)
+    records = []
+    quantiles = QUANTILES[confounder]
+    if wanted is not None:
+        quantiles = {float(name.split(", ")[1]) for name in wanted if ", " in name}
+    for name, rows, augment, hidden in arms(X, split, has, masker, sorted(quantiles)):
+        if wanted is not None and name not in wanted:
+            continue
+        path = None if cache is None else cache / f"{confounder}_{fold}_{seed}_{name}.json"
+        if path is not None and path.exists():
+            records.append(json.loads(path.read_text()))
+            continue
+        network = train(X[rows], male[rows], seed, augment, hidden)
+        record = {"arm": name, "fold": fold, "seed": seed}
+        for part in ("validation", "test"):
+            on = getattr(split, part)
+            record[part] = measure(network, X[on], male[on], has[on])
+            if name.startswith("general"):
+                masked = masker.mask(X[on])
+                record[f"{part} masked"] = measure(network, masked, male[on], has[on])
+        records.append(record)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record))
+    return records
+
+
+def choose(records):
+    """The mode with the smallest gap on validation faces, of those that lose at most .02 there."""
+
+    def mean(arm, measure):
+        return np.mean([r["validation"][measure] for r in records if r["arm"] == arm])
+
+    floor = mean("nothing hidden", "accuracy") - 0.02
+    modes = {r["arm"] for r in records if r["arm"].startswith(("general", "specific"))}
+    enough = [arm for arm in sorted(modes) if mean(arm, "accuracy") >= floor]
+    return min(enough or sorted(modes), key=lambda arm: mean(arm, "gap"))
+
+
+GAP_HEADER = [
+    "training", "accuracy", "men", "women", "gap", "effect of the confounder",
+    "men without", "men with", "women without", "women with", "on validation: accuracy", "gap",
+]  # fmt: skip
+
+
+GAP_MEASURES = [
+    "accuracy", "men", "women", "gap", "effect",
+    "male without", "male with", "female without", "female with",
+]  # fmt: skip
+
+
+def gap_rows(records, chosen):
+    for arm in dict.fromkeys(r["arm"] for r in records):
+        for part in ("test", "test masked"):
+            found = [r for r in records if r["arm"] == arm and part in r]
+            if not found:
+                continue
+            label = arm + (", at prediction too" if part != "test" else "")
+            if arm == chosen and part == "test":
+                label = f"**{label}** (chosen)"
+            cells = [mean_and_spread([r[part][c] for r in found]) for c in GAP_MEASURES]
+            seen = part.replace("test", "validation")
+            cells += [f"{np.mean([r[seen][c] for r in found]):.3f}" for c in ("accuracy", "gap")]
+            yield [label, *cells]
+
+
+def verdict(records, chosen):
+    """How much of the gap is closed, with the standard error over draws."""
+
+    def each(arm, measure):
+        return np.array([r["test"][measure] for r in records if r["arm"] == arm])
+
+    def difference(first, second, measure):
+        d = each(first, measure) - each(second, measure)
+        return f"{d.mean():+.3f} (standard error {d.std(ddof=1) / np.sqrt(len(d)):.3f})"
+
+    none, balanced = "nothing hidden", "balanced data"
+    closed = each(none, "gap").mean() - each(chosen, "gap").mean()
+    by_balance = each(none, "gap").mean() - each(balanced, "gap").mean()
+    return (
+        f"Against nothing hidden, ``{chosen}`` changes the gap by "
+        f"{difference(chosen, none, 'gap')}, balanced data by {difference(balanced, none, 'gap')}: "
+        f"{closed / by_balance:.2f} of what balanced data closes. Accuracy changes by "
+        f"{difference(chosen, none, 'accuracy')}, of men by {difference(chosen, none, 'men')}, of "
+        f"women by {difference(chosen, none, 'women')}; the effect of the confounder by "
+        f"{difference(chosen, none, 'effect')}, with balanced data by "
+        f"{difference(balanced, none, 'effect')}.\n"
+    )
+
+
+def gap(arguments):
+    """What hiding the confounder does to a model of gender."""
+    parallel = joblib.Parallel(n_jobs=arguments.jobs)
+
+    def run(confounder, name, title, draws, wanted, chosen=None):
+        job = functools.partial(joblib.delayed(train_all), arguments.data, confounder)
+        done = parallel(job(fold, seed, wanted, arguments.cache) for fold, seed in draws)
+        records = list(itertools.chain(*done))
+        chosen = chosen or choose(records)
+        rows = list(gap_rows(records, chosen))
+        title = f"Gender, confounder {confounder}: {title}"
+        below = verdict(records, chosen)
+        report(arguments, f"gap_{confounder}{name}", title, GAP_HEADER, rows, below)
+        return chosen
+
+    for confounder in CONFOUNDERS:
+        draws = [(fold, fold) for fold in range(N_FOLDS)]
+        chosen = run(confounder, "", f"{N_FOLDS} draws of all faces", draws, None)
+        quantile = chosen.split(", ")[1]
+        wanted = {"nothing hidden", "balanced data", chosen, f"random mask, {quantile}"}
+        draws = [(None, seed) for seed in range(arguments.seeds)]
+        title = f"the official split, {arguments.seeds} seeds"
+        run(confounder, "_official", title, draws, wanted, chosen)
+
+
+PARTS = {"speed": speed, "memory": memory, "where": where, "gap": gap, "networks": networks}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds images/")
+    parser.add_argument("--part", choices=PARTS, help="only this part")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="processes that train side by side")
+    parser.add_argument("--epochs", type=int, default=40, help="of the published network")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of results, to go on from")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="also as reStructuredText")
+    arguments = parser.parse_args()
+    for name, part in PARTS.items():
+        if arguments.part in (None, name):
+            part(arguments)
+
+
+if __name__ == "__main__":
+    main()
