@@ -171,16 +171,15 @@ def test_a_network_of_ones_own(data, quick):
 
 
 def test_the_published_network(planted, quick):
-    data = planted(shape=(8, 8), at=(0, 4))
-    masker = quick(stride=4, region_classifier="resnet18", max_epochs=2)
-    masked = masker.fit_transform(data.X, sensitive_features=data.has)
+    data = planted(n=120, shape=(8, 8), at=(0, 4))
+    masker = quick(stride=4, region_classifier="resnet18", max_epochs=2, quantile=0.75)
+    masker.fit(data.X, sensitive_features=data.has)
     assert masker.informative_
-    assert data.share(masker.mean_map_, top=0.3) == 1
     # What speaks for the attribute is hidden, the other three quarters are not.
-    masker.set_params(quantile=0.75)
-    masked = masker.mask(data.X)
-    assert not changed(masked, data.X)[:, ~data.inside].any()
-    assert changed(masked, data.X)[data.has][:, data.inside].mean() > 0.9
+    X, has = data.X[:20], data.has[:20]
+    hidden = changed(masker.mask(X), X)
+    assert not hidden[:, ~data.inside].any()
+    assert hidden[has][:, data.inside].mean() > 0.9
 
 
 def test_a_network_of_ones_own_is_left_alone(data, quick):
@@ -512,8 +511,8 @@ def test_noise_stays_in_the_range_of_the_data(data, fitted, quick, data_range, e
 
 
 def test_a_range_that_float32_cannot_hold(data, quick):
-    X = data.X / 228 * 0.1
-    assert np.float32(X.max()) > 0.1  # rounded up, which is not outside the range
+    X = data.X / data.X.max() * 0.1
+    assert float(np.float32(X.max())) > 0.1  # rounded up, which is not outside the range
     masker = quick(data_range=(0, 0.1), perturbation="noise")
     assert masker.fit_transform(X, sensitive_features=data.has).max() <= np.float32(0.1)
     assert masker.transform(X) is X

@@ -269,3 +269,59 @@ def test_pages_are_released_without_loss(mode, tmp_path):
     release_pages(array[10:20])
     release_pages(np.asarray(array))
     assert (array == (0 if mode == "r" else 3)).all()
+
+
+@pytest.mark.parametrize(
+    "X, parameters",
+    [
+        (UINT8, {}),
+        (UINT8 / 255, {}),
+        (UINT8.transpose(0, 2, 3, 1), {}),
+        (UINT8.reshape(5, -1), {"image_shape": (3, 8, 6)}),
+        (UINT8.reshape(5, -1).astype(np.int64), {"image_shape": (3, 8, 6)}),
+        (
+            UINT8.transpose(0, 2, 3, 1).reshape(5, -1),
+            {"image_shape": (3, 8, 6), "data_format": "channels_last"},
+        ),
+        (UINT8[:, :, ::-1], {}),
+    ],
+    ids=["bytes", "doubles", "channels last", "rows", "integers", "rows, last", "a view"],
+)
+def test_an_array_is_given_as_it_is_and_channels_first(X, parameters):
+    images = open_images(X, **parameters)
+    same, view = images.to_array(copy=False)
+    assert same is X
+    first = images.read(0, 5)
+    np.testing.assert_array_equal(view.astype(first.dtype), first)
+    copied, view = images.to_array(copy=True)
+    np.testing.assert_array_equal(copied, X)
+    assert copied.dtype == X.dtype
+    assert not np.shares_memory(copied, X)
+    before = X.copy()
+    view[2] = 1  # what is written to the view is in the array
+    assert not np.array_equal(copied, X)
+    np.testing.assert_array_equal(copied[[0, 1, 3, 4]], X[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(X, before)
+
+
+def test_arrays_of_tensors_and_memory_maps_share_their_memory(tmp_path):
+    tensor = torch.from_numpy(UINT8.copy())
+    array, _ = open_images(tensor).to_array(copy=False)
+    assert np.shares_memory(array, tensor.numpy())
+    np.save(tmp_path / "images.npy", UINT8)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert np.shares_memory(open_images(mapped).to_array(copy=False)[0], mapped)
+    copied, view = open_images(mapped).to_array(copy=True)
+    view[:] = 0  # a copy can be written to, whatever the map
+    assert type(copied) is np.ndarray
+    np.testing.assert_array_equal(mapped, UINT8)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_files_and_datasets_are_read_into_an_array(files, copy):
+    for X in (files, Pairs(files), Pairs(torch.from_numpy(UINT8.copy())), list(UINT8)):
+        array, view = open_images(X).to_array(copy=copy)
+        np.testing.assert_array_equal(array, UINT8)
+        assert array.dtype == np.uint8
+        assert np.shares_memory(array, view)
+        assert view.shape == UINT8.shape

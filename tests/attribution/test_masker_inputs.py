@@ -1,0 +1,402 @@
+"""What PatchAttributionMasker refuses: named with the fix, and before anything is trained."""
+
+import copy
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from skfair.attribution import PatchAttributionMasker, _attribution
+from skfair.utils import UninformativeAttributionWarning
+
+
+@pytest.fixture
+def refused(data, quick, monkeypatch):
+    """Fit, and see that the error comes before the training."""
+
+    def trained(*args, **kwargs):
+        pytest.fail("the training was reached")
+
+    def refused(match, X=None, sensitive_features="has", error=ValueError, **parameters):
+        monkeypatch.setattr(_attribution, "train_region_classifier", trained)
+        X = data.X if X is None else X
+        groups = data.has if isinstance(sensitive_features, str) else sensitive_features
+        masker = quick(**parameters)
+        with pytest.raises(error, match=match):
+            masker.fit(X, sensitive_features=groups)
+        assert not [name for name in vars(masker) if name.endswith("_")]
+        with pytest.raises(error, match=match):
+            masker.fit_transform(X, sensitive_features=groups)
+
+    return refused
+
+
+# The images and the grid ------------------------------------------------------------------
+
+
+def test_images_smaller_than_the_patch(refused):
+    refused(r"patch_size=13 is larger than the images, .* 12 x 14 .* patch_size=12", patch_size=13)
+
+
+def test_strides_that_do_not_fit(refused):
+    match = (
+        r"patch_size=4 moved by stride=3 .* 12 x 14 .* multiples of the stride. The nearest that "
+        r"work: stride=2, or images cropped to 10 x 13\."
+    )
+    refused(match, stride=3)
+    refused(r"stride=5 is larger than patch_size=4", stride=5)
+
+
+def test_images_cropped_as_the_message_says(data, quick):
+    cropped = data.X[:, :, :10, :13]
+    masker = quick(stride=3).fit(cropped, sensitive_features=data.has)
+    assert masker.mean_map_.shape == (10, 13)
+
+
+def test_images_that_are_not_square(planted, quick):
+    data = planted(shape=(8, 20), at=(4, 12))
+    masker = quick().fit(data.X, sensitive_features=data.has)
+    assert masker.mean_map_.shape == (8, 20)
+    assert masker.region_accuracy_.shape == (3, 9)
+    assert data.share(masker.mean_map_) > 0.8
+
+
+@pytest.mark.parametrize("value, what", [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_missing_values(refused, data, value, what):
+    X = data.X / 255
+    X[7, 1, 3, 3] = value
+    match = f"Input X contains {what}.*row 7"
+    refused(match, X)
+    refused(match, X.reshape(200, -1), image_shape=(3, 12, 14))
+    refused(match, torch.from_numpy(X))
+
+
+@pytest.mark.parametrize("colour", [0, 117])
+def test_images_of_one_colour(refused, colour):
+    X = np.full((20, 3, 12, 14), colour, dtype=np.uint8)
+    refused("X holds images of one constant colour", X, np.arange(20) % 2)
+    refused("X holds images of one constant colour", X / 255, np.arange(20) % 2)
+
+
+def test_a_channel_of_one_value_is_no_error(data, quick):
+    X = data.X.copy()
+    X[:, 2] = 50
+    masker = quick(perturbation="noise").fit(X, sensitive_features=data.has)
+    assert masker.channel_std_[2] == 1
+    assert masker.channel_mean_[2] == 50
+    assert data.share(masker.mean_map_) > 0.8
+    assert np.isfinite(masker.attribute(X)).all()
+
+
+def test_one_constant_image_among_others(data, quick):
+    X = data.X.copy()
+    X[0] = 0
+    masker = quick(scope="specific").fit(X, sensitive_features=data.has)
+    maps = masker.attribute(X[:1])
+    assert np.isfinite(maps).all()
+    assert (maps.min(), maps.max()) == (0, 1)
+
+
+def test_rows_without_their_shape(refused, data):
+    rows = data.X.reshape(200, -1)
+    refused(r"X is made of rows of 504 features, .* Pass image_shape=\(channels,", rows)
+    refused(r"image_shape=\(3, 12, 13\) does not fit the 504", rows, image_shape=(3, 12, 13))
+    refused(r"image_shape=\(3, 12\) is not", rows, image_shape=(3, 12))
+
+
+@pytest.mark.parametrize(
+    "X, match",
+    [
+        (np.zeros((20, 12, 14)), r"X has 3 dimensions.*X\[:, None\]"),
+        (np.zeros((20, 3, 12, 14), dtype=int), "X has dtype int64; images are uint8"),
+        (np.zeros((0, 3, 12, 14)), "0 sample"),
+        (np.zeros((20, 3, 12, 3)), "channel axis cannot be told.*data_format"),
+        (np.zeros((20, 7, 12, 14)), "channel axis cannot be told.*data_format"),
+        (["no.png"] * 20, r"X\[0\] = 'no\.png' is not an image"),
+    ],
+    ids=["grey", "integers", "empty", "ambiguous", "channels", "files"],
+)
+def test_what_are_no_images(refused, X, match):
+    refused(match, X, np.arange(len(X)) % 2)
+
+
+def test_sparse_rows(refused):
+    X = scipy.sparse.csr_array(np.eye(20))
+    refused("Sparse", X, np.arange(20) % 2, error=TypeError, image_shape=(1, 4, 5))
+
+
+def test_files_of_several_sizes(refused, tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (14, 12 + (i == 6)), (i, i, i)).save(file)
+    refused(r"X\[6\] = .*6\.png.* image of shape \(3, 13, 14\)", files, np.arange(10) % 2)
+
+
+# The attribute ----------------------------------------------------------------------------
+
+
+def test_no_attribute(refused):
+    match = "sensitive_features is None.*fit\\(X, sensitive_features=.*enable_metadata_routing=True"
+    refused(match, sensitive_features=None)
+
+
+@pytest.mark.parametrize("value", [0, "glasses", True])
+def test_one_value_of_the_attribute(refused, value):
+    match = f"sensitive_features has one class only, {value!r}, in all 200 images. Give images"
+    refused(match, sensitive_features=np.full(200, value))
+
+
+def test_one_value_in_one_of_several_columns(refused, data):
+    columns = {"glasses": data.has, "hat": ["no"] * 200}
+    match = "hat has one class only, 'no', in all 200 images"
+    refused(match, sensitive_features=columns, combine_attributes=False)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_the_attribute_is_missing_for_some(refused, data, missing):
+    column = pd.Series(np.where(data.has, "yes", "no"), dtype=object)
+    column[[3, 8]] = missing
+    match = r"missing for 2 of 200 samples \(rows 3, 8\)\. Drop these samples"
+    refused(f"sensitive_features is {match}", sensitive_features=column)
+    frame = pd.DataFrame({"glasses": column, "hat": data.has})
+    for combine in (True, False):
+        refused(
+            f"column 'glasses' of sensitive_features is {match}",
+            sensitive_features=frame,
+            combine_attributes=combine,
+        )
+
+
+def test_another_number_of_values(refused, data):
+    match = "sensitive_features has 199 values for 200 samples"
+    refused(match, sensitive_features=data.has[1:])
+
+
+def test_continuous_values(refused):
+    refused("continuous values, such as", sensitive_features=np.linspace(0, 1, 200))
+
+
+def test_a_single_image(refused, data):
+    refused("one class only", data.X[:1], data.has[:1])
+
+
+def test_two_images(data, quick):
+    rows = [int(data.has.argmax()), int(data.has.argmin())]
+    with pytest.warns(UninformativeAttributionWarning, match="On 2 images held out"):
+        masker = quick().fit(data.X[rows], sensitive_features=[1, 0])
+    assert np.isfinite(masker.attribute(data.X)).all()
+    assert masker.informative_ is False
+
+
+def test_an_image_that_is_alone_in_its_class(planted, quick):
+    data = planted(share=0.005)
+    assert data.has.sum() == 1
+    with pytest.warns(UninformativeAttributionWarning):
+        masker = quick().fit(data.X, sensitive_features=data.has)
+    assert masker.mean_map_.shape == (12, 14)
+
+
+# Parameters -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"quantile": 0.0},
+        {"quantile": 1.0},
+        {"quantile": -0.1},
+        {"quantile": 70},
+        {"quantile": "high"},
+        {"patch_size": 0},
+        {"patch_size": 4.0},
+        {"stride": 0},
+        {"scope": "local"},
+        {"perturbation": "blur"},
+        {"confidence": "entropy"},
+        {"region_classifier": "vit"},
+        {"region_classifier": nn.Linear},
+        {"noise_std": 0.0},
+        {"noise_std": -1},
+        {"fill": "median"},
+        {"data_range": "0-1"},
+        {"data_range": None},
+        {"calibration": "platt"},
+        {"validation_fraction": 0.0},
+        {"validation_fraction": 1.0},
+        {"label_smoothing": 1.0},
+        {"lr": 0.0},
+        {"weight_decay": -0.1},
+        {"batch_size": 0},
+        {"max_epochs": 0},
+        {"attribution_batch_size": 0},
+        {"data_format": "NCHW"},
+        {"perturb_at_predict": "yes"},
+        {"combine_attributes": None},
+        {"random_state": "seed"},
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range(refused, parameters):
+    (name,) = parameters
+    refused(f"The '{name}' parameter of PatchAttributionMasker", **parameters)
+
+
+def test_a_device_that_is_not_there(refused):
+    refused("device='warp' is not a device", device="warp")
+
+
+@pytest.mark.parametrize("data_range", [(1, 0), (0, 0), (0,), (0, 1, 2), (0, np.nan)], ids=repr)
+def test_ranges_that_are_none(refused, data, data_range):
+    match = rf"data_range={re.escape(repr(data_range))} is not \(lowest, highest\).*'auto'"
+    refused(match, data.X / 255, data_range=data_range)
+
+
+def test_images_outside_the_range_that_is_given(refused, data):
+    match = "X has values from 0 to 227, where data_range says 0 to 1. Bring the images to that"
+    for parameters in ({"perturbation": "noise"}, {"fill": 0.5}, {}):
+        refused(match, data.X.astype(np.float32), data_range=(0, 1), **parameters)
+    refused(match, data.X, data_range=(0, 1))
+
+
+@pytest.mark.parametrize(
+    "fill, match",
+    [
+        ((0, 0), r"fill=\(0, 0\) has shape \(2,\): give one number, one for each of the 3"),
+        (np.zeros((3, 1)), r"has shape \(3, 1\): give one number"),
+        (256, "fill=256 is outside the range of the images, 0 to 255"),
+        ((0, 0, -1), r"fill=\(0, 0, -1\) is outside the range"),
+        (np.nan, "fill=nan is outside the range"),
+    ],
+    ids=str,
+)
+def test_colours_that_are_none_of_the_images(refused, fill, match):
+    refused(match, fill=fill)
+
+
+def test_a_colour_in_the_units_of_another_scale(refused, data):
+    refused("fill=128 is outside the range of the images, 0 to 0.89", data.X / 255, fill=128)
+
+
+# Networks ---------------------------------------------------------------------------------
+
+
+class Broken(nn.Linear):
+    """Takes patches only, or gives something else than logits."""
+
+    def __init__(self, answer):
+        super().__init__(1, 1)
+        self.answer = answer
+
+    def forward(self, patches, positions):
+        return self.answer(patches)
+
+
+@pytest.mark.parametrize(
+    "network, match",
+    [
+        (nn.Flatten(), r"raised TypeError.*forward\(patches, positions\).*\(2, 2\)"),
+        (Broken(lambda p: p.new_zeros(len(p), 3)), r"returned .*2, 3.*logits of shape \(2, 2\)"),
+        (Broken(lambda p: p[:, 0, :2]), r"returned .*2, 2, 4"),
+        (Broken(lambda p: (p, p)), "returned tuple"),
+        (Broken(lambda p: p @ torch.zeros(7, 7)), r"patches of shape \(2, 3, 4, 4\).*RuntimeError"),
+    ],
+    ids=["patches only", "three logits", "a map", "a tuple", "another size"],
+)
+def test_networks_that_do_not_fit(refused, network, match):
+    refused(match, region_classifier=network)
+
+
+def test_training_that_diverges(data, quick):
+    class Hot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def forward(self, patches, positions):
+            return patches.new_ones(len(patches), 2) * self.weight / 0
+
+    with pytest.raises(ValueError, match=r"Training diverged.*Lower lr"):
+        quick(region_classifier=Hot()).fit(data.X, sensitive_features=data.has)
+
+
+# Later calls ------------------------------------------------------------------------------
+
+METHODS = ["transform", "mask", "attribute", "region_map", "region_proba", "perturbed_pixels"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_before_fit(data, method):
+    with pytest.raises(NotFittedError):
+        getattr(PatchAttributionMasker(), method)(data.X)
+    with pytest.raises(NotFittedError):
+        PatchAttributionMasker().augmentation()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_of_another_kind(data, fitted, method):
+    call = getattr(fitted, method)
+    X = data.X[:4]
+    size = r"images of shape \(3, 14, 12\), fit saw \(3, 12, 14\).*position_embedding=False and"
+    with pytest.raises(ValueError, match=size):
+        call(X.transpose(0, 1, 3, 2))
+    with pytest.raises(ValueError, match=r"images of shape \(1, 12, 14\), fit saw \(3"):
+        call(X[:, :1])
+    with pytest.raises(ValueError, match="X holds float32 values, fit saw uint8"):
+        call(X / 255)
+    with pytest.raises(ValueError, match="not of the kind that was fitted, images of shape"):
+        call(X.reshape(4, -1))
+    with pytest.raises(ValueError, match="0 sample"):
+        call(X[:0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_values_of_another_kind(data, quick, method):
+    X = (data.X / 255).astype(np.float32)
+    masker = quick().fit(X, sensitive_features=data.has)
+    call = getattr(masker, method)
+    broken = X[:40].copy()
+    broken[37, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"Input X contains NaN.*row 37"):
+        call(broken)
+    with pytest.raises(ValueError, match=r"X has values from 0 to 227, where fit saw 0 to 0\.89"):
+        call(data.X.astype(np.float32))
+    call(X[:3] + np.float32(0.1))  # a bit outside of what was seen is still such an image
+    masker = quick(data_range=(0, 1)).fit(X, sensitive_features=data.has)
+    with pytest.raises(ValueError, match=r"where data_range says 0 to 1\."):
+        getattr(masker, method)(X[:3] + np.float32(0.5))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"position_embedding": True, "scope": "specific"},
+        {"position_embedding": False, "scope": "general"},
+    ],
+    ids=str,
+)
+def test_sizes_that_have_no_meaning(data, quick, parameters):
+    masker = quick(**parameters).fit(data.X, sensitive_features=data.has)
+    larger = np.pad(data.X[:3], ((0, 0), (0, 0), (0, 4), (0, 4)))
+    with pytest.raises(ValueError, match=r"shape \(3, 16, 18\), fit saw \(3, 12, 14\)"):
+        masker.mask(larger)
+
+
+def test_larger_images_have_to_fit_the_grid(data, quick):
+    masker = quick(position_embedding=False, scope="specific")
+    masker.fit(data.X, sensitive_features=data.has)
+    with pytest.raises(ValueError, match="stride=2 do not end at the border of images of 13 x 15"):
+        masker.mask(np.pad(data.X[:3], ((0, 0), (0, 0), (0, 1), (0, 1))))
+    with pytest.raises(ValueError, match=r"patch_size=4 is larger than the images, .* 2 x 14"):
+        masker.mask(data.X[:3, :, :2])
+
+
+def test_a_colour_set_after_fit_is_checked_too(data, fitted):
+    masker = copy.deepcopy(fitted).set_params(fill=300)
+    with pytest.raises(ValueError, match="fill=300 is outside the range"):
+        masker.mask(data.X[:3])

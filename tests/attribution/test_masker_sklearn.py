@@ -1,0 +1,234 @@
+"""PatchAttributionMasker in scikit-learn: the estimator checks, pipelines, searches, routing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skfair.attribution import PatchAttributionMasker
+
+
+class AttributeFromX(PatchAttributionMasker):
+    """scikit-learn's checks cannot pass an attribute: here it is whether a row is bright."""
+
+    def fit(self, X, y=None, *, sensitive_features=None):
+        return super().fit(X, y, sensitive_features=_brighter_than_the_median(X))
+
+    def fit_transform(self, X, y=None, *, sensitive_features=None):
+        groups = _brighter_than_the_median(X)
+        return super().fit_transform(X, y, sensitive_features=groups)
+
+
+def _brighter_than_the_median(X):
+    X = np.asarray(X)
+    try:
+        X = X.astype(np.float64) if X.dtype.kind in "fiuO" else None
+    except (TypeError, ValueError):
+        X = None
+    if X is None or X.ndim != 2 or X.size == 0:
+        return None  # what is wrong with X is not for this class to say
+    means = X.sum(1)
+    bright = means > np.median(means)
+    if not 0 < bright.sum() < len(bright):
+        bright[:1] = ~bright[:1]  # of rows that are all the same, or one of which has NaN
+    return bright
+
+
+def tiny(**parameters):
+    return AttributeFromX(
+        patch_size=1, stride=1, image_shape=(1, 1, -1), max_epochs=1, random_state=0, **parameters
+    )
+
+
+@pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
+@parametrize_with_checks(
+    [
+        tiny(),
+        tiny(perturb_at_predict=True),
+        tiny(perturb_at_predict=True, scope="specific", quantile=0.6),
+        tiny(perturbation="noise", calibration="temperature", quantile=0.5),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_tags_say_when_fitting_and_transforming_differ():
+    def tag(**parameters):
+        return sklearn.utils.get_tags(PatchAttributionMasker(**parameters)).non_deterministic
+
+    assert tag()
+    assert tag(perturbation="noise", perturb_at_predict=True)
+    assert not tag(perturb_at_predict=True)
+    assert sklearn.utils.get_tags(PatchAttributionMasker()).input_tags.three_d_array
+
+
+# Pipelines and searches -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def confounded(planted):
+    """One class is a bit brighter all over; the stamp goes along with it, four times in five."""
+    data = planted(n=240, seed=6)
+    y = np.where(np.random.default_rng(1).random(240) < 0.8, data.has, ~data.has)
+    X = data.X.copy()
+    X[y] += 6
+    return X, y, data.has, data.inside
+
+
+def flat():
+    return FunctionTransformer(lambda X: X.reshape(len(X), -1) / 255 - 64 / 255)
+
+
+def classifier():
+    return LogisticRegression(C=0.01, max_iter=2000)
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+class Seen(FunctionTransformer):
+    """Keeps what it is given."""
+
+    def fit(self, X, y=None):
+        self.trained_on_ = X
+        return super().fit(X, y)
+
+    def transform(self, X):
+        self.last_ = X
+        return super().transform(X)
+
+
+@pytest.mark.usefixtures("routing")
+def test_training_images_are_masked_and_new_ones_are_not(confounded, quick):
+    X, y, has, inside = confounded
+    pipeline = make_pipeline(
+        quick(fill=64, max_epochs=8, quantile=0.85), Seen(), flat(), classifier()
+    )
+    pipeline.fit(X, y, sensitive_features=has)
+    masker, seen = pipeline[0], pipeline[1]
+    np.testing.assert_array_equal(seen.trained_on_, masker.mask(X))
+    assert (seen.trained_on_ != X).any()
+    hidden = masker.perturbed_pixels(X[:1])[0]
+    assert hidden[inside].mean() > 0.9
+    # What is never anything but one colour in training can have no weight.
+    weight = pipeline[-1].coef_.reshape(3, 12, 14)
+    assert np.abs(weight[:, hidden]).max() < 1e-6
+    plain = make_pipeline(flat(), classifier()).fit(X, y)
+    assert np.abs(plain[-1].coef_.reshape(3, 12, 14)[:, hidden]).max() > 1e-2
+    pipeline.predict(X[:9])
+    np.testing.assert_array_equal(seen.last_, X[:9])
+    # On images where the stamp says the contrary the masked model is better.
+    against = X[y != has], y[y != has]
+    assert pipeline.score(*against) > plain.score(*against) + 0.3
+
+
+def test_an_attribute_for_the_masker_without_routing(confounded, quick):
+    X, y, has, _ = confounded
+    pipeline = make_pipeline(quick(), flat(), classifier())
+    pipeline.fit(X, y, patchattributionmasker__sensitive_features=has)
+    assert pipeline.score(X, y) > 0.6
+    with pytest.raises(ValueError, match=r"sensitive_features is None.*enable_metadata_routing"):
+        pipeline.fit(X, y)
+
+
+@pytest.mark.usefixtures("routing")
+def test_before_a_skorch_net(confounded, quick):
+    X, y, has, _ = confounded
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)),
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=2,
+        train_split=None,
+        verbose=0,
+    )
+    floats, codes = (X / 255).astype(np.float32), y.astype(np.int64)
+    pipeline = make_pipeline(quick(scope="specific", perturbation="noise"), net)
+    pipeline.fit(floats, codes, sensitive_features=has)
+    assert pipeline.predict_proba(floats).shape == (240, 2)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_search_over_quantile_and_mode(confounded, quick):
+    X, y, has, _ = confounded
+    grid = {
+        "patchattributionmasker__quantile": [0.7, 0.9],
+        "patchattributionmasker__scope": ["general", "specific"],
+        "patchattributionmasker__perturbation": ["mask", "noise"],
+    }
+    masker = quick(max_epochs=3, validation_fraction=0.2)
+    search = GridSearchCV(make_pipeline(masker, flat(), classifier()), grid, cv=2)
+    search.fit(X, y, sensitive_features=has)
+    assert len(search.cv_results_["params"]) == 8
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    best = search.best_estimator_[0]
+    assert best.quantile in (0.7, 0.9)
+    assert search.predict(X).shape == (240,)
+    # Refitted on everything, with everything's attribute.
+    expected = quick(max_epochs=3, validation_fraction=0.2).fit(X, sensitive_features=has)
+    np.testing.assert_array_equal(best.mean_map_, expected.mean_map_)
+
+
+@pytest.mark.usefixtures("routing")
+def test_cross_validation_cuts_images_and_attribute_alike(confounded, quick, monkeypatch):
+    X, y, has, _ = confounded
+    X = X.copy()
+    X[:, 0, 0, 0] = np.arange(240)  # a number for each image
+    seen = []
+    original = PatchAttributionMasker._fit
+
+    def fit(self, X, sensitive_features):
+        seen.append((X[:, 0, 0, 0].copy(), np.asarray(sensitive_features)))
+        return original(self, X, sensitive_features)
+
+    monkeypatch.setattr(PatchAttributionMasker, "_fit", fit)
+    pipeline = make_pipeline(quick(max_epochs=2, validation_fraction=0.2), flat(), classifier())
+    cross_val_score(pipeline, X, y, cv=3, params={"sensitive_features": has})
+    assert len(seen) == 3
+    for number, groups in seen:
+        np.testing.assert_array_equal(groups, has[number])
+
+
+# Rows and their names ---------------------------------------------------------------------
+
+
+def test_tables_stay_tables(data, quick):
+    names = [f"pixel {i}" for i in range(504)]
+    table = pd.DataFrame(data.X.reshape(200, -1), columns=names, index=range(1000, 1200))
+    masker = quick(image_shape=(3, 12, 14), perturb_at_predict=True).set_output(transform="pandas")
+    masked = masker.fit_transform(table, sensitive_features=data.has)
+    assert masker.n_features_in_ == 504
+    assert masker.feature_names_in_.tolist() == names
+    assert masker.get_feature_names_out().tolist() == names
+    assert list(masked.columns) == names
+    assert masked.index.equals(table.index)
+    assert (masked.dtypes == np.uint8).all()
+    np.testing.assert_array_equal(masked.to_numpy(), masker.mask(table))
+    pd.testing.assert_frame_equal(masker.transform(table), masked)
+    masker.set_params(perturb_at_predict=False)
+    pd.testing.assert_frame_equal(masker.transform(table), table)
+    with pytest.raises(ValueError, match="feature names should match"):
+        masker.transform(table.rename(columns=str.upper))
+
+
+def test_rows_of_integers_are_images_too(data, quick):
+    rows = data.X.reshape(200, -1).astype(np.int64)
+    masker = quick(image_shape=(3, 12, 14))
+    masked = masker.fit_transform(rows, sensitive_features=data.has)
+    assert data.share(masker.mean_map_) > 0.8
+    assert masked.dtype == np.int64
+    assert masker.data_range_ == (0, 227)
+    hidden = np.repeat(masker.perturbed_pixels(rows[:1])[0][None], 3, axis=0).ravel()
+    np.testing.assert_array_equal(masked[:, ~hidden], rows[:, ~hidden])
+    colour = np.round(rows.reshape(200, 3, -1).mean((0, 2))).repeat(168)
+    np.testing.assert_array_equal(masked[:, hidden], np.tile(colour[hidden], (200, 1)))
