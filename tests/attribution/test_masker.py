@@ -346,6 +346,37 @@ def test_the_mean_map_is_of_the_mean_confidence_of_images_not_trained_on(data, f
     np.testing.assert_allclose(fitted.mean_map_, expected, atol=1e-5)
 
 
+class Records(Own):
+    """Notes the value of the third channel of the images it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, patches, positions):
+        if self.training:
+            self.seen += patches[:, 2, 0, 0].tolist()
+        return super().forward(patches, positions)
+
+
+def test_training_draws_all_values_alike_and_nothing_held_out(planted, quick):
+    data = planted(share=0.1)
+    X = data.X.copy()
+    X[:, 2] = np.arange(200)[:, None, None]  # a number for each image
+    masker = quick(region_classifier=Records(), max_epochs=10, validation_fraction=0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UninformativeAttributionWarning)
+        masker.fit(X, sensitive_features=data.has)
+    values = np.array(masker.module_.network.seen)
+    rows = np.rint(values * masker.channel_std_[2] + masker.channel_mean_[2]).astype(int)
+    assert len(rows) == 2000
+    assert set(rows).isdisjoint(held_out_rows(data, fraction=0.25))
+    assert data.has[rows].mean() == pytest.approx(0.5, abs=4 * 0.5 / 2000**0.5)
+    # Of 15 with the stamp each, and nearly each of 135 without.
+    assert len(set(rows[data.has[rows]])) == 15
+    assert len(set(rows)) > 140
+
+
 def test_what_is_measured_is_measured_on_images_not_trained_on(planted, quick):
     data = planted(n=300, share=0.2)
     masker = quick(validation_fraction=0.3).fit(data.X, sensitive_features=data.has)

@@ -77,13 +77,16 @@ def test_one_pass_is_what_the_patches_give(k, stride, position):
     assert expected.std() > 1e-4  # there is something to agree on
 
 
+@pytest.mark.parametrize("k", [31, 32, 33, 47, 48, 50, 64])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @torch.no_grad()
-def test_one_pass_at_the_published_size():
-    grid = PatchGrid(40, 36, patch_size=32, stride=2)
-    network = dense(3, 32, 2, grid)
-    images = images_of(1, 3, grid)
+def test_one_pass_over_large_patches(k, stride):
+    grid = PatchGrid(k + 2 * stride, k + stride, k, stride)
+    network = dense(1, k, 2, grid)
+    images = images_of(1, 1, grid)
     expected = patch_by_patch(network, images, grid)
-    torch.testing.assert_close(network.regions(images, 2), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(network.regions(images, stride), expected, rtol=0, atol=1e-10)
+    assert expected.std() > 1e-4
 
 
 @given(st.data())
@@ -103,23 +106,22 @@ def test_a_coarse_grid_is_a_part_of_the_fine_one(data):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("k, stride", [(4, 1), (5, 2), (8, 3)])
+@pytest.mark.parametrize("k, stride", [(4, 1), (5, 2), (8, 3), (32, 8), (49, 24)])
 @torch.no_grad()
 def test_the_receptive_field_is_the_patch(k, stride):
-    grid = PatchGrid(k + 3 * stride, k + 4 * stride, k, stride)
+    grid = PatchGrid(k + 2 * stride, k + 2 * stride, k, stride)
     network = dense(1, k, 2, grid)
-    row, column = 2, 1
-    y, x = row * stride, column * stride
     image = images_of(1, 1, grid)
-    reference = network.regions(image, stride)[0, :, row, column]
-    touched = image.repeat(grid.height * grid.width, 1, 1, 1)
-    pixel = torch.arange(len(touched))
-    touched[pixel, 0, pixel // grid.width, pixel % grid.width] += 30
-    found = network.regions(touched, stride)[:, :, row, column]
-    changed = ((found - reference).abs() > 1e-9).any(1).reshape(grid.height, grid.width)
-    inside = torch.zeros_like(changed)
-    inside[y : y + k, x : x + k] = True
-    assert torch.equal(changed, inside)
+    reference = network.regions(image, stride)[0, :, 1, 1]
+    # At the border of the patch and beside it, and some of the rest.
+    edges = [0, stride - 1, stride, stride + 1, k // 2, stride + k - 1, stride + k, grid.height - 1]
+    for row in edges:
+        touched = image.repeat(len(edges), 1, 1, 1)
+        touched[torch.arange(len(edges)), 0, row, torch.tensor(edges)] += 30
+        found = network.regions(touched, stride)[:, :, 1, 1]
+        changed = ((found - reference).abs() > 1e-10).any(1)
+        inside = [stride <= row < stride + k and stride <= x < stride + k for x in edges]
+        assert changed.tolist() == inside
 
 
 @torch.no_grad()
