@@ -348,11 +348,14 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         augmentation = self.augmentation().to(resolve_device(self.device))
         rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
+        # Torch has no long doubles, and one byte order.
+        dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
         for rows, hidden in self._run(augmentation.hidden, images):
-            block, noise = torch.from_numpy(np.ascontiguousarray(view[rows])), None
+            block, noise = torch.from_numpy(np.ascontiguousarray(view[rows], dtype)), None
             if self.perturbation == "noise":
                 noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
-            view[rows] = augmentation.perturbation(block, hidden, noise).numpy()
+            changed = augmentation.perturbation(block, hidden, noise).numpy()
+            np.copyto(view[rows], changed, where=hidden.numpy()[:, None])
         return array
 
     def perturbed_pixels(self, X: Any) -> np.ndarray:
@@ -398,6 +401,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         torch.Size([5, 3, 8, 8])
         """
         check_is_fitted(self)
+        self._validate_params()  # what to hide, and how, may have been set since
         general = None
         if self.scope == "general":
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])

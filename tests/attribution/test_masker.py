@@ -147,6 +147,20 @@ def test_floats_and_channels(planted, quick, n_channels, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble], ids=str)
+@pytest.mark.parametrize("perturbation", ["mask", "noise"])
+def test_types_that_torch_does_not_know(data, quick, dtype, perturbation):
+    X = (data.X / 255).astype(dtype)
+    X[:, :, 0, 0] += np.asarray(1, dtype) / 3
+    masker = quick(perturbation=perturbation)
+    masked = masker.fit_transform(X, sensitive_features=data.has)
+    assert masked.dtype == X.dtype
+    hidden = masker.perturbed_pixels(X[:1])[0]
+    np.testing.assert_array_equal(masked[:, :, ~hidden], X[:, :, ~hidden])
+    expected = masker.mask(X.astype(np.float64 if dtype != ">f4" else np.float32))
+    np.testing.assert_allclose(masked.astype(np.float64), expected, rtol=1e-6)
+
+
 class Own(nn.Module):
     """A network of a user's own, which counts how often it is called."""
 

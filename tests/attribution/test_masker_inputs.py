@@ -400,3 +400,14 @@ def test_a_colour_set_after_fit_is_checked_too(data, fitted):
     masker = copy.deepcopy(fitted).set_params(fill=300)
     with pytest.raises(ValueError, match="fill=300 is outside the range"):
         masker.mask(data.X[:3])
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"quantile": 1.5}, {"scope": "local"}, {"perturbation": "blur"}], ids=str
+)
+def test_parameters_set_after_fit_are_checked_too(data, fitted, parameters):
+    masker = copy.deepcopy(fitted).set_params(**parameters)
+    (name,) = parameters
+    for call in (masker.mask, masker.perturbed_pixels, lambda X: masker.augmentation()):
+        with pytest.raises(ValueError, match=f"The '{name}' parameter of PatchAttributionMasker"):
+            call(data.X[:3])
