@@ -122,15 +122,25 @@ class Standardise(nn.Module):
 
 
 @torch.no_grad()
-def measure(network, X, male, has):
+def scores(network, X):
+    """Logit of "male" less that of "female"."""
+    logits = torch.cat([network(part) for part in torch.from_numpy(X).split(256)])
+    return (logits[:, 1] - logits[:, 0]).numpy()
+
+
+def matched_threshold(network, X, y):
+    """The threshold at which as many of these images are called male as are."""
+    return np.quantile(scores(network, X), 1 - y.mean())
+
+
+def measure(network, X, male, has, threshold=0.0):
     """Accuracies, and what the confounder does.
 
     ``gap`` is |men - women|. On a test with as many of either it is the surplus of one answer,
     so that a model can have none and use the confounder all the same. ``effect`` is how much more
     often a face is called male with the confounder than without it, mean over genders.
     """
-    parts = torch.from_numpy(X).split(256)
-    called_male = torch.cat([network(part).argmax(1) for part in parts]).numpy()
+    called_male = scores(network, X) > threshold
     right = called_male == male
     cell = {
         f"{name} {'with' if h else 'without'}": right[(male == g) & (has == h)].mean()
