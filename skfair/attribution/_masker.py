@@ -165,7 +165,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
     Images that are perturbed keep type and layout of arrays; of files and datasets they are arrays
-    of shape (n, channels, height, width).
+    of shape (n, channels, height, width). `fit` holds its images in memory, 8-bit ones as such;
+    maps are made batch by batch.
 
     Images are drawn such that all values of the attribute occur equally often in training. With
     one value in ten, what speaks for it would make the network less sure of the other one and
@@ -407,7 +408,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
             general = hidden_pixels(maps, self.quantile)[0]
         return PatchAugmentation(
-            copy.deepcopy(self.module_),
+            copy.deepcopy(self.module_).cpu(),
             confidence=self.confidence,
             quantile=self.quantile,
             general=general,
