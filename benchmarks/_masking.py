@@ -72,19 +72,37 @@ class Split:
         return self.rest[rows]
 
 
+class Dropout(nn.Module):
+    """Dropout with a rate rounded to 1/256: torch's takes a third of the time of this training."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.cut = round(256 * rate)
+
+    def forward(self, X):
+        if not self.training:
+            return X
+        n = X.numel()
+        draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None)
+        keep = (draws.view(torch.uint8)[:n] >= self.cut).to(X.dtype) * (256 / (256 - self.cut))
+        # In the order in which X lies in memory, which is channels last.
+        lies = X.movedim(1, -1)
+        return X * keep.reshape(lies.shape).movedim(-1, 1)
+
+
 def small_cnn(size):
     """The paper's network."""
 
     def block(before, after):
         return [
-            nn.Conv2d(before, after, 5, padding=2), nn.Dropout(0.1), nn.BatchNorm2d(after),
+            nn.Conv2d(before, after, 5, padding=2), Dropout(0.1), nn.BatchNorm2d(after),
             nn.MaxPool2d(2), nn.LeakyReLU(0.1),
         ]  # fmt: skip
 
     return nn.Sequential(
         *block(3, 6), *block(6, 12), *block(12, 24), nn.Flatten(),
-        nn.Linear(24 * (size // 8) ** 2, 1000), nn.Dropout(0.5), nn.LeakyReLU(0.1),
-        nn.Linear(1000, 100), nn.Dropout(0.5), nn.LeakyReLU(0.1), nn.Linear(100, 2),
+        nn.Linear(24 * (size // 8) ** 2, 1000), Dropout(0.5), nn.LeakyReLU(0.1),
+        nn.Linear(1000, 100), Dropout(0.5), nn.LeakyReLU(0.1), nn.Linear(100, 2),
     )  # fmt: skip
 
 

@@ -425,7 +425,6 @@ def verdict(records, chosen, way):
 def gap(arguments):
     """What hiding the confounder does to a model of gender."""
     parallel = joblib.Parallel(n_jobs=arguments.jobs)
-    seeds = range(arguments.seeds)
 
     def run(confounder, draws, wanted=None):
         job = functools.partial(joblib.delayed(train_all), arguments.data, confounder)
@@ -442,14 +441,21 @@ def gap(arguments):
         records = run(confounder, [(fold, 0) for fold in range(N_FOLDS)])
         chosen = choose(records)
         show(confounder, "modes", f"all modes, {N_FOLDS} splits", records, chosen, ["", " masked"])
+        # On these data smiles make no gap, which one seed is enough to show.
+        seeds = range(arguments.seeds if confounder == "eyeglasses" else 1)
         quantile = chosen.split(", ")[1]
         wanted = {"nothing hidden", "balanced data", chosen, f"random mask, {quantile}"}
-        for name, folds in (("chosen", range(N_FOLDS)), ("official", [None])):
+        tables = {
+            "chosen": (f"{N_FOLDS} splits, {len(seeds)} seeds each", range(N_FOLDS), seeds),
+            "official": (
+                f"official split, {arguments.seeds} seeds",
+                [None],
+                range(arguments.seeds),
+            ),
+        }
+        for name, (title, folds, seeds) in tables.items():
             records = run(confounder, [(fold, seed) for seed in seeds for fold in folds], wanted)
             below = "".join(verdict(records, chosen, way) for way in ("", " matched"))
-            title = f"{len(folds)} splits, {len(seeds)} seeds each"
-            if name == "official":
-                title = f"the official split, {len(seeds)} seeds"
             show(confounder, name, title, records, chosen, WAYS, below)
 
 
