@@ -393,11 +393,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
         >>> import torch
         >>> from skfair.attribution import PatchAttributionMasker
-        >>> X = torch.rand(40, 3, 8, 8)
+        >>> X = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> bright = torch.arange(200) % 2 == 0
+        >>> X[bright, :, :4, :4] += 1
         >>> masker = PatchAttributionMasker(
-        ...     patch_size=4, stride=2, perturbation="noise", max_epochs=1, random_state=0
+        ...     patch_size=4, stride=2, perturbation="noise", max_epochs=2, random_state=0
         ... )
-        >>> augment = masker.fit(X, sensitive_features=X[:, 0, 0, 0] > 0.5).augmentation()
+        >>> augment = masker.fit(X, sensitive_features=bright).augmentation()
         >>> augment(X[:5]).shape
         torch.Size([5, 3, 8, 8])
         """
