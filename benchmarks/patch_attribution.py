@@ -58,7 +58,8 @@ def look(X, table, attribute, seed, n_test=None, **parameters):
     value = table[attribute].to_numpy()
     train = np.flatnonzero(table["split"] == "train")
     n = min(N_FACES, 2 * np.bincount(value[train]).min())
-    train = train[make_balanced_subset(value[train], value[train], n_samples=n, random_state=seed)]
+    all_one = np.zeros(len(train))
+    train = train[make_balanced_subset(value[train], all_one, n_samples=n, random_state=seed)]
     test = np.flatnonzero(table["split"] == "test")
     if n_test is not None:
         test = np.random.RandomState(0).permutation(test)[:n_test]

@@ -171,13 +171,11 @@ class PatchAttribution(TorchEstimator):
 
     def _measure(self, images: Images) -> None:
         """Set what is known of the values of images, and check the parameters in their units."""
-        explicit = not isinstance(self.data_range, str)
-        if explicit:
-            self.data_range_ = check_data_range(self.data_range)
+        known = self._known_range()
+        if known is not None:
+            self.data_range_ = known
         statistics = measure_images(batch for _, batch in self._batches(images))
-        if self.input_dtype_ == np.uint8 and not explicit:
-            self.data_range_ = (0.0, 255.0)
-        elif not explicit:
+        if known is None:
             self.data_range_ = (statistics.low, statistics.high)
         self.channel_mean_, self.channel_std_ = statistics.mean, statistics.std
 
@@ -199,6 +197,7 @@ class PatchAttribution(TorchEstimator):
             std=torch.from_numpy(self.channel_std_),
             patch_size=self.patch_size,
             stride=self.stride,
+            any_size=not self.position_embedding,
         )
 
     def _evaluate(self, unseen: Images, attributes: Attributes) -> None:
@@ -236,7 +235,8 @@ class PatchAttribution(TorchEstimator):
                 f"On {unseen.n_samples} images held out, no patch predicts "
                 f"{' and '.join(uninformative)} better than guessing would: the maps show nothing, "
                 "and pixels would be hidden at random. Train longer (max_epochs), on more images, "
-                "with larger patches, or ask whether the attribute can be seen in the images.",
+                "with larger patches, or ask whether the attribute can be seen in the images; and "
+                "hold out more (validation_fraction) if these are too few to tell.",
                 UninformativeAttributionWarning,
                 stacklevel=5,
             )
@@ -250,11 +250,12 @@ class PatchAttribution(TorchEstimator):
     def _open(self, X: Any) -> Images:
         """Check X against what ``fit`` saw."""
         check_is_fitted(self)
+        self._validate_params()  # what to show, and how, may have been set since
         images = validate_images(
             self, X, reset=False, expected_shape=(self.image_shape_[0], -1, -1)
         )
         if images.shape != self.image_shape_ and (
-            self.position_embedding or self.scope == "general"
+            not self.module_.any_size or self.scope == "general"
         ):
             raise ValueError(
                 f"X has images of shape {images.shape}, fit saw {self.image_shape_} (channels, "
@@ -267,19 +268,21 @@ class PatchAttribution(TorchEstimator):
     def _batches(self, images: Images) -> Iterator[tuple[slice, np.ndarray]]:
         """Read batch by batch, and check the values."""
         range_ = getattr(self, "data_range_", None)
-        explicit = not isinstance(self.data_range, str)
+        known = self._known_range() is not None
         for start in range(0, images.n_samples, self.attribution_batch_size):
             rows = slice(start, min(start + self.attribution_batch_size, images.n_samples))
             batch = images.read(rows.start, rows.stop)
             if range_ is not None and batch.size:
-                check_values(
-                    batch,
-                    *range_,
-                    # What fit saw is not all there is, but other units are far outside.
-                    slack=0.0 if explicit else 1.0,
-                    source="data_range says" if explicit else "fit saw",
-                )
+                # What fit saw is not all there is, but other units are far outside.
+                source = "data_range says" if known else "fit saw"
+                check_values(batch, *range_, slack=0.0 if known else 1.0, source=source)
             yield rows, batch
+
+    def _known_range(self) -> tuple[float, float] | None:
+        """The range that images are known to have; None if it is what ``fit`` sees."""
+        if not isinstance(self.data_range, str):
+            return check_data_range(self.data_range)
+        return (0.0, 255.0) if self.input_dtype_ == np.uint8 else None
 
     def _run(
         self, function: Callable[[torch.Tensor], torch.Tensor], images: Images

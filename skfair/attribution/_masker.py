@@ -64,7 +64,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         What happens to the pixels: they get the colour `fill`, or normal noise is added.
     quantile : float, default=0.7
         Share of the pixels that is kept, in (0, 1): 0.7 hides the 30 % with the highest values in
-        the map.
+        the map, or a little less where pixels have equal values.
     fill : "mean", float or sequence of float, default="mean"
         Colour of masked pixels, one number or one a channel, in the units of the images. "mean" is
         the mean of each channel over the images of `fit`.
@@ -117,8 +117,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     Attributes
     ----------
     mean_map_ : ndarray of shape (height, width), float32
-        The general map, from 0 to 1: Algorithm 1 of the mean confidence over images. With
-        ``combine_attributes=False`` and several columns, (n_attributes, height, width).
+        The general map, from 0 to 1: Algorithm 1 of the mean confidence over the images that
+        `fit` held out, in the `confidence` of `fit`. With ``combine_attributes=False`` and several
+        columns, (n_attributes, height, width).
     classes_ : ndarray or list of ndarray
         Values of the attribute, tuples if several columns are combined; a list of arrays, one
         a column, if they are not.
@@ -130,7 +131,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         warns.
     calibration_error_ : float
         Expected calibration error (15 bins) on all patches of the held-out images, weighted in
-        the same way; the largest of several attributes.
+        the same way; the largest of several attributes. After calibration it is a little too
+        good, as the temperature was fitted to the same images.
     temperature_ : ndarray of shape (n_attributes,), float64
         By which logits are divided; 1 without calibration.
     module_ : torch.nn.Module
@@ -428,7 +430,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self._fill()  # an error in it should not wait for the training
 
     def _fill(self) -> np.ndarray:
-        return check_fill(self.fill, self.channel_mean_, *self.data_range_)
+        slack = 1.0 if self._known_range() is None else 0.0  # as for the images
+        return check_fill(self.fill, self.channel_mean_, *self.data_range_, slack=slack)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -30,6 +30,9 @@ class RegionClassifier(nn.Module):
         By which the images are standardised.
     patch_size, stride : int
         The grid.
+    any_size : bool
+        Whether images may be of another size than those of training; else the number of a
+        position means something to the network.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class RegionClassifier(nn.Module):
         std: torch.Tensor,
         patch_size: int,
         stride: int,
+        any_size: bool,
     ):
         super().__init__()
         # In this layout convolutions take a fifth to a third less time on a CPU.
@@ -48,6 +52,7 @@ class RegionClassifier(nn.Module):
         self.n_classes = tuple(n_classes)
         self.patch_size = patch_size
         self.stride = stride
+        self.any_size = any_size
         self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
         self.register_buffer("std", std.float().reshape(-1, 1, 1))
         self.register_buffer("temperature", torch.ones(len(self.n_classes)))
@@ -176,13 +181,11 @@ def check_network(network: nn.Module, n_channels: int, patch_size: int, n_output
         "positions of shape (2,), int64,"
     )
     wanted = f"Its forward(patches, positions) has to return logits of shape (2, {n_outputs})."
-    training = network.training
     try:
         with torch.no_grad():
             logits = network.eval()(patches, torch.zeros(2, dtype=torch.int64))
     except Exception as error:
         raise ValueError(f"{called} raised {type(error).__name__}: {error}. {wanted}") from error
-    network.train(training)
     if getattr(logits, "shape", None) != (2, n_outputs):
         came = getattr(logits, "shape", type(logits).__name__)
         raise ValueError(f"{called} returned {came}. {wanted}")

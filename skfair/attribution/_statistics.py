@@ -110,7 +110,7 @@ def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, so
         )
 
 
-def check_fill(fill: Any, mean: np.ndarray, low: float, high: float) -> np.ndarray:
+def check_fill(fill: Any, mean: np.ndarray, low: float, high: float, *, slack: float) -> np.ndarray:
     """Turn the parameter ``fill`` into a colour.
 
     Parameters
@@ -121,6 +121,8 @@ def check_fill(fill: Any, mean: np.ndarray, low: float, high: float) -> np.ndarr
         Of the images of ``fit``.
     low, high : float
         Range of the data.
+    slack : float
+        How far outside the colour may be, in units of ``high - low``.
 
     Returns
     -------
@@ -140,7 +142,8 @@ def check_fill(fill: Any, mean: np.ndarray, low: float, high: float) -> np.ndarr
             f"fill={fill!r} has shape {colour.shape}: give one number, one for each of the "
             f"{n_channels} channels of the images, or 'mean'."
         )
-    if not ((low <= colour) & (colour <= high)).all():
+    allowed = slack * (high - low)
+    if not ((low - allowed <= colour) & (colour <= high + allowed)).all():
         raise ValueError(
             f"fill={fill!r} is outside the range of the images, {low:g} to {high:g}. Give a colour "
             "in the units of the images, or the data_range that they have."

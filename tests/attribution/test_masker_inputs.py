@@ -411,3 +411,25 @@ def test_parameters_set_after_fit_are_checked_too(data, fitted, parameters):
     for call in (masker.mask, masker.perturbed_pixels, lambda X: masker.augmentation()):
         with pytest.raises(ValueError, match=f"The '{name}' parameter of PatchAttributionMasker"):
             call(data.X[:3])
+
+
+def test_a_confidence_set_after_fit_is_checked_too(data, fitted):
+    masker = copy.deepcopy(fitted).set_params(confidence="loud")
+    with pytest.raises(ValueError, match="The 'confidence' parameter of PatchAttributionMasker"):
+        masker.attribute(data.X[:3])
+
+
+def test_a_network_that_was_told_positions_stays_one(data, fitted):
+    masker = copy.deepcopy(fitted).set_params(position_embedding=False, scope="specific")
+    larger = np.pad(data.X[:3], ((0, 0), (0, 0), (0, 4), (0, 4)))
+    with pytest.raises(ValueError, match=r"shape \(3, 16, 18\), fit saw \(3, 12, 14\)"):
+        masker.mask(larger)
+
+
+def test_a_colour_may_lie_a_bit_outside_of_what_was_seen(data, quick):
+    X = data.X / 255 + 0.1
+    masker = quick(fill=0.0).fit(X, sensitive_features=data.has)
+    assert masker.data_range_[0] > 0
+    assert (masker.mask(X[:3]).min((1, 2, 3)) == 0).all()
+    with pytest.raises(ValueError, match=r"fill=-9 is outside the range"):
+        quick(fill=-9).fit(X, sensitive_features=data.has)
