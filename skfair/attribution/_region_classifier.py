@@ -30,7 +30,7 @@ class RegionClassifier(nn.Module):
         By which the images are standardised.
     patch_size, stride : int
         The grid.
-    any_size : bool
+    any_size : bool, default=False
         Whether images may be of another size than those of training; else the number of a
         position means something to the network.
     """
@@ -44,7 +44,7 @@ class RegionClassifier(nn.Module):
         std: torch.Tensor,
         patch_size: int,
         stride: int,
-        any_size: bool,
+        any_size: bool = False,
     ):
         super().__init__()
         # In this layout convolutions take a fifth to a third less time on a CPU.

@@ -154,6 +154,12 @@ def test_one_scale_for_all_maps(two_columns):
     assert scale.x0 > max(box.x1 for box in boxes)
 
 
+def test_the_scale_does_not_depend_on_the_maps():
+    images = RNG.random((2, 4, 4))
+    display = AttributionDisplay(images, maps={"maps": 0.25 + images / 4}).plot()
+    assert {(image.norm.vmin, image.norm.vmax) for image in display.maps_["maps"]} == {(0, 1)}
+
+
 def test_separate_attributes_have_a_row_each(two_columns):
     display = AttributionDisplay.from_estimator(two_columns, X, n_images=2)
     maps = two_columns.attribute(X[:2])
