@@ -15,7 +15,10 @@ MALE = {"male": 1, "female": 0}
 # Who has the confounder in training: glasses are rare on women, so it is men; women smile, as in
 # the paper. Of each cell, so many faces are for validation, and at most so many for a test.
 CONFOUNDERS = {"eyeglasses": ("male", 60, 400), "smiling": ("female", 150, 400)}
+# Parts that the faces are split into, and how many of them are tested: where no cell is rare, two
+# have enough.
 N_FOLDS = 4
+TESTED = {"eyeglasses": range(N_FOLDS), "smiling": range(2)}
 # Chosen once, for the ordinary model on the biased data, by accuracy on validation faces.
 LR, GAMMA, EPOCHS, BATCH = 3e-4, 0.6, 6, 128
 
