@@ -277,6 +277,25 @@ def test_range_that_is_not_given():
     np.testing.assert_allclose(drawn(display.images_)[0, 0, :, 0], [0, 0.5, 1])
 
 
+def test_each_pixel_is_seen_where_it_is():
+    images = np.zeros((2, 3, 4))
+    images[0, 0, 1] = images[1, 2, 3] = 1
+    display = AttributionDisplay(
+        images, maps={"maps": images}, perturbed={"inverted": 1 - images}
+    ).plot(map_kw={"cmap": "gray", "alpha": 1})
+    figure = display.figure_
+    figure.canvas.draw()
+    canvas = np.asarray(figure.canvas.buffer_rgba())[..., 0] / 255
+    rows = [display.images_, display.maps_["maps"], display.perturbed_["inverted"]]
+    for row, wanted in zip(rows, [images, images, 1 - images], strict=True):
+        for (left, _, _, top), image in zip(extents(row), wanted, strict=True):
+            y, x = np.mgrid[:3, :4].reshape(2, -1) + 0.5
+            centres = np.stack([left + x, top + y], 1)
+            column, line = display.ax_.transData.transform(centres).astype(int).T
+            seen = canvas[len(canvas) - 1 - line, column].reshape(3, 4)
+            np.testing.assert_allclose(seen, image, atol=0.01)
+
+
 def test_where_images_are_transparent_maps_lie_on_white():
     images = np.zeros((1, 1, 2, 4))
     images[0, 0, 0, 3] = 1  # black, and next to it nothing
