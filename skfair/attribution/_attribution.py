@@ -142,6 +142,7 @@ class PatchAttribution(TorchEstimator):
             sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
         )
         self._measure(images)
+        self.attribute_names_ = attributes.names
         self.classes_ = attributes.classes if len(attributes.classes) > 1 else attributes.classes[0]
 
         seed = draw_seed(self.random_state)

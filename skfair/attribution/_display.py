@@ -362,7 +362,7 @@ def _maps(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
     if maps.ndim == 3:
         maps = {"maps": maps}
     else:
-        maps = {f"maps {i}": maps[:, i] for i in range(maps.shape[1])}
+        maps = {name: maps[:, i] for i, name in enumerate(masker.attribute_names_)}
     return {
         "images": _channels_last(array),
         "maps": maps,
@@ -374,7 +374,8 @@ def _mean_map(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
     total = sum(batch.sum(0, dtype=np.float64) for _, batch in masker._batches(images))
     maps = {"mean map": masker.mean_map_[None]}
     if masker.mean_map_.ndim == 3:
-        maps = {f"mean map {i}": one[None] for i, one in enumerate(masker.mean_map_)}
+        named = zip(masker.attribute_names_, masker.mean_map_, strict=True)
+        maps = {f"mean map,\n{name}": one[None] for name, one in named}
     return {
         "images": _channels_last(total[None] / images.n_samples),
         "maps": maps,

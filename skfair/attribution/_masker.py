@@ -123,6 +123,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     classes_ : ndarray or list of ndarray
         Values of the attribute, tuples if several columns are combined; a list of arrays, one
         a column, if they are not.
+    attribute_names_ : tuple of str
+        Names of the columns that have a map each; ``("sensitive_features",)`` if there is one map.
     region_accuracy_ : ndarray of shape (n_rows, n_cols), float64
         Accuracy of the region classifier at each position, on held-out images, weighted so that
         all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`.

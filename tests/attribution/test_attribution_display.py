@@ -66,7 +66,7 @@ def masker():
 @pytest.fixture(scope="module")
 def two_columns():
     masker = make_masker(combine_attributes=False, quantile=0.9)
-    return masker.fit(X, sensitive_features=STAMPS)
+    return masker.fit(X, sensitive_features={"ring": STAMPS[:, 0], "cross": STAMPS[:, 1]})
 
 
 def row_names(display):
@@ -163,15 +163,15 @@ def test_the_scale_does_not_depend_on_the_maps():
 def test_separate_attributes_have_a_row_each(two_columns):
     display = AttributionDisplay.from_estimator(two_columns, X, n_images=2)
     maps = two_columns.attribute(X[:2])
-    assert row_names(display) == ["images", "maps 0", "maps 1"]
-    for i in range(2):
-        np.testing.assert_allclose(drawn(display.maps_[f"maps {i}"]), maps[:, i], atol=1e-6)
-        np.testing.assert_array_equal(
-            outlined(display, f"maps {i}"), two_columns.perturbed_pixels(X[:2])
-        )
+    assert row_names(display) == ["images", "ring", "cross"]
+    assert two_columns.attribute_names_ == ("ring", "cross")
+    for i, name in enumerate(("ring", "cross")):
+        np.testing.assert_allclose(drawn(display.maps_[name]), maps[:, i], atol=1e-6)
+        np.testing.assert_array_equal(outlined(display, name), two_columns.perturbed_pixels(X[:2]))
     display = AttributionDisplay.from_estimator(two_columns, X, kind="mean_map")
-    assert row_names(display) == ["mean image", "mean map 0", "mean map 1"]
-    np.testing.assert_array_equal(drawn(display.maps_["mean map 1"])[0], two_columns.mean_map_[1])
+    names = ["mean map,\nring", "mean map,\ncross"]
+    assert row_names(display) == ["mean image", *names]
+    np.testing.assert_array_equal(drawn(display.maps_[names[1]])[0], two_columns.mean_map_[1])
 
 
 def test_mean_map(masker):
