@@ -354,7 +354,8 @@ def choose(records, measured):
 
 GAP_HEADER = [
     "training", "accuracy", "men", "women", "gap", "effect of the confounder",
-    "men without", "men with", "women without", "women with", "validation: accuracy", "gap", "effect",
+    "men without", "men with", "women without", "women with",
+    "validation: accuracy", "gap", "effect",
 ]  # fmt: skip
 GAP_MEASURES = [
     "accuracy", "men", "women", "gap", "effect",
