@@ -115,6 +115,8 @@ def where(arguments):
         ]
         shown[attribute] = records
         rows.append(look_row(f"{attribute}, dense, 64, 16, 2", records))
+    large = [look(*load_faces(arguments.data, 128), "eyeglasses", 0, stride=2, max_epochs=3)]
+    rows.append(look_row("eyeglasses, dense, 128, 32, 2 (one seed)", large))
     title = (
         f"Share of the top tenth of the mean map in the band of the eyes (glasses) or the mouth "
         f"(smiling), and patches of the test faces; {arguments.seeds} seeds"
