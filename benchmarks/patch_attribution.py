@@ -203,7 +203,10 @@ def speed(arguments):
             network, n_classes=[2], mean=torch.zeros(3), std=torch.ones(3), patch_size=32, stride=2
         ).eval()  # fmt: skip
 
-    one_pass = processor_time(run(dense).logits, images, n_repeats=7) / len(images)
+    classifier = run(dense)
+    batches = images.split(PatchAttributionMasker().attribution_batch_size)
+    one_pass = processor_time(lambda: [classifier.logits(b) for b in batches], n_repeats=7)
+    one_pass /= len(images)
     rows = [["dense network, one pass", f"{1000 * one_pass:.1f} ms", "1", "-"]]
     expected = run(dense).logits(images)[0]
     for label, network in {
@@ -290,46 +293,54 @@ QUANTILES = {"eyeglasses": (0.7, 0.9, 0.95), "smiling": (0.9,)}
 MODES = list(itertools.product(("general", "specific"), ("mask", "noise")))
 
 
-def arms(X, split, has, masker, quantiles):
-    """Name of each way to train, its rows, what perturbs a batch, and the pixels."""
-    rows = split.biased
-    yield "nothing hidden", rows, None, None
-    yield "balanced data", split.balanced, None, None
-    masker.fit(X[split.rest], sensitive_features=has[split.rest])
+def names_of_arms(quantiles):
+    """All ways to train: nothing hidden, balanced data, and what hides pixels, by quantile."""
+    hiding = [
+        f"{kind}, {q}"
+        for q in quantiles
+        for kind in (*(" ".join(mode) for mode in MODES), "random mask")
+    ]
+    return ["nothing hidden", "balanced data", *hiding]
+
+
+def hide(name, X, rows, masker):
+    """What perturbs a batch in this way of training, and the pixels."""
+    kind, q = name.split(", ")
+    scope, perturbation = kind.split(" ")
+    if scope != "random":
+        masker.set_params(scope=scope, perturbation=perturbation, quantile=float(q))
+        return masker.augmentation(), torch.from_numpy(masker.perturbed_pixels(X[rows]))
+    masker.set_params(scope="general", perturbation=perturbation)
     grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
     blobs = torch.randn(1, 1, grid.n_rows, grid.n_cols, generator=torch.Generator().manual_seed(0))
-    for q in quantiles:
-        for scope, kind in MODES:
-            masker.set_params(scope=scope, perturbation=kind, quantile=q)
-            hidden = torch.from_numpy(masker.perturbed_pixels(X[rows]))
-            yield f"{scope} {kind}, {q}", rows, masker.augmentation(), hidden
-        masker.set_params(scope="general", perturbation="mask")
-        hidden = hidden_pixels(grid.pixel_map(blobs), q).expand(len(rows), -1, -1)
-        yield f"random mask, {q}", rows, masker.augmentation(), hidden
+    hidden = hidden_pixels(grid.pixel_map(blobs), float(q))
+    return masker.augmentation(), hidden.expand(len(rows), -1, -1)
 
 
 def train_all(data, confounder, fold, seed, wanted, cache):
     """Train in every way on one split; what is in the cache is not done again."""
     torch.set_num_threads(1)
+    paths = {
+        name: None if cache is None else cache / f"{confounder}_{fold}_{seed}_{name}.json"
+        for name in wanted
+    }
+    done = {name: json.loads(p.read_text()) for name, p in paths.items() if p and p.exists()}
+    if len(done) == len(paths):
+        return list(done.values())
     X, table = load_faces(data, 64)
     male, has = table["male"].to_numpy().astype(int), table[confounder].to_numpy()
     split = Split(table, confounder, fold)
     masker = PatchAttributionMasker(patch_size=16, stride=2, max_epochs=3, random_state=seed)
-    records = []
-    quantiles = QUANTILES[confounder]
-    if wanted is not None:
-        quantiles = {float(name.split(", ")[1]) for name in wanted if ", " in name}
-    for name, rows, augment, hidden in arms(X, split, has, masker, sorted(quantiles)):
-        if wanted is not None and name not in wanted:
+    masker.fit(X[split.rest], sensitive_features=has[split.rest])
+    for name, path in paths.items():
+        if name in done:
             continue
-        path = None if cache is None else cache / f"{confounder}_{fold}_{seed}_{name}.json"
-        if path is not None and path.exists():
-            records.append(json.loads(path.read_text()))
-            continue
-        network = train(X[rows], male[rows], seed, augment, hidden)
-        record = {"arm": name, "fold": fold, "seed": seed}
+        rows = split.balanced if name == "balanced data" else split.biased
+        how = hide(name, X, rows, masker) if ", " in name else (None, None)
+        network = train(X[rows], male[rows], seed, *how)
         # Trained on masked images and shown whole ones, a model may answer "male" too often.
         matched = matched_threshold(network, X[rows], male[rows])
+        record = {"arm": name, "fold": fold, "seed": seed}
         for part in ("validation", "test"):
             on = getattr(split, part)
             record[part] = measure(network, X[on], male[on], has[on])
@@ -337,11 +348,11 @@ def train_all(data, confounder, fold, seed, wanted, cache):
             if name.startswith("general"):
                 masked = masker.mask(X[on])
                 record[f"{part} masked"] = measure(network, masked, male[on], has[on])
-        records.append(record)
+        done[name] = record
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(record))
-    return records
+    return [done[name] for name in wanted]
 
 
 def choose(records, measured):
@@ -419,7 +430,7 @@ def gap(arguments):
     """What hiding the confounder does to a model of gender."""
     parallel = joblib.Parallel(n_jobs=arguments.jobs)
 
-    def run(confounder, draws, wanted=None):
+    def run(confounder, draws, wanted):
         job = functools.partial(joblib.delayed(train_all), arguments.data, confounder)
         return list(
             itertools.chain(*parallel(job(*draw, wanted, arguments.cache) for draw in draws))
@@ -432,14 +443,16 @@ def gap(arguments):
 
     for confounder in CONFOUNDERS:
         folds = TESTED[confounder]
-        records = run(confounder, [(fold, 0) for fold in folds])
+        everything = names_of_arms(QUANTILES[confounder])
+        records = run(confounder, [(fold, 0) for fold in folds], everything)
         chosen = {}
         for measured in ("gap", "effect"):
             chosen.setdefault(choose(records, measured), []).append(measured)
         title = f"all modes, {len(folds)} splits"
         show(confounder, "modes", title, records, chosen, ["", " masked"])
-        random = {f"random mask, {arm.split(', ')[1]}" for arm in chosen}
-        wanted = {"nothing hidden", "balanced data", *chosen, *random}
+        random = [f"random mask, {arm.split(', ')[1]}" for arm in chosen]
+        compared = (*everything[:2], *chosen, *random)
+        wanted = [name for name in everything if name in compared]
         tables = {
             "chosen": (f"{len(folds)} splits", folds, range(1)),
             "official": (

@@ -98,9 +98,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     max_epochs : int, default=10
         Passes over the images. A dense network sees many patches of an image in each pass, any
         other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
-    attribution_batch_size : int, default=32
+    attribution_batch_size : int, default=8
         Images of which maps are made at once. It bounds the memory: a network that runs patch by
-        patch gets as many patches as have the pixels of so many images.
+        patch gets as many patches as have the pixels of so many images. A processor is fastest
+        with few, which fit into its caches; an accelerator wants more.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it.
         One entry may be -1 for rows.
@@ -250,7 +251,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         weight_decay: float = 1e-2,
         batch_size: int = 32,
         max_epochs: int = 10,
-        attribution_batch_size: int = 32,
+        attribution_batch_size: int = 8,
         image_shape: tuple[int, int, int] | None = None,
         data_format: str = "auto",
         device: str | torch.device = "auto",
