@@ -77,6 +77,11 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
                 f"{name} has one class only, {values[0]!r}, in all {n_samples} images. Give images "
                 "with the attribute and images without it."
             )
+        if len(values) == n_samples > 2:
+            raise ValueError(
+                f"{name} has {n_samples} values in {n_samples} images, another one for each. Give "
+                "an attribute that several images share, not what tells them apart."
+            )
         codes.append(code[groups.codes])
         classes.append(as_objects(values) if isinstance(values[0], tuple) else np.array(values))
     return Attributes(np.stack(codes, 1), groups.codes, classes, names)

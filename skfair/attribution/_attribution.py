@@ -225,7 +225,11 @@ class PatchAttribution(TorchEstimator):
                     sample_weight=np.repeat(weight, n_patches),
                 )
             )
-            if not is_informative(hits, code):
+            # Where the attribute moves, no one position knows it, but the surest of each image.
+            surest = proba.max(1).reshape(len(hits), -1).argmax(1)
+            flat = hits.reshape(len(hits), -1)
+            of_surest = np.take_along_axis(flat, surest[:, None], 1)
+            if not is_informative(np.concatenate([flat, of_surest], 1), code):
                 uninformative.append(name)
         self.region_accuracy_ = self._one_or_all(np.stack(accuracy))
         self.calibration_error_ = max(error)

@@ -23,6 +23,10 @@ class PatchAugmentation(nn.Module):
         Share of the pixels that is kept.
     general : tensor of shape (height, width), bool, or None
         Pixels to perturb in all images; None if each image has a map of its own.
+    image_shape : tuple of three int
+        (channels, height, width) of the images of ``fit``.
+    dtype : torch.dtype
+        ``uint8`` if these were, else ``float32``.
     perturbation : Perturbation
         What happens to them.
     """
@@ -34,6 +38,8 @@ class PatchAugmentation(nn.Module):
         confidence: str,
         quantile: float,
         general: torch.Tensor | None,
+        image_shape: tuple[int, int, int],
+        dtype: torch.dtype,
         perturbation: Perturbation,
     ):
         super().__init__()
@@ -41,6 +47,8 @@ class PatchAugmentation(nn.Module):
         self.confidence = confidence
         self.quantile = quantile
         self.register_buffer("general", general)
+        self.image_shape = image_shape
+        self.dtype = dtype
         self.perturbation = perturbation
         self.eval()
 
@@ -55,7 +63,7 @@ class PatchAugmentation(nn.Module):
         ----------
         images : tensor of shape (n, n_channels, height, width) or (n_channels, height, width)
             In the units and of the size of the images of ``fit``, on the device of this module.
-        hidden : tensor of shape (n, height, width) or (height, width), bool, optional
+        hidden : array-like of shape (n, height, width) or (height, width), bool, optional
             Pixels to perturb, if they are known from
             :meth:`PatchAttributionMasker.perturbed_pixels`; making the maps of each image again
             in each epoch takes time.
@@ -67,19 +75,36 @@ class PatchAugmentation(nn.Module):
         Raises
         ------
         ValueError
-            The images are not of the size of those in ``fit``.
+            The images are not of the size or type of those in ``fit``.
         """
+        if hidden is not None:
+            hidden = torch.as_tensor(hidden, device=images.device)
         if images.ndim == 3:
             return self(images[None], None if hidden is None else hidden[None])[0]
+        self._check(images)
         if hidden is None:
             hidden = self.hidden(images)
         if hidden.shape != (len(images), *images.shape[2:]):
             raise ValueError(
-                f"images has shape {tuple(images.shape)}, and the pixels to perturb have shape "
-                f"{tuple(hidden.shape)}: wanted (n, channels, height, width) and (n, height, "
-                "width). Give images of the size of those in fit."
+                f"hidden has shape {tuple(hidden.shape)}, where that of one value a pixel, "
+                f"{(len(images), *images.shape[2:])}, was wanted. Give what perturbed_pixels finds."
             )
         return self.perturbation(images, hidden)
+
+    def _check(self, images: torch.Tensor) -> None:
+        fixed = self.general is not None or not self.classifier.any_size
+        size = self.image_shape if fixed else (self.image_shape[0], *images.shape[2:])
+        if tuple(images.shape[1:]) != size:
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}, where (n, channels, height, width) with "
+                f"{self.image_shape}, as in fit, was wanted. Resize the images, or move the "
+                "channels, images.permute(0, 3, 1, 2)."
+            )
+        if (images.dtype == torch.uint8) != (self.dtype == torch.uint8):
+            raise ValueError(
+                f"images has type {images.dtype}, fit saw {self.dtype}: 8-bit values go from 0 to "
+                "255 and floats mostly do not. Perturb the images before they are scaled."
+            )
 
     def hidden(self, images: torch.Tensor) -> torch.Tensor:
         """Find the pixels to perturb.

@@ -54,15 +54,15 @@ def position_accuracy(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def is_informative(hits: np.ndarray, code: np.ndarray) -> bool:
-    """Tell whether some position predicts the attribute better than guessing does.
+    """Tell whether some predictor of the attribute is better than guessing.
 
-    The best of many positions is above chance by chance alone. So it is found on one half of the
+    The best of many is above chance by chance alone. So it is found on one half of the
     images and measured on the other, and the other way round.
 
     Parameters
     ----------
-    hits : ndarray of shape (n_samples, n_rows, n_cols), bool
-        Whether the patch of an image is classified right.
+    hits : ndarray of shape (n_samples, ...), bool
+        Whether an image is classified right, by each of many predictors: positions of the patch.
     code : ndarray of shape (n_samples,), int64
         Class of each image.
 

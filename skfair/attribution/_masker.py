@@ -104,7 +104,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         with few, which fit into its caches; an accelerator wants more.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it.
-        One entry may be -1 for rows.
+        One entry may be -1 for rows. Rows are channels first unless `data_format` says otherwise:
+        of what was (n, height, width, channels) before, "channels_last" is right.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
         Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
         "auto" finds the end of the image that has 1, 3 or 4 entries.
@@ -130,8 +131,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         Accuracy of the region classifier at each position, on held-out images, weighted so that
         all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`.
     informative_ : bool
-        Whether some position predicts each attribute better than guessing does; if not, `fit`
-        warns.
+        Whether each attribute is predicted better than by guessing, by some position or by the
+        surest patch of each image; if not, `fit` warns.
     calibration_error_ : float
         Expected calibration error (15 bins) on all patches of the held-out images, weighted in
         the same way; the largest of several attributes. After calibration it is a little too
@@ -419,6 +420,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             confidence=self.confidence,
             quantile=self.quantile,
             general=general,
+            image_shape=self.image_shape_,
+            dtype=torch.uint8 if self.input_dtype_ == np.uint8 else torch.float32,
             perturbation=Perturbation(
                 kind=self.perturbation,
                 fill=as_tensor(self._fill()),
@@ -434,7 +437,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     def _fill(self) -> np.ndarray:
         slack = 1.0 if self._known_range() is None else 0.0  # as for the images
-        return check_fill(self.fill, self.channel_mean_, *self.data_range_, slack=slack)
+        eight_bit = self.input_dtype_ == np.uint8
+        return check_fill(
+            self.fill, self.channel_mean_, *self.data_range_, slack=slack, eight_bit=eight_bit
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -110,7 +110,9 @@ def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, so
         )
 
 
-def check_fill(fill: Any, mean: np.ndarray, low: float, high: float, *, slack: float) -> np.ndarray:
+def check_fill(
+    fill: Any, mean: np.ndarray, low: float, high: float, *, slack: float, eight_bit: bool
+) -> np.ndarray:
     """Turn the parameter ``fill`` into a colour.
 
     Parameters
@@ -123,6 +125,8 @@ def check_fill(fill: Any, mean: np.ndarray, low: float, high: float, *, slack: f
         Range of the data.
     slack : float
         How far outside the colour may be, in units of ``high - low``.
+    eight_bit : bool
+        Whether the images are uint8.
 
     Returns
     -------
@@ -147,5 +151,10 @@ def check_fill(fill: Any, mean: np.ndarray, low: float, high: float, *, slack: f
         raise ValueError(
             f"fill={fill!r} is outside the range of the images, {low:g} to {high:g}. Give a colour "
             "in the units of the images, or the data_range that they have."
+        )
+    if eight_bit and 0 < colour.max() < 1:
+        raise ValueError(
+            f"fill={fill!r} is a colour on a scale from 0 to 1, and the images are uint8, from 0 "
+            "to 255. Give a colour in the units of the images, or 'mean'."
         )
     return np.broadcast_to(colour, (n_channels,)).copy()

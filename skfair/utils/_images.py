@@ -277,8 +277,9 @@ class _Layout:
         """Raise unless a sample of this (channels-first) shape is one that is wanted."""
         if self.known is not None and not self._fits(shape):
             source = "fit saw" if self.expected_shape is not None else "image_shape says"
+            wanted = str(self.known).replace("-1", "any")
             raise ValueError(
-                f"{what} has images of shape {shape}, {source} {self.known} (channels, height, "
+                f"{what} has images of shape {shape}, {source} {wanted} (channels, height, "
                 "width). Resize or convert the images, or fit again."
             )
 

@@ -712,17 +712,45 @@ def test_augmentation_in_a_data_loader(data, fitted, scope, torch_seed):
         assert found.sum() > 0.9 * hidden.sum()
 
 
-def test_augmentation_of_images_of_another_size(data, fitted):
+@pytest.mark.parametrize("scope", ["general", "specific"])
+def test_augmentation_of_images_of_another_kind(data, fitted, scope):
+    augment = with_parameters(fitted, scope=scope).augmentation()
     images = torch.from_numpy(data.X[:2])
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 10, 14\), and the pixels .*\(2, 12, 14\)"):
-        fitted.augmentation()(images[:, :, :10])
+    for other in (images[:, :, :10], images.permute(0, 2, 3, 1)):
+        with pytest.raises(ValueError, match=r"images has shape .* \(3, 12, 14\), as in fit, was"):
+            augment(other)
+    with pytest.raises(ValueError, match=r"type torch.float32, fit saw torch.uint8"):
+        augment(images / 255)
+    with pytest.raises(ValueError, match=r"hidden has shape \(2, 12\).*\(2, 12, 14\), was wanted"):
+        augment(images, torch.ones(2, 12, dtype=torch.bool))
 
 
-def test_augmentation_of_doubles(data, fitted):
-    floats = torch.from_numpy(data.X[:4]).double()
-    found = fitted.augmentation()(floats)
+def test_augmentation_takes_what_perturbed_pixels_gives(data, fitted):
+    masker = with_parameters(fitted, scope="specific")
+    hidden = masker.perturbed_pixels(data.X[:5])
+    found = masker.augmentation()(torch.from_numpy(data.X[:5]), hidden)
+    np.testing.assert_array_equal(found, masker.mask(data.X[:5]))
+
+
+def test_augmentation_of_doubles(data, quick):
+    X = data.X / 255
+    masker = quick().fit(X, sensitive_features=data.has)
+    found = masker.augmentation()(torch.from_numpy(X[:4]))
     assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, fitted.mask(data.X[:4]), atol=0.5)
+    np.testing.assert_allclose(found, masker.mask(X[:4]))
+
+
+def test_an_attribute_that_moves_is_no_false_alarm(quick):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 100, size=(400, 16, 16, 1), dtype=np.uint8)
+    has = rng.random(400) < 0.5
+    rows, columns = rng.integers(0, 12, size=(2, 400))
+    for image, y, x in zip(np.flatnonzero(has), rows[has], columns[has], strict=True):
+        X[image, y : y + 4, x : x + 4] = 255
+    masker = quick(scope="specific", stride=1, max_epochs=12, position_embedding=False)
+    masker.fit(X, sensitive_features=has)
+    assert masker.region_accuracy_.max() < 0.8  # no one place knows it
+    assert masker.informative_
 
 
 # Reproducible, and nothing global ---------------------------------------------------------

@@ -258,7 +258,7 @@ def test_ranges_that_are_none(refused, data, data_range):
 
 
 def test_images_outside_the_range_that_is_given(refused, data):
-    match = "X has values from 0 to 227, where data_range says 0 to 1. Bring the images to that"
+    match = "X has values from 0 to 2.., where data_range says 0 to 1. Bring the images to that"
     for parameters in ({"perturbation": "noise"}, {"fill": 0.5}, {}):
         refused(match, data.X.astype(np.float32), data_range=(0, 1), **parameters)
     refused(match, data.X, data_range=(0, 1))
@@ -345,7 +345,7 @@ def test_images_of_another_kind(data, fitted, method):
     size = r"images of shape \(3, 14, 12\), fit saw \(3, 12, 14\).*position_embedding=False and"
     with pytest.raises(ValueError, match=size):
         call(X.transpose(0, 1, 3, 2))
-    with pytest.raises(ValueError, match=r"images of shape \(1, 12, 14\), fit saw \(3"):
+    with pytest.raises(ValueError, match=r"images of shape \(1, 12, 14\), fit saw \(3, any, any\)"):
         call(X[:, :1])
     with pytest.raises(ValueError, match="X holds float32 values, fit saw uint8"):
         call(X / 255)
@@ -364,7 +364,7 @@ def test_values_of_another_kind(data, quick, method):
     broken[37, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"Input X contains NaN.*row 37"):
         call(broken)
-    with pytest.raises(ValueError, match=r"X has values from 0 to 227, where fit saw 0 to 0\.89"):
+    with pytest.raises(ValueError, match=r"X has values from 0 to 2.., where fit saw 0 to 0\.89"):
         call(data.X.astype(np.float32))
     call(X[:3] + np.float32(0.1))  # a bit outside of what was seen is still such an image
     masker = quick(data_range=(0, 1)).fit(X, sensitive_features=data.has)
@@ -433,3 +433,13 @@ def test_a_colour_may_lie_a_bit_outside_of_what_was_seen(data, quick):
     assert (masker.mask(X[:3]).min((1, 2, 3)) == 0).all()
     with pytest.raises(ValueError, match=r"fill=-9 is outside the range"):
         quick(fill=-9).fit(X, sensitive_features=data.has)
+
+
+def test_a_colour_of_another_scale_than_bytes(data, quick):
+    with pytest.raises(ValueError, match=r"fill=0\.5 is a colour on a scale from 0 to 1"):
+        quick(fill=0.5).fit(data.X, sensitive_features=data.has)
+
+
+def test_what_tells_images_apart_is_no_attribute(data, quick):
+    with pytest.raises(ValueError, match="200 values in 200 images, another one for each"):
+        quick().fit(data.X, sensitive_features=np.arange(200))
