@@ -77,7 +77,7 @@ def test_an_expected_shape_of_ones_own():
         validate_images(estimator, larger, reset=False)
     images = validate_images(estimator, larger, reset=False, expected_shape=(3, -1, -1))
     assert images.shape == (3, 9, 9)
-    with pytest.raises(ValueError, match=r"\(1, 9, 9\), fit saw \(3, -1, -1\)"):
+    with pytest.raises(ValueError, match=r"\(1, 9, 9\), fit saw \(3, any, any\)"):
         validate_images(estimator, larger[:, :1], reset=False, expected_shape=(3, -1, -1))
 
 
