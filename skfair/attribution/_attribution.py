@@ -13,6 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from skfair.attribution._attributes import Attributes, balanced_weight, encode_attributes
+from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._evaluation import fit_temperature, is_informative, position_accuracy
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_classifier import (
@@ -167,8 +168,7 @@ class PatchAttribution(TorchEstimator):
                 description=type(self).__name__ if self.verbose else None,
             )
         unseen = open_images(data[held_out], data_format="channels_first")
-        self._evaluate(unseen, attributes.take(held_out))
-        self.mean_map_ = self._make_mean_map(unseen, grid)
+        self._evaluate(unseen, attributes.take(held_out), grid)
 
     def _measure(self, images: Images) -> None:
         """Set what is known of the values of images, and check the parameters in their units."""
@@ -201,19 +201,21 @@ class PatchAttribution(TorchEstimator):
             any_size=not self.position_embedding,
         )
 
-    def _evaluate(self, unseen: Images, attributes: Attributes) -> None:
-        """Measure the region classifier on images that it was not trained on."""
+    def _evaluate(self, unseen: Images, attributes: Attributes, grid: PatchGrid) -> None:
+        """Measure the region classifier on images that it was not trained on, and map them."""
         module = self.module_  # on the device still
         logits = self._collect(lambda batch: torch.cat(module.logits(batch), 1), unseen)
         logits = torch.from_numpy(logits).split(module.n_classes, 1)
         weight = balanced_weight(attributes.cell)
-        accuracy, error, uninformative = [], [], []
+        accuracy, error, maps, uninformative = [], [], [], []
         for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
             if self.calibration is not None:
                 module.temperature[i] = fit_temperature(
                     logits[i], torch.from_numpy(code), torch.from_numpy(weight)
                 )
-            proba = torch.softmax(logits[i] / module.temperature[i].cpu(), 1).numpy()
+            proba = torch.softmax(logits[i] / module.temperature[i].cpu(), 1)
+            maps.append(CONFIDENCES[self.confidence](proba).numpy().mean(0))
+            proba = proba.numpy()
             hits = proba.argmax(1) == code[:, None, None]
             accuracy.append(position_accuracy(hits, weight))
             n_patches = hits[0].size
@@ -231,6 +233,8 @@ class PatchAttribution(TorchEstimator):
             of_surest = np.take_along_axis(flat, surest[:, None], 1)
             if not is_informative(np.concatenate([flat, of_surest], 1), code):
                 uninformative.append(name)
+        mean = grid.pixel_map(torch.from_numpy(np.stack(maps))).numpy()
+        self.mean_map_ = self._one_or_all(_from_0_to_1(mean))
         self.region_accuracy_ = self._one_or_all(np.stack(accuracy))
         self.calibration_error_ = max(error)
         self.temperature_ = module.temperature.cpu().numpy().astype(np.float64)
@@ -245,12 +249,6 @@ class PatchAttribution(TorchEstimator):
                 UninformativeAttributionWarning,
                 stacklevel=5,
             )
-
-    def _make_mean_map(self, unseen: Images, grid: PatchGrid) -> np.ndarray:
-        module = self.module_
-        maps = self._collect(lambda batch: module.region_map(batch, self.confidence), unseen)
-        mean = grid.pixel_map(torch.from_numpy(maps.mean(0))).numpy()
-        return self._one_or_all(_from_0_to_1(mean))
 
     def _open(self, X: Any) -> Images:
         """Check X against what ``fit`` saw."""

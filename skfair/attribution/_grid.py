@@ -74,23 +74,27 @@ class PatchGrid:
         rows = torch.div(positions, self.n_cols, rounding_mode="floor")
         return rows * self.stride, (positions - rows * self.n_cols) * self.stride
 
-    def patches(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Cut one patch out of each image.
+    def patches(
+        self, images: torch.Tensor, positions: torch.Tensor, which: torch.Tensor
+    ) -> torch.Tensor:
+        """Cut patches out of images.
 
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
-        positions : tensor of shape (n,), int64
+        positions : tensor of shape (n_patches,), int64
+            Where each patch lies.
+        which : tensor of shape (n_patches,), int64
+            The image that it is of.
 
         Returns
         -------
-        tensor of shape (n, n_channels, patch_size, patch_size)
+        tensor of shape (n_patches, n_channels, patch_size, patch_size)
         """
         y, x = self.corners(positions)
         within = torch.arange(self.patch_size, device=images.device)
-        image = torch.arange(len(images), device=images.device)[:, None, None]
         rows, columns = (y[:, None] + within)[:, :, None], (x[:, None] + within)[:, None, :]
-        return images.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
+        return images.permute(0, 2, 3, 1)[which[:, None, None], rows, columns].permute(0, 3, 1, 2)
 
     def pixel_map(self, region_map: torch.Tensor) -> torch.Tensor:
         """Mean of all patches that a pixel lies in, Algorithm 1 of the paper.
@@ -123,14 +127,12 @@ class PatchGrid:
         size, k = (self.height, self.width), self.patch_size
         strides = [s for s in range(1, k + 1) if all((side - k) % s == 0 for side in size)]
         stride = min(strides, key=lambda s: abs(s - self.stride))
-        smaller = [tuple(side - (side - k) % self.stride for side in size)]
+        height, width = (side - (side - k) % self.stride for side in size)
         sizes = [
             p
             for p in range(self.stride, min(size) + 1)
             if all((side - p) % self.stride == 0 for side in size)
         ]
         patch = f", patch_size={min(sizes, key=lambda p: abs(p - k))}" if sizes else ""
-        return (
-            f"The nearest that work: stride={stride}{patch}, or images cropped to "
-            f"{smaller[0][0]} x {smaller[0][1]}."
-        )
+        crop = f"images cropped to {height} x {width}"
+        return f"The nearest that work: stride={stride}{patch}, or {crop}."

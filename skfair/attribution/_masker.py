@@ -18,7 +18,6 @@ from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._perturbation import Perturbation, hidden_pixels
 from skfair.attribution._statistics import check_fill
 from skfair.utils import draw_seed, resolve_device
-from skfair.utils._base import TorchEstimator
 from skfair.utils._images import Images
 from skfair.utils._net import as_tensor
 
@@ -205,7 +204,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     """
 
     _parameter_constraints: dict = {
-        **TorchEstimator._parameter_constraints,
+        **PatchAttribution._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "patch_size": [Interval(Integral, 1, None, closed="left")],
         "stride": [Interval(Integral, 1, None, closed="left")],

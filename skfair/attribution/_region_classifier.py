@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.nn import functional as F
 
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_networks import DenseRegionNet
-from skfair.utils._net import EpochBar, TensorBatches, TensorData, TensorNet
+from skfair.utils._net import EpochBar, TensorBatches, TensorData, TensorNet, one_cycle
 
 # Coarsest grid of one training pass, in positions along a side: neighbouring patches share most
 # of their pixels, and a grid that starts elsewhere each time sees all of them.
@@ -82,7 +81,8 @@ class RegionClassifier(nn.Module):
             first = tuple(torch.randint(every, (2,)).tolist())
             return self.network.regions(images, self.stride, every, first)
         positions = torch.randint(len(grid), (len(images),)).to(images.device)
-        return self.network(grid.patches(images, positions), positions)
+        every_image = torch.arange(len(images), device=images.device)
+        return self.network(grid.patches(images, positions, every_image), positions)
 
     @torch.no_grad()
     def probabilities(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -147,16 +147,13 @@ class RegionClassifier(nn.Module):
         return (images.float() - self.mean) / self.std
 
     def _patch_by_patch(self, grid: PatchGrid, images: torch.Tensor) -> torch.Tensor:
-        k, s = self.patch_size, self.stride
-        windows = images.unfold(2, k, s).unfold(3, k, s)  # a view
-        at_once = images[:, 0].numel() // k**2  # so many have the pixels of these images
+        n_patches = len(images) * len(grid)
+        at_once = images[:, 0].numel() // self.patch_size**2  # so many have the pixels of these
         logits = []
-        for start in range(0, len(images) * len(grid), at_once):
-            index = torch.arange(start, min(start + at_once, len(images) * len(grid)))
-            position = index % len(grid)
-            row, column = position // grid.n_cols, position % grid.n_cols
-            patches = windows[index // len(grid), :, row, column]
-            logits.append(self.network(patches, position.to(images.device)))
+        for patch in torch.arange(n_patches, device=images.device).split(at_once):
+            positions = patch % len(grid)
+            patches = grid.patches(images, positions, patch // len(grid))
+            logits.append(self.network(patches, positions))
         return torch.cat(logits).reshape(len(images), grid.n_rows, grid.n_cols, -1).movedim(3, 1)
 
 
@@ -269,16 +266,7 @@ def train_region_classifier(
     """
     # Ten steps an epoch at least, so that epochs mean something for few images too.
     batch_size = min(batch_size, max(2, len(images) // 10))
-    one_cycle = LRScheduler(
-        torch.optim.lr_scheduler.OneCycleLR,
-        step_every="batch",
-        event_name=None,
-        max_lr=lr,
-        total_steps=max_epochs * -(-len(images) // batch_size) + 1,
-        pct_start=0.1,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-    )
+    n_steps = max_epochs * -(-len(images) // batch_size)
     bar = [] if description is None else [EpochBar(description)]
     net = TensorNet(
         classifier,
@@ -293,7 +281,7 @@ def train_region_classifier(
         max_epochs=max_epochs,
         iterator_train=_FullBatches,
         iterator_train__sampling_weight=sampling_weight,
-        callbacks=[one_cycle, *bar],
+        callbacks=[one_cycle(lr, n_steps, anneal="linear"), *bar],
         device=device,
     )
     net.fit(TensorData(codes, images=images).to(device), None)

@@ -5,14 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
 from skfair.intraprocessing._objective import CONSTRAINTS, Objective, group_statistic
 from skfair.intraprocessing._search import Search, named_parameters
-from skfair.utils._net import TensorData, TensorNet
+from skfair.utils._net import TensorData, TensorNet, one_cycle
 
 _MIN_STEPS = 10
 # How far to go from the original network to the distilled one, and beyond: where the inputs
@@ -222,21 +220,12 @@ default="balanced_accuracy"
         data = TensorData(wanted, X=search.X[rows])
         batch_size = min(self.batch_size, max(1, len(data) // _MIN_STEPS))
         n_steps = self.max_epochs * -(-len(data) // batch_size)
-        one_cycle = LRScheduler(
-            OneCycleLR,
-            step_every="batch",
-            event_name=None,
-            max_lr=self.lr,
-            total_steps=n_steps + 1,
-            pct_start=max(0.1, 2 / (n_steps + 1)),  # a step at least
-            cycle_momentum=False,
-        )
         self._train(
             TensorNet,
             search.network,
             nn.MSELoss,
             data,
-            one_cycle,
+            one_cycle(self.lr, n_steps, anneal="cos"),
             criterion__reduction="none",
             batch_size=batch_size,
             iterator_train__shuffle=True,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import skorch
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -191,6 +192,35 @@ class EpochBar(Callback):
 
     def on_train_end(self, net, **kwargs):
         self.bar_.close()
+
+
+def one_cycle(lr: float, n_steps: int, *, anneal: str) -> LRScheduler:
+    """Let the learning rate rise over the first tenth of a training, then fall to zero.
+
+    Parameters
+    ----------
+    lr : float
+        The highest learning rate.
+    n_steps : int
+        Batches in the whole training, 1 or more.
+    anneal : {"cos", "linear"}
+        How it rises and falls.
+
+    Returns
+    -------
+    skorch.callbacks.LRScheduler
+    """
+    return LRScheduler(
+        OneCycleLR,
+        step_every="batch",
+        event_name=None,
+        max_lr=lr,
+        total_steps=n_steps + 1,
+        # A step at least: of a rise without any step torch divides by zero.
+        pct_start=max(0.1, 2 / (n_steps + 1)),
+        anneal_strategy=anneal,
+        cycle_momentum=False,
+    )
 
 
 @torch.no_grad()

@@ -41,10 +41,11 @@ def test_the_published_grid():
 def test_patches_are_slices(grid, n, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(n, 3, grid.height, grid.width, generator=generator)
-    positions = torch.randint(len(grid), (n,), generator=generator)
-    patches = grid.patches(images, positions)
-    assert patches.shape == (n, 3, grid.patch_size, grid.patch_size)
-    for image, position, patch in zip(images, positions.tolist(), patches, strict=True):
+    positions = torch.randint(len(grid), (2 * n,), generator=generator)
+    which = torch.randint(n, (2 * n,), generator=generator)
+    patches = grid.patches(images, positions, which)
+    assert patches.shape == (2 * n, 3, grid.patch_size, grid.patch_size)
+    for image, position, patch in zip(images[which], positions.tolist(), patches, strict=True):
         y = position // grid.n_cols * grid.stride
         x = position % grid.n_cols * grid.stride
         expected = image[:, y : y + grid.patch_size, x : x + grid.patch_size]

@@ -740,6 +740,15 @@ def test_augmentation_of_doubles(data, quick):
     np.testing.assert_allclose(found, masker.mask(X[:4]))
 
 
+@pytest.mark.parametrize("n", [2, 9, 18, 19])
+def test_trainings_of_a_few_steps(data, quick, n):
+    has = np.arange(n) % 2 == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UninformativeAttributionWarning)
+        masker = quick(max_epochs=1).fit(data.X[:n], sensitive_features=has)
+    assert np.isfinite(masker.mean_map_).all()
+
+
 def test_an_attribute_that_moves_is_no_false_alarm(quick):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 100, size=(400, 16, 16, 1), dtype=np.uint8)
