@@ -92,9 +92,9 @@ class PatchGrid:
         tensor of shape (n_patches, n_channels, patch_size, patch_size)
         """
         y, x = self.corners(positions)
-        within = torch.arange(self.patch_size, device=images.device)
-        rows, columns = (y[:, None] + within)[:, :, None], (x[:, None] + within)[:, None, :]
-        return images.permute(0, 2, 3, 1)[which[:, None, None], rows, columns].permute(0, 3, 1, 2)
+        k = self.patch_size
+        windows = images.unfold(2, k, 1).unfold(3, k, 1)  # a view
+        return windows[which, :, y, x]
 
     def pixel_map(self, region_map: torch.Tensor) -> torch.Tensor:
         """Mean of all patches that a pixel lies in, Algorithm 1 of the paper.
