@@ -25,8 +25,9 @@ from skfair.intraprocessing._network import (
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import CONSTRAINTS, PERFORMANCES, RATES, Choice, Objective
+from skfair.intraprocessing._objective import PERFORMANCES, Choice, Objective
 from skfair.intraprocessing._search import Search
+from skfair.metrics._rates import CONSTRAINTS, RATES
 from skfair.utils import (
     FallbackWarning,
     Groups,

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
-from skfair.intraprocessing._objective import CONSTRAINTS, Objective, group_statistic
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Search, named_parameters
+from skfair.metrics._rates import CONSTRAINTS, group_statistic
 from skfair.utils._net import TensorData, TensorNet, one_cycle
 
 _MIN_STEPS = 10

@@ -12,9 +12,9 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
-from skfair.intraprocessing._objective import CONSTRAINTS
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._net import EpochBar, TensorData, TensorNet
 
 _MIN_STEPS = 10  # an epoch, so that small debiasing sets get enough of them

@@ -8,26 +8,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from sklearn.utils import _safe_indexing
 
-# Rates of a group, each from what is predicted positive and what there is: (count, of how many).
-RATES: dict[str, Callable] = {
-    "selection": lambda tp, fp, p, n: (tp + fp, p + n),
-    "true_positive": lambda tp, fp, p, n: (tp, p),
-    "false_positive": lambda tp, fp, p, n: (fp, n),
-}
-# A constraint is one or more statistics of a group, each the mean of some rates; the bias is
-# the largest difference in a statistic between two groups.
-CONSTRAINTS: dict[str, list[list[str]]] = {
-    "demographic_parity": [["selection"]],
-    "equal_opportunity": [["true_positive"]],
-    "average_odds": [["true_positive", "false_positive"]],
-    "equalized_odds": [["true_positive"], ["false_positive"]],
-}
-
-
-def group_statistic(rates: list[str], *counts: Any) -> Any:
-    """Mean of some rates, from counts as those in :data:`RATES` take them."""
-    return sum(hits / of / len(rates) for hits, of in (RATES[rate](*counts) for rate in rates))
-
+from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
 
 PERFORMANCES: dict[str, Callable] = {
     "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from skfair.intraprocessing._objective import CONSTRAINTS, RATES
+from skfair.metrics._rates import CONSTRAINTS, RATES
 
 
 class SoftBias(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skfair.metrics._counts import _check_weight, _encode_complete
+from skfair.metrics._counts import check_weight, encode_complete
 from skfair.utils._groups import describe_rows, encode_labels
 
 # Rounding to three digits is no mistake; logits and scores miss by far more.
@@ -118,10 +118,10 @@ def bin_confidence(
     """
     if not isinstance(n_bins, Integral) or n_bins < 1:
         raise ValueError(f"n_bins={n_bins!r} is no number of bins. Give an integer from 1.")
-    y, found = _encode_complete(
+    y, found = encode_complete(
         y_true, name="y_true", hint="Calibration is of classification; give class labels."
     )
-    weight = _check_weight(sample_weight, len(y))
+    weight = check_weight(sample_weight, len(y))
     y_proba = _check_proba(y_proba, len(y))
     y = _positions(found, labels, y_proba.shape[1])[y]
     prediction = y_proba.argmax(axis=1)

@@ -1,31 +1,98 @@
 """The count kernel: one pass over the samples, from which every group metric derives."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import sparse
 
 from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
 
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts:
-    """How many samples of each group and class were predicted as what.
+    """How many samples of each group and class were predicted as what, by one or several models.
+
+    Made by :func:`count_groups`. Counts of different samples add up: ``counts + others`` is what
+    one call on all of the samples would have given, so that a report can be made of data that
+    come in batches, or that lie on several machines.
 
     Attributes
     ----------
-    table : ndarray of shape (n_groups, n_classes, n_classes + 1), float64
-        Number (or total weight) of samples by group, true class and predicted class. The
-        last predicted class stands for all labels that do not occur among the true ones.
+    cells : ndarray of shape (n_cells, 3 + n_models), int64
+        What occurs: position of the control level, of the group, of the class, and of what each
+        model predicts, in the attributes below. Samples that agree in all of it, and in their
+        weight, are one cell. Sorted.
+    size : ndarray of shape (n_cells,), int64
+        Number of samples in each cell.
+    weight : ndarray of shape (n_cells,), float64
+        Weight of each of these samples; 1 where none were given.
+    models : tuple of str
+        Names of the models.
     groups : tuple
         Label of each group of the sensitive features.
+    group_names : tuple of str
+        Names of the sensitive features.
+    controls : tuple
+        Label of each level of the control features; one empty tuple where there are none.
+    control_names : tuple of str
+        Names of the control features.
     classes : tuple
-        Label of each class.
+        Labels that occur among the true ones.
+    predicted : tuple
+        Labels that occur at all: the classes, and after them those that are only predicted.
     """
 
-    table: np.ndarray
+    cells: np.ndarray
+    size: np.ndarray
+    weight: np.ndarray
+    models: tuple[str, ...]
     groups: tuple
+    group_names: tuple[str, ...]
+    controls: tuple
+    control_names: tuple[str, ...]
     classes: tuple
+    predicted: tuple
+
+    def table(self, model: str | None = None) -> np.ndarray:
+        """Count the samples by group, true class and predicted label.
+
+        Parameters
+        ----------
+        model : str, default=None
+            Name of the model; None for the first.
+
+        Returns
+        -------
+        ndarray of shape (n_groups, n_classes, n_predicted), float64
+            Numbers of samples, or their total weights.
+        """
+        return self.tables(model, self.size * self.weight).sum(axis=0)
+
+    def tables(self, model: str | None, amount: np.ndarray) -> np.ndarray:
+        """Add up any amounts of the cells by control level, group, class and predicted label.
+
+        Parameters
+        ----------
+        model : str or None
+            Name of the model; None for the first.
+        amount : ndarray of shape (n_cells,) or (n_draws, n_cells)
+            What to add up: with ``size * weight`` the totals, with resampled sizes a bootstrap.
+
+        Returns
+        -------
+        ndarray of shape (n_controls, n_groups, n_classes, n_predicted), float64
+            After a first axis of n_draws, if `amount` has one.
+        """
+        position = 0 if model is None else self.models.index(model)
+        shape = (len(self.controls), len(self.groups), len(self.classes), len(self.predicted))
+        key = np.ravel_multi_index((*self.cells[:, :3].T, self.cells[:, 3 + position]), shape)
+        n_cells, n_keys = len(key), int(np.prod(shape))
+        if amount.ndim == 1:
+            return np.bincount(key, weights=amount, minlength=n_keys).reshape(shape)
+        where = sparse.csr_array((np.ones(n_cells), (np.arange(n_cells), key)), (n_cells, n_keys))
+        return (amount @ where).reshape(len(amount), *shape)
 
     def totals(self) -> np.ndarray:
         """Count the samples of each group and class.
@@ -34,27 +101,88 @@ class GroupCounts:
         -------
         ndarray of shape (n_groups, n_classes), float64
         """
-        return self.table.sum(axis=2)
+        return self.table().sum(axis=2)
 
-    def correct(self) -> np.ndarray:
+    def correct(self, model: str | None = None) -> np.ndarray:
         """Count the rightly predicted samples of each group and class.
 
+        Parameters
+        ----------
+        model : str, default=None
+            Name of the model; None for the first.
+
         Returns
         -------
         ndarray of shape (n_groups, n_classes), float64
         """
-        return np.diagonal(self.table, axis1=1, axis2=2)
+        return np.diagonal(self.table(model), axis1=1, axis2=2)
 
-    def accuracy(self) -> np.ndarray:
+    def accuracy(self, model: str | None = None) -> np.ndarray:
         """Divide the right ones by all; NaN where a group has no sample of a class.
 
+        Parameters
+        ----------
+        model : str, default=None
+            Name of the model; None for the first.
+
         Returns
         -------
         ndarray of shape (n_groups, n_classes), float64
         """
-        totals = self.totals()
-        undefined = np.full(totals.shape, np.nan)
-        return np.divide(self.correct(), totals, out=undefined, where=totals > 0)
+        return class_accuracy(self.table(model))
+
+    def __add__(self, other: "GroupCounts") -> "GroupCounts":
+        """Count the samples of both; labels of one that the other lacks are added."""
+        if not isinstance(other, GroupCounts):
+            return NotImplemented
+        for name in ("models", "group_names", "control_names"):
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine != others:
+                raise ValueError(
+                    f"Counts with {name} {mine} cannot be added to counts with {name} {others}. "
+                    "Count the same models by the same features, in the same order and under the "
+                    "same names (a dict or a DataFrame names its columns)."
+                )
+        parts = (self, other)
+        groups, group_codes = _merge_groups([part.groups for part in parts], self.group_names)
+        controls, control_codes = ((),), np.zeros(2, dtype=np.int64)
+        if self.control_names:
+            controls, control_codes = _merge_groups(
+                [part.controls for part in parts], self.control_names
+            )
+        classes = _merge_labels([part.classes for part in parts])
+        extra = [label for part in parts for label in part.predicted if label not in set(classes)]
+        predicted = (*classes, *_merge_labels([extra]))
+        cells, n_groups, n_controls = [], 0, 0
+        for part in parts:
+            columns = part.cells.copy()
+            columns[:, 0] = control_codes[n_controls + part.cells[:, 0]]
+            columns[:, 1] = group_codes[n_groups + part.cells[:, 1]]
+            columns[:, 2] = np.array([classes.index(label) for label in part.classes])[
+                part.cells[:, 2]
+            ]
+            columns[:, 3:] = np.array([predicted.index(label) for label in part.predicted])[
+                part.cells[:, 3:]
+            ]
+            cells.append(columns)
+            n_groups, n_controls = len(part.groups), len(part.controls)
+        cells, size, weight = _gather(
+            np.concatenate(cells),
+            np.concatenate([part.size for part in parts]),
+            np.concatenate([part.weight for part in parts]),
+        )
+        return GroupCounts(
+            cells,
+            size,
+            weight,
+            self.models,
+            groups,
+            self.group_names,
+            controls,
+            self.control_names,
+            classes,
+            predicted,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +194,16 @@ class Samples:
     groups: Groups
     weight: np.ndarray | None
 
-    def encode_prediction(self, y_pred: Any, *, name: str) -> tuple[np.ndarray, list]:
+    def encode_prediction(self, y_pred: Any, *, name: str = "y_pred") -> tuple[np.ndarray, tuple]:
         """Encode predictions by their position in `classes`, others after these.
 
         Returns
         -------
         codes : ndarray of shape (n_samples,), int64
-        labels : list
+        labels : tuple
             What the codes stand for; begins with `classes`.
         """
-        codes, predicted = _encode_complete(
+        codes, predicted = encode_complete(
             y_pred,
             name=name,
             hint="Give predicted labels, as from predict, and not probabilities or scores.",
@@ -97,34 +225,19 @@ class Samples:
             if label not in position:
                 position[label] = len(labels)
                 labels.append(label)
-        return np.array([position[label] for label in predicted])[codes], labels
+        return np.array([position[label] for label in predicted])[codes], tuple(labels)
 
-    def count(self, y_pred: Any, *, name: str = "y_pred") -> GroupCounts:
-        """Count the samples by group, class and predicted class.
-
-        Returns
-        -------
-        GroupCounts
-        """
-        return self.count_codes(self.encode_prediction(y_pred, name=name)[0])
-
-    def count_codes(self, prediction: np.ndarray) -> GroupCounts:
-        """Count as :meth:`count` does, from predictions that are encoded already.
+    def table(self, prediction: np.ndarray, n_predicted: int) -> np.ndarray:
+        """Count encoded predictions by group, class and predicted label, in one pass.
 
         Returns
         -------
-        GroupCounts
+        ndarray of shape (n_groups, n_classes, n_predicted), float64
         """
-        n_classes = len(self.classes)
-        shape = (len(self.groups.labels), n_classes, n_classes + 1)
-        cell = (self.groups.codes * n_classes + self.y) * shape[2]
-        cell += np.minimum(prediction, n_classes)
-        table = np.bincount(cell, weights=self.weight, minlength=np.prod(shape))
-        return GroupCounts(
-            table=table.astype(np.float64).reshape(shape),
-            groups=self.groups.labels,
-            classes=self.classes,
-        )
+        shape = (len(self.groups.labels), len(self.classes), n_predicted)
+        cell = (self.groups.codes * shape[1] + self.y) * n_predicted + prediction
+        table = np.bincount(cell, weights=self.weight, minlength=int(np.prod(shape)))
+        return table.astype(np.float64).reshape(shape)
 
 
 def encode_samples(
@@ -139,13 +252,29 @@ def encode_samples(
     -------
     Samples
     """
-    y, classes = _encode_complete(
+    y, classes = encode_complete(
         y_true, name="y_true", hint="Group metrics are for classification; give class labels."
     )
     if missing not in ("error", "group"):  # "keep" is for samples that a fit may leave out
         raise ValueError(f"missing={missing!r} is neither 'error' nor 'group'.")
     groups = encode_groups(sensitive_features, n_samples=len(y), missing=missing)
-    return Samples(y, tuple(classes), groups, _check_weight(sample_weight, len(y)))
+    return Samples(y, tuple(classes), groups, check_weight(sample_weight, len(y)))
+
+
+def class_accuracy(table: np.ndarray) -> np.ndarray:
+    """Share of each class that is predicted right; NaN where there is no sample of it.
+
+    Parameters
+    ----------
+    table : ndarray of shape (..., n_classes, n_predicted)
+
+    Returns
+    -------
+    ndarray of shape (..., n_classes), float64
+    """
+    totals = table.sum(-1)
+    right = np.diagonal(table, axis1=-2, axis2=-1)
+    return np.divide(right, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
 
 
 def count_groups(
@@ -153,6 +282,7 @@ def count_groups(
     y_pred: Any,
     *,
     sensitive_features: Any,
+    control_features: Any = None,
     sample_weight: Any = None,
     missing: Literal["error", "group"] = "error",
 ) -> GroupCounts:
@@ -162,14 +292,19 @@ def count_groups(
     ----------
     y_true : array-like of shape (n_samples,)
         True labels of any type.
-    y_pred : array-like of shape (n_samples,)
-        Predicted labels. A label that does not occur in `y_true` counts as wrong.
+    y_pred : array-like of shape (n_samples,) or dict of str to array-like
+        Predicted labels of one model, or of several by name. A label that does not occur in
+        `y_true` counts as wrong.
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
+    control_features : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+        Labels within whose levels groups are to be compared, such as a region.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, not negative; None counts each sample once.
+        Weights, not negative; None counts each sample once. Samples of weight zero are left
+        out.
     missing : {"error", "group"}, default="error"
-        What missing group labels mean: an error, or a group of their own.
+        What missing labels of groups and of control levels mean: an error, or a group of their
+        own.
 
     Returns
     -------
@@ -182,7 +317,7 @@ def count_groups(
         True labels are text and predicted ones are not, or the reverse.
     ValueError
         Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, or no samples.
+        continuous values, no samples or no models.
 
     Examples
     --------
@@ -192,11 +327,78 @@ def count_groups(
     >>> counts.accuracy()
     array([[ 1.,  1.],
            [nan,  0.]])
+    >>> more = count_groups([1, 1], [1, 0], sensitive_features=["m", "x"])
+    >>> (counts + more).groups, (counts + more).accuracy()[:, 1]
+    (('f', 'm', 'x'), array([1. , 0.5, 0. ]))
     """
-    return encode_samples(y_true, sensitive_features, sample_weight, missing).count(y_pred)
+    samples = encode_samples(y_true, sensitive_features, sample_weight, missing)
+    n = len(samples.y)
+    several = isinstance(y_pred, Mapping)
+    predictions = y_pred if several else {"model": y_pred}
+    if not predictions:
+        raise ValueError("y_pred is empty. Give the predicted labels of at least one model.")
+    controls = Groups(np.zeros(n, dtype=np.int64), ((),), ())
+    if control_features is not None:
+        controls = encode_groups(
+            control_features, n_samples=n, missing=missing, name="control_features"
+        )
+    encoded = [
+        samples.encode_prediction(values, name=f"y_pred[{model!r}]" if several else "y_pred")
+        for model, values in predictions.items()
+    ]
+    classes = samples.classes
+    extra = _merge_labels([labels[len(classes) :] for _, labels in encoded])
+    position = {label: i for i, label in enumerate((*classes, *extra))}
+    columns = [controls.codes, samples.groups.codes, samples.y]
+    columns += [np.array([position[label] for label in labels])[codes] for codes, labels in encoded]
+    cells, size, weight = _gather(
+        np.stack(columns, axis=1),
+        np.ones(n, dtype=np.int64),
+        np.ones(n) if samples.weight is None else samples.weight,
+    )
+    return GroupCounts(
+        cells=cells,
+        size=size,
+        weight=weight,
+        models=tuple(str(model) for model in predictions),
+        groups=samples.groups.labels,
+        group_names=samples.groups.names,
+        controls=controls.labels,
+        control_names=controls.names,
+        classes=classes,
+        predicted=(*classes, *extra),
+    )
 
 
-def _encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, list]:
+def _gather(
+    cells: np.ndarray, size: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put equal rows of equal weight together, sorted; rows without weight are left out."""
+    used = weight > 0
+    cells, size, weight = cells[used], size[used], weight[used]
+    key = np.unique(weight, return_inverse=True)[1]
+    for column in cells.T[::-1]:  # compressed at each step, so that no product overflows
+        key = np.unique(column * (key.max() + 1) + key, return_inverse=True)[1]
+    first = np.unique(key, return_index=True)[1]
+    total = np.bincount(key, weights=size).astype(np.int64)
+    return cells[first], total, weight[first]
+
+
+def _merge_labels(parts: Sequence[Sequence]) -> tuple:
+    """Sort the labels of all parts as if they had come together."""
+    labels = [label for part in parts for label in part]
+    return tuple(encode_labels(labels, name="labels")[1]) if labels else ()
+
+
+def _merge_groups(parts: Sequence[Sequence], names: Sequence[str]) -> tuple[tuple, np.ndarray]:
+    """Sort the groups of all parts, and say where each of them, in order, has gone."""
+    rows = [label for part in parts for label in part]
+    columns = zip(*rows, strict=True) if len(names) > 1 else [rows]
+    groups = encode_groups(dict(zip(names, map(list, columns), strict=True)), n_samples=len(rows))
+    return groups.labels, groups.codes
+
+
+def encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, list]:
     """Encode labels of which none may be missing."""
     codes, labels = encode_labels(values, name=name, hint=hint)
     absent = codes < 0
@@ -208,7 +410,7 @@ def _encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, 
     return codes, labels
 
 
-def _check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+def check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     weight = np.asarray(sample_weight, dtype=np.float64)

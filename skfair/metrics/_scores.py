@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skfair.metrics._counts import count_groups
+from skfair.metrics._counts import class_accuracy, encode_samples
 
 
 def worst_group_accuracy_score(
@@ -90,7 +90,6 @@ def average_group_accuracy_score(
 
 
 def _group_accuracies(y_true, y_pred, sensitive_features, sample_weight) -> np.ndarray:
-    counts = count_groups(
-        y_true, y_pred, sensitive_features=sensitive_features, sample_weight=sample_weight
-    )
-    return counts.accuracy()
+    samples = encode_samples(y_true, sensitive_features, sample_weight)
+    prediction, labels = samples.encode_prediction(y_pred)
+    return class_accuracy(samples.table(prediction, len(labels)))

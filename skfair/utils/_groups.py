@@ -63,7 +63,7 @@ def encode_groups(
         Number of samples that there must be.
     missing : {"error", "group", "keep"}, default="error"
         What None, NaN, NaT and ``pandas.NA`` mean: an error; in their column a label of
-        their own, ``"missing"``, which is sorted last; or a sample of no group, code -1.
+        their own, ``"missing"``; or a sample of no group, code -1.
     name : str, default="sensitive_features"
         Name of the argument in messages.
 
@@ -118,7 +118,8 @@ def encode_groups(
                 while label in labels:
                     label = f"({label})"
                 codes = np.where(absent, len(labels), codes)
-                labels = [*labels, label]
+                # Sorted in, so that a part of the samples orders its labels as all of them do.
+                codes, labels = _sort(codes, [*labels, label])
         encoded.append((codes, labels))
 
     codes, labels = encoded[0]
@@ -179,15 +180,7 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
             f"{name} holds labels that cannot be hashed, such as lists or arrays. Give one "
             "string, number or other plain label a sample."
         ) from error
-    labels = [_plain(label, name, hint) for label in uniques.tolist()]
-    try:
-        order = sorted(range(len(labels)), key=labels.__getitem__)
-    except TypeError:  # mixed types, say 1 and "a"
-        order = sorted(range(len(labels)), key=lambda i: (type(labels[i]).__name__, str(labels[i])))
-    rank = np.empty(len(labels) + 1, dtype=np.int64)
-    rank[order] = np.arange(len(labels))
-    rank[-1] = -1
-    return rank[codes], [labels[i] for i in order]
+    return _sort(codes, [_plain(label, name, hint) for label in uniques.tolist()])
 
 
 def describe_rows(mask: np.ndarray) -> str:
@@ -287,6 +280,18 @@ def _plain(label: Any, name: str, hint: str) -> Any:
             f"{name} holds continuous values, such as {label!r}, where labels were expected. {hint}"
         )
     return int(label)  # pandas stores integers with gaps as floats
+
+
+def _sort(codes: np.ndarray, labels: list) -> tuple[np.ndarray, list]:
+    """Sort labels, and renumber the codes; -1 stays."""
+    try:
+        order = sorted(range(len(labels)), key=labels.__getitem__)
+    except TypeError:  # mixed types, say 1 and "a"
+        order = sorted(range(len(labels)), key=lambda i: (type(labels[i]).__name__, str(labels[i])))
+    rank = np.empty(len(labels) + 1, dtype=np.int64)
+    rank[order] = np.arange(len(labels))
+    rank[-1] = -1
+    return rank[codes], [labels[i] for i in order]
 
 
 def _intersect(encoded: list[tuple[np.ndarray, list]]) -> tuple[np.ndarray, list[tuple]]:

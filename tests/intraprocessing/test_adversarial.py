@@ -20,9 +20,9 @@ from skfair.intraprocessing._critics import (
 )
 from skfair.intraprocessing._finetuning import BatchNet, CellBatches
 from skfair.intraprocessing._network import LogitNetwork, Output
-from skfair.intraprocessing._objective import CONSTRAINTS
 from skfair.intraprocessing._output_layer import HiddenActivations
 from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._net import TensorData
 from skfair.utils._random import seeded
 

@@ -19,7 +19,8 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from skfair.intraprocessing import _objective
-from skfair.intraprocessing._objective import CONSTRAINTS, PERFORMANCES, Choice, Objective
+from skfair.intraprocessing._objective import PERFORMANCES, Choice, Objective
+from skfair.metrics._rates import CONSTRAINTS
 
 NAMED = sorted(CONSTRAINTS)
 RULES = ["auto", 0.6, 0.95, None]

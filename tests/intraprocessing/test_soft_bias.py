@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skfair.intraprocessing._objective import CONSTRAINTS, Objective
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.metrics._rates import CONSTRAINTS
 
 named = pytest.mark.parametrize("constraint", sorted(CONSTRAINTS))
 

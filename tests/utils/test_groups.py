@@ -165,7 +165,7 @@ def test_all_missing():
 
 def test_a_label_called_missing_is_not_merged():
     codes, labels = groups_of(["missing", None, "a", "a"], missing="group")
-    assert (codes, labels) == ([1, 2, 0, 0], ("a", "missing", "(missing)"))
+    assert (codes, labels) == ([2, 0, 1, 1], ("(missing)", "a", "missing"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Rates from counts: the one definition behind scorers, reports and the debiasers' constraints."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from fairlearn import metrics as fairlearn_metrics
+from sklearn import metrics as sklearn_metrics
+
+# Rates of a group, each from what is predicted positive and what there is: (count, of how many).
+RATES: dict[str, Callable] = {
+    "selection": lambda tp, fp, p, n: (tp + fp, p + n),
+    "true_positive": lambda tp, fp, p, n: (tp, p),
+    "false_positive": lambda tp, fp, p, n: (fp, n),
+    "true_negative": lambda tp, fp, p, n: (n - fp, n),
+    "false_negative": lambda tp, fp, p, n: (p - tp, p),
+    "precision": lambda tp, fp, p, n: (tp, tp + fp),
+}
+# A constraint is one or more statistics of a group, each the mean of some rates; the bias is
+# the largest difference in a statistic between two groups.
+CONSTRAINTS: dict[str, list[list[str]]] = {
+    "demographic_parity": [["selection"]],
+    "equal_opportunity": [["true_positive"]],
+    "average_odds": [["true_positive", "false_positive"]],
+    "equalized_odds": [["true_positive"], ["false_positive"]],
+}
+
+
+def group_statistic(rates: list[str], *counts: Any) -> Any:
+    """Mean of some rates, from counts as those in :data:`RATES` take them."""
+    return sum(hits / of / len(rates) for hits, of in (RATES[rate](*counts) for rate in rates))
+
+
+class CountMetric(NamedTuple):
+    """A metric that needs nothing but how many samples of which class were predicted as what.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in messages.
+    fraction : callable
+        ``fraction(table, positive)`` -> (numerator, denominator) over the leading axes of a
+        table of shape (..., n_classes, n_predicted), as in :class:`GroupCounts`.
+    is_share : bool
+        Whether it is a number of samples divided by another one that contains it.
+    needs_positive : bool
+        Whether it is about one class, the positive one.
+    """
+
+    name: str
+    fraction: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+    is_share: bool = True
+    needs_positive: bool = True
+
+    def __call__(self, table: np.ndarray, positive: int) -> np.ndarray:
+        """Compute the metric; NaN where the denominator is zero.
+
+        Returns
+        -------
+        ndarray of shape table.shape[:-2], float64
+        """
+        numerator, denominator = self.fraction(table, positive)
+        undefined = np.full(np.shape(denominator), np.nan)
+        return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+
+
+def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
+    """Count true and false positives, positives and negatives.
+
+    Parameters
+    ----------
+    table : ndarray of shape (..., n_classes, n_predicted)
+        The first predicted labels are the classes, in their order.
+    positive : int
+        Position of the positive label among the predicted ones; it may lie behind the classes,
+        or behind all of them if it neither occurs nor is predicted.
+
+    Returns
+    -------
+    tp, fp, p, n : ndarray of shape table.shape[:-2]
+    """
+    n_classes, n_predicted = table.shape[-2:]
+    nobody = np.zeros(table.shape[:-2])
+    chosen = table[..., positive].sum(-1) if positive < n_predicted else nobody
+    p = table[..., positive, :].sum(-1) if positive < n_classes else nobody
+    tp = table[..., positive, positive] if positive < n_classes else nobody
+    return tp, chosen - tp, p, table.sum((-2, -1)) - p
+
+
+def _rate(name: str) -> Callable:
+    return lambda table, positive: RATES[name](*binary_counts(table, positive))
+
+
+def _right(table: np.ndarray) -> np.ndarray:
+    return np.diagonal(table, axis1=-2, axis2=-1).sum(-1)
+
+
+def _f1(table, positive):
+    tp, fp, p, _ = binary_counts(table, positive)
+    return 2 * tp, tp + fp + p
+
+
+def _balanced(table, positive):
+    """Sum the recalls of the classes that occur, and count these classes."""
+    total = table.sum(-1)
+    right = np.diagonal(table, axis1=-2, axis2=-1)
+    recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
+    return recall.sum(-1), (total > 0).sum(-1)
+
+
+ACCURACY = CountMetric(
+    "accuracy", lambda table, _: (_right(table), table.sum((-2, -1))), needs_positive=False
+)
+ERROR_RATE = CountMetric(
+    "zero-one loss",
+    lambda table, _: (table.sum((-2, -1)) - _right(table), table.sum((-2, -1))),
+    needs_positive=False,
+)
+SELECTION_RATE = CountMetric("selection rate", _rate("selection"))
+TRUE_POSITIVE_RATE = CountMetric("true positive rate", _rate("true_positive"))
+FALSE_POSITIVE_RATE = CountMetric("false positive rate", _rate("false_positive"))
+TRUE_NEGATIVE_RATE = CountMetric("true negative rate", _rate("true_negative"))
+FALSE_NEGATIVE_RATE = CountMetric("false negative rate", _rate("false_negative"))
+COUNT_METRICS: dict[Callable, CountMetric] = {
+    sklearn_metrics.accuracy_score: ACCURACY,
+    sklearn_metrics.zero_one_loss: ERROR_RATE,
+    sklearn_metrics.balanced_accuracy_score: CountMetric(
+        "balanced accuracy", _balanced, is_share=False, needs_positive=False
+    ),
+    sklearn_metrics.recall_score: TRUE_POSITIVE_RATE,
+    sklearn_metrics.precision_score: CountMetric("precision", _rate("precision")),
+    sklearn_metrics.f1_score: CountMetric("F1", _f1, is_share=False),
+    fairlearn_metrics.selection_rate: SELECTION_RATE,
+    fairlearn_metrics.true_positive_rate: TRUE_POSITIVE_RATE,
+    fairlearn_metrics.false_positive_rate: FALSE_POSITIVE_RATE,
+    fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
+    fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
+}
