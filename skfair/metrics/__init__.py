@@ -4,14 +4,17 @@ from skfair.metrics._calibration import expected_calibration_error
 from skfair.metrics._counts import GroupCounts, count_groups
 from skfair.metrics._display import TradeoffDisplay
 from skfair.metrics._reliability import ReliabilityDisplay
+from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._scores import average_group_accuracy_score, worst_group_accuracy_score
 
 __all__ = [
+    "FairnessReport",
     "GroupCounts",
     "ReliabilityDisplay",
     "TradeoffDisplay",
     "average_group_accuracy_score",
     "count_groups",
     "expected_calibration_error",
+    "fairness_report",
     "worst_group_accuracy_score",
 ]
