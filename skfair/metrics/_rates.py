@@ -1,6 +1,7 @@
 """Rates from counts: the one definition behind scorers, reports and the debiasers' constraints."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,3 +137,67 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
+_OF_TWO_CLASSES = {
+    sklearn_metrics.recall_score,
+    sklearn_metrics.precision_score,
+    sklearn_metrics.f1_score,
+}
+
+
+def find_count_metric(metric: Callable, n_labels: int) -> CountMetric | None:
+    """Give what computes a metric from counts, if anything does.
+
+    Parameters
+    ----------
+    metric : callable
+        The metric as a user gives it.
+    n_labels : int
+        Number of labels that occur, true or predicted.
+
+    Returns
+    -------
+    CountMetric or None
+        None where only the function itself can tell: it is not known, or of so many labels it
+        makes something else (scikit-learn's recall of three classes is an error).
+    """
+    if not inspect.isfunction(metric) or (metric in _OF_TWO_CLASSES and n_labels > 2):
+        return None
+    return COUNT_METRICS.get(metric)
+
+
+def positive_position(labels: Sequence, pos_label: Any, name: str) -> int:
+    """Find the positive class among the labels.
+
+    Parameters
+    ----------
+    labels : sequence
+        All labels, true and predicted.
+    pos_label : label or None
+        The positive one; None takes 1 where all labels are of {0, 1} or of {-1, 1}.
+    name : str
+        Name of the metric in messages.
+
+    Returns
+    -------
+    int
+        ``len(labels)`` where 1 is the positive class and does not occur.
+
+    Raises
+    ------
+    ValueError
+        Nothing says which is the positive class, or it does not occur.
+    """
+    if pos_label is None:
+        if not (set(labels) <= {0, 1} or set(labels) <= {-1, 1}):
+            raise ValueError(
+                f"{name} is about one class, and it is not clear which of the labels "
+                f"{list(labels)} is the positive one. Say so, for instance "
+                f"pos_label={labels[-1]!r}."
+            )
+        return labels.index(1) if 1 in labels else len(labels)
+    if pos_label not in labels:
+        raise ValueError(
+            f"pos_label={pos_label!r} does not occur; the labels are {list(labels)}. Give one "
+            "of them, of the same type."
+        )
+    return labels.index(pos_label)

@@ -1,0 +1,237 @@
+"""A metric of each group, and one number made of them: what a fairness scorer scores."""
+
+import inspect
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from skfair.metrics._counts import Samples, class_accuracy, encode_samples
+from skfair.metrics._rates import (
+    CONSTRAINTS,
+    RATES,
+    CountMetric,
+    binary_counts,
+    find_count_metric,
+    group_statistic,
+    positive_position,
+)
+from skfair.utils._groups import Groups, encode_groups
+
+WORST_GROUP = "worst_group_accuracy"
+NAMED = (WORST_GROUP, *CONSTRAINTS)
+_SPLIT = (
+    "If this is a fold, split with skfair.model_selection.GroupStratifiedKFold; else put rare "
+    "groups together."
+)
+
+
+def _ratio(values: pd.Series) -> float:
+    return values.min() / values.max() if values.max() else np.nan
+
+
+AGGREGATES: dict[str, Callable] = {
+    "group_min": pd.Series.min,
+    "group_max": pd.Series.max,
+    "difference": lambda values: values.max() - values.min(),
+    "ratio": _ratio,
+}
+
+
+class GroupMetric:
+    """Function of labels, predictions and groups that compares the groups; see the scorer.
+
+    Parameters
+    ----------
+    metric : str or callable
+        One of `NAMED`, a metric of one group, or one that takes ``sensitive_features``.
+    aggregate : str, callable or None
+        What to make of the groups' values; None for the first and the last kind of metric.
+    pos_label : label or None
+        The positive class of metrics that have one.
+    parameters : dict
+        Further arguments of `metric`.
+    """
+
+    def __init__(
+        self,
+        metric: str | Callable,
+        aggregate: str | Callable | None,
+        pos_label: Any,
+        parameters: dict[str, Any],
+    ):
+        self.metric = metric
+        self.aggregate = aggregate
+        self.pos_label = pos_label
+        self.parameters = parameters
+        self.name = metric if isinstance(metric, str) else metric_name(metric)
+
+    def __call__(
+        self, y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
+    ) -> float:
+        """Compare the groups.
+
+        Returns
+        -------
+        float
+        """
+        counted = isinstance(self.metric, str) or (
+            self.aggregate is not None
+            and not self.parameters
+            and np.ndim(y_pred) == 1
+            and find_count_metric(self.metric, 2) is not None
+        )
+        if counted:
+            samples = encode_samples(y_true, sensitive_features, sample_weight)
+            groups = samples.groups
+        else:
+            groups = encode_groups(sensitive_features, n_samples=_num_samples(y_true))
+        if len(groups.labels) < 2 and self.aggregate != "overall":
+            raise ValueError(
+                f"sensitive_features has one group, {groups.labels[0]!r}, in these "
+                f"{len(groups.codes)} samples, and {self.name} compares two or more. {_SPLIT}"
+            )
+        values = None
+        if counted:
+            prediction, labels = samples.encode_prediction(y_pred)
+            table = samples.table(prediction, len(labels))
+            if isinstance(self.metric, str):
+                return self._named(samples, table, labels)
+            count_metric = find_count_metric(self.metric, len(labels))
+            if count_metric is not None:
+                values = self._by_counts(count_metric, samples, table, labels)
+        elif self.aggregate is None:
+            value = self._call(
+                y_true, y_pred, sample_weight, {"sensitive_features": sensitive_features}
+            )
+            return self._number(value, "")
+        if values is None:
+            values = self._by_calls(y_true, y_pred, groups, sample_weight)
+        if self.aggregate == "overall":
+            return float(values[0])
+        index = pd.Index(groups.labels, name=groups.names[0], tupleize_cols=False)
+        if len(groups.names) > 1:
+            index = pd.MultiIndex.from_tuples(groups.labels, names=groups.names)
+        aggregate = AGGREGATES.get(self.aggregate, self.aggregate)
+        value = aggregate(pd.Series(values, index=index, name=self.name))
+        what = self.aggregate if isinstance(self.aggregate, str) else metric_name(self.aggregate)
+        return self._number(value, f" ({what} of the groups' {np.round(values, 4).tolist()})")
+
+    def _named(self, samples: Samples, table: np.ndarray, labels: tuple) -> float:
+        """Compute one of the ready-made metrics from counts."""
+        if self.metric == WORST_GROUP:
+            return float(np.nanmin(class_accuracy(table)))
+        positive = positive_position(labels, self.pos_label, self.name)
+        counts = binary_counts(table, positive)
+        differences = []
+        for rates in CONSTRAINTS[self.metric]:
+            for rate in rates:
+                _, of = RATES[rate](*counts)
+                if not np.all(of > 0):
+                    words = rate.replace("_", " ") + " rate"
+                    self._undefined(words, of > 0, samples, table, positive, labels)
+            values = group_statistic(rates, *counts)
+            differences.append(values.max() - values.min())
+        return float(max(differences))
+
+    def _by_counts(
+        self, metric: CountMetric, samples: Samples, table: np.ndarray, labels: tuple
+    ) -> np.ndarray:
+        if self.aggregate == "overall":
+            table = table.sum(axis=0, keepdims=True)
+        positive = 0
+        if metric.needs_positive:
+            positive = positive_position(labels, self.pos_label, self.name)
+        values = metric(table, positive)
+        if np.isnan(values).any():
+            self._undefined(metric.name, ~np.isnan(values), samples, table, positive, labels)
+        return values
+
+    def _by_calls(self, y_true, y_pred, groups: Groups, sample_weight) -> np.ndarray:
+        """Call the metric on the samples of each group."""
+        if self.aggregate == "overall":
+            return np.array([self._number(self._call(y_true, y_pred, sample_weight, {}), "")])
+        values = []
+        order = np.argsort(groups.codes, kind="stable")
+        for label, rows in zip(
+            groups.labels,
+            np.split(order, np.cumsum(np.bincount(groups.codes))[:-1]),
+            strict=True,
+        ):
+            weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
+            where = f" for group {label!r}"
+            try:
+                value = self._call(
+                    _safe_indexing(y_true, rows), _safe_indexing(y_pred, rows), weight, {}
+                )
+            except Exception as error:
+                error.add_note(f"Raised by {self.name}{where}, which has {len(rows)} samples.")
+                raise
+            values.append(self._number(value, where))
+        return np.array(values)
+
+    def _call(self, y_true, y_pred, sample_weight, more: dict[str, Any]) -> Any:
+        parameters = self.parameters | more
+        if self.pos_label is not None:
+            parameters["pos_label"] = self.pos_label
+        if sample_weight is not None:
+            if not accepts(self.metric, "sample_weight"):
+                raise TypeError(
+                    f"{self.name} has no parameter sample_weight, and weights were given. Take a "
+                    "metric that has one, or write .set_score_request(sample_weight=False) behind "
+                    "the scorer."
+                )
+            parameters["sample_weight"] = sample_weight
+        return self.metric(y_true, y_pred, **parameters)
+
+    def _number(self, value: Any, where: str) -> float:
+        value = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        if not isinstance(value, Real | np.bool_):
+            raise TypeError(
+                f"{self.name} returned {type(value).__name__} {value!r}{where}, where one number "
+                "was wanted. Give a metric that returns a number, such as one with average='macro'."
+            )
+        if not np.isfinite(value):
+            raise ValueError(f"{self.name} is {value}{where}, where a number was wanted. {_SPLIT}")
+        return float(value)
+
+    def _undefined(self, name, defined, samples: Samples, table, positive: int, labels) -> None:
+        """Say of the first group without a value which samples it lacks."""
+        group = int(np.argmin(defined))
+        _, _, p, n = binary_counts(table[group], positive)
+        label = labels[positive] if positive < len(labels) else self.pos_label or 1
+        size = int(np.sum(samples.groups.codes == group))
+        share = "weight" if samples.weight is not None else "samples"
+        raise ValueError(
+            f"The {name} is undefined for group {samples.groups.labels[group]!r} ({size} samples): "
+            f"{p:g} {share} of class {label!r}, {n:g} of others, "
+            f"{table[group][:, positive].sum() if positive < len(labels) else 0:g} predicted "
+            f"{label!r}. {_SPLIT}"
+        )
+
+
+def metric_name(function: Callable) -> str:
+    """Name of a function, or what stands for one.
+
+    Returns
+    -------
+    str
+    """
+    return getattr(function, "__name__", None) or repr(function)
+
+
+def accepts(function: Callable, parameter: str) -> bool:
+    """Tell whether a function has a parameter of that name.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        return parameter in inspect.signature(function).parameters
+    except ValueError:  # some built-in functions have no signature
+        return False

@@ -1,0 +1,352 @@
+"""Scorers of group metrics, for scikit-learn's searches, cross-validation and thresholds."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import sklearn
+from sklearn.metrics._scorer import _BaseScorer, _cached_call
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+from skfair.metrics._group_metric import NAMED, WORST_GROUP, GroupMetric, accepts, metric_name
+
+# Whether a larger number is better, where the aggregate says so by itself.
+_GREATER_IS_BETTER = {
+    "group_min": True,
+    "group_max": False,
+    "difference": False,
+    "ratio": True,
+    "overall": True,
+}
+_METHODS = ("predict", "predict_proba", "decision_function")
+
+
+# The base is private in scikit-learn, and nothing public will do: only of its subclasses do the
+# scorers of one search share their predictions, and only these can tune a threshold.
+class FairnessScorer(_BaseScorer):
+    """Scorer that compares groups; made by :func:`make_fairness_scorer`.
+
+    It is called as ``scorer(estimator, X, y, sensitive_features=...)``, and returns a number
+    that is the larger the better. In scikit-learn's searches and cross-validation it requests
+    ``sensitive_features`` by itself.
+    """
+
+    __metadata_request__score = {"sensitive_features": True}
+
+    def __init__(self, score_func: GroupMetric, sign: int, response_method, text: str):
+        super().__init__(score_func, sign, {}, response_method)
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _get_pos_label(self) -> Any:
+        return self._score_func.pos_label
+
+    def set_score_request(self, **kwargs: bool | str | None) -> "FairnessScorer":
+        """Set what the scorer requests, besides ``sensitive_features``.
+
+        Parameters
+        ----------
+        **kwargs : bool, str or None
+            As for scikit-learn's scorers; ``sample_weight=True`` to weight the metric, and
+            ``sensitive_features="name"`` to be given the argument of another name.
+
+        Returns
+        -------
+        FairnessScorer
+            Itself.
+        """
+        return super().set_score_request(**{"sensitive_features": True} | kwargs)
+
+    def __call__(
+        self,
+        estimator: Any,
+        X: Any,
+        y_true: Any,
+        *,
+        sensitive_features: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
+        """Score the predictions of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted estimator.
+        X : array-like of shape (n_samples, ...)
+            What it predicts from.
+        y_true : array-like of shape (n_samples,)
+            True labels.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Group labels: array, Series, DataFrame or dict of columns (intersections).
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, not negative; None counts each sample once.
+
+        Returns
+        -------
+        float
+            The larger the better.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See :func:`make_fairness_scorer`.
+        """
+        return self._score(
+            partial(_cached_call, None),
+            estimator,
+            X,
+            y_true,
+            sensitive_features=sensitive_features,
+            sample_weight=sample_weight,
+        )
+
+    def _score(
+        self, method_caller, estimator, X, y_true, *, sensitive_features=None, sample_weight=None
+    ):
+        if sensitive_features is None:
+            raise TypeError(
+                "sensitive_features did not reach the scorer. In a search or cross-validation, "
+                "write `with sklearn.config_context(enable_metadata_routing=True):` around it, "
+                "and `search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
+                "params={'sensitive_features': ...})` in it; alone, `scorer(estimator, X, y, "
+                "sensitive_features=...)`."
+            )
+        methods = [self._response_method]
+        if not isinstance(self._response_method, str):
+            methods = self._response_method
+        method = next((name for name in methods if hasattr(estimator, name)), None)
+        if method is None:
+            raise AttributeError(
+                f"{type(estimator).__name__} has none of {list(methods)}, which the scorer asks "
+                "for. Choose another response_method in make_fairness_scorer."
+            )
+        wanted = _wanted(estimator, method)
+        if wanted:
+            offered = {"sensitive_features": sensitive_features, "random_state": 0}
+            y_pred = getattr(estimator, method)(X, **{name: offered[name] for name in wanted})
+        else:
+            try:
+                y_pred = method_caller(estimator, method, X, pos_label=self._get_pos_label())
+            except TypeError as error:
+                if "sensitive_features" not in str(error):
+                    raise
+                if hasattr(estimator, "best_estimator_"):
+                    raise TypeError(
+                        f"{type(estimator).__name__}.{method} cannot pass sensitive_features on to "
+                        "its estimator, which needs them. Score its best_estimator_."
+                    ) from error
+                raise TypeError(
+                    f"{type(estimator).__name__}.{method} needs sensitive_features and has not "
+                    "requested them. Write .set_fit_request(sensitive_features=True)"
+                    f".set_{method}_request(sensitive_features=True) behind the estimator that "
+                    "takes them, under sklearn.config_context(enable_metadata_routing=True)."
+                ) from error
+        return self._sign * self._score_func(
+            y_true, y_pred, sensitive_features=sensitive_features, sample_weight=sample_weight
+        )
+
+
+def make_fairness_scorer(
+    metric: str | Callable,
+    aggregate: Literal["group_min", "group_max", "difference", "ratio", "overall"]
+    | Callable
+    | None = None,
+    *,
+    greater_is_better: bool | None = None,
+    response_method: str | Sequence[str] = "predict",
+    pos_label: Any = None,
+    **kwargs: Any,
+) -> FairnessScorer:
+    """Make a scorer of a group metric, for any scikit-learn estimator.
+
+    The scorer requests ``sensitive_features`` by itself: under
+    ``sklearn.config_context(enable_metadata_routing=True)``, pass them to ``fit`` of a search, or
+    in ``params`` of ``cross_validate``. An estimator that needs them to predict is given them, if
+    it has requested them; so is ``random_state=0``, if it has requested that.
+
+    Scores are the larger the better, so that **a difference between groups is scored negative**:
+    0 is best, and -0.12 a difference of 0.12.
+
+    Parameters
+    ----------
+    metric : str or callable
+        Ready-made:
+
+        * ``"worst_group_accuracy"``: see :func:`worst_group_accuracy_score`; here a group is a
+          combination of class and sensitive features;
+        * ``"demographic_parity"``: largest difference between groups in the share of positive
+          predictions;
+        * ``"equal_opportunity"``: in the true positive rate;
+        * ``"equalized_odds"``: in the true positive or the false positive rate, the larger;
+        * ``"average_odds"``: in the mean of both rates, where one can make up for the other.
+
+        These are what the debiasers call `constraint`. Or any metric of fairlearn's,
+        scikit-learn's or your own, ``metric(y_true, y_pred)`` -> float, computed in each group of
+        the sensitive features; or one that compares groups by itself,
+        ``metric(y_true, y_pred, sensitive_features=...)``, for which there is no `aggregate`.
+    aggregate : {"group_min", "group_max", "difference", "ratio", "overall"} or callable, \
+default=None
+        What to make of the values of the groups: the least, the largest, their difference, the
+        least divided by the largest, or a function of the Series of values by group. "overall"
+        computes the metric of all samples, for estimators that need the groups to predict.
+    greater_is_better : bool, default=None
+        Whether a larger number is better; if not, the score is its negative. None knows it of
+        the ready-made metrics, takes ``False`` for "difference" and "group_max" (the worst of
+        losses) and ``True`` for "ratio", "group_min" and "overall"; else say it.
+    response_method : {"predict", "predict_proba", "decision_function"} or sequence of these, \
+default="predict"
+        What the metric is computed of; of several, the first that the estimator has. Of two
+        classes it is given the column of the positive one, as scikit-learn does.
+    pos_label : label, default=None
+        The positive class; None takes 1 where the labels are of {0, 1} or {-1, 1}, and what the
+        metric itself does where it is not computed from counts.
+    **kwargs : dict
+        Further arguments of `metric`.
+
+    Returns
+    -------
+    FairnessScorer
+        ``scorer(estimator, X, y, sensitive_features=...)`` -> float.
+
+    Raises
+    ------
+    TypeError
+        The arguments do not fit together. When called: no groups came, or the metric returned
+        something else than a number.
+    ValueError
+        An unknown name. When called: groups of another length, missing or continuous; one group;
+        a metric that is undefined in a group, such as a true positive rate without positives.
+
+    See Also
+    --------
+    skfair.model_selection.constrained_refit : Choose by performance under a constraint.
+    skfair.model_selection.GroupStratifiedKFold : Folds that miss no group.
+
+    Notes
+    -----
+    Accuracy, error rate, balanced accuracy, selection rate, precision, F1 and the true and false
+    positive and negative rates are computed from counts, some hundred times faster than by
+    ``MetricFrame`` and equal to it, with one difference: a rate of nothing, such as the true
+    positive rate of a group without positives, is an error here and 0 there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sklearn
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.metrics import recall_score
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> rng = np.random.default_rng(0)
+    >>> group = rng.choice(["f", "m"], 400)
+    >>> X = rng.normal(size=(400, 2)) + (group == "m")[:, None]
+    >>> y = (X[:, 0] + rng.normal(size=400) > 0.5).astype(int)
+    >>> search = GridSearchCV(
+    ...     LogisticRegression(),
+    ...     {"C": [0.01, 1.0]},
+    ...     scoring={
+    ...         "parity": make_fairness_scorer("demographic_parity"),
+    ...         "worst recall": make_fairness_scorer(recall_score, "group_min"),
+    ...     },
+    ...     refit="worst recall",
+    ... )
+    >>> with sklearn.config_context(enable_metadata_routing=True):
+    ...     search = search.fit(X, y, sensitive_features=group)
+    >>> bool(search.cv_results_["mean_test_parity"].max() < 0)
+    True
+    """
+    if isinstance(metric, str):
+        if metric not in NAMED:
+            raise ValueError(
+                f"metric={metric!r} is not one of {list(NAMED)}. Give one of these, or a function "
+                "such as sklearn.metrics.recall_score."
+            )
+        for name, value in {"aggregate": aggregate, "greater_is_better": greater_is_better}.items():
+            if value is not None:
+                raise TypeError(
+                    f"{name}={value!r} was given with metric={metric!r}, which has its own. "
+                    "Leave it out, or give a function as metric."
+                )
+        if kwargs or response_method != "predict":
+            raise TypeError(
+                f"metric={metric!r} is computed of predicted labels and takes no further "
+                "arguments. Leave them out, or give a function as metric."
+            )
+        greater_is_better = metric == WORST_GROUP
+    elif not callable(metric):
+        raise TypeError(
+            f"metric is a {type(metric).__name__}, expected one of {list(NAMED)} or a function of "
+            "y_true and y_pred."
+        )
+    elif accepts(metric, "sensitive_features"):
+        if aggregate is not None:
+            raise TypeError(
+                f"{metric_name(metric)} takes sensitive_features, so that it compares groups by "
+                f"itself, and aggregate={aggregate!r} was given. Leave aggregate out."
+            )
+    elif aggregate is None:
+        raise TypeError(
+            f"{metric_name(metric)} is a metric of one group, and aggregate says not what to make "
+            f"of several. Give one of {list(_GREATER_IS_BETTER)} or a function of their values."
+        )
+    elif not callable(aggregate) and aggregate not in _GREATER_IS_BETTER:
+        raise ValueError(
+            f"aggregate={aggregate!r} is not one of {list(_GREATER_IS_BETTER)} nor a function."
+        )
+    if greater_is_better is None:
+        if aggregate not in _GREATER_IS_BETTER:
+            raise TypeError(
+                "greater_is_better is not given, and nothing says whether a larger "
+                f"{metric_name(aggregate or metric)} is better. Give greater_is_better=False for "
+                "a difference or a loss, True for a score."
+            )
+        greater_is_better = _GREATER_IS_BETTER[aggregate]
+    methods = [response_method] if isinstance(response_method, str) else list(response_method)
+    if not methods or not set(methods) <= set(_METHODS):
+        raise ValueError(
+            f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
+            "or several in the order of preference."
+        )
+    if pos_label is not None and not isinstance(metric, str) and not accepts(metric, "pos_label"):
+        raise TypeError(
+            f"pos_label={pos_label!r} was given, and {metric_name(metric)} has no positive class. "
+            "Leave it out."
+        )
+    given = {
+        "aggregate": (aggregate, None),
+        "greater_is_better": (
+            greater_is_better,
+            _GREATER_IS_BETTER.get(aggregate, metric == WORST_GROUP),
+        ),
+        "response_method": (response_method, "predict"),
+        "pos_label": (pos_label, None),
+    }
+    arguments = [repr(metric) if isinstance(metric, str) else metric_name(metric)]
+    for name, (value, default) in given.items():
+        if value != default:
+            text = metric_name(value) if callable(value) else repr(value)
+            arguments.append(text if name == "aggregate" else f"{name}={text}")
+    arguments += [f"{name}={value!r}" for name, value in kwargs.items()]
+    return FairnessScorer(
+        GroupMetric(metric, aggregate, pos_label, kwargs),
+        1 if greater_is_better else -1,
+        response_method,
+        f"make_fairness_scorer({', '.join(arguments)})",
+    )
+
+
+def _wanted(estimator: Any, method: str) -> set[str]:
+    """Tell what an estimator is to be given when it predicts.
+
+    That is the groups, and a seed where the predictions are drawn, as those of fairlearn's
+    ``ThresholdOptimizer``: all scorers then see the same ones.
+    """
+    names = {"sensitive_features", "random_state"}
+    if sklearn.get_config()["enable_metadata_routing"]:
+        if not hasattr(estimator, "get_metadata_routing"):
+            return set()
+        return get_routing_for_object(estimator).consumes(method, names)
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    return {name for name in names if accepts(getattr(last, method), name)}
