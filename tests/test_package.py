@@ -18,6 +18,7 @@ ALLOWED = {
     "utils": set(),
     "datasets": {"utils"},
     "metrics": {"utils"},
+    "model_selection": {"metrics", "utils"},
     **{method: {"metrics", "utils"} for method in METHODS},
 }
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
@@ -60,7 +61,7 @@ def state():
 import sklearn.pipeline, fairlearn.metrics, skorch, pandas, scipy.stats, tqdm.auto
 before = state()
 import skfair, skfair.attribution, skfair.datasets, skfair.featurize, skfair.intraprocessing
-import skfair.margin, skfair.metrics, skfair.utils
+import skfair.margin, skfair.metrics, skfair.model_selection, skfair.utils
 assert state() == before
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -1,0 +1,432 @@
+"""Choosing the candidate of a search that performs best under a limit on its disparity."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import config_context, get_config
+from sklearn.metrics import check_scoring
+
+from skfair.metrics._front import non_dominated
+from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
+from skfair.utils._groups import as_objects
+
+_ROUNDING = 1e-12  # a mean over folds that are all at the limit may come out this much above it
+_SIGN = (
+    "A disparity must be scored 'larger is better', a difference between groups of 0.1 as -0.1. "
+    "Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False in "
+    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what is "
+    "missing to 1: make_fairness_scorer('selection_rate', lambda by_group: 1 - by_group.min() / "
+    "by_group.max(), greater_is_better=False) with max_disparity=0.2."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class constrained_refit:
+    """Select the best candidate of a search among those whose disparity is small enough.
+
+    Give it as `refit` to ``GridSearchCV`` or ``RandomizedSearchCV`` whose `scoring` is a dict
+    with both scorers. Of the candidates whose mean disparity over the folds is at most
+    `max_disparity`, the one with the best mean performance is taken; of equals the less
+    disparate, then the first. When no candidate holds the limit, the least disparate one is
+    taken (of equals the best), with a warning.
+
+    Parameters
+    ----------
+    performance : str
+        Name of the scorer to choose by, as in `scoring`.
+    disparity : str
+        Name of the scorer to limit, as in `scoring`. It is larger-is-better like every scorer:
+        a difference between groups is scored negatively, so that -0.1 is a disparity of 0.1.
+    max_disparity : float
+        Largest disparity that is accepted, 0 or more.
+    standard_errors : float, default=0.0
+        How many standard errors over the folds are added to the mean disparity before it is
+        compared. Training parts of folds overlap, so that the standard error is somewhat
+        too small: 1 is a margin of safety, not a confidence level.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what it must be. When called by the search: scores that it cannot
+        choose by. The search is over by then, and its results are the attribute
+        ``cv_results_`` of the error.
+
+    Warns
+    -----
+    InfeasibleConstraintWarning
+        No candidate holds the limit.
+    FairnessWarning
+        Candidates without a finite mean score were left out.
+
+    See Also
+    --------
+    pareto_front : The candidates worth choosing from, to look at.
+    make_constrained_scorer : The same wish as one number, for halving searches.
+
+    Notes
+    -----
+    ``HalvingGridSearchCV`` and ``HalvingRandomSearchCV`` ignore a callable `refit` without a
+    word, and take one scorer only: use :func:`make_constrained_scorer` as their `scoring`.
+
+    As with every callable `refit`, the search has ``best_index_``, ``best_params_`` and
+    ``best_estimator_``, but no ``best_score_``. The score of the candidate chosen is
+    optimistic, its disparity too: report both on rows that the search has not seen. Leave
+    `error_score` of the search at NaN or "raise": as a number it would stand for the
+    disparity of a fit that failed.
+
+    Examples
+    --------
+    In a search, under metadata routing::
+
+        search = GridSearchCV(
+            model,
+            grid,
+            scoring={"accuracy": "accuracy", "dp": make_fairness_scorer("demographic_parity")},
+            refit=constrained_refit(performance="accuracy", disparity="dp", max_disparity=0.05),
+        )
+
+    What it does with the results:
+
+    >>> from skfair.model_selection import constrained_refit
+    >>> refit = constrained_refit(performance="accuracy", disparity="dp", max_disparity=0.05)
+    >>> refit(
+    ...     {
+    ...         "mean_test_accuracy": [0.9, 0.8, 0.7],
+    ...         "mean_test_dp": [-0.2, -0.04, -0.01],
+    ...         "params": [{"C": 1}, {"C": 0.1}, {"C": 0.01}],
+    ...     }
+    ... )
+    1
+    """
+
+    performance: str
+    disparity: str
+    max_disparity: float
+    standard_errors: float = 0.0
+
+    def __post_init__(self):
+        for name in ("performance", "disparity"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{name} must be the name of a scorer, a key of the dict that is given to the "
+                    f"search as scoring; got {value!r}."
+                )
+        if self.performance == self.disparity:
+            raise ValueError(
+                f"performance and disparity are both {self.performance!r}. Name two scorers."
+            )
+        _check_not_negative("max_disparity", self.max_disparity)
+        _check_not_negative("standard_errors", self.standard_errors)
+
+    def __call__(self, cv_results: Mapping[str, Any]) -> int:
+        """Give the position of the candidate to refit.
+
+        Parameters
+        ----------
+        cv_results : mapping of str to array-like
+            ``cv_results_`` of a search.
+
+        Returns
+        -------
+        int
+        """
+        try:
+            return self._choose(cv_results)
+        except ValueError as error:
+            # scikit-learn asks only when the search is over, and loses the results with us.
+            kept = ValueError(
+                f"{error}\nThe search is not lost: its results are the attribute cv_results_ of "
+                "this error. Catch it, and choose with pareto_front(error.cv_results_, ...) or "
+                "another constrained_refit(...)(error.cv_results_)."
+            )
+            kept.cv_results_ = cv_results
+            raise kept from None
+
+    def _choose(self, cv_results: Mapping[str, Any]) -> int:
+        scores = _read(cv_results, self.performance, self.disparity)
+        reached = scores["disparity"].to_numpy()
+        if self.standard_errors:
+            reached = reached + self.standard_errors * scores["disparity_se"].to_numpy()
+            if np.isnan(reached).any():
+                raise ValueError(
+                    f"standard_errors={self.standard_errors} needs the scores of at least two "
+                    "folds. Search with more, or leave standard_errors at 0."
+                )
+        performance = scores["performance"].to_numpy()
+        holds = np.flatnonzero(reached <= self.max_disparity + _ROUNDING)
+        if len(holds):  # lexsort keeps the order of equals: the first
+            best = holds[np.lexsort((reached[holds], -performance[holds]))[0]]
+        else:
+            best = np.lexsort((-performance, reached))[0]
+        chosen = int(scores["candidate"].iloc[best])
+        if not len(holds):
+            margin = f" + {self.standard_errors:g} standard errors" if self.standard_errors else ""
+            warnings.warn(
+                f"None of {len(scores)} candidates has {self.disparity!r} (mean{margin}) within "
+                f"max_disparity={self.max_disparity:g}. The least disparate was taken: it reached "
+                f"{reached[best]:.4g} with {self.performance!r} at {performance[best]:.4g} and "
+                f"{cv_results['params'][chosen]}. Search among other candidates, or accept a "
+                "larger disparity.",
+                InfeasibleConstraintWarning,
+            )
+        return chosen
+
+
+def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.DataFrame:
+    """List the candidates of a search that no other beats in both performance and disparity.
+
+    A candidate is beaten by another that is at least as good in both means and better in one.
+    Candidates that agree in both are on the front together.
+
+    Parameters
+    ----------
+    cv_results : fitted search or mapping of str to array-like
+        A fitted scikit-learn search with several scorers, or its ``cv_results_``.
+    performance : str
+        Name of the scorer of performance.
+    disparity : str
+        Name of the scorer of disparity, scored negatively (see :class:`constrained_refit`).
+
+    Returns
+    -------
+    DataFrame
+        One row a candidate on the front, by ascending disparity: its position in the results
+        ("candidate"), "performance", "performance_se", "disparity" (positive),
+        "disparity_se" and a column for each parameter ("param_...", None or NaN where the
+        candidate does not have it). Standard errors are over the folds, NaN where there are
+        fewer than two.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There are no results of these two scorers, all are NaN, or the disparity is not scored
+        negatively.
+
+    Warns
+    -----
+    FairnessWarning
+        Candidates without a finite mean score were left out.
+
+    Examples
+    --------
+    >>> from skfair.model_selection import pareto_front
+    >>> cv_results = {
+    ...     "mean_test_accuracy": [0.9, 0.8, 0.7, 0.6],
+    ...     "mean_test_dp": [-0.2, -0.04, -0.05, -0.01],
+    ...     "params": [{"C": 1.0}, {"C": 0.1}, {"C": 0.01}, {"C": 0.001}],
+    ... }
+    >>> front = pareto_front(cv_results, performance="accuracy", disparity="dp")
+    >>> front[["candidate", "performance", "disparity", "param_C"]]
+       candidate  performance  disparity  param_C
+    0          3          0.6       0.01    0.001
+    1          1          0.8       0.04    0.100
+    2          0          0.9       0.20    1.000
+    """
+    if not isinstance(cv_results, Mapping | pd.DataFrame):
+        if not hasattr(cv_results, "cv_results_"):
+            raise TypeError(
+                f"cv_results is {type(cv_results).__name__} where a fitted search or its "
+                "cv_results_ was wanted. Fit the search first."
+            )
+        cv_results = cv_results.cv_results_
+    scores = _read(cv_results, performance, disparity)
+    front = scores[non_dominated(scores["performance"], scores["disparity"])]
+    front = front.sort_values(["disparity", "candidate"], ignore_index=True)
+    params = [cv_results["params"][i] for i in front["candidate"]]
+    for name in dict.fromkeys(name for param in params for name in param):
+        column = as_objects([param.get(name) for param in params])
+        front[f"param_{name}"] = pd.Series(column, dtype=object).infer_objects()
+    return front
+
+
+def make_constrained_scorer(
+    performance: str | Callable,
+    disparity: Callable,
+    *,
+    max_disparity: float,
+    penalty: float = 10.0,
+) -> Callable:
+    """Make one scorer of performance and a limit on the disparity.
+
+    The score is ``performance - penalty * max(0, disparity - max_disparity)`` on each fold. It
+    is for what takes a single number: ``cross_val_score`` and the halving searches, which
+    ignore a callable `refit` and refuse several scorers. Elsewhere :class:`constrained_refit`
+    is better: it limits the mean over the folds, where this one penalises every fold that is
+    above the limit, by chance too, and it says so when no candidate holds the limit.
+
+    Parameters
+    ----------
+    performance : str or callable
+        Name of a scikit-learn scorer, or a scorer.
+    disparity : callable
+        Scorer of the disparity, larger is better: a difference between groups is scored
+        negatively, as by ``skfair.metrics.make_fairness_scorer``.
+    max_disparity : float
+        Largest disparity without a penalty, 0 or more.
+    penalty : float, default=10.0
+        How much performance one unit of disparity above the limit costs, above 0. With 10, a
+        disparity of 0.01 too much costs 0.1.
+
+    Returns
+    -------
+    callable
+        Scorer with the signature ``(estimator, X, y, **params)``. Under metadata routing it
+        requests what its two scorers request. The estimator predicts once for both where both
+        use the same method of it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what it must be. When called: the disparity scored above zero.
+
+    Notes
+    -----
+    A disparity that is NaN makes the score NaN. Halving over ``resource="n_samples"`` scores on
+    random parts of the test folds, which may miss a small group; take another resource, such
+    as ``max_iter``, or a large `min_resources`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fairlearn.metrics import demographic_parity_difference
+    >>> from sklearn import config_context
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sklearn.metrics import make_scorer
+    >>> from skfair.model_selection import make_constrained_scorer
+    >>> with config_context(enable_metadata_routing=True):
+    ...     parity = make_scorer(demographic_parity_difference, greater_is_better=False)
+    ...     parity = parity.set_score_request(sensitive_features=True)
+    >>> scorer = make_constrained_scorer("accuracy", parity, max_disparity=0.05)
+    >>> X, y = np.zeros((4, 1)), [0, 1, 1, 1]
+    >>> model = DummyClassifier().fit(X, y)
+    >>> float(scorer(model, X, y, sensitive_features=list("aabb")))
+    0.75
+    """
+    if not isinstance(performance, str) and not callable(performance):
+        raise TypeError(
+            "performance must be the name of a scikit-learn scorer or a scorer, got "
+            f"{performance!r}."
+        )
+    if not callable(disparity):
+        raise TypeError(
+            f"disparity must be a scorer, got {disparity!r}. Make one, for instance with "
+            "skfair.metrics.make_fairness_scorer('demographic_parity')."
+        )
+    _check_not_negative("max_disparity", max_disparity)
+    _check_not_negative("penalty", penalty)
+    if penalty == 0:
+        raise ValueError("penalty is 0, with which the disparity would not count. Raise it.")
+    return _ConstrainedScorer(performance, disparity, max_disparity, penalty)
+
+
+class _ConstrainedScorer:
+    def __init__(self, performance, disparity, max_disparity, penalty):
+        self.performance = performance
+        self.disparity = disparity
+        self.max_disparity = max_disparity
+        self.penalty = penalty
+        # scikit-learn's own scorer of several: it routes to each, and predicts once.
+        self._scorer = check_scoring(
+            None, scoring={"performance": performance, "disparity": disparity}
+        )
+
+    def __call__(self, estimator: Any, X: Any, y: Any, **params: Any) -> float:
+        # Only with routing does each of the two get what it requests, and no more.
+        routing = bool(params) or get_config()["enable_metadata_routing"]
+        with config_context(enable_metadata_routing=routing):
+            scores = self._scorer(estimator, X, y, **params)
+        if scores["disparity"] > 0:
+            raise ValueError(
+                f"{self.disparity!r} scored {scores['disparity']:.4g}, above zero. {_SIGN}"
+            )
+        excess = -scores["disparity"] - self.max_disparity
+        return scores["performance"] - self.penalty * np.maximum(0.0, excess)  # NaN stays NaN
+
+    def get_metadata_routing(self):
+        return self._scorer.get_metadata_routing()
+
+    def __repr__(self) -> str:
+        return (
+            f"make_constrained_scorer({self.performance!r}, {self.disparity!r}, "
+            f"max_disparity={self.max_disparity!r}, penalty={self.penalty!r})"
+        )
+
+
+def _check_not_negative(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be finite and not negative, got {value!r}.")
+
+
+def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd.DataFrame:
+    """Take both scores of the candidates, without those that are not finite."""
+    begin = "mean_test_"
+    names = [key.removeprefix(begin) for key in cv_results if key.startswith(begin)]
+    if names == ["score"]:
+        raise ValueError(
+            "The search has one scorer only. Give it two by name: scoring={"
+            f"{performance!r}: ..., {disparity!r}: ...}}."
+        )
+    for argument, name in (("performance", performance), ("disparity", disparity)):
+        if name not in names:
+            raise ValueError(
+                f"{argument}={name!r} is none of the search's scorers: {sorted(names)}. Name one "
+                "of them, or add it to scoring."
+            )
+    mean, error, _ = _scores(cv_results, performance)
+    score, score_error, folds = _scores(cv_results, disparity)
+    candidates = np.arange(len(mean))
+    if "iter" in cv_results:  # halving: earlier iterations had fewer resources
+        iteration = np.asarray(cv_results["iter"])
+        candidates = candidates[iteration == iteration.max()]
+    above = np.fmax(score, folds.max(axis=1, initial=-np.inf))[candidates]
+    if (above > 0).any():
+        raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {_SIGN}")
+    finite = np.isfinite(mean[candidates]) & np.isfinite(score[candidates])
+    if not finite.all():
+        cause = (
+            "Perhaps a fold misses a group, or a class in a group (use GroupStratifiedKFold as cv "
+            "with fewer folds), or a fit or a scorer failed (error_score='raise' shows where)."
+        )
+        if not finite.any():
+            raise ValueError(
+                f"None of {len(candidates)} candidates has a finite mean of both {performance!r} "
+                f"and {disparity!r}. {cause}"
+            )
+        warnings.warn(
+            f"{np.count_nonzero(~finite)} of {len(candidates)} candidates have no finite mean of "
+            f"{performance!r} or {disparity!r} and were left out. {cause}",
+            FairnessWarning,
+        )
+    candidates = candidates[finite]
+    return pd.DataFrame(
+        {
+            "candidate": candidates,
+            "performance": mean[candidates],
+            "performance_se": error[candidates],
+            "disparity": 0.0 - score[candidates],  # not -0.0
+            "disparity_se": score_error[candidates],
+        }
+    )
+
+
+def _scores(cv_results: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the mean score of each candidate, its standard error and the scores of the folds."""
+    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
+    folds = []
+    while (key := f"split{len(folds)}_test_{name}") in cv_results:
+        folds.append(np.asarray(cv_results[key], dtype=np.float64))
+    n_splits = len(folds)
+    folds = np.column_stack(folds) if folds else np.empty((len(mean), 0))
+    if n_splits < 2:
+        return mean, np.full(len(mean), np.nan), folds
+    with np.errstate(invalid="ignore"):  # a fold that is infinite; the candidate is left out
+        return mean, folds.std(axis=1, ddof=1) / np.sqrt(n_splits), folds
