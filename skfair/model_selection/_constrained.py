@@ -2,27 +2,25 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn import config_context, get_config
-from sklearn.metrics import check_scoring
 
 from skfair.metrics._front import non_dominated
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
 from skfair.utils._groups import as_objects
 
 _ROUNDING = 1e-12  # a mean over folds that are all at the limit may come out this much above it
-_SIGN = (
+SIGN = (
     "A disparity must be scored 'larger is better', a difference between groups of 0.1 as -0.1. "
     "Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False in "
-    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what is "
-    "missing to 1: make_fairness_scorer('selection_rate', lambda by_group: 1 - by_group.min() / "
-    "by_group.max(), greater_is_better=False) with max_disparity=0.2."
+    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what it "
+    "lacks of 1: make_fairness_scorer(fairlearn.metrics.selection_rate, lambda by_group: 1 - "
+    "by_group.min() / by_group.max(), greater_is_better=False), with max_disparity=0.2."
 )
 
 
@@ -82,27 +80,31 @@ class constrained_refit:
 
     Examples
     --------
-    In a search, under metadata routing::
-
-        search = GridSearchCV(
-            model,
-            grid,
-            scoring={"accuracy": "accuracy", "dp": make_fairness_scorer("demographic_parity")},
-            refit=constrained_refit(performance="accuracy", disparity="dp", max_disparity=0.05),
-        )
-
-    What it does with the results:
-
-    >>> from skfair.model_selection import constrained_refit
-    >>> refit = constrained_refit(performance="accuracy", disparity="dp", max_disparity=0.05)
-    >>> refit(
-    ...     {
-    ...         "mean_test_accuracy": [0.9, 0.8, 0.7],
-    ...         "mean_test_dp": [-0.2, -0.04, -0.01],
-    ...         "params": [{"C": 1}, {"C": 0.1}, {"C": 0.01}],
-    ...     }
+    >>> import numpy as np
+    >>> import sklearn
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skfair.metrics import make_fairness_scorer
+    >>> from skfair.model_selection import GroupStratifiedKFold, constrained_refit
+    >>> rng = np.random.default_rng(0)
+    >>> sex = rng.choice(["f", "m"], 400)
+    >>> X = rng.normal(size=(400, 2)) + (sex == "m")[:, None] * [1, 0]
+    >>> y = (X.sum(axis=1) + rng.normal(size=400) > 0.5).astype(int)
+    >>> search = GridSearchCV(
+    ...     LogisticRegression(),
+    ...     {"class_weight": [None, {0: 1, 1: 3}, {0: 1, 1: 9}]},
+    ...     scoring={"accuracy": "accuracy", "dp": make_fairness_scorer("demographic_parity")},
+    ...     refit=constrained_refit(performance="accuracy", disparity="dp", max_disparity=0.25),
+    ...     cv=GroupStratifiedKFold(),
     ... )
-    1
+    >>> with sklearn.config_context(enable_metadata_routing=True):
+    ...     search = search.fit(X, y, sensitive_features=sex)
+    >>> search.cv_results_["mean_test_accuracy"].round(2)
+    array([0.81, 0.75, 0.67])
+    >>> -search.cv_results_["mean_test_dp"].round(2)
+    array([0.27, 0.23, 0.18])
+    >>> search.best_params_
+    {'class_weight': {0: 1, 1: 3}}
     """
 
     performance: str
@@ -122,8 +124,8 @@ class constrained_refit:
             raise ValueError(
                 f"performance and disparity are both {self.performance!r}. Name two scorers."
             )
-        _check_not_negative("max_disparity", self.max_disparity)
-        _check_not_negative("standard_errors", self.standard_errors)
+        check_not_negative("max_disparity", self.max_disparity)
+        check_not_negative("standard_errors", self.standard_errors)
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:
         """Give the position of the candidate to refit.
@@ -246,120 +248,7 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
     return front
 
 
-def make_constrained_scorer(
-    performance: str | Callable,
-    disparity: Callable,
-    *,
-    max_disparity: float,
-    penalty: float = 10.0,
-) -> Callable:
-    """Make one scorer of performance and a limit on the disparity.
-
-    The score is ``performance - penalty * max(0, disparity - max_disparity)`` on each fold. It
-    is for what takes a single number: ``cross_val_score`` and the halving searches, which
-    ignore a callable `refit` and refuse several scorers. Elsewhere :class:`constrained_refit`
-    is better: it limits the mean over the folds, where this one penalises every fold that is
-    above the limit, by chance too, and it says so when no candidate holds the limit.
-
-    Parameters
-    ----------
-    performance : str or callable
-        Name of a scikit-learn scorer, or a scorer.
-    disparity : callable
-        Scorer of the disparity, larger is better: a difference between groups is scored
-        negatively, as by ``skfair.metrics.make_fairness_scorer``.
-    max_disparity : float
-        Largest disparity without a penalty, 0 or more.
-    penalty : float, default=10.0
-        How much performance one unit of disparity above the limit costs, above 0. With 10, a
-        disparity of 0.01 too much costs 0.1.
-
-    Returns
-    -------
-    callable
-        Scorer with the signature ``(estimator, X, y, **params)``. Under metadata routing it
-        requests what its two scorers request. The estimator predicts once for both where both
-        use the same method of it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is not what it must be. When called: the disparity scored above zero.
-
-    Notes
-    -----
-    A disparity that is NaN makes the score NaN. Halving over ``resource="n_samples"`` scores on
-    random parts of the test folds, which may miss a small group; take another resource, such
-    as ``max_iter``, or a large `min_resources`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fairlearn.metrics import demographic_parity_difference
-    >>> from sklearn import config_context
-    >>> from sklearn.dummy import DummyClassifier
-    >>> from sklearn.metrics import make_scorer
-    >>> from skfair.model_selection import make_constrained_scorer
-    >>> with config_context(enable_metadata_routing=True):
-    ...     parity = make_scorer(demographic_parity_difference, greater_is_better=False)
-    ...     parity = parity.set_score_request(sensitive_features=True)
-    >>> scorer = make_constrained_scorer("accuracy", parity, max_disparity=0.05)
-    >>> X, y = np.zeros((4, 1)), [0, 1, 1, 1]
-    >>> model = DummyClassifier().fit(X, y)
-    >>> float(scorer(model, X, y, sensitive_features=list("aabb")))
-    0.75
-    """
-    if not isinstance(performance, str) and not callable(performance):
-        raise TypeError(
-            "performance must be the name of a scikit-learn scorer or a scorer, got "
-            f"{performance!r}."
-        )
-    if not callable(disparity):
-        raise TypeError(
-            f"disparity must be a scorer, got {disparity!r}. Make one, for instance with "
-            "skfair.metrics.make_fairness_scorer('demographic_parity')."
-        )
-    _check_not_negative("max_disparity", max_disparity)
-    _check_not_negative("penalty", penalty)
-    if penalty == 0:
-        raise ValueError("penalty is 0, with which the disparity would not count. Raise it.")
-    return _ConstrainedScorer(performance, disparity, max_disparity, penalty)
-
-
-class _ConstrainedScorer:
-    def __init__(self, performance, disparity, max_disparity, penalty):
-        self.performance = performance
-        self.disparity = disparity
-        self.max_disparity = max_disparity
-        self.penalty = penalty
-        # scikit-learn's own scorer of several: it routes to each, and predicts once.
-        self._scorer = check_scoring(
-            None, scoring={"performance": performance, "disparity": disparity}
-        )
-
-    def __call__(self, estimator: Any, X: Any, y: Any, **params: Any) -> float:
-        # Only with routing does each of the two get what it requests, and no more.
-        routing = bool(params) or get_config()["enable_metadata_routing"]
-        with config_context(enable_metadata_routing=routing):
-            scores = self._scorer(estimator, X, y, **params)
-        if scores["disparity"] > 0:
-            raise ValueError(
-                f"{self.disparity!r} scored {scores['disparity']:.4g}, above zero. {_SIGN}"
-            )
-        excess = -scores["disparity"] - self.max_disparity
-        return scores["performance"] - self.penalty * np.maximum(0.0, excess)  # NaN stays NaN
-
-    def get_metadata_routing(self):
-        return self._scorer.get_metadata_routing()
-
-    def __repr__(self) -> str:
-        return (
-            f"make_constrained_scorer({self.performance!r}, {self.disparity!r}, "
-            f"max_disparity={self.max_disparity!r}, penalty={self.penalty!r})"
-        )
-
-
-def _check_not_negative(name: str, value: Any) -> None:
+def check_not_negative(name: str, value: Any) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not (value >= 0 and math.isfinite(value)):
@@ -389,7 +278,7 @@ def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd
         candidates = candidates[iteration == iteration.max()]
     above = np.fmax(score, folds.max(axis=1, initial=-np.inf))[candidates]
     if (above > 0).any():
-        raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {_SIGN}")
+        raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {SIGN}")
     finite = np.isfinite(mean[candidates]) & np.isfinite(score[candidates])
     if not finite.all():
         cause = (

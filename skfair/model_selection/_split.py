@@ -25,7 +25,7 @@ class _GroupStratified(BaseCrossValidator):
     __metadata_request__split = {"groups": UNUSED, "sensitive_features": True}
 
     def split(
-        self, X: Any, y: Any = None, groups: None = None, *, sensitive_features: Any = None
+        self, X: Any, y: Any = None, groups: Any = None, *, sensitive_features: Any = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Split the rows into training and test parts.
 

@@ -7,16 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from fairlearn.metrics import demographic_parity_difference
+from fairlearn.metrics import (
+    demographic_parity_difference,
+    demographic_parity_ratio,
+    selection_rate,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skfair.metrics import make_fairness_scorer
 from skfair.model_selection import GroupStratifiedKFold, constrained_refit, pareto_front
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
 
@@ -269,3 +275,45 @@ def test_a_search_with_one_scorer():
     search = GridSearchCV(MODEL, GRID, refit=constrained_refit(**NAMES, max_disparity=0.1))
     with pytest.raises(ValueError, match="one scorer only"):
         search.fit(X, Y)
+
+
+def test_the_four_fifths_rule_as_the_message_has_it():
+    # One column gives the group away, the other does not: small weights of the first hold.
+    columns = ColumnTransformer([("sex", "passthrough", [0]), ("other", "passthrough", [1])])
+    grid = {"columntransformer__transformer_weights": [{"sex": w} for w in (1, 0.1, 0.01)]}
+    model = make_pipeline(columns, LogisticRegression())
+    search = GridSearchCV(
+        model,
+        grid,
+        scoring={
+            "accuracy": "accuracy",
+            "lacks": make_fairness_scorer(
+                selection_rate,
+                lambda by_group: 1 - by_group.min() / by_group.max(),
+                greater_is_better=False,
+            ),
+            "ratio": make_fairness_scorer(selection_rate, "ratio"),
+        },
+        refit=constrained_refit(performance="accuracy", disparity="lacks", max_disparity=0.7),
+        cv=GroupStratifiedKFold(3),
+        n_jobs=2,
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        search.fit(X, Y, sensitive_features=SEX)
+    scores = search.cv_results_
+    np.testing.assert_allclose(-scores["mean_test_lacks"], 1 - scores["mean_test_ratio"])
+    assert search.best_index_ > 0
+    _, test = next(GroupStratifiedKFold(3).split(X, Y, sensitive_features=SEX))
+    train = np.setdiff1d(np.arange(len(Y)), test)
+    prediction = clone(search.best_estimator_).fit(X[train], Y[train]).predict(X[test])
+    ratio = demographic_parity_ratio(Y[test], prediction, sensitive_features=SEX[test])
+    assert scores["split0_test_ratio"][search.best_index_] == pytest.approx(ratio, abs=1e-12)
+    # The ratio itself is no disparity.
+    search.set_params(
+        refit=constrained_refit(performance="accuracy", disparity="ratio", max_disparity=0.8)
+    )
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.raises(ValueError, match="four-fifths"),
+    ):
+        search.fit(X, Y, sensitive_features=SEX)

@@ -19,6 +19,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skfair.metrics import make_fairness_scorer
 from skfair.model_selection import (
     GroupStratifiedKFold,
     constrained_refit,
@@ -71,9 +72,15 @@ GROUPS = list("aaaabbbb")
     [(0.25, 10, 0.75), (0.5, 10, 0.75), (0.15, 10, -0.25), (0.15, 1, 0.65), (0, 2, 0.25)],
 )
 @pytest.mark.parametrize("on", [False, True])
-def test_value_by_hand(max_disparity, penalty, expected, on):
+@pytest.mark.parametrize("skfairs", [False, True])
+def test_value_by_hand(max_disparity, penalty, expected, on, skfairs):
     model = Given().fit(PREDICTED, TRUE)
-    score = scorer(max_disparity=max_disparity, penalty=penalty)
+    score = make_constrained_scorer(
+        "accuracy",
+        make_fairness_scorer("demographic_parity") if skfairs else parity(),
+        max_disparity=max_disparity,
+        penalty=penalty,
+    )
     with sklearn.config_context(enable_metadata_routing=on):
         got = score(model, PREDICTED, TRUE, sensitive_features=GROUPS)
         assert sklearn.get_config()["enable_metadata_routing"] is on

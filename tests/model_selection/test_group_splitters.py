@@ -164,6 +164,15 @@ def test_chance_decides_which_of_equal_strata_gets_the_odd_row():
     assert (np.abs(n_test - 300) < 40).all()  # standard deviation 7
 
 
+def test_strata_furthest_below_their_share_get_the_odd_rows():
+    y, groups = np.repeat([0, 1, 0, 1], [9, 11, 10, 10]), np.repeat([0, 1], 20)
+    splitter = GroupStratifiedShuffleSplit(20, test_size=10, random_state=0)
+    seen = set()
+    for _, test in splitter.split(y, y, sensitive_features=groups):
+        seen.add(tuple(np.bincount((2 * groups + y)[test])))
+    assert seen == {(2, 3, 3, 2), (2, 3, 2, 3)}  # a quarter: 2.25, 2.75, 2.5 and 2.5
+
+
 @pytest.mark.parametrize("test_size, expected", [(1, 4), (4, 4), (9, 9), (19, 16), (0.999, 16)])
 def test_a_size_that_cannot_be_is_met_as_nearly_as_can_be(test_size, expected):
     y, groups = np.repeat([0, 1], 10), np.tile([0, 1], 10)
