@@ -331,19 +331,49 @@ def count_groups(
     >>> (counts + more).groups, (counts + more).accuracy()[:, 1]
     (('f', 'm', 'x'), array([1. , 0.5, 0. ]))
     """
+    return count_predictions(
+        y_true,
+        y_pred,
+        sensitive_features=sensitive_features,
+        control_features=control_features,
+        sample_weight=sample_weight,
+        missing=missing,
+        name="y_pred",
+    )
+
+
+def count_predictions(
+    y_true: Any,
+    predictions: Any,
+    *,
+    sensitive_features: Any,
+    control_features: Any,
+    sample_weight: Any,
+    missing: Literal["error", "group"],
+    name: str,
+) -> GroupCounts:
+    """Do what :func:`count_groups` says; `name` is what messages call the predictions.
+
+    Returns
+    -------
+    GroupCounts
+    """
     samples = encode_samples(y_true, sensitive_features, sample_weight, missing)
     n = len(samples.y)
-    several = isinstance(y_pred, Mapping)
-    predictions = y_pred if several else {"model": y_pred}
+    several = isinstance(predictions, Mapping)
+    predictions = predictions if several else {"model": predictions}
     if not predictions:
-        raise ValueError("y_pred is empty. Give the predicted labels of at least one model.")
+        raise ValueError(f"{name} is empty. Give the predicted labels of at least one model.")
+    models = tuple(str(model) for model in predictions)
+    if len(set(models)) < len(models):
+        raise ValueError(f"{name} has models of the same name, {list(models)}. Rename them.")
     controls = Groups(np.zeros(n, dtype=np.int64), ((),), ())
     if control_features is not None:
         controls = encode_groups(
             control_features, n_samples=n, missing=missing, name="control_features"
         )
     encoded = [
-        samples.encode_prediction(values, name=f"y_pred[{model!r}]" if several else "y_pred")
+        samples.encode_prediction(values, name=f"{name}[{model!r}]" if several else name)
         for model, values in predictions.items()
     ]
     classes = samples.classes
@@ -360,7 +390,7 @@ def count_groups(
         cells=cells,
         size=size,
         weight=weight,
-        models=tuple(str(model) for model in predictions),
+        models=models,
         groups=samples.groups.labels,
         group_names=samples.groups.names,
         controls=controls.labels,

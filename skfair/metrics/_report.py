@@ -1,54 +1,136 @@
 """The fairness report: one or several models, group by group, with counts and intervals."""
 
-import html
-import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame, count
-from sklearn.metrics import accuracy_score
+from fairlearn.metrics import MetricFrame
 
-from skfair.metrics._counts import GroupCounts, Samples, encode_samples
-from skfair.utils._groups import Groups, as_objects
+from skfair.metrics import _report_text
+from skfair.metrics._counts import GroupCounts, count_predictions
+from skfair.metrics._report_functions import ReportMetric, metric_frames
+from skfair.metrics._report_metrics import measure, resolve_metrics
+from skfair.metrics._report_tables import class_tables, feature_tables
+from skfair.utils._imports import import_optional
+from skfair.utils._random import draw_seed
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-_GROUPS_NAMED = 4
+N_BOOT = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class FairnessReport:
-    """Accuracy of one or several models in each group; made by :func:`fairness_report`.
+    """How one or several models fare in each group; made by :func:`fairness_report`.
 
-    Printing it gives a text table, a notebook shows it as HTML.
+    Printing it gives text, a notebook shows tables. All numbers are functions of the counts
+    alone, so that a report of counts that were added up is the report of all samples. Intervals
+    are 95 % intervals, and say how far chance in the draw of these samples goes; changes are
+    those against the first model.
 
     Attributes
     ----------
     by_group : DataFrame
-        One row for each group (class and sensitive features) that occurs. Columns:
+        One row for each class and group of the sensitive features that occurs. Columns:
         ``("", "count")``, the number of samples; for each model ``accuracy``, ``low`` and
-        ``high``, its 95 % interval (Wilson); for each model but the first ``change``, its
-        accuracy less that of the first.
+        ``high``, its interval; for each model but the first ``change``, ``change_low`` and
+        ``change_high``.
     summary : DataFrame
         ``overall_accuracy``, ``worst_group_accuracy`` and ``average_group_accuracy`` of each
         model.
-    feature_frames : dict of str to fairlearn.metrics.MetricFrame
-        For each model, the `metrics` that were asked for, by sensitive features alone; empty
-        where none were.
+    by_feature : DataFrame
+        The metrics by sensitive features alone, and by control features if any. Index: metric,
+        control features, sensitive features. Columns: ``("", "count")``; for each model
+        ``value``, ``low`` and ``high``; for each model but the first ``change``, ``change_low``
+        and ``change_high``. NaN where a metric is undefined, such as a true positive rate where
+        there are no positives; fairlearn's functions say 0 there.
+    disparities : DataFrame
+        The metrics of all samples, and compared between the groups. Index: metric, control
+        features, and a statistic: ``overall``; ``difference``, the largest value less the
+        smallest; ``ratio``, the smallest value by the largest. Columns as in `by_feature`,
+        without the count. Groups in which a metric is undefined are left out.
+    counts : GroupCounts
+        What all of it was computed from.
     """
 
     by_group: pd.DataFrame
     summary: pd.DataFrame
-    feature_frames: dict[str, MetricFrame]
-    _samples: Samples = field(repr=False)
-    _predictions: dict[str, np.ndarray] = field(repr=False)
+    by_feature: pd.DataFrame
+    disparities: pd.DataFrame
+    counts: GroupCounts
+    _metrics: list[ReportMetric] = field(repr=False)
+    _pos_label: Any = field(repr=False)
+    _n_boot: int = field(repr=False)
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: GroupCounts,
+        *,
+        metrics: Mapping[str, Callable] | Sequence[Callable] | None = None,
+        pos_label: Any = None,
+        n_boot: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> "FairnessReport":
+        """Make a report of counts, for instance of several batches added up.
+
+        Parameters
+        ----------
+        counts : GroupCounts
+            From :func:`count_groups`, or a sum of such.
+        metrics, pos_label, n_boot, random_state
+            As in :func:`fairness_report`.
+
+        Returns
+        -------
+        FairnessReport
+            The same, bit for bit, as of all samples at once.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See :func:`fairness_report`.
+
+        Examples
+        --------
+        >>> from skfair.metrics import count_groups
+        >>> monday = count_groups([0, 1], [0, 0], sensitive_features=["f", "m"])
+        >>> tuesday = count_groups([1, 1], [1, 1], sensitive_features=["f", "m"])
+        >>> FairnessReport.from_counts(monday + tuesday).summary.loc["overall_accuracy", "model"]
+        np.float64(0.75)
+        """
+        if not isinstance(counts, GroupCounts):
+            raise TypeError(
+                f"counts is a {type(counts).__name__}; give what count_groups returns, or a sum "
+                "of such."
+            )
+        draws = _check_n_boot(n_boot)
+        names = (*counts.control_names, *counts.group_names)
+        for name in names:
+            if name in ("y_true", "y_pred"):  # there it would take the place of the labels
+                raise ValueError(
+                    f"A feature is called {name!r}, a name that fairlearn's MetricFrame keeps for "
+                    "itself. Rename the column of sensitive_features or control_features."
+                )
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"sensitive_features and control_features both have a column {name!r}. "
+                    "Rename or drop one of them."
+                )
+        resolved = resolve_metrics(metrics, counts, pos_label)
+        seed = draw_seed(random_state)
+        measures = measure(counts, resolved, pos_label, draws, n_boot or 0, seed)
+        by_group, summary = class_tables(counts, measures)
+        by_feature, disparities = feature_tables(counts, resolved, measures)
+        return cls(by_group, summary, by_feature, disparities, counts, resolved, pos_label, draws)
 
     @cached_property
     def metric_frames(self) -> dict[str, MetricFrame]:
-        """For each model, accuracy and count by class and sensitive features.
+        """For each model, the metrics by sensitive and control features, for fairlearn's plots.
 
         Made by fairlearn at first use: it takes hundreds of times longer than the report.
 
@@ -56,15 +138,7 @@ class FairnessReport:
         -------
         dict of str to fairlearn.metrics.MetricFrame
         """
-        samples = self._samples
-        groups = _frame(samples.groups)
-        labels = _sortable(samples.classes)[samples.y]
-        groups.insert(0, self.by_group.index.names[0], labels)
-        metrics = {"accuracy": accuracy_score, "count": count}
-        return {
-            model: _metric_frame(metrics, samples, samples.y, codes, groups)
-            for model, codes in self._predictions.items()
-        }
+        return metric_frames(self.counts, self._metrics, self._pos_label)
 
     def to_frame(self) -> pd.DataFrame:
         """Give the table by group as numbers.
@@ -76,82 +150,83 @@ class FairnessReport:
         """
         return self.by_group.copy()
 
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write the report as one HTML file that needs no other, nor the net, nor scripts.
+
+        The same report gives the same file. It is there as a whole or not at all: an older
+        file is replaced at the end.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to; the folder must exist.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such folder.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {path.parent}. Make it first.")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(_report_text.page(self), encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def to_model_card(self, card: Any = None, *, section: str = "Fairness") -> Any:
+        """Write the report into a model card of skops (extra ``report``).
+
+        Parameters
+        ----------
+        card : skops.card.Card, default=None
+            The card, which is changed; None for a new one that holds nothing else.
+        section : str, default="Fairness"
+            Title of the section; ``"Evaluation/Fairness"`` is one within another. What the
+            card has there is replaced. The tables are sections within it.
+
+        Returns
+        -------
+        skops.card.Card
+            The card, to be rendered or saved.
+
+        Raises
+        ------
+        ImportError
+            skops is not installed.
+        TypeError
+            `card` is no card.
+
+        Examples
+        --------
+        >>> report = fairness_report([0, 1], [0, 1], sensitive_features={"sex": ["f", "m"]})
+        >>> print(report.to_model_card().render()[:12])
+        # Fairness
+        """
+        skops = import_optional("skops.card", extra="report", purpose="A model card")
+        if card is None:
+            card = skops.Card(None, template=None)
+        if not isinstance(card, skops.Card):
+            raise TypeError(f"card is a {type(card).__name__}; give a skops.card.Card.")
+        _report_text.add_to_card(self, card, section)
+        return card
+
     def __str__(self) -> str:
-        parts = [self._title(), self._accuracies().to_string(), self._totals().to_string()]
-        parts += [frame.to_string() for frame in self._by_feature()]
-        return "\n\n".join([*parts, "\n".join(self._remarks())])
+        return _report_text.text(self)
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        parts = [f"<p><b>{html.escape(self._title())}</b></p>"]
-        tables = [self._accuracies(), self._totals(), *self._by_feature()]
-        parts += [table.to_html() for table in tables]
-        parts += [f"<p>{html.escape(remark)}</p>" for remark in self._remarks()]
-        return "\n".join(parts)
-
-    def _title(self) -> str:
-        n_samples = int(self.by_group["", "count"].sum())
-        names = " x ".join(self.by_group.index.names)
-        return (
-            f"Fairness report: {_number(n_samples, 'sample')}, "
-            f"{_number(len(self.by_group), 'group')} ({names}), "
-            f"{_number(len(self.summary.columns), 'model')}"
-        )
-
-    def _accuracies(self) -> pd.DataFrame:
-        """Format the table by group, in percent."""
-        table = {("", "count"): self.by_group["", "count"]}
-        for model in self.summary.columns:
-            numbers = 100 * self.by_group[model]
-            table[model, "accuracy"] = numbers["accuracy"].map("{:.1f}".format)
-            table[model, "95% interval"] = [
-                f"[{low:.1f}, {high:.1f}]"
-                for low, high in zip(numbers["low"], numbers["high"], strict=True)
-            ]
-            if "change" in numbers:
-                table[model, "change"] = numbers["change"].map("{:+.1f}".format)
-        return pd.DataFrame(table)
-
-    def _totals(self) -> pd.DataFrame:
-        """Format the summary, in percent."""
-        table = (100 * self.summary).map("{:.1f}".format)
-        return table.rename(index=lambda name: name.replace("_", " "))
-
-    def _by_feature(self) -> list[pd.DataFrame]:
-        """Put the models' other metrics side by side, one table by group and one over all."""
-        if not self.feature_frames:
-            return []
-        frames = self.feature_frames.items()
-        by_group = pd.concat({model: frame.by_group for model, frame in frames}, axis=1)
-        overall = pd.DataFrame({model: frame.overall for model, frame in frames})
-        return [by_group.round(3), overall.rename_axis(index="overall").round(3)]
-
-    def _remarks(self) -> list[str]:
-        """Say who gained and lost against the first model, and what the numbers are."""
-        first, *others = self.summary.columns
-        remarks = []
-        for model in others:
-            change = self.by_group[model, "change"]
-            lost = change[change < 0].sort_values()
-            remark = (
-                f"{model} against {first}: {_number((change > 0).sum(), 'group')} gained, "
-                f"{len(lost)} lost"
-            )
-            if len(lost):
-                named = [
-                    f"{_label(group)} {100 * value:+.1f}"
-                    for group, value in lost.head(_GROUPS_NAMED).items()
-                ]
-                more = ["..."] if len(lost) > _GROUPS_NAMED else []
-                remark += f" (levelled down: {'; '.join(named + more)})"
-            remarks.append(remark + ".")
-        remarks.append(
-            "Accuracies and changes in percent; intervals are Wilson's, group by group. The "
-            "accuracy of the worst of many small groups is low by chance, too."
-        )
-        return remarks
+        return _report_text.body(self)
 
 
 def fairness_report(
@@ -159,15 +234,19 @@ def fairness_report(
     predictions: Any,
     *,
     sensitive_features: Any,
-    metrics: Mapping[str, Callable] | None = None,
+    metrics: Mapping[str, Callable] | Sequence[Callable] | None = None,
+    control_features: Any = None,
+    pos_label: Any = None,
     sample_weight: Any = None,
     missing: Literal["error", "group"] = "error",
+    n_boot: int | None = None,
+    random_state: int | np.random.RandomState | None = 0,
 ) -> FairnessReport:
     """Report how one or several models fare in each group.
 
-    As in the literature on group robustness, a group is a combination of a class and of the
-    sensitive features that occurs in `y_true`; its accuracy is the recall of that class among
-    these people or things.
+    Two kinds of groups are shown. As in the literature on group robustness, `by_group` has the
+    accuracy of each combination of a class and of the sensitive features. `by_feature` and
+    `disparities` have `metrics` by sensitive features alone, as fairlearn's ``MetricFrame``.
 
     Parameters
     ----------
@@ -178,34 +257,64 @@ def fairness_report(
         others are compared with. A label that does not occur in `y_true` counts as wrong.
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
-    metrics : dict of str to callable, default=None
-        Further metrics, ``metric(y_true, y_pred)`` -> float, from scikit-learn, fairlearn or
-        your own. They are computed by sensitive features alone, since precision, selection
-        rate and the like mean little within one class. Those with a parameter
-        ``sample_weight`` are given the weights.
+    metrics : dict of str to callable or list of callable, default=None
+        Metrics, ``metric(y_true, y_pred)`` -> float, from scikit-learn, fairlearn or your own.
+        Those with a parameter ``sample_weight`` are given the weights, those with a parameter
+        ``pos_label`` are given `pos_label`, where you give them. A function gets the samples of
+        a group in no particular order. None means the accuracy, and where the positive class is
+        clear the selection rate, true and false positive rate as well.
+    control_features : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+        Labels within whose levels groups are compared, such as a region. They do not cut up
+        `by_group` and `summary`.
+    pos_label : label, default=None
+        The positive class of rates. None means 1 where labels are 0 and 1, -1 and 1, or False
+        and True.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, not negative; samples of weight zero are left out. Intervals then rest on
-        the effective number of samples, (sum of weights)² / (sum of squared weights).
+        Weights, not negative; samples of weight zero are left out. Wilson's intervals then rest
+        on the effective number of samples, (sum of weights)² / (sum of squared weights).
     missing : {"error", "group"}, default="error"
-        What missing group labels mean: an error, or a group of their own.
+        What missing labels of groups and of control levels mean: an error, or a group of their
+        own.
+    n_boot : int, default=None
+        Number of bootstrap draws for the intervals that are not Wilson's; 0 for none. None
+        means 1,000 for metrics that can be computed from counts (accuracy, balanced accuracy,
+        zero-one loss, recall, precision and F1 of two classes, and fairlearn's rates), which
+        takes well under a second for 20,000 samples, and 0 for other functions. These get
+        intervals from fairlearn's own bootstrap where a number is given, which takes minutes:
+        1,000 draws of one function, ten groups and 20,000 samples about MINUTES.
+    random_state : int, RandomState or None, default=0
+        Seed of the draws.
 
     Returns
     -------
     FairnessReport
-        Tables by group and over all, and the fairlearn ``MetricFrame`` of each model.
+        Tables by group and over all, text, HTML, model card, and the fairlearn ``MetricFrame``
+        of each model.
 
     Raises
     ------
     TypeError
-        Labels are text on one side only, or a metric is not callable.
+        Labels are text on one side only, or a metric is no function or returns something else
+        than a number. NaN is a number: "undefined".
     ValueError
         Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, no samples or no models.
+        continuous values, no samples or no models, a positive label that does not occur, or a
+        metric of one class where it is not clear which.
 
-    References
-    ----------
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22 (1927), 209-212.
+    Notes
+    -----
+    Shares (accuracies and rates, by group and over all) have Wilson's interval. All else has the
+    percentile interval of a bootstrap, in which samples are drawn with replacement, the same
+    ones for all models, so that what models have in common does not blur their change. A draw
+    in which a group has no samples, or a metric is undefined, leaves the group out.
+
+    A difference between groups, the largest value less the smallest, is never below 0, and
+    neither is its interval. Where groups hardly differ, chance alone makes some difference, the
+    more so the more and the smaller the groups are: small differences are overstated, in value
+    and interval. Whether models differ in it is told by ``change_low`` and ``change_high`` of
+    `disparities`, which are on both sides of 0 where they may not.
+
+    Changes of differences and ratios of functions other than the counted ones have no interval.
 
     Examples
     --------
@@ -222,156 +331,33 @@ def fairness_report(
     average_group_accuracy   0.75     1.0
     >>> print(report.by_group["robust", "change"].loc["cat", "white"])
     1.0
+    >>> report.disparities.xs("value", axis=1, level=1)
+                          plain  robust
+    metric   statistic
+    accuracy overall       0.75     1.0
+             difference    0.50     0.0
+             ratio         0.50     1.0
     """
-    samples = encode_samples(y_true, sensitive_features, sample_weight, missing)
-    if not isinstance(predictions, Mapping):
-        predictions = {"model": predictions}
-    if not predictions:
-        raise ValueError("predictions is empty. Give the predicted labels of at least one model.")
-    if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(
-            f"metrics is a {type(metrics).__name__}; give a dict of names to functions, for "
-            "instance {'selection rate': selection_rate}."
-        )
-    for name, metric in (metrics or {}).items():
-        if not callable(metric):
-            raise TypeError(
-                f"metrics[{name!r}] is a {type(metric).__name__}, expected a function of y_true "
-                "and y_pred."
-            )
-    for name in ("y_true", "y_pred"):
-        if name in samples.groups.names:  # there it would take the place of the labels
-            raise ValueError(
-                f"sensitive_features has a column {name!r}, a name that fairlearn's MetricFrame "
-                "keeps for itself. Rename the column."
-            )
-    several = len(predictions) > 1
-    encoded = {
-        str(model): samples.encode_prediction(
-            y_pred, name=f"predictions[{model!r}]" if several else "predictions"
-        )
-        for model, y_pred in predictions.items()
-    }
-    counts = {model: samples.count_codes(codes) for model, (codes, _) in encoded.items()}
-    by_group, summary = _tables(samples, counts)
-    feature_frames = {}
-    if metrics:
-        features = _frame(samples.groups)
-        for model, (codes, labels) in encoded.items():
-            labels = as_objects(labels)
-            feature_frames[model] = _metric_frame(
-                dict(metrics), samples, labels[samples.y], labels[codes], features
-            )
-    codes = {model: codes for model, (codes, _) in encoded.items()}
-    return FairnessReport(by_group, summary, feature_frames, samples, codes)
-
-
-def wilson_interval(accuracy: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a binomial share, Wilson's.
-
-    Parameters
-    ----------
-    accuracy : ndarray
-        Observed shares, 0 to 1.
-    n_samples : ndarray of the same shape
-        Number of samples behind each.
-
-    Returns
-    -------
-    low, high : ndarray
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> low, high = wilson_interval(np.array([0.5]), np.array([10]))
-    >>> low.round(3), high.round(3)
-    (array([0.237]), array([0.763]))
-    """
-    ratio = _Z**2 / n_samples
-    middle = (accuracy + ratio / 2) / (1 + ratio)
-    variance = (accuracy * (1 - accuracy) + ratio / 4) / n_samples
-    half = _Z * np.sqrt(variance) / (1 + ratio)
-    # Exact at the ends, where rounding would leave the interval a hair short of 0 or 1.
-    low = np.where(accuracy <= 0, 0.0, middle - half)
-    return low, np.where(accuracy >= 1, 1.0, middle + half)
-
-
-def _tables(samples: Samples, counts: dict[str, GroupCounts]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make the table by group, class by class, and the summary of the models."""
-    shape = (len(samples.classes), len(samples.groups.labels))
-    cell = np.ravel_multi_index((samples.y, samples.groups.codes), shape)
-    size = np.prod(shape)
-    weight = np.ones(len(cell)) if samples.weight is None else samples.weight
-    total = np.bincount(cell, weights=weight, minlength=size)
-    squared = np.bincount(cell, weights=weight**2, minlength=size)
-    present = total > 0
-    effective = total[present] ** 2 / squared[present]
-
-    columns = {("", "count"): np.bincount(cell[weight > 0], minlength=size)[present]}
-    summary, first = {}, None
-    for model, model_counts in counts.items():
-        accuracy = model_counts.accuracy().T.ravel()[present]
-        columns[model, "accuracy"] = accuracy
-        columns[model, "low"], columns[model, "high"] = wilson_interval(accuracy, effective)
-        if first is None:
-            first = accuracy
-        else:
-            columns[model, "change"] = accuracy - first
-        summary[model] = {
-            "overall_accuracy": model_counts.correct().sum() / model_counts.table.sum(),
-            "worst_group_accuracy": accuracy.min(),
-            "average_group_accuracy": accuracy.mean(),
-        }
-
-    names = samples.groups.names
-    class_name = "class" if "class" not in names else "true class"
-    rows = [(label, *group) for label in samples.classes for group in samples.groups.rows()]
-    index = pd.MultiIndex.from_tuples(
-        [row for row, there in zip(rows, present, strict=True) if there], names=[class_name, *names]
+    counts = count_predictions(
+        y_true,
+        predictions,
+        sensitive_features=sensitive_features,
+        control_features=control_features,
+        sample_weight=sample_weight,
+        missing=missing,
+        name="predictions",
     )
-    return pd.DataFrame(columns, index=index), pd.DataFrame(summary)
-
-
-def _metric_frame(metrics, samples: Samples, y_true, y_pred, groups: pd.DataFrame) -> MetricFrame:
-    """Let fairlearn compute metrics, weighted where a metric knows weights."""
-    parameters, used = None, slice(None)
-    if samples.weight is not None:
-        used = samples.weight > 0
-        parameters = {
-            name: {"sample_weight": samples.weight[used]} if _takes_weight(metric) else {}
-            for name, metric in metrics.items()
-        }
-    return MetricFrame(
-        metrics=metrics,
-        y_true=y_true[used],
-        y_pred=y_pred[used],
-        sensitive_features=groups[used].reset_index(drop=True),
-        sample_params=parameters,
+    return FairnessReport.from_counts(
+        counts, metrics=metrics, pos_label=pos_label, n_boot=n_boot, random_state=random_state
     )
 
 
-def _takes_weight(metric: Callable) -> bool:
-    try:
-        return "sample_weight" in inspect.signature(metric).parameters
-    except ValueError:  # some built-in functions have no signature
-        return False
-
-
-def _frame(groups: Groups) -> pd.DataFrame:
-    """Put the value of each sample in each sensitive feature in a table."""
-    columns = zip(groups.names, zip(*groups.rows(), strict=True), strict=True)
-    return pd.DataFrame({name: _sortable(labels)[groups.codes] for name, labels in columns})
-
-
-def _sortable(labels: Sequence) -> np.ndarray:
-    """Make text of labels of mixed types, which fairlearn cannot sort."""
-    mixed = len({type(label) for label in labels}) > 1
-    return as_objects([str(label) for label in labels] if mixed else labels)
-
-
-def _label(group: tuple) -> str:
-    return ", ".join(str(part) for part in group)
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _check_n_boot(n_boot: Any) -> int:
+    if n_boot is None:
+        return N_BOOT
+    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 0:
+        raise ValueError(
+            f"n_boot={n_boot!r} is no number of draws. Give an integer, 0 for no bootstrap, or "
+            "None for the default."
+        )
+    return int(n_boot)

@@ -235,7 +235,7 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
     if isinstance(features, np.ma.MaskedArray):
         features = np.where(np.ma.getmaskarray(features), None, features.data.astype(object))
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-        return {_column_name(getattr(features, "name", None), 0): features}
+        return {_column_name(getattr(features, "name", None), 0, name): features}
     if isinstance(features, pd.DataFrame):  # by position: names may occur twice
         keys, columns = list(features), [features.iloc[:, i] for i in range(features.shape[1])]
     elif isinstance(features, Mapping):
@@ -248,7 +248,7 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
             isinstance(row, list | tuple | np.ndarray) for row in features
         )
         if isinstance(features, list | tuple) and not nested:
-            return {_column_name(None, 0): features}
+            return {_column_name(None, 0, name): features}
         array = np.asarray(features, dtype=object if nested else None)
         if array.ndim not in (1, 2):
             raise ValueError(
@@ -256,19 +256,19 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
                 "each sensitive feature."
             )
         if array.ndim == 1:
-            return {_column_name(getattr(features, "name", None), 0): array}
+            return {_column_name(getattr(features, "name", None), 0, name): array}
         keys, columns = [None] * array.shape[1], list(array.T)
     if not keys:
         raise ValueError(f"{name} has no columns. Give at least one sensitive feature.")
-    names = [_column_name(key, i) for i, key in enumerate(keys)]
+    names = [_column_name(key, i, name) for i, key in enumerate(keys)]
     if len(set(names)) < len(names):
         raise ValueError(f"{name} has columns of the same name ({names}). Rename them.")
     return dict(zip(names, columns, strict=True))
 
 
-def _column_name(key: Hashable, position: int) -> str:
+def _column_name(key: Hashable, position: int, argument: str) -> str:
     """Name a column as fairlearn's MetricFrame does where it has no name."""
-    return f"sensitive_feature_{position}" if key is None or key == "" else str(key)
+    return f"{argument.removesuffix('s')}_{position}" if key is None or key == "" else str(key)
 
 
 def _plain(label: Any, name: str, hint: str) -> Any:

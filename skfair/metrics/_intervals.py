@@ -1,0 +1,117 @@
+"""Intervals of the report: Wilson's for shares, the bootstrap on counts for all else."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+LEVELS = (0.025, 0.975)  # of all intervals: 95 %
+_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+_CHUNK = 2**22  # numbers held at a time, 32 MiB
+
+
+def wilson_interval(share: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a binomial share, Wilson's.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    Journal of the American Statistical Association 22 (1927), 209-212.
+
+    Parameters
+    ----------
+    share : ndarray
+        Observed shares, 0 to 1.
+    n_samples : ndarray of the same shape
+        Number of samples behind each; under weights the effective number. NaN gives NaN.
+
+    Returns
+    -------
+    low, high : ndarray
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> low, high = wilson_interval(np.array([0.5]), np.array([10]))
+    >>> low.round(3), high.round(3)
+    (array([0.237]), array([0.763]))
+    """
+    ratio = _Z**2 / n_samples
+    middle = (share + ratio / 2) / (1 + ratio)
+    variance = (share * (1 - share) + ratio / 4) / n_samples
+    half = _Z * np.sqrt(variance) / (1 + ratio)
+    # Exact at the ends, where rounding would leave the interval a hair short of 0 or 1.
+    low = np.where(share <= 0, 0.0, middle - half)
+    return low, np.where(share >= 1, 1.0, middle + half)
+
+
+def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw as many samples as there are, with replacement, `n_boot` times: how many of each cell.
+
+    Parameters
+    ----------
+    size : ndarray of shape (n_cells,), int64
+        Number of samples in each cell.
+    n_boot : int
+        Number of draws.
+    seed : int
+        Same seed and sizes, same draws.
+
+    Yields
+    ------
+    ndarray of shape (n_draws, n_cells), int64
+        As many draws at a time as need bounded memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [draws.shape for draws in resample_sizes(np.array([3, 1]), 5, seed=0)]
+    [(5, 2)]
+    """
+    rng = np.random.default_rng(seed)
+    n_samples, n_cells = int(size.sum()), len(size)
+    # Drawing sizes takes time by cells, drawing samples by samples, each of which is faster:
+    # under weights that all differ there are as many cells as samples.
+    cell = np.repeat(np.arange(n_cells), size) if n_samples < 8 * n_cells else None
+    step = max(1, _CHUNK // n_cells)
+    for start in range(0, n_boot, step):
+        n_draws = min(step, n_boot - start)
+        if cell is None:
+            yield rng.multinomial(n_samples, size / n_samples, size=n_draws)
+        else:
+            yield np.stack(
+                [
+                    np.bincount(cell[rng.integers(n_samples, size=n_samples)], minlength=n_cells)
+                    for _ in range(n_draws)
+                ]
+            )
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile interval of statistics, from their draws; those that are NaN are left out.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (n_boot, ...)
+
+    Returns
+    -------
+    low, high : ndarray of shape (...)
+        NaN where no draw is a number, or all are the same: three samples that are all right
+        are so in each draw, which does not mean that one can be sure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> low, high = percentile_interval(np.arange(101.0)[:, None])
+    >>> low, high
+    (array([2.5]), array([97.5]))
+    """
+    flat = draws.reshape(len(draws), -1)
+    result = np.full((2, flat.shape[1]), np.nan)
+    gaps = np.isnan(flat)
+    whole = ~gaps.any(axis=0)
+    if whole.any():
+        result[:, whole] = np.quantile(flat[:, whole], LEVELS, axis=0)
+    for i in np.flatnonzero(~whole & ~gaps.all(axis=0)):  # NumPy's nanquantile loops as well
+        result[:, i] = np.quantile(flat[~gaps[:, i], i], LEVELS)
+    result[:, np.isclose(*result, rtol=0, atol=1e-12)] = np.nan
+    low, high = result.reshape(2, *draws.shape[1:])
+    return low, high

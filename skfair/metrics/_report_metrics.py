@@ -1,0 +1,228 @@
+"""What a report measures: metrics by group, differences and ratios, with their intervals."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fairlearn import metrics as fairlearn_metrics
+from sklearn import metrics as sklearn_metrics
+
+from skfair.metrics._counts import GroupCounts, class_accuracy
+from skfair.metrics._intervals import percentile_interval, resample_sizes, wilson_interval
+from skfair.metrics._rates import find_count_metric, positive_position
+from skfair.metrics._report_functions import ReportMetric, Rows, fairlearn_intervals
+
+STATISTICS = ("overall", "difference", "ratio")
+
+
+def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[ReportMetric]:
+    """Check and name the metrics, and see which of them counts are enough for.
+
+    Returns
+    -------
+    list of ReportMetric
+    """
+    occurring = np.unique(counts.cells[:, 2:])  # samples of weight zero are not there
+    labels = [counts.predicted[i] for i in occurring]
+    if pos_label is not None:
+        positive_position(labels, pos_label, "pos_label")
+    if metrics is None:
+        metrics = {"accuracy": sklearn_metrics.accuracy_score}
+        if pos_label is not None or set(labels) <= {0, 1} or set(labels) <= {-1, 1}:
+            rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
+            metrics |= {rate: getattr(fairlearn_metrics, rate) for rate in rates}
+    resolved = []
+    for name, function in _name_metrics(metrics).items():
+        counted = find_count_metric(function, len(labels))
+        positive = 0
+        if counted is not None and counted.needs_positive:
+            position = positive_position(labels, pos_label, name)
+            positive = occurring[position] if position < len(labels) else len(counts.predicted)
+        resolved.append(ReportMetric(name, function, counted, int(positive)))
+    return resolved
+
+
+def _name_metrics(metrics: Any) -> dict[str, Callable]:
+    example = "for instance [sklearn.metrics.accuracy_score] or {'accuracy': accuracy_score}"
+    if isinstance(metrics, Mapping):
+        named = [(str(name), metric, f"metrics[{name!r}]") for name, metric in metrics.items()]
+    elif isinstance(metrics, list | tuple):
+        named = [
+            (getattr(metric, "__name__", None), metric, f"metrics[{i}]")
+            for i, metric in enumerate(metrics)
+        ]
+    else:
+        raise TypeError(
+            f"metrics is a {type(metrics).__name__}; give a list of functions, or a dict of names "
+            f"to functions, {example}."
+        )
+    if not named:
+        raise ValueError("metrics is empty. Give at least one function, or None for the default.")
+    result = {}
+    for name, metric, where in named:
+        if not callable(metric):
+            raise TypeError(
+                f"{where} is {metric!r}, expected a function of y_true and y_pred"
+                f"{_suggest(metric) if isinstance(metric, str) else ''}."
+            )
+        if name is None:
+            raise TypeError(f"{where} ({metric!r}) has no name. Give a dict of names to functions.")
+        if name in result:
+            raise ValueError(f"metrics has two of the name {name!r}. Give a dict of other names.")
+        result[name] = metric
+    return result
+
+
+def _suggest(name: str) -> str:
+    for module in (sklearn_metrics, fairlearn_metrics):
+        for known in (name, f"{name}_score", f"{name}_rate"):
+            if callable(getattr(module, known, None)):
+                return f": give the function itself, {module.__name__}.{known}"
+    return ": give the function itself, for instance sklearn.metrics.accuracy_score"
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """The numbers of a report.
+
+    Attributes
+    ----------
+    values, low, high, change_low, change_high : ndarray of shape \
+            (n_models, n_metrics, n_controls, n_groups + 3)
+        Along the last axis the groups, then overall, difference and ratio. The change is
+        against the first model.
+    class_change_low, class_change_high : ndarray of shape (n_models, n_groups, n_classes)
+        The same of the accuracy by group and class.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    change_low: np.ndarray
+    change_high: np.ndarray
+    class_change_low: np.ndarray
+    class_change_high: np.ndarray
+
+
+def measure(
+    counts: GroupCounts,
+    metrics: list[ReportMetric],
+    pos_label: Any,
+    n_boot: int,
+    n_boot_functions: int,
+    seed: int,
+) -> Measures:
+    """Compute all metrics of all models, and intervals.
+
+    Returns
+    -------
+    Measures
+    """
+    n_models, n_groups = len(counts.models), len(counts.groups)
+    shape = (n_models, len(metrics), len(counts.controls), n_groups + 3)
+    values, low, high, change_low, change_high = (np.full(shape, np.nan) for _ in range(5))
+    class_low, class_high = np.full((2, n_models, n_groups, len(counts.classes)), np.nan)
+    called = [k for k, metric in enumerate(metrics) if metric.counted is None]
+    if called:  # first, since an error of theirs should not come late
+        rows = Rows(counts, pos_label)
+        for k in called:
+            for m, model in enumerate(counts.models):
+                values[m, k] = compare(*rows.by_group(metrics[k], model, counts))
+    counted = [k for k, metric in enumerate(metrics) if metric.counted is not None]
+    for m, model in enumerate(counts.models):
+        table, squares = counts.tables(
+            model, np.stack([counts.size * counts.weight, counts.size * counts.weight**2])
+        )
+        for k in counted:
+            values[m, k] = _from_counts(metrics[k], table)
+            if metrics[k].counted.is_share:
+                samples = _effective(metrics[k], table, squares)
+                shares = values[m, k, :, : n_groups + 1]
+                low[m, k, :, : n_groups + 1], high[m, k, :, : n_groups + 1] = wilson_interval(
+                    shares, samples
+                )
+    if n_boot:
+        first = None
+        draws = [[] for _ in counts.models]
+        for sizes in resample_sizes(counts.size, n_boot, seed):
+            for m, model in enumerate(counts.models):
+                table = counts.tables(model, sizes * counts.weight)
+                of_metrics = [_from_counts(metrics[k], table) for k in counted]
+                draws[m].append((of_metrics, class_accuracy(table.sum(axis=1))))
+        for m in range(n_models):
+            of_classes = np.concatenate([by_class for _, by_class in draws[m]])
+            of_metrics = {
+                k: np.concatenate([values[i] for values, _ in draws[m]])
+                for i, k in enumerate(counted)
+            }
+            draws[m] = None
+            for k, drawn in of_metrics.items():
+                boot_low, boot_high = percentile_interval(drawn)
+                keep = ~np.isnan(low[m, k])  # Wilson's
+                low[m, k] = np.where(keep, low[m, k], boot_low)
+                high[m, k] = np.where(keep, high[m, k], boot_high)
+            if m == 0:
+                first = of_metrics, of_classes
+                continue
+            for k, drawn in of_metrics.items():
+                change_low[m, k], change_high[m, k] = percentile_interval(drawn - first[0][k])
+            class_low[m], class_high[m] = percentile_interval(of_classes - first[1])
+    if n_boot_functions and called:
+        intervals = fairlearn_intervals(
+            [metrics[k] for k in called], rows, counts, n_boot_functions, seed
+        )
+        for array, part in zip((low, high, change_low, change_high), intervals, strict=True):
+            array[:, called] = part
+    for array in (low, high):
+        array[np.isnan(values)] = np.nan  # of what is undefined a draw may be a number
+    for array in (change_low, change_high):
+        array[np.isnan(values - values[:1])] = np.nan
+    return Measures(values, low, high, change_low, change_high, class_low, class_high)
+
+
+def compare(by_group: np.ndarray, overall: np.ndarray) -> np.ndarray:
+    """Put behind the values of the groups that of all, the difference and the ratio.
+
+    Parameters
+    ----------
+    by_group : ndarray of shape (..., n_groups)
+        NaN where undefined: such a group is left out.
+    overall : ndarray of shape (...)
+
+    Returns
+    -------
+    ndarray of shape (..., n_groups + 3)
+        Difference and ratio are NaN where fewer than two groups are defined.
+    """
+    defined = ~np.isnan(by_group)
+    several = defined.sum(axis=-1) > 1
+    least = np.min(by_group, axis=-1, initial=np.inf, where=defined)
+    most = np.max(by_group, axis=-1, initial=-np.inf, where=defined)
+    nothing = np.full(least.shape, np.nan)
+    with np.errstate(invalid="ignore"):  # infinite values of a user's metric
+        difference = np.subtract(most, least, out=nothing.copy(), where=several)
+        ratio = np.divide(least, most, out=nothing, where=several & (most != 0))
+    added = np.stack([overall, difference, ratio], axis=-1)
+    return np.concatenate([by_group, added], axis=-1)
+
+
+def _from_counts(metric: ReportMetric, table: np.ndarray) -> np.ndarray:
+    """Compute a metric by control level and group, and compare the groups."""
+    by_group = metric.counted(table, metric.positive)
+    return compare(by_group, metric.counted(table.sum(axis=-3), metric.positive))
+
+
+def _effective(metric: ReportMetric, table: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Number of samples behind shares by group and over all: (sum w)² / (sum w²)."""
+    weight, squared = (
+        np.concatenate(
+            [
+                metric.counted.fraction(part, metric.positive)[1],
+                metric.counted.fraction(part.sum(axis=-3), metric.positive)[1][:, None],
+            ],
+            axis=-1,
+        )
+        for part in (table, squares)
+    )
+    return np.divide(weight**2, squared, out=np.full(weight.shape, np.nan), where=squared > 0)

@@ -1,0 +1,325 @@
+"""The faces of a report: text, HTML and a section of a model card."""
+
+import html
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from skfair.metrics._report_functions import ReportMetric
+
+if TYPE_CHECKING:
+    from skfair.metrics._report import FairnessReport
+
+_NAMED = 4  # groups that a remark names
+_FEW = 30  # samples below which a group is named as small
+_WIDTH = 100
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 60rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #ddd; font-weight: normal; }
+tbody th { text-align: left; } thead th { font-weight: bold; border-bottom: 2px solid #888; }
+"""
+
+
+def title(report: "FairnessReport") -> str:
+    """Say of how many samples, groups and models the report is.
+
+    Returns
+    -------
+    str
+    """
+    n_samples = int(report.by_group["", "count"].sum())
+    names = " x ".join(report.by_group.index.names)
+    return (
+        f"Fairness report: {_number(n_samples, 'sample')}, "
+        f"{_number(len(report.by_group), 'group')} ({names}), "
+        f"{_number(len(report.summary.columns), 'model')}"
+    )
+
+
+def text(report: "FairnessReport") -> str:
+    """Make the text of a report.
+
+    Returns
+    -------
+    str
+    """
+    parts = [title(report)]
+    for heading, table in _tables(report):
+        parts.append(f"{heading}\n{table.to_string()}" if heading else table.to_string())
+    remarks = [textwrap.fill(remark, _WIDTH, break_long_words=False) for remark in _remarks(report)]
+    return "\n\n".join([*parts, "\n".join(remarks)])
+
+
+def body(report: "FairnessReport") -> str:
+    """Make the tables and remarks of a report in HTML.
+
+    Returns
+    -------
+    str
+    """
+    parts = [f"<h1>{html.escape(title(report))}</h1>"]
+    for heading, table in _tables(report, full=True):
+        parts.append(f"<h2>{html.escape(heading)}</h2>")
+        parts.append(f"<div>{_html_table(table)}</div>")
+    parts.append("<h2>Remarks</h2>")
+    parts += [f"<p>{html.escape(remark)}</p>" for remark in _remarks(report)]
+    return "\n".join(parts)
+
+
+def page(report: "FairnessReport") -> str:
+    """Make a whole page.
+
+    Returns
+    -------
+    str
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Fairness report</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body(report)}\n</body>\n</html>\n"
+    )
+
+
+def add_to_card(report: "FairnessReport", card: Any, section: str) -> None:
+    """Add remarks and tables to a skops card."""
+    remarks = "\n\n".join(_markdown(part) for part in (title(report) + ".", *_remarks(report)))
+    card.add(**{section: remarks})
+    for heading, table in _tables(report, full=True):
+        flat = pd.DataFrame(table.index.tolist(), columns=[str(n) for n in table.index.names])
+        heads = [" ".join(filter(None, map(str, np.atleast_1d(c)))) for c in table.columns]
+        values = pd.DataFrame(table.to_numpy(), columns=heads)
+        flat = pd.concat([flat, values], axis=1)
+        flat.columns = [_markdown(name) for name in flat]
+        place = f"{section}/" + heading.replace("/", "\\/")
+        card.add_table(**{place: flat.map(lambda value: _markdown(str(value)))})
+        card.select(place).title = _markdown(heading)  # which add_table makes the whole path
+
+
+def _markdown(words: str) -> str:
+    """Keep a label from being read as HTML or as the end of a table's cell."""
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield headings and formatted tables; the first two have a heading only if `full`."""
+    names = ", ".join(report.by_group.index.names)
+    yield f"Accuracy by {names}, percent" if full else "", _accuracies(report)
+    totals = (100 * report.summary).map("{:.1f}".format)
+    totals = totals.rename(index=lambda name: name.replace("_", " "))
+    totals.index = pd.MultiIndex.from_arrays([totals.index], names=[""]) if full else totals.index
+    yield "Summary, percent" if full else "", totals
+    for metric in report._metrics:
+        unit = ", percent" if metric.counted else ""
+        features = ", ".join(report.by_feature.index.names[1:])
+        yield f"{_words(metric)} by {features}{unit}", _metric_table(report, metric)
+
+
+def _accuracies(report: "FairnessReport") -> pd.DataFrame:
+    """Format the table by class and group, in percent."""
+    table = {("", "count"): report.by_group["", "count"]}
+    for model in report.summary.columns:
+        numbers = 100 * report.by_group[model]
+        table[model, "accuracy"] = numbers["accuracy"].map("{:.1f}".format)
+        table[model, "95% interval"] = [
+            f"[{low:.1f}, {high:.1f}]"
+            for low, high in zip(numbers["low"], numbers["high"], strict=True)
+        ]
+        if "change" in numbers:
+            table[model, "change"] = numbers["change"].map("{:+.1f}".format)
+    return pd.DataFrame(table)
+
+
+def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFrame:
+    """Format one metric: a row for each group, then overall, difference and ratio."""
+    counts = report.counts
+    n_controls, n_features = len(counts.control_names), len(counts.group_names)
+    by_feature = report.by_feature.loc[[metric.name]]
+    disparities = report.disparities.loc[[metric.name]]
+    levels = list(dict.fromkeys(row[1 : 1 + n_controls] for row in disparities.index))
+    rows, cells = [], []
+    for level in levels:
+        for frame in (by_feature, disparities):
+            for row, values in zip(frame.index, frame.to_dict("records"), strict=True):
+                if row[1 : 1 + n_controls] != level:
+                    continue
+                labels = row[1 + n_controls :]
+                statistic = frame is disparities
+                ratio = statistic and labels[0] == "ratio"
+                rows.append((*level, *labels, *[""] * (n_features - len(labels))))
+                cells.append(
+                    {"count": "" if statistic else values["", "count"]}
+                    | {
+                        model: _interval(
+                            *(values[model, part] for part in ("value", "low", "high")),
+                            metric,
+                            ratio=ratio,
+                        )
+                        for model in counts.models
+                    }
+                )
+    index = pd.MultiIndex.from_tuples(rows, names=report.by_feature.index.names[1:])
+    return pd.DataFrame(cells, index=index)
+
+
+def _interval(
+    value: float, low: float, high: float, metric: ReportMetric, *, ratio: bool = False, sign=""
+) -> str:
+    """Format a value and its interval, where it has one."""
+    scale, digits = (1, 3) if metric.counted is None else (100, 1)
+    if ratio:
+        scale, digits = 1, 2
+    if np.isnan(value):
+        return "undefined"
+    shown = [f"{scale * number:{sign}.{digits}f}" for number in (value, low, high)]
+    return shown[0] if np.isnan(low) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _remarks(report: "FairnessReport") -> list[str]:
+    """Say who gained and lost, what is too small or undefined, and what the numbers are."""
+    first, *others = report.summary.columns
+    remarks = []
+    for model in others:
+        remarks.append(f"{model} against {first}: {_levelling(report, model)}.")
+        changes = _disparity_changes(report, first, model)
+        if changes:
+            names = ", ".join(report.counts.group_names)
+            remarks.append(
+                f"{model} against {first}, difference between groups ({names}) of {_list(changes)}."
+            )
+    remarks += _gaps(report)
+    counted = [metric.counted is not None for metric in report._metrics]
+    remarks.append(
+        "Accuracies, rates, differences and changes in percent. "
+        if any(counted)
+        else "Accuracies and their changes in percent. "
+    )
+    remarks[-1] += "Intervals in brackets are 95 % intervals, one by one: Wilson's for shares"
+    if report._n_boot:
+        remarks[-1] += f", of all else from a bootstrap of {report._n_boot:,} draws"
+    remarks[-1] += (
+        ". A difference between groups is never below 0, nor is its interval, and a small one is "
+        "overstated"
+    )
+    remarks[-1] += (
+        "; whether models differ in it is told by the interval of the change. " if others else ". "
+    )
+    remarks[-1] += "The accuracy of the worst of many small groups is low by chance, too."
+    return remarks
+
+
+def _levelling(report: "FairnessReport", model: str) -> str:
+    """Say who gained and lost, and whether the losses are beyond chance."""
+    table = report.by_group[model].assign(count=report.by_group["", "count"])
+    lost = table[table["change"] < 0].sort_values("change")
+    remark = f"{_number(int((table['change'] > 0).sum()), 'group')} gained, {len(lost)} lost"
+    if len(lost) and lost["change_high"].notna().any():
+        sure = (lost["change_high"] < 0) & (lost["count"] >= _FEW)
+        remark += f", {int(sure.sum())} of them beyond chance"
+    if not len(lost):
+        return remark
+    named = []
+    for group, row in lost.iterrows():
+        words = f"{_label(group)} {100 * row['change']:+.1f}"
+        if not np.isnan(row["change_low"]):
+            words += f" [{100 * row['change_low']:.1f}, {100 * row['change_high']:.1f}]"
+        named.append(words)
+    return f"{remark} (levelled down: {_list(named)})"
+
+
+def _disparity_changes(report: "FairnessReport", first: str, model: str) -> list[str]:
+    """Say what became of the differences between groups."""
+    words = []
+    for metric in report._metrics:
+        for row, values in report.disparities.loc[[metric.name]].iterrows():
+            if row[-1] != "difference" or np.isnan(values[model, "change"]):
+                continue
+            where = f" ({_label(row[1:-1])})" if row[1:-1] else ""
+            no_interval = (np.nan, np.nan, metric)
+            before = _interval(values[first, "value"], *no_interval)
+            after = _interval(values[model, "value"], *no_interval)
+            parts = (values[model, part] for part in ("change", "change_low", "change_high"))
+            change = _interval(*parts, metric, sign="+")
+            words.append(f"{_words(metric)}{where}: {before} -> {after} ({change})")
+    return words
+
+
+def _gaps(report: "FairnessReport") -> list[str]:
+    """Name groups that are small, alone, or without a value."""
+    counts, remarks = report.counts, []
+    size = report.by_group["", "count"]
+    small = [f"{_label(group)} ({n})" for group, n in size[size < _FEW].items()]
+    if small:
+        remarks.append(f"Fewer than {_FEW} samples, which is too few to tell: {_list(small)}.")
+    levels = list(range(1, 1 + len(counts.control_names)))
+    first = report._metrics[0].name
+    by_feature = report.by_feature.loc[[first]]
+    if levels:
+        alone = by_feature.groupby(level=levels, sort=False).size()
+        alone = [_label(level) for level in alone.index[alone == 1]]
+        if alone:
+            remarks.append(f"One group only, and so nothing to compare: where {_list(alone)}.")
+    elif len(by_feature) == 1:
+        remarks.append("One group only, and so nothing to compare.")
+    undefined = []
+    for metric in report._metrics:
+        for row, values in report.by_feature.loc[[metric.name]].iterrows():
+            missing = [model for model in counts.models if np.isnan(values[model, "value"])]
+            if missing:
+                of = "" if len(missing) == len(counts.models) else f" of {', '.join(missing)}"
+                undefined.append(f"{_words(metric)}{of} in {_label(row[1:])}")
+    if undefined:
+        remarks.append(f"Undefined, and left out of differences and ratios: {_list(undefined)}.")
+    return remarks
+
+
+def _html_table(table: pd.DataFrame) -> str:
+    """Make an HTML table; each row says in full which one it is."""
+    n_levels = table.index.nlevels
+    heads = []
+    columns = table.columns
+    names = [html.escape(str(name)) for name in table.index.names]
+    if columns.nlevels == 2:
+        spans, top = [], list(columns.get_level_values(0))
+        for name in dict.fromkeys(top):
+            scope = f'<th colspan="{top.count(name)}" scope="colgroup">'
+            spans.append(
+                f"{scope if name else '<td>'}{html.escape(name)}</{'th' if name else 'td'}>"
+            )
+        heads.append(f'<td colspan="{n_levels}"></td>{"".join(spans)}')
+        columns = columns.get_level_values(1)
+    cells = [f'<th scope="col">{name}</th>' if name else "<td></td>" for name in names]
+    cells += [f'<th scope="col">{html.escape(str(column))}</th>' for column in columns]
+    heads.append("".join(cells))
+    rows = []
+    for label, values in zip(table.index, table.to_numpy(), strict=True):
+        cells = [f'<th scope="row">{html.escape(str(part))}</th>' for part in label]
+        cells += [f"<td>{html.escape(str(value))}</td>" for value in values]
+        rows.append("".join(cells))
+    lines = ["<table>", "<thead>", *(f"<tr>{row}</tr>" for row in heads), "</thead>", "<tbody>"]
+    return "\n".join([*lines, *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"])
+
+
+def _words(metric: ReportMetric) -> str:
+    return metric.name.replace("_", " ")
+
+
+def _list(words: list[str]) -> str:
+    more = [f"and {len(words) - _NAMED} more"] if len(words) > _NAMED else []
+    return "; ".join(words[:_NAMED] + more)
+
+
+def _label(group: Any) -> str:
+    return ", ".join(str(part) for part in (group if isinstance(group, tuple) else (group,)))
+
+
+def _number(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
