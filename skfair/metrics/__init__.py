@@ -5,10 +5,12 @@ from skfair.metrics._counts import GroupCounts, count_groups
 from skfair.metrics._display import TradeoffDisplay
 from skfair.metrics._reliability import ReliabilityDisplay
 from skfair.metrics._report import FairnessReport, fairness_report
+from skfair.metrics._scorer import FairnessScorer, make_fairness_scorer
 from skfair.metrics._scores import average_group_accuracy_score, worst_group_accuracy_score
 
 __all__ = [
     "FairnessReport",
+    "FairnessScorer",
     "GroupCounts",
     "ReliabilityDisplay",
     "TradeoffDisplay",
@@ -16,5 +18,6 @@ __all__ = [
     "count_groups",
     "expected_calibration_error",
     "fairness_report",
+    "make_fairness_scorer",
     "worst_group_accuracy_score",
 ]
