@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skfair.metrics._counts import Samples, class_accuracy, encode_samples
+from skfair.metrics._counts import Samples, check_weight, class_accuracy, encode_samples
 from skfair.metrics._rates import (
     CONSTRAINTS,
     RATES,
@@ -89,7 +89,9 @@ class GroupMetric:
             samples = encode_samples(y_true, sensitive_features, sample_weight)
             groups = samples.groups
         else:
-            groups = encode_groups(sensitive_features, n_samples=_num_samples(y_true))
+            n_samples = _num_samples(y_true)
+            groups = encode_groups(sensitive_features, n_samples=n_samples)
+            check_weight(sample_weight, n_samples)
         if len(groups.labels) < 2 and self.aggregate != "overall":
             raise ValueError(
                 f"sensitive_features has one group, {groups.labels[0]!r}, in these "
@@ -117,9 +119,17 @@ class GroupMetric:
         if len(groups.names) > 1:
             index = pd.MultiIndex.from_tuples(groups.labels, names=groups.names)
         aggregate = AGGREGATES.get(self.aggregate, self.aggregate)
-        value = aggregate(pd.Series(values, index=index, name=self.name))
-        what = self.aggregate if isinstance(self.aggregate, str) else metric_name(self.aggregate)
-        return self._number(value, f" ({what} of the groups' {np.round(values, 4).tolist()})")
+        name = self.aggregate if isinstance(self.aggregate, str) else metric_name(self.aggregate)
+        try:
+            value = aggregate(pd.Series(values, index=index, name=self.name))
+        except Exception as error:
+            error.add_note(
+                f"Raised by aggregate={name}, given the {self.name} of the groups "
+                f"{list(groups.labels)}. {_SPLIT}"
+            )
+            raise
+        where = f" for {self.name} of the groups, {np.round(values, 4).tolist()}"
+        return self._number(value, where, f"aggregate={name}")
 
     def _named(self, samples: Samples, table: np.ndarray, labels: tuple) -> float:
         """Compute one of the ready-made metrics from counts."""
@@ -179,7 +189,7 @@ class GroupMetric:
         if self.pos_label is not None:
             parameters["pos_label"] = self.pos_label
         if sample_weight is not None:
-            if not accepts(self.metric, "sample_weight"):
+            if not passes(self.metric, "sample_weight"):
                 raise TypeError(
                     f"{self.name} has no parameter sample_weight, and weights were given. Take a "
                     "metric that has one, or write .set_score_request(sample_weight=False) behind "
@@ -188,22 +198,30 @@ class GroupMetric:
             parameters["sample_weight"] = sample_weight
         return self.metric(y_true, y_pred, **parameters)
 
-    def _number(self, value: Any, where: str) -> float:
+    def _number(self, value: Any, where: str, aggregate: str | None = None) -> float:
         value = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
         if not isinstance(value, Real | np.bool_):
+            hint = (
+                "Give a metric that returns a number, such as one with average='macro'."
+                if aggregate is None
+                else "Give a function that returns a number."
+            )
             raise TypeError(
-                f"{self.name} returned {type(value).__name__} {value!r}{where}, where one number "
-                "was wanted. Give a metric that returns a number, such as one with average='macro'."
+                f"{aggregate or self.name} returned {type(value).__name__} {value!r}{where}, "
+                f"where one number was wanted. {hint}"
             )
         if not np.isfinite(value):
-            raise ValueError(f"{self.name} is {value}{where}, where a number was wanted. {_SPLIT}")
+            raise ValueError(
+                f"{aggregate or self.name} is {value}{where}, where a finite number was wanted. "
+                f"{_SPLIT}"
+            )
         return float(value)
 
     def _undefined(self, name, defined, samples: Samples, table, positive: int, labels) -> None:
         """Say of the first group without a value which samples it lacks."""
         group = int(np.argmin(defined))
         _, _, p, n = binary_counts(table[group], positive)
-        label = labels[positive] if positive < len(labels) else self.pos_label or 1
+        label = labels[positive] if positive < len(labels) else 1
         size = int(np.sum(samples.groups.codes == group))
         share = "weight" if samples.weight is not None else "samples"
         raise ValueError(
@@ -235,3 +253,18 @@ def accepts(function: Callable, parameter: str) -> bool:
         return parameter in inspect.signature(function).parameters
     except ValueError:  # some built-in functions have no signature
         return False
+
+
+def passes(function: Callable, parameter: str) -> bool:
+    """Tell whether a function takes an argument of that name, be it only to hand it on.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        return False
+    kinds = [value.kind for value in parameters.values()]
+    return parameter in parameters or inspect.Parameter.VAR_KEYWORD in kinds

@@ -4,12 +4,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import sklearn
 from sklearn.metrics._scorer import _BaseScorer, _cached_call
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skfair.metrics._group_metric import NAMED, WORST_GROUP, GroupMetric, accepts, metric_name
+from skfair.metrics._group_metric import (
+    NAMED,
+    WORST_GROUP,
+    GroupMetric,
+    accepts,
+    metric_name,
+    passes,
+)
 
 # Whether a larger number is better, where the aggregate says so by itself.
 _GREATER_IS_BETTER = {
@@ -19,6 +27,10 @@ _GREATER_IS_BETTER = {
     "ratio": True,
     "overall": True,
 }
+# Of these only where the metric is a score, and not a loss.
+_OF_SCORES = ("group_min", "overall")
+# How scikit-learn's names of losses end.
+_LOSS_NAMES = ("_error", "_loss", "_deviance")
 _METHODS = ("predict", "predict_proba", "decision_function")
 
 
@@ -123,13 +135,17 @@ class FairnessScorer(_BaseScorer):
                 f"{type(estimator).__name__} has none of {list(methods)}, which the scorer asks "
                 "for. Choose another response_method in make_fairness_scorer."
             )
-        wanted = _wanted(estimator, method)
+        wanted, pos_label = _wanted(estimator, method), self._get_pos_label()
         if wanted:
             offered = {"sensitive_features": sensitive_features, "random_state": 0}
             y_pred = getattr(estimator, method)(X, **{name: offered[name] for name in wanted})
+            y_pred = _of_positive(y_pred, estimator, method, pos_label)
         else:
+            if method != "predict" and pos_label is not None:
+                # What the scorers of a search share may be the scores of the other class.
+                method_caller = partial(_cached_call, None)
             try:
-                y_pred = method_caller(estimator, method, X, pos_label=self._get_pos_label())
+                y_pred = method_caller(estimator, method, X, pos_label=pos_label)
             except TypeError as error:
                 if "sensitive_features" not in str(error):
                     raise
@@ -195,7 +211,9 @@ default=None
     greater_is_better : bool, default=None
         Whether a larger number is better; if not, the score is its negative. None knows it of
         the ready-made metrics, takes ``False`` for "difference" and "group_max" (the worst of
-        losses) and ``True`` for "ratio", "group_min" and "overall"; else say it.
+        losses) and ``True`` for "ratio", "group_min" and "overall"; else say it,
+        and of the last two also where the name of the metric ends as those of scikit-learn's
+        losses do.
     response_method : {"predict", "predict_proba", "decision_function"} or sequence of these, \
 default="predict"
         What the metric is computed of; of several, the first that the estimator has. Of two
@@ -274,6 +292,11 @@ default="predict"
                 f"metric={metric!r} is computed of predicted labels and takes no further "
                 "arguments. Leave them out, or give a function as metric."
             )
+        if pos_label is not None and metric == WORST_GROUP:
+            raise TypeError(
+                f"pos_label={pos_label!r} was given with metric={metric!r}, where all classes "
+                "count alike. Leave it out."
+            )
         greater_is_better = metric == WORST_GROUP
     elif not callable(metric):
         raise TypeError(
@@ -291,16 +314,18 @@ default="predict"
             f"{metric_name(metric)} is a metric of one group, and aggregate says not what to make "
             f"of several. Give one of {list(_GREATER_IS_BETTER)} or a function of their values."
         )
-    elif not callable(aggregate) and aggregate not in _GREATER_IS_BETTER:
+    elif not callable(aggregate) and aggregate not in list(_GREATER_IS_BETTER):
         raise ValueError(
             f"aggregate={aggregate!r} is not one of {list(_GREATER_IS_BETTER)} nor a function."
         )
     if greater_is_better is None:
-        if aggregate not in _GREATER_IS_BETTER:
+        by_name = metric_name(getattr(metric, "func", metric)).endswith(_LOSS_NAMES)
+        if callable(aggregate) or aggregate is None or (by_name and aggregate in _OF_SCORES):
+            what = metric_name(aggregate if callable(aggregate) else metric)
             raise TypeError(
-                "greater_is_better is not given, and nothing says whether a larger "
-                f"{metric_name(aggregate or metric)} is better. Give greater_is_better=False for "
-                "a difference or a loss, True for a score."
+                f"greater_is_better is not given, and nothing says whether a larger {what} is "
+                "better. Give greater_is_better=False for a difference or a loss, True for a "
+                "score."
             )
         greater_is_better = _GREATER_IS_BETTER[aggregate]
     methods = [response_method] if isinstance(response_method, str) else list(response_method)
@@ -309,16 +334,16 @@ default="predict"
             f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
             "or several in the order of preference."
         )
-    if pos_label is not None and not isinstance(metric, str) and not accepts(metric, "pos_label"):
+    if pos_label is not None and not isinstance(metric, str) and not passes(metric, "pos_label"):
         raise TypeError(
-            f"pos_label={pos_label!r} was given, and {metric_name(metric)} has no positive class. "
-            "Leave it out."
+            f"pos_label={pos_label!r} was given, and {metric_name(metric)} has no such parameter. "
+            "Leave it out, or take a metric that has one; 'demographic_parity' and its like do."
         )
     given = {
         "aggregate": (aggregate, None),
         "greater_is_better": (
             greater_is_better,
-            _GREATER_IS_BETTER.get(aggregate, metric == WORST_GROUP),
+            greater_is_better if isinstance(metric, str) else _GREATER_IS_BETTER.get(aggregate),
         ),
         "response_method": (response_method, "predict"),
         "pos_label": (pos_label, None),
@@ -348,5 +373,18 @@ def _wanted(estimator: Any, method: str) -> set[str]:
         if not hasattr(estimator, "get_metadata_routing"):
             return set()
         return get_routing_for_object(estimator).consumes(method, names)
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    last = estimator
+    while isinstance(last, Pipeline):
+        last = last[-1]
     return {name for name in names if accepts(getattr(last, method), name)}
+
+
+def _of_positive(y_pred: Any, estimator: Any, method: str, pos_label: Any) -> Any:
+    """Take the scores of the positive class, as scikit-learn does where it calls the method."""
+    if method == "predict" or len(estimator.classes_) != 2:
+        return y_pred
+    position = 1 if pos_label is None else list(estimator.classes_).index(pos_label)
+    y_pred = np.asarray(y_pred)
+    if method == "predict_proba":
+        return y_pred[:, position]
+    return y_pred if position else -y_pred
