@@ -174,7 +174,10 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
     if len(array) == 0:
         raise ValueError(f"{name} is empty. Give at least one sample.")
     try:
-        codes, uniques = pd.factorize(array)
+        if isinstance(array, np.ndarray) and array.dtype.kind == "U":
+            codes, uniques = _factorize_text(array)
+        else:
+            codes, uniques = pd.factorize(array)
     except TypeError as error:
         raise TypeError(
             f"{name} holds labels that cannot be hashed, such as lists or arrays. Give one "
@@ -280,6 +283,23 @@ def _plain(label: Any, name: str, hint: str) -> Any:
             f"{name} holds continuous values, such as {label!r}, where labels were expected. {hint}"
         )
     return int(label)  # pandas stores integers with gaps as floats
+
+
+def _factorize_text(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do as ``pandas.factorize``, without making a Python string of each element."""
+    n, width = len(text), text.dtype.itemsize // 4
+    if width > 16 or n >= 1 << 21 or text.dtype.byteorder == ">":
+        return pd.factorize(text)
+    characters = np.ascontiguousarray(text).view(np.uint32).reshape(n, width)
+    codes = np.zeros(n, dtype=np.int64)
+    for i in range(0, width, 2):  # two characters have 42 bits; the codes so far, less than 21
+        two = characters[:, i].astype(np.int64)
+        if i + 1 < width:
+            two |= characters[:, i + 1].astype(np.int64) << 21
+        codes = pd.factorize(codes << 42 | two)[0]
+    first = np.empty(codes.max(initial=-1) + 1, dtype=np.int64)
+    first[codes[::-1]] = np.arange(n)[::-1]
+    return codes, text[first]
 
 
 def _sort(codes: np.ndarray, labels: list) -> tuple[np.ndarray, list]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skfair.utils._groups import encode_groups, encode_labels
@@ -210,3 +210,18 @@ def test_labels_round_trip(values):
     assert [labels[c] if c >= 0 else None for c in codes] == values
     assert len(set(labels)) == len(labels)
     assert set(codes[codes >= 0]) == set(range(len(labels)))
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=30), st.integers(1, 3))
+def test_text_arrays_are_encoded_as_lists_are(texts, step):
+    array = np.array(texts * 2)[::step]  # of any width, contiguous or not
+    codes, labels = encode_labels(array, name="texts")
+    assert [labels[code] for code in codes] == array.tolist()
+    assert labels == sorted(set(array.tolist()))
+
+
+def test_text_of_the_other_byte_order():
+    array = np.array(["b", "a", "b"]).astype(">U1")
+    codes, labels = encode_labels(array, name="texts")
+    assert (codes.tolist(), labels) == ([1, 0, 1], ["a", "b"])
