@@ -13,7 +13,7 @@ from fairlearn.metrics import MetricFrame
 from skfair.metrics._counts import GroupCounts
 from skfair.metrics._group_metric import accepts
 from skfair.metrics._intervals import LEVELS
-from skfair.metrics._rates import CountMetric
+from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.utils._groups import as_objects
 
 
@@ -26,16 +26,21 @@ class ReportMetric(NamedTuple):
         What it is called there.
     function : callable
         What computes it from labels.
-    counted : CountMetric or None
-        What computes it from counts, if anything does.
+    from_counts : bool
+        Whether counts are enough for it.
     positive : int
         Position of the positive label; 0 where the metric has none.
     """
 
     name: str
     function: Callable
-    counted: CountMetric | None
+    from_counts: bool
     positive: int
+
+    @property
+    def counted(self) -> CountMetric | None:
+        """What computes it from counts, if anything does."""
+        return COUNT_METRICS[self.function] if self.from_counts else None
 
 
 class Rows:
@@ -104,13 +109,13 @@ class Rows:
         for c, control in enumerate(counts.controls):
             within = f" where {counts.control_names} is {control!r}" if counts.control_names else ""
             level = np.flatnonzero(self.control == c)
+            if len(level):  # first: that there are too many classes shows here for sure
+                overall[c] = self._number(metric, model, level, f"all groups{within}")
             for g, label in enumerate(counts.groups):
                 rows = level[self.group[level] == g]
                 if len(rows):
                     where = f"group {label!r}{within}"
                     by_group[c, g] = self._number(metric, model, rows, where)
-            if len(level):
-                overall[c] = self._number(metric, model, level, f"all groups{within}")
         return by_group, overall
 
     def _number(self, metric: ReportMetric, model: str, rows: np.ndarray, where: str) -> float:

@@ -39,7 +39,7 @@ def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[R
         if counted is not None and counted.needs_positive:
             position = positive_position(labels, pos_label, name)
             positive = occurring[position] if position < len(labels) else len(counts.predicted)
-        resolved.append(ReportMetric(name, function, counted, int(positive)))
+        resolved.append(ReportMetric(name, function, counted is not None, int(positive)))
     return resolved
 
 

@@ -24,7 +24,8 @@ div { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #ddd; font-weight: normal; }
-tbody th { text-align: left; } thead th { font-weight: bold; border-bottom: 2px solid #888; }
+tbody th, thead .row, thead th[colspan] { text-align: left; }
+thead th { font-weight: bold; border-bottom: 2px solid #888; }
 """
 
 
@@ -120,7 +121,9 @@ def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str,
     for metric in report._metrics:
         unit = ", percent" if metric.counted else ""
         features = ", ".join(report.by_feature.index.names[1:])
-        yield f"{_words(metric)} by {features}{unit}", _metric_table(report, metric)
+        words = _words(metric)
+        heading = f"{words[:1].upper()}{words[1:]} by {features}{unit}"
+        yield heading, _metric_table(report, metric)
 
 
 def _accuracies(report: "FairnessReport") -> pd.DataFrame:
@@ -296,7 +299,7 @@ def _html_table(table: pd.DataFrame) -> str:
             )
         heads.append(f'<td colspan="{n_levels}"></td>{"".join(spans)}')
         columns = columns.get_level_values(1)
-    cells = [f'<th scope="col">{name}</th>' if name else "<td></td>" for name in names]
+    cells = [f'<th scope="col" class="row">{n}</th>' if n else "<td></td>" for n in names]
     cells += [f'<th scope="col">{html.escape(str(column))}</th>' for column in columns]
     heads.append("".join(cells))
     rows = []

@@ -1,0 +1,249 @@
+"""What a report looks like: text, HTML, the file and the model card."""
+
+import os
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, hamming_loss
+from skops.card import Card
+
+from skfair.metrics import fairness_report
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    n = 300
+    y = rng.choice(["cat", "dog"], n)
+    features = pd.DataFrame({"fur": rng.choice(["black", "white"], n), "old": rng.random(n) < 0.2})
+    plain = np.where(features["fur"] == "black", "cat", y)
+    robust = np.where(rng.random(n) < 0.9, y, "dog")
+    return y, {"plain": plain, "robust": robust}, features
+
+
+@pytest.fixture
+def hostile(data):
+    """A report whose every name is meant to break what it is written into."""
+    y, predictions, features = data
+    return fairness_report(
+        y,
+        {"<b>": predictions["plain"], "a&b|c/d": predictions["robust"]},
+        sensitive_features=features.rename(columns={"fur": "<script>"}).replace("black", "</td>|"),
+        metrics={"</style>|/x": accuracy_score},
+        n_boot=20,
+    )
+
+
+def _flat(text):
+    return " ".join(text.split())
+
+
+def test_text(data):
+    y, predictions, features = data
+    text = str(fairness_report(y, predictions, sensitive_features=features))
+    assert "300 samples, 8 groups (class x fur x old), 2 models" in text
+    count = ((y == "cat") & (features["fur"] == "black") & ~features["old"]).sum()
+    row = next(line for line in text.splitlines() if line.startswith("cat   black False"))
+    assert row.split()[3:5] == [str(count), "100.0"]
+    worst = next(line for line in text.splitlines() if line.startswith("worst group accuracy"))
+    assert worst.split()[3] == "0.0"
+    assert "levelled down" in text
+    small = (features.assign(y=y).value_counts() < 30).sum()
+    assert small > 1
+    assert "Fewer than 30 samples" in text
+
+
+def test_text_is_readable_at_100_columns(data):
+    y, predictions, features = data
+    report = fairness_report(y, predictions, sensitive_features=features["fur"], pos_label="dog")
+    assert max(map(len, str(report).splitlines())) <= 100
+
+
+def test_change_and_levelling_down_in_words():
+    y, color = [0, 0, 0, 0, 1, 1], ["r", "r", "b", "b", "r", "b"]
+    models = {"plain": [0, 0, 1, 1, 1, 1], "robust": [0, 1, 0, 0, 1, 1]}
+    groups = pd.Series(color, name="color")
+    text = _flat(str(fairness_report(y, models, sensitive_features=groups, n_boot=0)))
+    assert "robust against plain: 1 group gained, 1 lost (levelled down: 0, r -50.0)." in text
+    assert "Fewer than 30 samples, which is too few to tell: 0, b (2); 0, r (2); 1, b (1)" in text
+
+    models = {name: values * 50 for name, values in models.items()}
+    report = fairness_report(y * 50, models, sensitive_features=pd.concat([groups] * 50))
+    low, high = 100 * report.by_group.loc[(0, "r"), "robust"][["change_low", "change_high"]]
+    text = _flat(str(report))
+    assert (
+        "1 group gained, 1 lost, 1 of them beyond chance (levelled down: 0, r -50.0 "
+        f"[{low:.1f}, {high:.1f}])." in text
+    )
+    assert -65 < low < -50 < high < -35
+    row = report.disparities.loc[("accuracy", "difference"), "robust"]
+    interval = [f"{100 * row[name]:+.1f}" for name in ("change_low", "change_high")]
+    assert f"accuracy: 66.7 -> 33.3 (-33.3 [{', '.join(interval)}])" in text
+    assert "Fewer than" not in text
+
+
+def test_loss_in_a_small_group_is_not_beyond_chance():
+    y = [0] * 12
+    report = fairness_report(y, {"good": y, "bad": [1] * 11 + [0]}, sensitive_features=["f"] * 12)
+    assert report.by_group["bad", "change_high"].item() < 0
+    assert "1 lost, 0 of them beyond chance" in str(report)
+
+
+def test_values_in_words():
+    y, prediction = [1, 1, 1, 0, 1, 0], [1, 0, 1, 0, 1, 1]
+    report = fairness_report(
+        y,
+        prediction,
+        sensitive_features=pd.Series(list("ffffmm"), name="sex"),
+        metrics=[accuracy_score, hamming_loss],
+        n_boot=0,
+    )
+    text = str(report)
+    block = text[text.index("Accuracy score by sex, percent") :].splitlines()
+    assert [line.split() for line in block[3:8]] == [
+        ["f", "4", "75.0", "[30.1,", "95.4]"],
+        ["m", "2", "50.0", "[9.5,", "90.5]"],
+        ["overall", "66.7", "[30.0,", "90.3]"],
+        ["difference", "25.0"],
+        ["ratio", "0.67"],
+    ]
+    block = text[text.index("Hamming loss by sex") :].splitlines()
+    assert [line.split() for line in block[3:6]] == [
+        ["f", "4", "0.250"],
+        ["m", "2", "0.500"],
+        ["overall", "0.333"],
+    ]
+
+
+class Tags(HTMLParser):
+    """Fails on tags that do not match; keeps the text, the tags and the widths of table rows."""
+
+    VOID = {"meta"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.tags, self.widths = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.widths.append([])
+        if tag == "tr":
+            self.widths[-1].append(0)
+        if tag in ("td", "th"):
+            self.widths[-1][-1] += int(dict(attrs).get("colspan", 1))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_notebook_shows_well_formed_and_escaped_tables(hostile):
+    page = hostile._repr_html_()
+    parser = Tags()
+    parser.feed(page)
+    assert parser.open == []
+    assert {tag for tag, _ in parser.tags} == {
+        *("h1", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "p")
+    }
+    assert {"<script>", "<b>", "a&b|c/d", "</td>|"} <= set(parser.text)
+    assert len(parser.widths) == 3
+    assert all(len(set(rows)) == 1 for rows in parser.widths)
+
+
+def test_file_stands_alone(hostile, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert hostile.to_html(path) == path
+    assert os.listdir(tmp_path) == ["report.html"]
+    page = path.read_text(encoding="utf-8")
+    parser = Tags()
+    parser.feed(page)
+    assert parser.open == []
+    assert page.startswith("<!DOCTYPE html>")
+    tags = [tag for tag, _ in parser.tags]
+    assert tags[:2] == ["html", "head"]
+    assert not {"script", "link", "img", "iframe", "a"} & set(tags)
+    assert tags.count("style") == 1
+    assert not {"src", "href", "style"} & {name for _, attrs in parser.tags for name in attrs}
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in (
+        parser.tags
+    )
+    assert hostile._repr_html_() in page
+    again = hostile.to_html(str(tmp_path / "again.html"))
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_file_that_cannot_be_written_leaves_the_old_one(hostile, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="Make it first"):
+        hostile.to_html(tmp_path / "nowhere" / "report.html")
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        hostile.to_html(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_model_card(data, tmp_path):
+    y, predictions, features = data
+    report = fairness_report(y, predictions, sensitive_features=features, n_boot=20)
+    card = Card(LogisticRegression().fit([[0], [1]], [0, 1]))
+    assert report.to_model_card(card, section="Evaluation/Fairness") is card
+    text = card.render()
+    lines = text.splitlines()
+    start = lines.index("## Fairness")
+    assert "# Evaluation" in lines[:start]
+    assert (
+        lines[start + 2] == "Fairness report: 300 samples, 8 groups (class x fur x old), 2 models."
+    )
+    assert any(line.startswith("robust against plain: ") for line in lines[start:])
+    headings = [line for line in lines[start:] if line.startswith("###")]
+    assert headings == [
+        "### Accuracy by class, fur, old, percent",
+        "### Summary, percent",
+        "### Accuracy by fur, old, percent",
+    ]
+    rows = [line for line in lines[start:] if line.startswith("|")]
+    worst = next(line for line in rows if "worst group accuracy" in line)
+    cells = [cell.strip() for cell in worst.strip("|").split("|")]
+    expected = 100 * report.summary.loc["worst_group_accuracy"]
+    assert cells[1:] == [f"{value:.1f}" for value in expected]
+    report.to_model_card(card, section="Evaluation/Fairness")
+    assert card.render() == text  # replaced, not added
+    card.save(tmp_path / "README.md")
+
+
+def test_model_card_of_its_own_with_names_that_mean_something_in_markdown(hostile):
+    lines = hostile.to_model_card().render().splitlines()
+    assert "# Fairness" in lines
+    assert "## &lt;/style>\\|/x by &lt;script>, old, percent" in lines
+    widths = {}
+    for i, line in enumerate(lines):
+        if line.startswith("|"):
+            heading = max(j for j in range(i) if lines[j].startswith("#"))
+            widths.setdefault(heading, set()).add(line.replace("\\|", "").count("|"))
+    assert len(widths) == 3
+    assert all(len(width) == 1 for width in widths.values())
+    assert not any("<" in line for line in lines)
+
+
+def test_model_card_needs_skops_and_a_card(hostile, monkeypatch):
+    with pytest.raises(TypeError, match=r"card is a str; give a skops\.card\.Card"):
+        hostile.to_model_card("README.md")
+    monkeypatch.setitem(sys.modules, "skops.card", None)
+    with pytest.raises(ImportError, match=r"skfair\[report\]"):
+        hostile.to_model_card()
