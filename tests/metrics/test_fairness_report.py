@@ -259,6 +259,8 @@ def test_one_group_in_a_control_level():
         metrics=[accuracy_score],
     )
     values = report.disparities["model", "value"].loc["accuracy_score"]
+    names = ["metric", "control_feature_0", "sensitive_feature_0"]  # as fairlearn calls them
+    assert report.by_feature.index.names == names
     assert values[("n", "difference")] == 0
     assert np.isnan(values[("s", "difference")])
     assert "nothing to compare: where s." in str(report)

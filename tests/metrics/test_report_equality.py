@@ -152,7 +152,7 @@ def _agree(report, frames, problem, metrics):
                     assert ratio == pytest.approx(theirs[1], rel=0, abs=1e-12, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(problems())
 def test_all_counted_metrics_equal_metric_frame(problem):
     y, predictions, features, controls, weight = problem
@@ -179,7 +179,7 @@ def test_all_counted_metrics_equal_metric_frame(problem):
     _agree(report, _frames(coded, metrics, 1), problem, metrics)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(problems([0, 1, 2]) | problems(["a", "b", "c"]))
 def test_three_classes_and_other_functions_equal_metric_frame(problem):
     y, predictions, features, controls, weight = problem
@@ -198,7 +198,7 @@ def test_three_classes_and_other_functions_equal_metric_frame(problem):
     _agree(report, _frames(problem, metrics, None), problem, metrics)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(problems())
 def test_metric_frames_are_those_that_fairlearn_makes(problem):
     y, predictions, features, controls, weight = problem
@@ -246,7 +246,7 @@ def _same(one, other):
     assert one._repr_html_() == other._repr_html_()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(problems(["a", "b", "c"]), st.integers(1, 4), st.integers(0, 2**32 - 1), st.booleans())
 def test_report_of_parts_equals_that_of_all(problem, n_parts, seed, called):
     y, predictions, features, controls, weight = problem
