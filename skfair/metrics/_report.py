@@ -281,7 +281,7 @@ def fairness_report(
         zero-one loss, recall, precision and F1 of two classes, and fairlearn's rates), which
         takes well under a second for 20,000 samples, and 0 for other functions. These get
         intervals from fairlearn's own bootstrap where a number is given, which takes minutes:
-        1,000 draws of one function of one model, ten groups and 20,000 samples about five.
+        1,000 draws of one function of one model, ten groups and 20,000 samples five to ten.
     random_state : int, RandomState or None, default=0
         Seed of the draws.
 
