@@ -3,6 +3,7 @@
 from skfair.metrics._calibration import expected_calibration_error
 from skfair.metrics._counts import GroupCounts, count_groups
 from skfair.metrics._display import TradeoffDisplay
+from skfair.metrics._group_display import GroupMetricsDisplay
 from skfair.metrics._reliability import ReliabilityDisplay
 from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._scorer import FairnessScorer, make_fairness_scorer
@@ -12,6 +13,7 @@ __all__ = [
     "FairnessReport",
     "FairnessScorer",
     "GroupCounts",
+    "GroupMetricsDisplay",
     "ReliabilityDisplay",
     "TradeoffDisplay",
     "average_group_accuracy_score",

@@ -1,39 +1,54 @@
 """Fairness of predictions: performance against disparity, as a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+from sklearn.metrics import accuracy_score
 
+from skfair.metrics._front import non_dominated
+from skfair.metrics._group_metric import WORST_GROUP, GroupMetric, accepts, metric_name, passes
+from skfair.metrics._plotting import label_points, legend_above, words
+from skfair.metrics._rates import CONSTRAINTS, find_count_metric
+from skfair.metrics._scorer import _LOSS_NAMES
 from skfair.utils import import_optional
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
 _CANDIDATE, _WITHIN = "#0072B2", "#009E73"
-_MARKS = [("s", "#D55E00"), ("^", "#F0E442"), ("*", "#000000"), ("D", "#CC79A7"), ("v", "#E69F00")]
+_CHOSEN = ("*", "#000000")
+_MARKS = [("s", "#D55E00"), ("^", "#F0E442"), ("D", "#CC79A7"), ("v", "#E69F00"), _CHOSEN]
+_MANY = ("o", "#D55E00")  # of more marks than looks, which have their names beside them
 
 
 class TradeoffDisplay:
     """Performance of candidate models against their disparity between groups.
 
-    Made by :meth:`from_estimator`, or from any numbers. Candidates to the left of
-    `max_disparity` meet the constraint, and among them the higher the better.
+    Made by :meth:`from_estimator` of a debiaser or a search, by :meth:`from_cv_results`, by
+    :meth:`from_predictions`, or from any numbers. Candidates to the left of `max_disparity` meet
+    the constraint, and among them the higher the better. Of three candidates or more, a line
+    leads along those that no other beats in both, the Pareto front.
 
     Parameters
     ----------
     performance : array-like of shape (n_candidates,)
-        How well each candidate predicts, the larger the better.
+        How well each candidate predicts, the larger the better. A candidate with a number that
+        is not finite, here or in `disparity`, is left out of the picture and keeps its position.
     disparity : array-like of shape (n_candidates,)
         How unequal it treats the groups; its absolute value is shown.
     max_disparity : float, optional
         The constraint: the disparity lies below it. Shown as a shaded band.
     marked : mapping of str to int, optional
         Candidates to point out: what to call each, and its position. Up to five look
-        different from each other.
+        different from each other and are in the legend, one whose name begins with "chosen" as
+        a star. Of more, each has its name beside it.
     performance_name : str, default="performance"
         Label of the vertical axis.
     disparity_name : str, default="disparity"
         Label of the horizontal axis.
+    performance_error, disparity_error : array-like of shape (n_candidates,), optional
+        Standard errors, drawn as thin bars to both sides; NaN for none.
 
     Attributes
     ----------
@@ -45,6 +60,13 @@ class TradeoffDisplay:
         Points of the candidates.
     marked_ : dict of str to matplotlib Line2D
         Points that were pointed out.
+    labels_ : list of matplotlib Annotation
+        Names beside points; empty where they are in the legend.
+    front_ : matplotlib Line2D or None
+        The front, from the least disparate of its candidates to the best. None where there are
+        fewer than three candidates, or one of them beats all others.
+    errors_ : matplotlib ErrorbarContainer or None
+        Standard errors.
     band_ : matplotlib Patch or None
         Where the constraint holds.
 
@@ -52,6 +74,11 @@ class TradeoffDisplay:
     ------
     ValueError
         The numbers do not fit together.
+
+    See Also
+    --------
+    GroupMetricsDisplay : A metric of each group.
+    skfair.model_selection.pareto_front : The front of a search as a table.
 
     Examples
     --------
@@ -74,6 +101,8 @@ class TradeoffDisplay:
         marked: Mapping[str, int] | None = None,
         performance_name: str = "performance",
         disparity_name: str = "disparity",
+        performance_error: ArrayLike | None = None,
+        disparity_error: ArrayLike | None = None,
     ):
         self.performance = np.asarray(performance, dtype=np.float64)
         self.disparity = np.abs(np.asarray(disparity, dtype=np.float64))
@@ -81,18 +110,32 @@ class TradeoffDisplay:
         self.marked = dict(marked or {})
         self.performance_name = performance_name
         self.disparity_name = disparity_name
-        if self.performance.ndim != 1 or self.performance.shape != self.disparity.shape:
+        shape = self.performance.shape
+        if self.performance.ndim != 1 or shape != self.disparity.shape:
             raise ValueError(
-                f"performance has shape {self.performance.shape} and disparity has shape "
+                f"performance has shape {shape} and disparity has shape "
                 f"{self.disparity.shape}, where one number a candidate was wanted in both. Give "
                 "two arrays of shape (n_candidates,)."
             )
-        n = len(self.performance)
+        self.performance_error = _check_error("performance_error", performance_error, shape)
+        self.disparity_error = _check_error("disparity_error", disparity_error, shape)
+        n, shown = len(self.performance), self._shown()
+        if not shown.any():
+            raise ValueError(
+                f"None of {n} candidates has a finite performance and a finite disparity. Give "
+                "at least one that has."
+            )
         outside = {name: i for name, i in self.marked.items() if not 0 <= i < n}
         if outside:
             raise ValueError(
                 f"marked has positions that no candidate has: {outside}. There are {n} "
                 "candidates, with positions from 0."
+            )
+        gone = {name: i for name, i in self.marked.items() if not shown[i]}
+        if gone:
+            raise ValueError(
+                f"marked has candidates without a finite performance and disparity: {gone}. Mark "
+                "others."
             )
 
     @classmethod
@@ -103,14 +146,17 @@ class TradeoffDisplay:
         ax: Any = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> "TradeoffDisplay":
-        """Show what a debiaser tried, and what it took.
+        """Show what a debiaser or a search tried, and what it took.
 
-        Numbers are those on the debiasing rows that the choice was made on.
+        Numbers of a debiaser are those on the debiasing rows that the choice was made on; those
+        of a search are means over the folds, with their standard errors.
 
         Parameters
         ----------
-        estimator : fitted debiaser
-            One of :mod:`skfair.intraprocessing`.
+        estimator : fitted debiaser or search
+            One of :mod:`skfair.intraprocessing`, or a scikit-learn search whose `refit` is a
+            :class:`skfair.model_selection.constrained_refit`. Of a search, the best candidate by
+            performance alone is pointed out as well, if it was not the one chosen.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
         scatter_kw : dict, optional
@@ -123,14 +169,23 @@ class TradeoffDisplay:
         Raises
         ------
         TypeError
-            `estimator` is not a fitted debiaser.
+            `estimator` is neither, is not fitted, or is a search with another `refit`.
         """
+        if hasattr(estimator, "refit") and hasattr(estimator, "scoring"):
+            display = cls._of_search(estimator)
+        else:
+            display = cls._of_debiaser(estimator)
+        return display.plot(ax, scatter_kw=scatter_kw)
+
+    @classmethod
+    def _of_debiaser(cls, estimator: Any) -> "TradeoffDisplay":
         wanted = ("trials_", "best_trial_", "epsilon", "constraint", "performance")
         missing = [name for name in wanted if not hasattr(estimator, name)]
         if missing:
             raise TypeError(
                 f"estimator is {type(estimator).__name__} without {missing}, where a fitted "
-                "debiaser was wanted. Fit it first; of other models, give the numbers: "
+                "debiaser or search was wanted. Fit it first; of other models, give their "
+                "predictions to TradeoffDisplay.from_predictions, or numbers: "
                 "TradeoffDisplay(performance, disparity).plot()."
             )
         trials = estimator.trials_
@@ -141,15 +196,223 @@ class TradeoffDisplay:
         else:
             marked["threshold only"] = kinds.index("threshold")
             marked["chosen"] = estimator.best_trial_
-        display = cls(
+        return cls(
             trials["performance"],
             trials["bias"],
             max_disparity=estimator.epsilon,
             marked=marked,
-            performance_name=_words(estimator.performance),
-            disparity_name=f"|bias|, {_words(estimator.constraint)}",
+            performance_name=words(estimator.performance),
+            disparity_name=f"|bias|, {words(estimator.constraint)}",
         )
+
+    @classmethod
+    def _of_search(cls, search: Any) -> "TradeoffDisplay":
+        kind, refit = type(search).__name__, search.refit
+        if not hasattr(search, "cv_results_"):
+            raise TypeError(f"estimator is a {kind} that is not fitted. Fit it first.")
+        wanted = ("performance", "disparity", "max_disparity")
+        if not all(hasattr(refit, name) for name in wanted):
+            raise TypeError(
+                f"estimator is a {kind} with refit={refit!r}, which does not say which scores to "
+                "show. Say it: TradeoffDisplay.from_cv_results(search.cv_results_, "
+                "performance='...', disparity='...', chosen=search.best_index_)."
+            )
+        display = cls._of_results(
+            search.cv_results_, refit.performance, refit.disparity, refit.max_disparity
+        )
+        performance = np.where(display._shown(), display.performance, -np.inf)
+        tied = np.flatnonzero(performance == performance.max())
+        if search.best_index_ not in tied:
+            best = tied[np.argmin(display.disparity[tied])]
+            display.marked["best performance"] = int(best)
+        display.marked["chosen"] = int(search.best_index_)
+        return display
+
+    @classmethod
+    def from_cv_results(
+        cls,
+        cv_results: Mapping[str, Any],
+        *,
+        performance: str,
+        disparity: str,
+        max_disparity: float | None = None,
+        chosen: int | None = None,
+        ax: Any = None,
+        scatter_kw: dict[str, Any] | None = None,
+    ) -> "TradeoffDisplay":
+        """Show the candidates of a search: means over the folds, with their standard errors.
+
+        Parameters
+        ----------
+        cv_results : mapping of str to array-like
+            ``cv_results_`` of a search with several scorers. A candidate whose mean score is
+            not finite is left out.
+        performance : str
+            Name of the scorer of performance.
+        disparity : str
+            Name of the scorer of disparity. Like every scorer it is the larger the better, so
+            that a difference between groups of 0.1 is scored -0.1; it is shown as 0.1.
+        max_disparity : float, optional
+            The constraint, 0 or more.
+        chosen : int, optional
+            Position in `cv_results` of a candidate to point out, such as ``best_index_``.
+        ax : matplotlib Axes, optional
+            Axes to draw into; new ones if not given.
+        scatter_kw : dict, optional
+            Passed to ``Axes.scatter`` for the candidates.
+
+        Returns
+        -------
+        display : TradeoffDisplay
+
+        Raises
+        ------
+        TypeError
+            `cv_results` is no mapping.
+        ValueError
+            There is no such scorer, the disparity is not scored negatively, or the candidate
+            chosen is not there.
+
+        Examples
+        --------
+        >>> cv_results = {
+        ...     "mean_test_accuracy": [0.9, 0.8, 0.7],
+        ...     "mean_test_parity": [-0.2, -0.04, -0.05],
+        ... }
+        >>> display = TradeoffDisplay.from_cv_results(
+        ...     cv_results, performance="accuracy", disparity="parity", chosen=1
+        ... )
+        >>> display.disparity
+        array([0.2 , 0.04, 0.05])
+        """
+        display = cls._of_results(cv_results, performance, disparity, max_disparity, chosen)
         return display.plot(ax, scatter_kw=scatter_kw)
+
+    @classmethod
+    def _of_results(
+        cls, cv_results, performance: str, disparity: str, max_disparity, chosen: Any = None
+    ) -> "TradeoffDisplay":
+        if not isinstance(cv_results, Mapping | pd.DataFrame):
+            raise TypeError(
+                f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a fitted "
+                "search was wanted."
+            )
+        begin = "mean_test_"
+        names = sorted(key.removeprefix(begin) for key in cv_results if key.startswith(begin))
+        for argument, name in (("performance", performance), ("disparity", disparity)):
+            if name not in names:
+                raise ValueError(
+                    f"{argument}={name!r} is none of the search's scorers: {names}. Name one of "
+                    "them, or search with scoring={'name': scorer, ...}."
+                )
+        mean, error = _read_scores(cv_results, performance)
+        score, score_error = _read_scores(cv_results, disparity)
+        if np.any(score > 0):
+            raise ValueError(
+                f"{disparity!r} scored {np.nanmax(score):.4g}, above zero. A disparity must be "
+                "scored the larger the better, a difference of 0.1 as -0.1: use "
+                "skfair.metrics.make_fairness_scorer."
+            )
+        return cls(
+            mean,
+            score,
+            max_disparity=max_disparity,
+            marked={} if chosen is None else {"chosen": chosen},
+            performance_name=words(performance),
+            disparity_name=f"disparity, {words(disparity)}",
+            performance_error=error,
+            disparity_error=score_error,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Any,
+        predictions: Mapping[str, Any],
+        *,
+        sensitive_features: Any,
+        performance: str | Callable = accuracy_score,
+        disparity: str | Callable = "demographic_parity",
+        max_disparity: float | None = None,
+        pos_label: Any = None,
+        ax: Any = None,
+    ) -> "TradeoffDisplay":
+        """Show several models, each with its name.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels of any type.
+        predictions : dict of str to array-like of shape (n_samples,)
+            Predicted labels of each model.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Group labels: array, Series, DataFrame or dict of columns (intersections).
+        performance : callable or "worst_group_accuracy", default=accuracy_score
+            Metric of all samples, ``metric(y_true, y_pred)`` -> float, the larger the better; one
+            that has a parameter ``sensitive_features`` is given them.
+        disparity : str or callable, default="demographic_parity"
+            ``"demographic_parity"``, ``"equal_opportunity"``, ``"equalized_odds"`` or
+            ``"average_odds"``, as in :func:`make_fairness_scorer`; or a function
+            ``metric(y_true, y_pred, sensitive_features=...)`` -> float that is 0 at best, such
+            as ``fairlearn.metrics.equalized_odds_difference``.
+        max_disparity : float, optional
+            The constraint.
+        pos_label : label, default=None
+            The positive class, for what is about one; None takes 1 where labels are of {0, 1}
+            or {-1, 1}.
+        ax : matplotlib Axes, optional
+            Axes to draw into; new ones if not given.
+
+        Returns
+        -------
+        display : TradeoffDisplay
+
+        Raises
+        ------
+        TypeError
+            `predictions` are not by name, or a metric is not of the kind that was wanted.
+        ValueError
+            See :func:`make_fairness_scorer`.
+
+        Examples
+        --------
+        >>> display = TradeoffDisplay.from_predictions(
+        ...     [0, 1, 0, 1],
+        ...     {"plain": [0, 1, 1, 1], "fair": [0, 1, 0, 1]},
+        ...     sensitive_features=["f", "f", "m", "m"],
+        ... )
+        >>> display.performance, display.disparity
+        (array([0.75, 1.  ]), array([0.5, 0. ]))
+        """
+        if not isinstance(predictions, Mapping):
+            raise TypeError(
+                f"predictions is a {type(predictions).__name__}, where predicted labels by the "
+                "name of the model were wanted: {'plain': y_pred, ...}."
+            )
+        if not predictions:
+            raise ValueError("predictions is empty. Give the predicted labels of a model or more.")
+        metrics = [
+            _performance_metric(performance, pos_label),
+            _disparity_metric(disparity, pos_label),
+        ]
+        values = []
+        for name, y_pred in predictions.items():
+            try:
+                values.append(
+                    [m(y_true, y_pred, sensitive_features=sensitive_features) for m in metrics]
+                )
+            except Exception as error:
+                error.add_note(f"Raised for predictions[{name!r}].")
+                raise
+        named = f"{words(disparity)} difference" if isinstance(disparity, str) else words(disparity)
+        display = cls(
+            *np.transpose(values),
+            max_disparity=max_disparity,
+            marked={str(name): i for i, name in enumerate(predictions)},
+            performance_name=words(performance),
+            disparity_name=named,
+        )
+        return display.plot(ax)
 
     def plot(
         self, ax: Any = None, *, scatter_kw: dict[str, Any] | None = None
@@ -183,47 +446,152 @@ class TradeoffDisplay:
             self.band_ = ax.axvspan(
                 0, self.max_disparity, color=_WITHIN, alpha=0.15, lw=0, label=label
             )
+        shown = self._shown()
+        x, y = self.disparity[shown], self.performance[shown]
         style = {"s": 24, "color": _CANDIDATE, "alpha": 0.5, "linewidths": 0, "zorder": 2}
-        self.candidates_ = ax.scatter(
-            self.disparity,
-            self.performance,
-            **(style | {"label": f"{len(self.performance)} candidates"} | (scatter_kw or {})),
-        )
-        self.marked_ = {}
-        for number, (name, i) in enumerate(self.marked.items()):
-            marker, color = _MARKS[number % len(_MARKS)]
-            (self.marked_[name],) = ax.plot(
-                self.disparity[i],
-                self.performance[i],
-                marker,
-                markersize=14 if marker == "*" else 9,
-                color=color,
-                markeredgecolor="black",
-                label=name,
-                zorder=3,
+        if set(np.flatnonzero(shown)) - set(self.marked.values()):  # else all have names
+            style["label"] = self._candidates_label(shown)
+        self.candidates_ = ax.scatter(x, y, **(style | (scatter_kw or {})))
+        self.errors_ = None
+        if self.performance_error is not None or self.disparity_error is not None:
+            self.errors_ = ax.errorbar(
+                x,
+                y,
+                None if self.performance_error is None else self.performance_error[shown],
+                None if self.disparity_error is None else self.disparity_error[shown],
+                fmt="none",
+                ecolor=_CANDIDATE,
+                elinewidth=0.8,
+                alpha=0.45,
+                zorder=1.8,
             )
-        right = ax.get_xlim()[1]
+        self.front_ = self._draw_front(ax)
+        self._draw_marks(ax)
+        ax.margins(0.08)
+        right = max(ax.get_xlim()[1], 1.06 * x.max())  # whole points, though the axis is from 0
         if self.max_disparity is not None:
             right = max(right, 1.2 * self.max_disparity)  # the end of the band is in sight
         ax.set_xlim(0, right)
         ax.set_xlabel(self.disparity_name)
         ax.set_ylabel(self.performance_name)
-        # Above the axes, where it hides no point.
-        wide = ax.get_window_extent().width / ax.figure.dpi > 4.5
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=3 if wide else 2,
-            fontsize="medium" if wide else "small",
-            columnspacing=1,
-            handlelength=1.2,
-            handletextpad=0.5,
-            frameon=False,
-            borderaxespad=0.2,
-        )
+        handles, labels = ax.get_legend_handles_labels()
+        legend_above(ax, dict(zip(labels, handles, strict=True)))
+        self.labels_ = []
+        if len(self.marked) > len(_MARKS):
+            ax.margins(y=0.12)  # room for names at the edges
+            where = list(self.marked.values())
+            corners = () if self.front_ is None else self.front_.get_xydata()
+            self.labels_ = label_points(
+                ax, self.disparity[where], self.performance[where], list(self.marked), corners
+            )
         return self
 
+    def _shown(self) -> np.ndarray:
+        return np.isfinite(self.performance) & np.isfinite(self.disparity)
 
-def _words(measure: Any) -> str:
-    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
-    return name.replace("_", " ")
+    def _candidates_label(self, shown: np.ndarray) -> str:
+        n = len(shown)
+        label = f"{n} candidates" if shown.all() else f"{shown.sum()} of {n} candidates"
+        errors = (self.performance_error, self.disparity_error)
+        return label + (" ± standard error" if any(e is not None for e in errors) else "")
+
+    def _draw_front(self, ax: Any) -> Any:
+        front = non_dominated(self.performance, self.disparity)
+        corners = np.unique(np.column_stack([self.disparity, self.performance])[front], axis=0)
+        if self._shown().sum() < 3 or len(corners) < 2:
+            return None
+        # What is reached at a disparity or less is a step: flat up to the next candidate.
+        steps = np.repeat(corners, 2, axis=0)
+        (line,) = ax.plot(
+            steps[1:, 0],
+            steps[:-1, 1],
+            color=_CANDIDATE,
+            linewidth=1,
+            zorder=1.9,
+            label="Pareto front",
+        )
+        return line
+
+    def _draw_marks(self, ax: Any) -> None:
+        self.marked_ = {}
+        looks = iter(_MARKS)
+        for name, i in self.marked.items():
+            if len(self.marked) > len(_MARKS):
+                marker, color = _MANY
+            elif name.startswith("chosen"):
+                marker, color = _CHOSEN
+            else:
+                marker, color = next(looks)
+            (self.marked_[name],) = ax.plot(
+                self.disparity[i],
+                self.performance[i],
+                marker,
+                markersize=14 if marker == "*" else 7 if (marker, color) == _MANY else 9,
+                color=color,
+                markeredgecolor="black",
+                label=None if (marker, color) == _MANY else name,
+                zorder=3,
+            )
+
+
+def _check_error(name: str, error: Any, shape: tuple) -> np.ndarray | None:
+    if error is None:
+        return None
+    error = np.asarray(error, dtype=np.float64)
+    if error.shape != shape or np.any(error < 0):
+        raise ValueError(
+            f"{name} has shape {error.shape}{' and negative numbers' * bool(np.any(error < 0))}, "
+            f"where one number a candidate, shape {shape}, of 0 or more was wanted."
+        )
+    return error
+
+
+def _read_scores(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Give each candidate's mean score and its standard error over the folds."""
+    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
+    folds = []
+    while (key := f"split{len(folds)}_test_{name}") in cv_results:
+        folds.append(np.asarray(cv_results[key], dtype=np.float64))
+    if len(folds) < 2:
+        return mean, None
+    with np.errstate(invalid="ignore"):  # a fold that is infinite: that candidate is left out
+        return mean, np.std(folds, axis=0, ddof=1) / np.sqrt(len(folds))
+
+
+def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
+    if metric != WORST_GROUP and not callable(metric):
+        raise TypeError(
+            f"performance={metric!r} is neither {WORST_GROUP!r} nor a function of y_true and "
+            "y_pred. Give one, such as sklearn.metrics.balanced_accuracy_score."
+        )
+    if callable(metric) and metric_name(metric).endswith(_LOSS_NAMES):
+        raise ValueError(
+            f"performance={metric_name(metric)} is a loss, and a larger performance is better. "
+            "Give a score, such as sklearn.metrics.accuracy_score."
+        )
+    if metric == WORST_GROUP or accepts(metric, "sensitive_features"):
+        return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
+    return GroupMetric(metric, "overall", _if_taken(metric, pos_label), {})
+
+
+def _disparity_metric(metric: Any, pos_label: Any) -> GroupMetric:
+    known = isinstance(metric, str) and metric in CONSTRAINTS
+    if not known and not (callable(metric) and passes(metric, "sensitive_features")):
+        raise TypeError(
+            f"disparity={metric!r} is neither one of {list(CONSTRAINTS)} nor a function that takes "
+            "sensitive_features. Give one, such as fairlearn.metrics.equalized_odds_difference."
+        )
+    if not known and metric_name(metric).endswith("_ratio"):
+        raise ValueError(
+            f"disparity={metric_name(metric)} is 1 where groups are equal; a disparity is 0 there. "
+            "Give the difference, or a function that returns 1 minus the ratio."
+        )
+    return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
+
+
+def _if_taken(metric: Any, pos_label: Any) -> Any:
+    """Keep the positive label from functions that have no such parameter."""
+    if isinstance(metric, str):
+        return None if metric == WORST_GROUP else pos_label
+    counted = find_count_metric(metric, 2) is not None
+    return pos_label if counted or passes(metric, "pos_label") else None

@@ -1,0 +1,519 @@
+"""Fairness of predictions: a metric of each group with its interval, as a picture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from skfair.metrics._group_metric import metric_name
+from skfair.metrics._plotting import legend_above, words
+from skfair.metrics._report import FairnessReport, fairness_report
+from skfair.metrics._scorer import _wanted
+from skfair.utils import import_optional
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
+# differ in grey as well; each with a pattern and a line of its own.
+_LOOKS = [
+    ("#0072B2", None, (0, (5, 2))),
+    ("#E69F00", "///", (0, (1, 1.5))),
+    ("#009E73", "...", (0, (5, 1.5, 1, 1.5))),
+    ("#CC79A7", "\\\\\\", (0, (9, 2))),
+    ("#D55E00", "--", (0, (2, 3))),
+    ("#56B4E9", "xxx", (0, (3, 1, 1, 1, 1, 1))),
+]
+_FEW = 30  # samples below which a group is marked as small
+_UPRIGHT = 6  # groups that stand side by side; more of them lie below each other
+_BARS, _BAR = 0.8, 0.5  # of the room of a group that is filled by its bars, and by one at most
+_UNNAMED = "model"  # what a report calls a model that has no name
+
+
+class GroupMetricsDisplay:
+    """A metric of each group, with 95 % intervals, models side by side.
+
+    Made by :meth:`from_report`, :meth:`from_predictions`, :meth:`from_estimator`, or from any
+    numbers. A dashed line shows the value over all samples. Groups of fewer than 30 samples are
+    pale and have an asterisk: their values say little. Where a metric is undefined, "undefined"
+    stands in place of a bar. More than six groups, or groups with long names, lie below each
+    other. Up to six models look different from each other, in grey print as well.
+
+    Parameters
+    ----------
+    values : dict of str to array-like of shape (n_groups,)
+        For each model by name, the metric of each group; NaN where it is undefined.
+    groups : sequence of length n_groups
+        Label of each group; a tuple if there are several features.
+    low, high : dict of str to array-like of shape (n_groups,), optional
+        Ends of the intervals of each model, both or neither; NaN for none.
+    count : array-like of shape (n_groups,), optional
+        Number of samples of each group.
+    overall : dict of str to float, optional
+        The metric of all samples, of each model.
+    metric_name : str, default="metric"
+        Label of the axis of values.
+    group_name : str, default=None
+        Label of the axis of groups.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the picture.
+    figure_ : matplotlib Figure
+        Figure with these axes.
+    bars_ : dict of str to matplotlib BarContainer
+        Bars of each model, in the order of the groups; of no length where undefined.
+    intervals_ : dict of str to matplotlib ErrorbarContainer
+        Intervals of each model, if given.
+    overall_ : dict of str to matplotlib Line2D
+        Lines at the values over all samples, if given.
+    undefined_ : list of matplotlib Text
+        What is written where there is no value.
+    horizontal_ : bool
+        Whether groups lie below each other.
+
+    Raises
+    ------
+    ValueError
+        The numbers do not fit together.
+
+    See Also
+    --------
+    fairness_report : The same as a table, with differences between groups and models.
+    TradeoffDisplay : Performance against disparity.
+
+    Examples
+    --------
+    >>> display = GroupMetricsDisplay(
+    ...     {"plain": [0.9, 0.6], "robust": [0.85, 0.8]}, ["f", "m"], count=[400, 60]
+    ... )
+    >>> ax = display.plot().ax_
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['f\\n(n=400)', 'm\\n(n=60)']
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, ArrayLike],
+        groups: Sequence,
+        *,
+        low: Mapping[str, ArrayLike] | None = None,
+        high: Mapping[str, ArrayLike] | None = None,
+        count: ArrayLike | None = None,
+        overall: Mapping[str, float] | None = None,
+        metric_name: str = "metric",
+        group_name: str | None = None,
+    ):
+        self.groups = list(groups)
+        self.metric_name = metric_name
+        self.group_name = group_name
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"values is a {type(values).__name__}, where numbers by the name of the model were "
+                "wanted: {'plain': [0.9, 0.6], ...}."
+            )
+        if not values or not self.groups:
+            raise ValueError(
+                f"There are {len(values)} models and {len(self.groups)} groups, where one or more "
+                "of both were wanted."
+            )
+        self.values = {name: self._numbers(f"values[{name!r}]", v) for name, v in values.items()}
+        if (low is None) != (high is None):
+            raise ValueError("Of low and high only one was given. Give both or neither.")
+        self.low, self.high = self._by_model("low", low), self._by_model("high", high)
+        for name in self.low:
+            if np.any(self.low[name] > self.high[name]):
+                raise ValueError(f"low[{name!r}] is above high[{name!r}]. Give them in order.")
+        self.count = None if count is None else self._numbers("count", count)
+        self.overall = dict(overall or {})
+        if self.overall and set(self.overall) != set(self.values):
+            raise ValueError(
+                f"overall has the models {list(self.overall)}, values has {list(self.values)}. "
+                "Give the same."
+            )
+
+    def _numbers(self, name: str, numbers: ArrayLike) -> np.ndarray:
+        numbers = np.asarray(numbers, dtype=np.float64)
+        if numbers.shape != (len(self.groups),):
+            raise ValueError(
+                f"{name} has shape {numbers.shape} for {len(self.groups)} groups. Give one number "
+                "a group."
+            )
+        return numbers
+
+    def _by_model(self, name: str, numbers: Mapping | None) -> dict[str, np.ndarray]:
+        if numbers is None:
+            return {}
+        if set(numbers) != set(self.values):
+            raise ValueError(
+                f"{name} has the models {list(numbers)}, values has {list(self.values)}. Give the "
+                "same."
+            )
+        return {m: self._numbers(f"{name}[{m!r}]", numbers[m]) for m in self.values}
+
+    @classmethod
+    def from_report(
+        cls,
+        report: FairnessReport,
+        metric: str | None = None,
+        *,
+        ax: Any = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> "GroupMetricsDisplay":
+        """Show a metric of a report.
+
+        Parameters
+        ----------
+        report : FairnessReport
+            From :func:`fairness_report`.
+        metric : str, default=None
+            Name of one of its metrics, to be shown by sensitive features, within the levels of
+            control features if there are any. None shows the accuracy of each combination of a
+            class and of the sensitive features.
+        ax : matplotlib Axes, default=None
+            Axes to draw into; new ones if not given.
+        bar_kw : dict, default=None
+            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+
+        Returns
+        -------
+        display : GroupMetricsDisplay
+
+        Raises
+        ------
+        TypeError
+            `report` is no report.
+        ValueError
+            The report has no such metric.
+        ImportError
+            matplotlib is not installed.
+        """
+        if not isinstance(report, FairnessReport):
+            raise TypeError(
+                f"report is a {type(report).__name__}; give what fairness_report returns, or "
+                "predictions to GroupMetricsDisplay.from_predictions."
+            )
+        models, overall = report.counts.models, None
+        if metric is None:
+            table, index, column, name = report.by_group, report.by_group.index, "accuracy", None
+            overall = report.summary.loc["overall_accuracy"]
+        else:
+            names = list(dict.fromkeys(report.by_feature.index.get_level_values(0)))
+            if metric not in names:
+                raise ValueError(
+                    f"metric={metric!r} is not in the report, which has {names}. Name one of "
+                    "these, or make a report with metrics=..."
+                )
+            table, column, name = report.by_feature.loc[[metric]], "value", metric
+            index = table.index.droplevel(0)
+            if not report.counts.control_names:  # else there is one for each level
+                overall = report.disparities.loc[(metric, "overall")].xs("value", level=1)
+        display = cls(
+            {model: table[model, column] for model in models},
+            list(index),
+            low={model: table[model, "low"] for model in models},
+            high={model: table[model, "high"] for model in models},
+            count=table["", "count"],
+            overall=None if overall is None else {model: float(overall[model]) for model in models},
+            metric_name="accuracy" if name is None else words(name),
+            group_name=", ".join(index.names),
+        )
+        return display.plot(ax, bar_kw=bar_kw)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Any,
+        predictions: Any,
+        *,
+        sensitive_features: Any,
+        metric: Callable | None = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        ax: Any = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> "GroupMetricsDisplay":
+        """Show a metric of predictions.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels of any type.
+        predictions : array-like of shape (n_samples,) or dict of str to array-like
+            Predicted labels of one model, or of several by name.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Group labels: array, Series, DataFrame or dict of columns (intersections).
+        metric : callable, default=None
+            Metric, ``metric(y_true, y_pred)`` -> float, to be shown by sensitive features. None
+            shows the accuracy of each combination of a class and of the sensitive features.
+            Metrics that cannot be computed from counts have no intervals: for these, give
+            `n_boot` to :func:`fairness_report` and the report to :meth:`from_report`.
+        pos_label : label, default=None
+            The positive class of rates; None takes 1 where labels are of {0, 1} or {-1, 1}.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, not negative; None counts each sample once.
+        ax : matplotlib Axes, default=None
+            Axes to draw into; new ones if not given.
+        bar_kw : dict, default=None
+            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+
+        Returns
+        -------
+        display : GroupMetricsDisplay
+
+        Raises
+        ------
+        TypeError, ValueError
+            See :func:`fairness_report`.
+        ImportError
+            matplotlib is not installed.
+
+        Examples
+        --------
+        >>> display = GroupMetricsDisplay.from_predictions(
+        ...     [0, 1, 0, 1], [0, 1, 1, 1], sensitive_features=["f", "f", "m", "m"]
+        ... )
+        >>> display.groups
+        [(0, 'f'), (0, 'm'), (1, 'f'), (1, 'm')]
+        >>> display.values["model"]
+        array([1., 0., 1., 1.])
+        """
+        if metric is not None and not callable(metric):
+            raise TypeError(
+                f"metric is {metric!r}, expected a function of y_true and y_pred, for instance "
+                "fairlearn.metrics.selection_rate."
+            )
+        name = None if metric is None else metric_name(metric)
+        report = fairness_report(
+            y_true,
+            predictions,
+            sensitive_features=sensitive_features,
+            metrics=[accuracy_score] if metric is None else {name: metric},
+            pos_label=pos_label,
+            sample_weight=sample_weight,
+            n_boot=0 if metric is None else None,  # accuracies need none
+        )
+        return cls.from_report(report, name, ax=ax, bar_kw=bar_kw)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        sensitive_features: Any,
+        metric: Callable | None = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        ax: Any = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> "GroupMetricsDisplay":
+        """Show a metric of classifiers on data that they were not trained on.
+
+        Parameters
+        ----------
+        estimator : fitted classifier or dict of str to fitted classifier
+            One, or several by name. One that asks for ``sensitive_features`` to predict, as
+            fairlearn's ``ThresholdOptimizer`` does, is given them.
+        X : array-like of shape (n_samples, ...)
+            Samples, as the classifiers take them.
+        y : array-like of shape (n_samples,)
+            Their true labels.
+        sensitive_features, metric, pos_label, sample_weight, ax, bar_kw
+            As in :meth:`from_predictions`.
+
+        Returns
+        -------
+        display : GroupMetricsDisplay
+
+        Raises
+        ------
+        TypeError
+            An estimator cannot predict.
+        sklearn.exceptions.NotFittedError
+            An estimator is not fitted.
+        ValueError
+            See :func:`fairness_report`.
+        ImportError
+            matplotlib is not installed.
+        """
+        if not isinstance(estimator, Mapping):
+            estimator = {type(estimator).__name__: estimator}
+        for name, one in estimator.items():
+            if not hasattr(one, "predict"):
+                raise TypeError(
+                    f"estimator {name!r} is a {type(one).__name__}, which has no predict. Give a "
+                    "fitted classifier, or predicted labels to from_predictions."
+                )
+            check_is_fitted(one)
+        offered = {"sensitive_features": sensitive_features, "random_state": 0}
+        predictions = {}
+        for name, one in estimator.items():
+            wanted = {key: offered[key] for key in _wanted(one, "predict")}
+            predictions[name] = one.predict(X, **wanted)
+        return cls.from_predictions(
+            y,
+            predictions,
+            sensitive_features=sensitive_features,
+            metric=metric,
+            pos_label=pos_label,
+            sample_weight=sample_weight,
+            ax=ax,
+            bar_kw=bar_kw,
+        )
+
+    def plot(
+        self, ax: Any = None, *, bar_kw: dict[str, Any] | None = None
+    ) -> "GroupMetricsDisplay":
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into; if not given, new ones, in a figure that is taller than usual
+            where there are more than twelve groups, or many models.
+        bar_kw : dict, default=None
+            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+
+        Returns
+        -------
+        display : GroupMetricsDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        """
+        pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose="GroupMetricsDisplay")
+        n_groups, n_models = len(self.groups), len(self.values)
+        if ax is None:
+            width, height = pyplot.rcParams["figure.figsize"]
+            if n_groups > _UPRIGHT:
+                height = max(height, 1.2 + n_groups * max(0.3, 0.1 * n_models))
+            _, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.horizontal_ = n_groups > _UPRIGHT or not self._fits_upright(ax)
+        self.bars_, self.intervals_, self.overall_, self.undefined_ = {}, {}, {}, []
+        thickness = min(_BARS / n_models, _BAR)
+        for m, name in enumerate(self.values):
+            place = np.arange(n_groups) + (m + 0.5 - n_models / 2) * thickness
+            self._draw_model(ax, name, _LOOKS[m % len(_LOOKS)], place, thickness, bar_kw or {})
+            self._write_undefined(ax, name, place)
+        self._scale(ax)
+        self._legend(ax)
+        return self
+
+    def _small(self) -> np.ndarray:
+        return np.zeros(len(self.groups), bool) if self.count is None else self.count < _FEW
+
+    def _tick_labels(self, between: str) -> list[str]:
+        labels = []
+        for i, group in enumerate(self.groups):
+            label = ", ".join(map(str, group)) if isinstance(group, tuple) else str(group)
+            if self.count is not None:
+                star = "*" if self._small()[i] else ""
+                label += f"{between}(n={self.count[i]:.0f}){star}"
+            labels.append(label)
+        return labels
+
+    def _fits_upright(self, ax: Any) -> bool:
+        """Tell whether all labels have room below the bars: some 0.08 inch a character."""
+        longest = max(len(line) for label in self._tick_labels("\n") for line in label.split("\n"))
+        width = ax.get_window_extent().width / ax.figure.dpi
+        return 0.08 * (longest + 1) <= width / len(self.groups)
+
+    def _draw_model(
+        self, ax: Any, name: str, look: tuple, place: np.ndarray, thickness: float, bar_kw: dict
+    ) -> None:
+        from matplotlib import patheffects
+
+        color, hatch, line = look
+        values = self.values[name]
+        defined = ~np.isnan(values)
+        bar, size = (ax.barh, "height") if self.horizontal_ else (ax.bar, "width")
+        pale = [(color, 0.4) if small else color for small in self._small()]
+        style = {"color": pale, "edgecolor": "white", "linewidth": 0.8, "hatch": hatch}
+        style |= {size: thickness, "label": name, "zorder": 2}
+        self.bars_[name] = bar(place, np.where(defined, values, 0), **(style | bar_kw))
+        if self.low:
+            low, high = self.low[name], self.high[name]
+            # Around the middle of the interval, which need not be the value.
+            at = (place, (low + high) / 2)
+            self.intervals_[name] = ax.errorbar(
+                *(at[::-1] if self.horizontal_ else at),
+                **{"xerr" if self.horizontal_ else "yerr": (high - low) / 2},
+                fmt="none",
+                ecolor="black",
+                elinewidth=1,
+                capsize=min(3, 20 * thickness / len(self.groups) ** 0.5),
+                zorder=3,
+            )
+            _, caps, lines = self.intervals_[name].lines
+            for artist in (*caps, *lines):  # black on a dark bar would not be seen
+                artist.set_path_effects([patheffects.withStroke(linewidth=1.9, foreground="w")])
+        if self.overall and np.isfinite(self.overall[name]):
+            draw = ax.axvline if self.horizontal_ else ax.axhline
+            self.overall_[name] = draw(
+                self.overall[name], color=color, linestyle=line, linewidth=1.2, zorder=1
+            )
+
+    def _write_undefined(self, ax: Any, name: str, place: np.ndarray) -> None:
+        """Write it in place of each bar, or once where no model has a value."""
+        nowhere = np.all([np.isnan(values) for values in self.values.values()], axis=0)
+        for i in np.flatnonzero(np.isnan(self.values[name])):
+            if nowhere[i] and name != next(iter(self.values)):
+                continue
+            at = i if nowhere[i] else place[i]
+            self.undefined_.append(
+                ax.annotate(
+                    "undefined",
+                    (0, at) if self.horizontal_ else (at, 0),
+                    xytext=(3, 0) if self.horizontal_ else (0, 3),
+                    textcoords="offset points",
+                    rotation=0 if self.horizontal_ else 90,
+                    ha="left" if self.horizontal_ else "center",
+                    va="center_baseline" if self.horizontal_ else "bottom",
+                    fontsize="xx-small" if self.horizontal_ and not nowhere[i] else "x-small",
+                    zorder=3,
+                )
+            )
+
+    def _scale(self, ax: Any) -> None:
+        """Label the axes; let those of values begin at 0, and end at 1 what is a share near it."""
+        name = "" if self.group_name is None else self.group_name
+        if self._small().any():
+            name = f"{name}   (* fewer than {_FEW} samples)".strip()
+        ticks = np.arange(len(self.groups))
+        parts = [self.values, self.low, self.high]
+        numbers = np.array([v for part in parts for v in part.values()]).ravel()
+        numbers = np.append(numbers[np.isfinite(numbers)], 0)
+        least, most = numbers.min(), numbers.max()
+        limits = (1.05 * least if least < 0 else 0, 1.05 * most if most > 0 else 0.0)
+        if least >= 0 and 0.8 < most <= 1:
+            limits = 0, 1.02
+        if limits[0] == limits[1]:
+            limits = 0, 1
+        if self.horizontal_:
+            ax.set_yticks(ticks, self._tick_labels(" "))
+            ax.set_ylim(len(self.groups) - 0.5, -0.5)
+            ax.set(xlabel=self.metric_name, ylabel=name, xlim=limits)
+        else:
+            ax.set_xticks(ticks, self._tick_labels("\n"))
+            ax.set_xlim(-0.5, len(self.groups) - 0.5)
+            ax.set(xlabel=name, ylabel=self.metric_name, ylim=limits)
+
+    def _legend(self, ax: Any) -> None:
+        from matplotlib.lines import Line2D
+
+        shown = int(np.argmin(self._small()))  # not a pale one, if there is another
+        handles = {name: bars.patches[shown] for name, bars in self.bars_.items()}
+        if list(handles) == [_UNNAMED]:
+            handles = {}
+        if self.intervals_:
+            handles["95 % interval"] = next(iter(self.intervals_.values()))
+        if self.overall_:  # each has the colour of its model
+            handles["overall"] = Line2D([], [], color="0.3", linestyle="--", linewidth=1.2)
+        legend_above(ax, handles)

@@ -1,0 +1,140 @@
+"""What the displays share: a legend above the axes, names beside points, names of measures."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_DISTANCES = (7, 16, 30, 48)  # of a name from its point, in points of 1/72 inch
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+def words(measure: Any) -> str:
+    """Name a measure, given by name or as a function, in words.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from sklearn.metrics import balanced_accuracy_score
+    >>> words(balanced_accuracy_score)
+    'balanced accuracy'
+    """
+    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    return name.removesuffix("_score").replace("_", " ")
+
+
+def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
+    """Put a legend above the axes, where it hides nothing, in as many columns as fit.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    handles : mapping of str to artist
+        What it lists; nothing is drawn if that is nothing.
+    """
+    settle(ax)
+    room = ax.get_window_extent().width
+    for n_columns in range(len(handles), 0, -1):
+        legend = ax.legend(
+            handles.values(),
+            handles.keys(),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=n_columns,
+            fontsize="medium" if room / ax.figure.dpi > 4.5 else "small",
+            columnspacing=1,
+            handlelength=1.4,
+            handletextpad=0.5,
+            frameon=False,
+            borderaxespad=0.2,
+        )
+        if legend.get_window_extent().width <= room:
+            return
+
+
+def settle(ax: Any) -> None:
+    """Let the layout of the figure, if it has one, give the axes their size."""
+    figure = ax.figure.canvas.figure  # not a subfigure
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+
+
+def label_points(
+    ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], corners: ArrayLike = ()
+) -> list:
+    """Write names beside points, each where it covers nothing else, if it can.
+
+    A name that had to go further away gets a line to its point.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With limits that will not change.
+    x, y : ndarray of shape (n_points,)
+        The points.
+    names : sequence of str
+        Their names.
+    corners : array-like of shape (n_corners, 2), default=()
+        Corners of a line of upright and level parts that is better not covered, either.
+
+    Returns
+    -------
+    list of matplotlib Annotation
+    """
+    from matplotlib import patheffects
+
+    settle(ax)
+    pixels = ax.figure.dpi / 72
+    points = ax.transData.transform(np.column_stack([x, y]))
+    axes = ax.get_window_extent()
+    inside = np.array([axes.x0, axes.y0, axes.x1, axes.y1])
+    half = 6 * pixels  # a marker's
+    taken = [np.concatenate([point - half, point + half]) for point in points]
+    if len(corners):
+        ends = ax.transData.transform(corners)
+        low, high = np.minimum(ends[1:], ends[:-1]), np.maximum(ends[1:], ends[:-1])
+        taken += list(np.concatenate([low - pixels, high + pixels], axis=1))
+    labels = []
+    for name, point in zip(names, points, strict=True):
+        label = ax.annotate(
+            name,
+            ax.transData.inverted().transform(point),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize="small",
+            zorder=4,
+            path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 4},
+        )
+        label.set_in_layout(False)
+        extent = label.get_window_extent()
+        size = np.array([extent.width, extent.height])
+        best = None
+        for distance, direction in product(_DISTANCES, _DIRECTIONS):
+            # Along a diagonal a name is already clear of its point at a smaller offset.
+            step = distance * (0.6 if all(direction) else 1) * pixels + size / 2
+            middle = point + np.array(direction) * step
+            box = np.concatenate([middle - size / 2, middle + size / 2])
+            out = size.prod() - _overlap(box, inside)
+            cost = 2 * out + sum(_overlap(box, other) for other in taken)
+            if best is None or cost < best[0] - 1e-6:
+                best = cost, middle, box, distance
+        _, middle, box, distance = best
+        taken.append(box)
+        label.set_position(tuple((middle - point) / pixels))
+        label.arrow_patch.set_visible(distance > _DISTANCES[0])
+        labels.append(label)
+    return labels
+
+
+def _overlap(box: np.ndarray, other: np.ndarray) -> float:
+    """Area that two boxes (left, bottom, right, top) have in common."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    return float(np.maximum(sides, 0).prod())
