@@ -53,9 +53,9 @@ search = GridSearchCV(
     grid,
     scoring={
         "accuracy": "accuracy",
-        "odds": make_fairness_scorer("equalized_odds", pos_label="even"),
+        "equalized odds": make_fairness_scorer("equalized_odds", pos_label="even"),
     },
-    refit=constrained_refit(performance="accuracy", disparity="odds", max_disparity=0.15),
+    refit=constrained_refit(performance="accuracy", disparity="equalized odds", max_disparity=0.15),
     cv=GroupStratifiedKFold(4, shuffle=True, random_state=0),
     n_jobs=2,
 )
@@ -74,7 +74,7 @@ plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(search)
 plt.show()
 
-front = pareto_front(search, performance="accuracy", disparity="odds")
+front = pareto_front(search, performance="accuracy", disparity="equalized odds")
 print(front.to_string(index=False, float_format="{:.3f}".format))
 
 # %%

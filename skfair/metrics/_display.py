@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
@@ -12,7 +11,8 @@ from skfair.metrics._front import non_dominated
 from skfair.metrics._group_metric import WORST_GROUP, GroupMetric, accepts, metric_name, passes
 from skfair.metrics._plotting import label_points, legend_above, words
 from skfair.metrics._rates import CONSTRAINTS, find_count_metric
-from skfair.metrics._scorer import _LOSS_NAMES
+from skfair.metrics._scorer import LOSS_NAMES
+from skfair.metrics._search_scores import read_search_scores
 from skfair.utils import import_optional
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
@@ -292,36 +292,19 @@ class TradeoffDisplay:
     def _of_results(
         cls, cv_results, performance: str, disparity: str, max_disparity, chosen: Any = None
     ) -> "TradeoffDisplay":
-        if not isinstance(cv_results, Mapping | pd.DataFrame):
-            raise TypeError(
-                f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a fitted "
-                "search was wanted."
-            )
-        begin = "mean_test_"
-        names = sorted(key.removeprefix(begin) for key in cv_results if key.startswith(begin))
-        for argument, name in (("performance", performance), ("disparity", disparity)):
-            if name not in names:
-                raise ValueError(
-                    f"{argument}={name!r} is none of the search's scorers: {names}. Name one of "
-                    "them, or search with scoring={'name': scorer, ...}."
-                )
-        mean, error = _read_scores(cv_results, performance)
-        score, score_error = _read_scores(cv_results, disparity)
-        if np.any(score > 0):
-            raise ValueError(
-                f"{disparity!r} scored {np.nanmax(score):.4g}, above zero. A disparity must be "
-                "scored the larger the better, a difference of 0.1 as -0.1: use "
-                "skfair.metrics.make_fairness_scorer."
-            )
+        scores = read_search_scores(cv_results, performance, disparity)
+        errors = {}  # of a search with a single fold there are none
+        for name in ("performance", "disparity"):
+            error = scores[f"{name}_se"]
+            errors[f"{name}_error"] = None if error.isna().all() else error
         return cls(
-            mean,
-            score,
+            scores["performance"],
+            scores["disparity"],
             max_disparity=max_disparity,
             marked={} if chosen is None else {"chosen": chosen},
             performance_name=words(performance),
             disparity_name=f"disparity, {words(disparity)}",
-            performance_error=error,
-            disparity_error=score_error,
+            **errors,
         )
 
     @classmethod
@@ -546,25 +529,13 @@ def _check_error(name: str, error: Any, shape: tuple) -> np.ndarray | None:
     return error
 
 
-def _read_scores(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Give each candidate's mean score and its standard error over the folds."""
-    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
-    folds = []
-    while (key := f"split{len(folds)}_test_{name}") in cv_results:
-        folds.append(np.asarray(cv_results[key], dtype=np.float64))
-    if len(folds) < 2:
-        return mean, None
-    with np.errstate(invalid="ignore"):  # a fold that is infinite: that candidate is left out
-        return mean, np.std(folds, axis=0, ddof=1) / np.sqrt(len(folds))
-
-
 def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
     if metric != WORST_GROUP and not callable(metric):
         raise TypeError(
             f"performance={metric!r} is neither {WORST_GROUP!r} nor a function of y_true and "
             "y_pred. Give one, such as sklearn.metrics.balanced_accuracy_score."
         )
-    if callable(metric) and metric_name(metric).endswith(_LOSS_NAMES):
+    if callable(metric) and metric_name(metric).endswith(LOSS_NAMES):
         raise ValueError(
             f"performance={metric_name(metric)} is a loss, and a larger performance is better. "
             "Give a score, such as sklearn.metrics.accuracy_score."

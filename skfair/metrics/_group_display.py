@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from skfair.metrics._group_metric import metric_name
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
-from skfair.metrics._scorer import _wanted
+from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
@@ -351,7 +351,7 @@ class GroupMetricsDisplay:
         offered = {"sensitive_features": sensitive_features, "random_state": 0}
         predictions = {}
         for name, one in estimator.items():
-            wanted = {key: offered[key] for key in _wanted(one, "predict")}
+            wanted = {key: offered[key] for key in wanted_parameters(one, "predict")}
             predictions[name] = one.predict(X, **wanted)
         return cls.from_predictions(
             y,

@@ -30,7 +30,7 @@ _GREATER_IS_BETTER = {
 # Of these only where the metric is a score, and not a loss.
 _OF_SCORES = ("group_min", "overall")
 # How scikit-learn's names of losses end.
-_LOSS_NAMES = ("_error", "_loss", "_deviance")
+LOSS_NAMES = ("_error", "_loss", "_deviance")
 _METHODS = ("predict", "predict_proba", "decision_function")
 
 
@@ -135,7 +135,7 @@ class FairnessScorer(_BaseScorer):
                 f"{type(estimator).__name__} has none of {list(methods)}, which the scorer asks "
                 "for. Choose another response_method in make_fairness_scorer."
             )
-        wanted, pos_label = _wanted(estimator, method), self._get_pos_label()
+        wanted, pos_label = wanted_parameters(estimator, method), self._get_pos_label()
         if wanted:
             offered = {"sensitive_features": sensitive_features, "random_state": 0}
             y_pred = getattr(estimator, method)(X, **{name: offered[name] for name in wanted})
@@ -319,7 +319,7 @@ default="predict"
             f"aggregate={aggregate!r} is not one of {list(_GREATER_IS_BETTER)} nor a function."
         )
     if greater_is_better is None:
-        by_name = metric_name(getattr(metric, "func", metric)).endswith(_LOSS_NAMES)
+        by_name = metric_name(getattr(metric, "func", metric)).endswith(LOSS_NAMES)
         if callable(aggregate) or aggregate is None or (by_name and aggregate in _OF_SCORES):
             what = metric_name(aggregate if callable(aggregate) else metric)
             raise TypeError(
@@ -362,7 +362,7 @@ default="predict"
     )
 
 
-def _wanted(estimator: Any, method: str) -> set[str]:
+def wanted_parameters(estimator: Any, method: str) -> set[str]:
     """Tell what an estimator is to be given when it predicts.
 
     That is the groups, and a seed where the predictions are drawn, as those of fairlearn's

@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 
 from skfair.metrics._front import non_dominated
+from skfair.metrics._search_scores import read_search_scores
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
 from skfair.utils._groups import as_objects
 
 _ROUNDING = 1e-12  # a mean over folds that are all at the limit may come out this much above it
-SIGN = (
-    "A disparity must be scored 'larger is better', a difference between groups of 0.1 as -0.1. "
-    "Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False in "
-    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what it "
-    "lacks of 1: make_fairness_scorer(fairlearn.metrics.selection_rate, lambda by_group: 1 - "
-    "by_group.min() / by_group.max(), greater_is_better=False), with max_disparity=0.2."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,13 +225,7 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
     1          1          0.8       0.04    0.100
     2          0          0.9       0.20    1.000
     """
-    if not isinstance(cv_results, Mapping | pd.DataFrame):
-        if not hasattr(cv_results, "cv_results_"):
-            raise TypeError(
-                f"cv_results is {type(cv_results).__name__} where a fitted search or its "
-                "cv_results_ was wanted. Fit the search first."
-            )
-        cv_results = cv_results.cv_results_
+    cv_results = getattr(cv_results, "cv_results_", cv_results)
     scores = _read(cv_results, performance, disparity)
     front = scores[non_dominated(scores["performance"], scores["disparity"])]
     front = front.sort_values(["disparity", "candidate"], ignore_index=True)
@@ -257,29 +245,12 @@ def check_not_negative(name: str, value: Any) -> None:
 
 def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd.DataFrame:
     """Take both scores of the candidates, without those that are not finite."""
-    begin = "mean_test_"
-    names = [key.removeprefix(begin) for key in cv_results if key.startswith(begin)]
-    if names == ["score"]:
-        raise ValueError(
-            "The search has one scorer only. Give it two by name: scoring={"
-            f"{performance!r}: ..., {disparity!r}: ...}}."
-        )
-    for argument, name in (("performance", performance), ("disparity", disparity)):
-        if name not in names:
-            raise ValueError(
-                f"{argument}={name!r} is none of the search's scorers: {sorted(names)}. Name one "
-                "of them, or add it to scoring."
-            )
-    mean, error, _ = _scores(cv_results, performance)
-    score, score_error, folds = _scores(cv_results, disparity)
-    candidates = np.arange(len(mean))
+    scores = read_search_scores(cv_results, performance, disparity)
+    scores.insert(0, "candidate", np.arange(len(scores)))
     if "iter" in cv_results:  # halving: earlier iterations had fewer resources
         iteration = np.asarray(cv_results["iter"])
-        candidates = candidates[iteration == iteration.max()]
-    above = np.fmax(score, folds.max(axis=1, initial=-np.inf))[candidates]
-    if (above > 0).any():
-        raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {SIGN}")
-    finite = np.isfinite(mean[candidates]) & np.isfinite(score[candidates])
+        scores = scores[iteration == iteration.max()]
+    finite = scores["performance"].notna() & scores["disparity"].notna()
     if not finite.all():
         cause = (
             "Perhaps a fold misses a group, or a class in a group (use GroupStratifiedKFold as cv "
@@ -287,35 +258,12 @@ def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd
         )
         if not finite.any():
             raise ValueError(
-                f"None of {len(candidates)} candidates has a finite mean of both {performance!r} "
+                f"None of {len(scores)} candidates has a finite mean of both {performance!r} "
                 f"and {disparity!r}. {cause}"
             )
         warnings.warn(
-            f"{np.count_nonzero(~finite)} of {len(candidates)} candidates have no finite mean of "
+            f"{np.count_nonzero(~finite)} of {len(scores)} candidates have no finite mean of "
             f"{performance!r} or {disparity!r} and were left out. {cause}",
             FairnessWarning,
         )
-    candidates = candidates[finite]
-    return pd.DataFrame(
-        {
-            "candidate": candidates,
-            "performance": mean[candidates],
-            "performance_se": error[candidates],
-            "disparity": 0.0 - score[candidates],  # not -0.0
-            "disparity_se": score_error[candidates],
-        }
-    )
-
-
-def _scores(cv_results: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the mean score of each candidate, its standard error and the scores of the folds."""
-    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
-    folds = []
-    while (key := f"split{len(folds)}_test_{name}") in cv_results:
-        folds.append(np.asarray(cv_results[key], dtype=np.float64))
-    n_splits = len(folds)
-    folds = np.column_stack(folds) if folds else np.empty((len(mean), 0))
-    if n_splits < 2:
-        return mean, np.full(len(mean), np.nan), folds
-    with np.errstate(invalid="ignore"):  # a fold that is infinite; the candidate is left out
-        return mean, folds.std(axis=1, ddof=1) / np.sqrt(n_splits), folds
+    return scores[finite]

@@ -7,7 +7,8 @@ import numpy as np
 from sklearn import config_context
 from sklearn.metrics import check_scoring
 
-from skfair.model_selection._constrained import SIGN, check_not_negative
+from skfair.metrics._search_scores import SIGN
+from skfair.model_selection._constrained import check_not_negative
 
 
 def make_constrained_scorer(

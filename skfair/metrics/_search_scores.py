@@ -1,0 +1,98 @@
+"""Performance and disparity of the candidates of a search, read from its ``cv_results_``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SIGN = (
+    "A disparity must be scored 'larger is better', a difference between groups of 0.1 as -0.1. "
+    "Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False in "
+    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what it "
+    "lacks of 1: make_fairness_scorer(fairlearn.metrics.selection_rate, lambda by_group: 1 - "
+    "by_group.min() / by_group.max(), greater_is_better=False), with max_disparity=0.2."
+)
+
+
+def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.DataFrame:
+    """Read two scores of all candidates.
+
+    Parameters
+    ----------
+    cv_results : mapping of str to array-like
+        ``cv_results_`` of a search.
+    performance, disparity : str
+        Names of the scorers.
+
+    Returns
+    -------
+    DataFrame
+        Mean ("performance", "disparity") and standard error over the folds ("performance_se",
+        "disparity_se") of each candidate; the disparity positive. NaN where a score is not
+        finite, for standard errors of fewer than two folds, and for candidates of all but the
+        last iteration of a halving search, which had fewer resources.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There are no results of these scorers, or the disparity is not scored negatively.
+
+    Examples
+    --------
+    >>> results = {"mean_test_accuracy": [0.9, 0.8], "mean_test_parity": [-0.2, -0.1]}
+    >>> read_search_scores(results, "accuracy", "parity")["disparity"].tolist()
+    [0.2, 0.1]
+    """
+    if not isinstance(cv_results, Mapping | pd.DataFrame):
+        raise TypeError(
+            f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a fitted search "
+            "was wanted."
+        )
+    begin = "mean_test_"
+    names = [key.removeprefix(begin) for key in cv_results if key.startswith(begin)]
+    if names == ["score"]:
+        raise ValueError(
+            "The search has one scorer only. Give it two by name: scoring={"
+            f"{performance!r}: ..., {disparity!r}: ...}}."
+        )
+    for argument, name in (("performance", performance), ("disparity", disparity)):
+        if name not in names:
+            raise ValueError(
+                f"{argument}={name!r} is none of the search's scorers: {sorted(names)}. Name one "
+                "of them, or add it to scoring."
+            )
+    mean, error, _ = _read(cv_results, performance)
+    score, score_error, folds = _read(cv_results, disparity)
+    usable = np.isfinite(mean) & np.isfinite(score)
+    current = np.ones(len(mean), dtype=bool)
+    if "iter" in cv_results:
+        iteration = np.asarray(cv_results["iter"])
+        current = iteration == iteration.max()
+    above = np.fmax(score, folds.max(axis=1, initial=-np.inf))[current]
+    if (above > 0).any():
+        raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {SIGN}")
+    scores = pd.DataFrame(
+        {
+            "performance": mean,
+            "performance_se": error,
+            "disparity": 0.0 - score,  # not -0.0
+            "disparity_se": score_error,
+        }
+    )
+    scores[~(usable & current)] = np.nan
+    return scores
+
+
+def _read(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the mean score of each candidate, its standard error and the scores of the folds."""
+    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
+    folds = []
+    while (key := f"split{len(folds)}_test_{name}") in cv_results:
+        folds.append(np.asarray(cv_results[key], dtype=np.float64))
+    n_splits = len(folds)
+    folds = np.column_stack(folds) if folds else np.empty((len(mean), 0))
+    if n_splits < 2:
+        return mean, np.full(len(mean), np.nan), folds
+    with np.errstate(invalid="ignore"):  # a fold that is infinite; the candidate is left out
+        return mean, folds.std(axis=1, ddof=1) / np.sqrt(n_splits), folds
