@@ -46,7 +46,7 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     """
     if not isinstance(cv_results, Mapping | pd.DataFrame):
         raise TypeError(
-            f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a fitted search "
+            f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a search "
             "was wanted."
         )
     begin = "mean_test_"

@@ -293,7 +293,7 @@ def test_results_that_cannot_be_shown():
         TradeoffDisplay.from_cv_results(RESULTS, performance="accuracy", disparity="odds")
     with pytest.raises(ValueError, match=r"performance='f1' is none of"):
         TradeoffDisplay.from_cv_results(RESULTS, performance="f1", disparity="parity")
-    with pytest.raises(ValueError, match=r"'accuracy' scored 0.9, above zero.*-0\.1"):
+    with pytest.raises(ValueError, match=r"'accuracy' scored 0.94, above zero.*-0\.1"):
         TradeoffDisplay.from_cv_results(RESULTS, performance="parity", disparity="accuracy")
     with pytest.raises(ValueError, match=r"without a finite .*\{'chosen': 2\}"):
         TradeoffDisplay.from_cv_results(RESULTS, **NAMES, chosen=2)
