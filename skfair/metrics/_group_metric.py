@@ -97,6 +97,13 @@ class GroupMetric:
                 f"sensitive_features has one group, {groups.labels[0]!r}, in these "
                 f"{len(groups.codes)} samples, and {self.name} compares two or more. {_SPLIT}"
             )
+        absent = _absent_categories(sensitive_features)
+        if absent:
+            raise ValueError(
+                f"sensitive_features has no sample of {absent} among these {len(groups.codes)}, "
+                f"though that is one of its categories. {_SPLIT} Where the category is not meant "
+                "to occur, drop it: .cat.remove_unused_categories()."
+            )
         values = None
         if counted:
             prediction, labels = samples.encode_prediction(y_pred)
@@ -230,6 +237,22 @@ class GroupMetric:
             f"{table[group][:, positive].sum() if positive < len(labels) else 0:g} predicted "
             f"{label!r}. {_SPLIT}"
         )
+
+
+def _absent_categories(sensitive_features: Any) -> list:
+    """List categories without a sample; of all inputs, pandas' categorical columns know them."""
+    columns = [sensitive_features]
+    if isinstance(sensitive_features, pd.DataFrame):
+        columns = [sensitive_features.iloc[:, i] for i in range(sensitive_features.shape[1])]
+    absent = []
+    for column in columns:
+        if isinstance(getattr(column, "dtype", None), pd.CategoricalDtype):
+            values = column.array if isinstance(column, pd.Series) else column
+            there = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories))
+            absent += [
+                category for category, n in zip(values.categories, there, strict=True) if not n
+            ]
+    return absent
 
 
 def metric_name(function: Callable) -> str:

@@ -235,8 +235,9 @@ default="predict"
         The arguments do not fit together. When called: no groups came, or the metric returned
         something else than a number.
     ValueError
-        An unknown name. When called: groups of another length, missing or continuous; one group;
-        a metric that is undefined in a group, such as a true positive rate without positives.
+        An unknown name. When called: groups of another length, missing or continuous; one group,
+        or a category of a pandas categorical without a sample, as in a fold that misses it; a
+        metric that is undefined in a group, such as a true positive rate without positives.
 
     See Also
     --------

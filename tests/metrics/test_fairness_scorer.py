@@ -23,6 +23,7 @@ from fairlearn.metrics import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -1005,3 +1006,20 @@ def test_a_method_that_the_estimator_lacks():
         roc_auc_score, "ratio", response_method=["decision_function", "predict"]
     )
     assert either(Given(), Y, Y, sensitive_features=SEX) == 1
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_a_category_that_a_fold_misses_is_an_error(as_frame):
+    # Groups as strings cannot tell: the difference is that of the two groups that are there.
+    group = pd.Series([*"ababab", *"cccccc"], name="group")
+    X, y = np.zeros((12, 1)), np.array([0, 1] * 6)
+    model = DummyClassifier().fit(X, y)
+    parity = make_fairness_scorer("demographic_parity")
+    assert parity(model, X[:6], y[:6], sensitive_features=group[:6]) == 0
+    group = group.astype("category")
+    features = group.to_frame().assign(other="x") if as_frame else group
+    with pytest.raises(
+        ValueError, match=r"no sample of \['c'\] among these 6.*GroupStratifiedKFold"
+    ):
+        parity(model, X[:6], y[:6], sensitive_features=features[:6])
+    assert parity(model, X, y, sensitive_features=features) == 0
