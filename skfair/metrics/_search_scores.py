@@ -46,8 +46,8 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     """
     if not isinstance(cv_results, Mapping | pd.DataFrame):
         raise TypeError(
-            f"cv_results is a {type(cv_results).__name__}, where the cv_results_ of a search "
-            "was wanted."
+            f"cv_results is a {type(cv_results).__name__}, where what a search has as cv_results_ "
+            "was wanted. Fit the search first."
         )
     begin = "mean_test_"
     names = [key.removeprefix(begin) for key in cv_results if key.startswith(begin)]
