@@ -195,7 +195,7 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
     DataFrame
         One row a candidate on the front, by ascending disparity: its position in the results
         ("candidate"), "performance", "performance_se", "disparity" (positive),
-        "disparity_se" and a column for each parameter ("param_...", None or NaN where the
+        "disparity_se" and a column for each parameter (``param_C``, None or NaN where the
         candidate does not have it). Standard errors are over the folds, NaN where there are
         fewer than two.
 
