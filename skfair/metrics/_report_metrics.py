@@ -143,31 +143,10 @@ def measure(
                     shares, samples
                 )
     if n_boot:
-        first = None
-        draws = [[] for _ in counts.models]
-        for sizes in resample_sizes(counts.size, n_boot, seed):
-            for m, model in enumerate(counts.models):
-                table = counts.tables(model, sizes * counts.weight)
-                of_metrics = [_from_counts(metrics[k], table) for k in counted]
-                draws[m].append((of_metrics, class_accuracy(table.sum(axis=1))))
-        for m in range(n_models):
-            of_classes = np.concatenate([by_class for _, by_class in draws[m]])
-            of_metrics = {
-                k: np.concatenate([values[i] for values, _ in draws[m]])
-                for i, k in enumerate(counted)
-            }
-            draws[m] = None
-            for k, drawn in of_metrics.items():
-                boot_low, boot_high = percentile_interval(drawn)
-                keep = ~np.isnan(low[m, k])  # Wilson's
-                low[m, k] = np.where(keep, low[m, k], boot_low)
-                high[m, k] = np.where(keep, high[m, k], boot_high)
-            if m == 0:
-                first = of_metrics, of_classes
-                continue
-            for k, drawn in of_metrics.items():
-                change_low[m, k], change_high[m, k] = percentile_interval(drawn - first[0][k])
-            class_low[m], class_high[m] = percentile_interval(of_classes - first[1])
+        drawn_low, drawn_high, *changes = _bootstrap(counts, metrics, counted, n_boot, seed)
+        wilson = ~np.isnan(low)
+        low, high = np.where(wilson, low, drawn_low), np.where(wilson, high, drawn_high)
+        change_low, change_high, class_low, class_high = changes
     if n_boot_functions and called:
         intervals = fairlearn_intervals(
             [metrics[k] for k in called], rows, counts, n_boot_functions, seed
@@ -179,6 +158,44 @@ def measure(
     for array in (change_low, change_high):
         array[np.isnan(values - values[:1])] = np.nan
     return Measures(values, low, high, change_low, change_high, class_low, class_high)
+
+
+def _bootstrap(
+    counts: GroupCounts, metrics: list[ReportMetric], counted: list[int], n_boot: int, seed: int
+) -> list[np.ndarray]:
+    """Intervals of values, of changes, and of changes by class, from the same draws of all models.
+
+    Returns
+    -------
+    list of ndarray
+        As :class:`Measures` orders them, from `low`; NaN for metrics that are not `counted`.
+    """
+    draws = [[] for _ in counts.models]
+    for sizes in resample_sizes(counts.size, n_boot, seed):
+        for of_model, model in zip(draws, counts.models, strict=True):
+            table = counts.tables(model, sizes * counts.weight)
+            of_metrics = [_from_counts(metrics[k], table) for k in counted]
+            of_model.append((of_metrics, class_accuracy(table.sum(axis=1))))
+    n_groups, n_classes = len(counts.groups), len(counts.classes)
+    shape = (len(draws), len(metrics), len(counts.controls), n_groups + 3)
+    low, high, change_low, change_high = np.full((4, *shape), np.nan)
+    class_low, class_high = np.full((2, len(draws), n_groups, n_classes), np.nan)
+    first = None
+    for m in range(len(draws)):
+        of_classes = np.concatenate([by_class for _, by_class in draws[m]])
+        of_metrics = [
+            np.concatenate([values[i] for values, _ in draws[m]]) for i in range(len(counted))
+        ]
+        draws[m] = None  # they are large
+        if first is None:
+            first = of_metrics, of_classes
+        else:
+            class_low[m], class_high[m] = percentile_interval(of_classes - first[1])
+        for k, drawn, of_first in zip(counted, of_metrics, first[0], strict=True):
+            low[m, k], high[m, k] = percentile_interval(drawn)
+            if m:
+                change_low[m, k], change_high[m, k] = percentile_interval(drawn - of_first)
+    return [low, high, change_low, change_high, class_low, class_high]
 
 
 def compare(by_group: np.ndarray, overall: np.ndarray) -> np.ndarray:
