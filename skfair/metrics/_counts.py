@@ -42,6 +42,15 @@ class GroupCounts:
         Labels that occur among the true ones.
     predicted : tuple
         Labels that occur at all: the classes, and after them those that are only predicted.
+
+    Examples
+    --------
+    >>> counts = count_groups([0, 1, 1], [0, 1, 0], sensitive_features=["f", "f", "m"])
+    >>> counts.table()[1]  # group m: of class 0 nobody, of class 1 one, who was taken for a 0
+    array([[0., 0.],
+           [1., 0.]])
+    >>> (counts + counts).size.sum()
+    np.int64(6)
     """
 
     cells: np.ndarray

@@ -55,6 +55,14 @@ class FairnessReport:
         without the count. Groups in which a metric is undefined are left out.
     counts : GroupCounts
         What all of it was computed from.
+
+    Examples
+    --------
+    >>> report = fairness_report(
+    ...     [0, 1, 0, 1], {"old": [0, 1, 1, 1], "new": [0, 1, 0, 1]}, sensitive_features=[*"ffmm"]
+    ... )
+    >>> report.disparities.loc[("accuracy", "difference"), ("new", "change")]
+    np.float64(-0.5)
     """
 
     by_group: pd.DataFrame

@@ -42,6 +42,15 @@ class FairnessScorer(_BaseScorer):
     It is called as ``scorer(estimator, X, y, sensitive_features=...)``, and returns a number
     that is the larger the better. In scikit-learn's searches and cross-validation it requests
     ``sensitive_features`` by itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> X, y = np.zeros((4, 1)), [0, 1, 1, 1]
+    >>> scorer = make_fairness_scorer("worst_group_accuracy")
+    >>> scorer(DummyClassifier().fit(X, y), X, y, sensitive_features=["f", "f", "m", "m"])
+    0.0
     """
 
     __metadata_request__score = {"sensitive_features": True}
