@@ -1,11 +1,14 @@
 """One scorer of performance and a limit on disparity, where a search takes one only."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn import config_context
 from sklearn.metrics import check_scoring
+from sklearn.metrics._scorer import _BaseScorer, _cached_call
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from skfair.metrics._search_scores import SIGN
 from skfair.model_selection._constrained import check_not_negative
@@ -21,8 +24,9 @@ def make_constrained_scorer(
     """Make one scorer of performance and a limit on the disparity.
 
     The score is ``performance - penalty * max(0, disparity - max_disparity)`` on each fold. It
-    is for what takes a single number: ``cross_val_score`` and the halving searches, which
-    ignore a callable `refit` and refuse several scorers. Elsewhere :class:`constrained_refit`
+    is for what takes a single number: ``cross_val_score``, the halving searches, which
+    ignore a callable `refit` and refuse several scorers, and ``TunedThresholdClassifierCV``: one
+    threshold for everybody under a limit on the disparity. Elsewhere :class:`constrained_refit`
     is better: it limits the mean over the folds, where this one penalises every fold that is
     above the limit, by chance too, and it says so when no candidate holds the limit.
 
@@ -56,7 +60,15 @@ def make_constrained_scorer(
     -----
     A disparity that is NaN makes the score NaN. Halving over ``resource="n_samples"`` scores on
     random parts of the test folds, which may miss a small group; take another resource, such
-    as ``max_iter``, or a large `min_resources`.
+    as ``max_iter``, or a large `min_resources`. If all scores are NaN, a halving search takes
+    the first candidate, with no more than scikit-learn's warning.
+
+    Where no candidate or threshold holds the limit, nothing says so: the one with the largest
+    score is taken. Read the disparity of what was chosen with its scorer.
+
+    A threshold is tuned only if both are made by ``make_scorer`` or
+    ``skfair.metrics.make_fairness_scorer`` (or named), of predicted labels. With the scorer of the
+    disparity alone, the threshold chosen is one that selects everybody or nobody.
 
     Examples
     --------
@@ -70,6 +82,26 @@ def make_constrained_scorer(
     >>> model = DummyClassifier().fit(X, y)
     >>> float(scorer(model, X, y, sensitive_features=list("aabb")))
     0.75
+
+    One threshold, with a limit on the difference in selection rates:
+
+    >>> import sklearn
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import TunedThresholdClassifierCV
+    >>> rng = np.random.default_rng(0)
+    >>> sex = rng.choice(["f", "m"], 1000)
+    >>> X = rng.normal(size=(1000, 2)) + (sex == "m")[:, None] * [1, 0]
+    >>> y = (X.sum(axis=1) + rng.normal(size=1000) > 0.5).astype(int)
+    >>> scorer = make_constrained_scorer("accuracy", parity, max_disparity=0.2)
+    >>> tuned = TunedThresholdClassifierCV(LogisticRegression(), scoring=scorer)
+    >>> with sklearn.config_context(enable_metadata_routing=True):
+    ...     tuned = tuned.fit(X, y, sensitive_features=sex)
+    >>> default = LogisticRegression().fit(X, y)
+    >>> for model in (default, tuned):
+    ...     gap = -parity(model, X, y, sensitive_features=sex)
+    ...     print(f"accuracy {model.score(X, y):.2f}, disparity {gap:.2f}")
+    accuracy 0.82, disparity 0.33
+    accuracy 0.66, disparity 0.19
     """
     if not isinstance(performance, str) and not callable(performance):
         raise TypeError(
@@ -88,22 +120,61 @@ def make_constrained_scorer(
     return _ConstrainedScorer(performance, disparity, max_disparity, penalty)
 
 
-class _ConstrainedScorer:
+# Of this private base for the reasons that FairnessScorer has, and without its constructor: what
+# scikit-learn reads of a scorer whose threshold it tunes follows from the two parts.
+class _ConstrainedScorer(_BaseScorer):
+    _sign = 1
+    _kwargs = {}
+
     def __init__(self, performance, disparity, max_disparity, penalty):
         self.performance = performance
         self.disparity = disparity
         self.max_disparity = max_disparity
         self.penalty = penalty
-        # scikit-learn's own scorer of several: it routes to each, and predicts once.
-        self._scorer = check_scoring(
-            None, scoring={"performance": performance, "disparity": disparity}
-        )
+        self._parts = {
+            "performance": check_scoring(None, scoring=performance),
+            "disparity": check_scoring(None, scoring=disparity),
+        }
+        self._response_method = getattr(disparity, "_response_method", "predict")
 
-    def __call__(self, estimator: Any, X: Any, y: Any, **params: Any) -> float:
+    def __call__(self, estimator: Any, X: Any, y_true: Any, **params: Any) -> float:
+        return self._score(partial(_cached_call, None), estimator, X, y_true, **params)
+
+    def _score(self, method_caller, estimator, X, y_true, **params):
+        made = {}
+
+        def predict_once(estimator, method, X, **options):
+            if method not in made:
+                made[method] = method_caller(estimator, method, X, **options)
+            return made[method]
+
+        def score(part, params):
+            if isinstance(part, _BaseScorer):
+                return part._score(predict_once, estimator, X, y_true, **params)
+            return part(estimator, X, y_true, **params)
+
+        return self._constrain(score, params)
+
+    def _score_func(self, y_true, y_pred, **params):
+        """Score labels, as scikit-learn does at each threshold."""
+
+        def score(part, params):
+            if not isinstance(part, _BaseScorer):
+                raise TypeError(
+                    f"{part!r} is a function of an estimator, and thresholds are tuned by what is "
+                    "computed of labels. Give a scorer that make_scorer or make_fairness_scorer "
+                    "has made."
+                )
+            return part._sign * part._score_func(y_true, y_pred, **part._kwargs, **params)
+
+        return self._constrain(score, params)
+
+    def _constrain(self, score: Callable, params: dict[str, Any]) -> float:
         # Only with routing does each of the two get what it requests, and no more; here it also
         # makes a call by hand work where the caller has it off.
         with config_context(enable_metadata_routing=True):
-            scores = self._scorer(estimator, X, y, **params)
+            routed = process_routing(self, "score", **params)
+            scores = {name: score(part, routed[name].score) for name, part in self._parts.items()}
         if scores["disparity"] > 0:
             raise ValueError(
                 f"{self.disparity!r} scored {scores['disparity']:.4g}, above zero. {SIGN}"
@@ -111,8 +182,16 @@ class _ConstrainedScorer:
         excess = -scores["disparity"] - self.max_disparity
         return scores["performance"] - self.penalty * np.maximum(0.0, excess)  # NaN stays NaN
 
-    def get_metadata_routing(self):
-        return self._scorer.get_metadata_routing()
+    def get_metadata_routing(self) -> MetadataRouter:
+        return MetadataRouter(owner=self).add(
+            **self._parts, method_mapping=MethodMapping().add(caller="score", callee="score")
+        )
+
+    def set_score_request(self, **kwargs: Any):
+        raise TypeError(
+            "This scorer requests what its two scorers request. Write .set_score_request(...) "
+            "behind these, before make_constrained_scorer is given them."
+        )
 
     def __repr__(self) -> str:
         return (

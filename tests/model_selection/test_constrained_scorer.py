@@ -9,12 +9,15 @@ from fairlearn.metrics import demographic_parity_difference
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, get_scorer, make_scorer, recall_score
+from sklearn.metrics import accuracy_score, f1_score, get_scorer, make_scorer, recall_score
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
     HalvingRandomSearchCV,
+    StratifiedKFold,
+    TunedThresholdClassifierCV,
     cross_val_score,
+    cross_validate,
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -216,6 +219,136 @@ def test_weights_reach_the_part_that_asks_for_them():
     score = make_constrained_scorer(weighted, unweighted, max_disparity=0.25)
     got = score(model, PREDICTED, TRUE, sensitive_features=GROUPS, sample_weight=weight)
     assert got == pytest.approx(3 / 5)
+
+
+@pytest.mark.usefixtures("routing")
+def test_predictions_are_shared_with_the_other_scorers_of_a_search():
+    calls = []
+
+    class Counting(LogisticRegression):
+        def predict(self, X):
+            calls.append(len(X))
+            return super().predict(X)
+
+    for scoring in (
+        {"constrained": scorer()},
+        {"accuracy": "accuracy", "constrained": scorer(), "dp": parity()},
+    ):
+        calls.clear()
+        cross_validate(
+            Counting(), X, Y, scoring=scoring, cv=SPLITS, params={"sensitive_features": SEX}
+        )
+        assert len(calls) == 3  # once a fold
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+THRESHOLDS = np.linspace(0.02, 0.98, 41)
+
+
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("limit", [0.05, 0.2])
+@pytest.mark.parametrize("skfairs", [False, True])
+def test_the_threshold_is_that_of_brute_force(limit, skfairs):
+    model = LogisticRegression().fit(X, Y)
+    dp = make_fairness_scorer("demographic_parity") if skfairs else parity()
+    tuned = TunedThresholdClassifierCV(
+        model,
+        scoring=make_constrained_scorer("accuracy", dp, max_disparity=limit, penalty=2),
+        thresholds=THRESHOLDS,
+        cv="prefit",
+        refit=False,
+        store_cv_results=True,
+    ).fit(X, Y, sensitive_features=SEX)
+    probability = model.predict_proba(X)[:, 1]
+    predictions = [(probability >= threshold).astype(int) for threshold in THRESHOLDS]
+    gaps = [demographic_parity_difference(Y, p, sensitive_features=SEX) for p in predictions]
+    excess = np.maximum(0, np.array(gaps) - limit)
+    expected = [accuracy_score(Y, p) for p in predictions] - 2 * excess
+    np.testing.assert_allclose(tuned.cv_results_["scores"], expected, atol=1e-12)
+    assert tuned.best_threshold_ == THRESHOLDS[np.argmax(expected)]
+    assert excess.max() > 0
+    assert len(np.unique(tuned.predict(X))) == 2
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_threshold_of_labels_that_are_text_over_folds(n_jobs):
+    y = np.array(["no", "yes"])[Y]
+    score = make_constrained_scorer(
+        make_scorer(f1_score, pos_label="yes"),
+        make_fairness_scorer("demographic_parity", pos_label="yes"),
+        max_disparity=0.1,
+    )
+    tuned = TunedThresholdClassifierCV(
+        LogisticRegression(), scoring=score, thresholds=THRESHOLDS, cv=3, n_jobs=n_jobs
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        tuned = clone(tuned).fit(X, y, sensitive_features=SEX)
+    expected = []
+    for train, test in StratifiedKFold(3).split(X, y):
+        model = LogisticRegression().fit(X[train], Y[train])
+        probability = model.predict_proba(X[test])[:, 1]
+        for threshold in THRESHOLDS:
+            prediction = (probability >= threshold).astype(int)
+            gap = demographic_parity_difference(Y[test], prediction, sensitive_features=SEX[test])
+            f1 = f1_score(Y[test], prediction, zero_division=0)
+            expected.append(f1 - 10 * max(0, gap - 0.1))
+    expected = np.reshape(expected, (3, -1)).mean(axis=0)
+    assert tuned.best_score_ == pytest.approx(expected.max())
+    assert tuned.best_threshold_ == THRESHOLDS[np.argmax(expected)]
+    again = pickle.loads(pickle.dumps(tuned))
+    np.testing.assert_array_equal(again.predict(X), tuned.predict(X))
+
+
+@pytest.mark.usefixtures("routing")
+def test_each_part_is_given_what_it_requests_at_a_threshold():
+    weight = np.where(Y == 1, 3.0, 1.0)
+    model = LogisticRegression().fit(X, Y)
+    scorers = {
+        "performance": make_scorer(accuracy_score).set_score_request(sample_weight="w"),
+        "disparity": make_fairness_scorer("demographic_parity").set_score_request(
+            sensitive_features="sex"
+        ),
+    }
+    tuned = TunedThresholdClassifierCV(
+        model,
+        scoring=make_constrained_scorer(*scorers.values(), max_disparity=1),
+        thresholds=THRESHOLDS,
+        cv="prefit",
+        refit=False,
+        store_cv_results=True,
+    ).fit(X, Y, sex=SEX, w=weight)
+    probability = model.predict_proba(X)[:, 1]
+    expected = [accuracy_score(Y, probability >= t, sample_weight=weight) for t in THRESHOLDS]
+    np.testing.assert_allclose(tuned.cv_results_["scores"], expected)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_tuned_threshold_in_a_search():
+    grid = {"estimator__C": [1e-3]}
+    model = TunedThresholdClassifierCV(
+        LogisticRegression(), scoring=scorer(max_disparity=0.2), thresholds=5, cv=2
+    )
+    search = GridSearchCV(model, grid, scoring=scorer(max_disparity=0.2), cv=SPLITS)
+    search.fit(X, Y, sensitive_features=SEX)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_function_of_an_estimator_tunes_no_threshold():
+    def function(estimator, X, y):
+        return accuracy_score(y, estimator.predict(X))
+
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), scoring=scorer(function), cv=3)
+    with pytest.raises(TypeError, match=r"function of an estimator.*make_scorer"):
+        tuned.fit(X, Y, sensitive_features=SEX)
+
+
+@pytest.mark.usefixtures("routing")
+def test_requests_are_those_of_the_parts():
+    with pytest.raises(TypeError, match="behind these, before make_constrained_scorer"):
+        scorer().set_score_request(sample_weight=True)
 
 
 def test_halving_does_what_the_docstring_of_constrained_refit_says():
