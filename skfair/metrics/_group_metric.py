@@ -10,7 +10,13 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skfair.metrics._counts import Samples, check_weight, class_accuracy, encode_samples
+from skfair.metrics._counts import (
+    Samples,
+    check_order,
+    check_weight,
+    class_accuracy,
+    encode_samples,
+)
 from skfair.metrics._rates import (
     CONSTRAINTS,
     RATES,
@@ -91,6 +97,7 @@ class GroupMetric:
         else:
             n_samples = _num_samples(y_true)
             groups = encode_groups(sensitive_features, n_samples=n_samples)
+            check_order(y_true, sensitive_features)
             check_weight(sample_weight, n_samples)
         if len(groups.labels) < 2 and self.aggregate != "overall":
             raise ValueError(

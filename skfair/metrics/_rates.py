@@ -137,6 +137,13 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
+# Of predicted labels these give a number as well, which is not what it is called.
+METRICS_OF_SCORES = {
+    sklearn_metrics.average_precision_score,
+    sklearn_metrics.brier_score_loss,
+    sklearn_metrics.log_loss,
+    sklearn_metrics.roc_auc_score,
+}
 _OF_TWO_CLASSES = {
     sklearn_metrics.recall_score,
     sklearn_metrics.precision_score,

@@ -129,6 +129,14 @@ class FairnessReport:
                     f"sensitive_features and control_features both have a column {name!r}. "
                     "Rename or drop one of them."
                 )
+        for m, model in enumerate(counts.models):
+            occurring = np.unique(counts.cells[:, 3 + m])
+            if len(counts.classes) > 1 and occurring.min() >= len(counts.classes):
+                raise ValueError(
+                    f"No prediction of {model!r} is a label of y_true: predicted are "
+                    f"{[counts.predicted[i] for i in occurring[:5]]}, true are "
+                    f"{list(counts.classes[:5])}. Spell both alike."
+                )
         resolved = resolve_metrics(metrics, counts, pos_label)
         seed = draw_seed(random_state)
         measures = measure(counts, resolved, pos_label, draws, n_boot or 0, seed)
@@ -149,7 +157,7 @@ class FairnessReport:
         return metric_frames(self.counts, self._metrics, self._pos_label)
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the table by group as numbers.
+        """Give the table by class and group as numbers; the other tables are attributes.
 
         Returns
         -------
@@ -158,7 +166,7 @@ class FairnessReport:
         """
         return self.by_group.copy()
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | os.PathLike, *, title: str = "Fairness report") -> Path:
         """Write the report as one HTML file that needs no other, nor the net, nor scripts.
 
         The same report gives the same file. It is there as a whole or not at all: an older
@@ -168,6 +176,8 @@ class FairnessReport:
         ----------
         path : str or path-like
             Where to; the folder must exist.
+        title : str, default="Fairness report"
+            Title of the page: of which models and data it is, and of when.
 
         Returns
         -------
@@ -184,7 +194,7 @@ class FairnessReport:
             raise FileNotFoundError(f"There is no folder {path.parent}. Make it first.")
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(_report_text.page(self), encoding="utf-8")
+            part.write_text(_report_text.page(self, title), encoding="utf-8")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a report measures: metrics by group, differences and ratios, with their intervals."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from sklearn import metrics as sklearn_metrics
 
 from skfair.metrics._counts import GroupCounts, class_accuracy
 from skfair.metrics._intervals import percentile_interval, resample_sizes, wilson_interval
-from skfair.metrics._rates import find_count_metric, positive_position
+from skfair.metrics._rates import METRICS_OF_SCORES, find_count_metric, positive_position
 from skfair.metrics._report_functions import ReportMetric, Rows, fairlearn_intervals
 
+_ROUNDING = 1e-9
 STATISTICS = ("overall", "difference", "ratio")
 
 
@@ -65,6 +67,13 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
             raise TypeError(
                 f"{where} is {metric!r}, expected a function of y_true and y_pred"
                 f"{_suggest(metric) if isinstance(metric, str) else ''}."
+            )
+        function = getattr(metric, "func", metric)  # of a partial
+        if inspect.isfunction(function) and function in METRICS_OF_SCORES:
+            raise TypeError(
+                f"{where} is {function.__name__}, a metric of scores, and a report is made of "
+                "predicted labels. Use fairlearn's MetricFrame, or make_fairness_scorer("
+                f"{function.__name__}, ..., response_method='predict_proba')."
             )
         if name is None:
             raise TypeError(f"{where} ({metric!r}) has no name. Give a dict of names to functions.")
@@ -153,10 +162,14 @@ def measure(
         )
         for array, part in zip((low, high, change_low, change_high), intervals, strict=True):
             array[:, called] = part
-    for array in (low, high):
-        array[np.isnan(values)] = np.nan  # of what is undefined a draw may be a number
-    for array in (change_low, change_high):
-        array[np.isnan(values - values[:1])] = np.nan
+    for value, bottom, top in (
+        (values, low, high),
+        (values - values[:1], change_low, change_high),
+    ):
+        # Of what is undefined a draw may be a number; and rare groups, which draws may miss or
+        # make extreme, move a difference away from where it is. Such draws tell nothing.
+        useless = ~((bottom <= value + _ROUNDING) & (value <= top + _ROUNDING))
+        bottom[useless] = top[useless] = np.nan
     return Measures(values, low, high, change_low, change_high, class_low, class_high)
 
 

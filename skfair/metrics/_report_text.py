@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from skfair.metrics._rates import (
+    FALSE_NEGATIVE_RATE,
+    FALSE_POSITIVE_RATE,
+    TRUE_NEGATIVE_RATE,
+    TRUE_POSITIVE_RATE,
+)
 from skfair.metrics._report_functions import ReportMetric
 
 if TYPE_CHECKING:
@@ -16,6 +22,13 @@ if TYPE_CHECKING:
 _NAMED = 4  # groups that a remark names
 _FEW = 30  # samples below which a group is named as small
 _WIDTH = 100
+# Rates within a class rest on its members, and not on all of the group.
+_SHARE_OF = {
+    TRUE_POSITIVE_RATE: "positives",
+    FALSE_NEGATIVE_RATE: "positives",
+    FALSE_POSITIVE_RATE: "negatives",
+    TRUE_NEGATIVE_RATE: "negatives",
+}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem; }
@@ -66,16 +79,15 @@ def body(report: "FairnessReport") -> str:
     -------
     str
     """
-    parts = [f"<h1>{html.escape(title(report))}</h1>"]
+    parts = [f"<p><b>{html.escape(title(report))}</b></p>"]
+    parts += [f"<p>{html.escape(remark)}</p>" for remark in _remarks(report)]
     for heading, table in _tables(report, full=True):
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         parts.append(f"<div>{_html_table(table)}</div>")
-    parts.append("<h2>Remarks</h2>")
-    parts += [f"<p>{html.escape(remark)}</p>" for remark in _remarks(report)]
     return "\n".join(parts)
 
 
-def page(report: "FairnessReport") -> str:
+def page(report: "FairnessReport", heading: str) -> str:
     """Make a whole page.
 
     Returns
@@ -85,8 +97,8 @@ def page(report: "FairnessReport") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Fairness report</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body(report)}\n</body>\n</html>\n"
+        f"<title>{html.escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{html.escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
     )
 
 
@@ -128,7 +140,7 @@ def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str,
 
 def _accuracies(report: "FairnessReport") -> pd.DataFrame:
     """Format the table by class and group, in percent."""
-    table = {("", "count"): report.by_group["", "count"]}
+    table = {("", "count"): report.by_group["", "count"].map(_count)}
     for model in report.summary.columns:
         numbers = 100 * report.by_group[model]
         table[model, "accuracy"] = numbers["accuracy"].map("{:.1f}".format)
@@ -148,10 +160,12 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
     by_feature = report.by_feature.loc[[metric.name]]
     disparities = report.disparities.loc[[metric.name]]
     levels = list(dict.fromkeys(row[1 : 1 + n_controls] for row in disparities.index))
+    column, of = _denominator(report, metric)
     rows, cells = [], []
     for level in levels:
         for frame in (by_feature, disparities):
-            for row, values in zip(frame.index, frame.to_dict("records"), strict=True):
+            records = zip(frame.index, frame.to_dict("records"), strict=True)
+            for i, (row, values) in enumerate(records):
                 if row[1 : 1 + n_controls] != level:
                     continue
                 labels = row[1 + n_controls :]
@@ -159,7 +173,7 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
                 ratio = statistic and labels[0] == "ratio"
                 rows.append((*level, *labels, *[""] * (n_features - len(labels))))
                 cells.append(
-                    {"count": "" if statistic else values["", "count"]}
+                    {column: "" if statistic else _count(of[i])}
                     | {
                         model: _interval(
                             *(values[model, part] for part in ("value", "low", "high")),
@@ -171,6 +185,15 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
                 )
     index = pd.MultiIndex.from_tuples(rows, names=report.by_feature.index.names[1:])
     return pd.DataFrame(cells, index=index)
+
+
+def _denominator(report: "FairnessReport", metric: ReportMetric) -> tuple[str, np.ndarray]:
+    """Name and count what a metric is a share of, in each row of `by_feature`."""
+    counts, of = report.counts, _SHARE_OF.get(metric.counted)
+    table = counts.tables(None, counts.size)
+    size = table.sum(axis=(2, 3))
+    amount = metric.counted.fraction(table, metric.positive)[1] if of else size
+    return of or "count", amount[size > 0]
 
 
 def _interval(
@@ -220,13 +243,18 @@ def _remarks(report: "FairnessReport") -> list[str]:
 
 
 def _levelling(report: "FairnessReport", model: str) -> str:
-    """Say who gained and lost, and whether the losses are beyond chance."""
+    """Say who gained and lost, and how much of it is beyond chance."""
     table = report.by_group[model].assign(count=report.by_group["", "count"])
+    gained = int((table["change"] > 0).sum())
     lost = table[table["change"] < 0].sort_values("change")
-    remark = f"{_number(int((table['change'] > 0).sum()), 'group')} gained, {len(lost)} lost"
-    if len(lost) and lost["change_high"].notna().any():
-        sure = (lost["change_high"] < 0) & (lost["count"] >= _FEW)
-        remark += f", {int(sure.sum())} of them beyond chance"
+    remark = f"{_number(gained, 'group')} gained, {len(lost)} lost"
+    if table["change_high"].notna().any():
+        # Where all change, all draws agree, and there is no interval.
+        sure = (table["change_low"] > 0) | (table["change_high"] < 0) | (table["change"].abs() == 1)
+        sure &= table["count"] >= _FEW
+        lost = lost[sure[lost.index]]
+        surely = int((sure & (table["change"] > 0)).sum())
+        remark += f"; beyond chance {surely} gained and {len(lost)} lost"
     if not len(lost):
         return remark
     named = []
@@ -239,7 +267,7 @@ def _levelling(report: "FairnessReport", model: str) -> str:
 
 
 def _disparity_changes(report: "FairnessReport", first: str, model: str) -> list[str]:
-    """Say what became of the differences between groups."""
+    """Say what became of the differences between groups, what is beyond chance first."""
     words = []
     for metric in report._metrics:
         for row, values in report.disparities.loc[[metric.name]].iterrows():
@@ -251,17 +279,18 @@ def _disparity_changes(report: "FairnessReport", first: str, model: str) -> list
             after = _interval(values[model, "value"], *no_interval)
             parts = (values[model, part] for part in ("change", "change_low", "change_high"))
             change = _interval(*parts, metric, sign="+")
-            words.append(f"{_words(metric)}{where}: {before} -> {after} ({change})")
-    return words
+            low, high = values[model, "change_low"], values[model, "change_high"]
+            sure = low > 0 or high < 0
+            words.append((not sure, f"{_words(metric)}{where}: {before} -> {after} ({change})"))
+    return [word for _, word in sorted(words, key=lambda word: word[0])]  # which keeps the order
 
 
 def _gaps(report: "FairnessReport") -> list[str]:
     """Name groups that are small, alone, or without a value."""
     counts, remarks = report.counts, []
     size = report.by_group["", "count"]
-    small = [f"{_label(group)} ({n})" for group, n in size[size < _FEW].items()]
-    if small:
-        remarks.append(f"Fewer than {_FEW} samples, which is too few to tell: {_list(small)}.")
+    if (size < _FEW).any():
+        remarks.append(f"* Fewer than {_FEW} samples, which is too few to tell.")
     levels = list(range(1, 1 + len(counts.control_names)))
     first = report._metrics[0].name
     by_feature = report.by_feature.loc[[first]]
@@ -281,6 +310,30 @@ def _gaps(report: "FairnessReport") -> list[str]:
                 undefined.append(f"{_words(metric)}{of} in {_label(row[1:])}")
     if undefined:
         remarks.append(f"Undefined, and left out of differences and ratios: {_list(undefined)}.")
+    counted = [metric.name for metric in report._metrics if metric.counted]
+    compared = report.disparities[report.disparities.index.get_level_values(0).isin(counted)]
+    bare = [compared[m]["low"].isna() & compared[m]["value"].notna() for m in counts.models]
+    if report._n_boot and np.any(bare):
+        remarks.append(
+            "A difference or ratio without an interval is one of which resampling tells nothing: "
+            "its draws are all alike, or rare groups move them away from its value."
+        )
+    for m, model in enumerate(counts.models):
+        strange = counts.cells[:, 3 + m] >= len(counts.classes)
+        if strange.any():
+            labels = [repr(counts.predicted[i]) for i in np.unique(counts.cells[strange, 3 + m])]
+            remarks.append(
+                f"{_number(int(counts.size[strange].sum()), 'prediction')} of {model}: not a label "
+                f"of y_true, and counted as wrong: {_list(labels)}."
+            )
+    if len(counts.predicted) == 2 and all(
+        metric.counted and not metric.counted.needs_positive for metric in report._metrics
+    ):
+        remarks.append(
+            "Rates of one class (selected, true and false positive) are not shown: which class is "
+            f"the positive one? Say so, for instance pos_label={counts.classes[-1]!r}."
+        )
+    return remarks
     return remarks
 
 
@@ -309,6 +362,10 @@ def _html_table(table: pd.DataFrame) -> str:
         rows.append("".join(cells))
     lines = ["<table>", "<thead>", *(f"<tr>{row}</tr>" for row in heads), "</thead>", "<tbody>"]
     return "\n".join([*lines, *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"])
+
+
+def _count(n: float) -> str:
+    return f"{n:.0f}*" if n < _FEW else f"{n:.0f}"
 
 
 def _words(metric: ReportMetric) -> str:

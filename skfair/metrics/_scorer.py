@@ -1,5 +1,6 @@
 """Scorers of group metrics, for scikit-learn's searches, cross-validation and thresholds."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from skfair.metrics._group_metric import (
     metric_name,
     passes,
 )
+from skfair.metrics._rates import METRICS_OF_SCORES
 
 # Whether a larger number is better, where the aggregate says so by itself.
 _GREATER_IS_BETTER = {
@@ -343,6 +345,13 @@ default="predict"
         raise ValueError(
             f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
             "or several in the order of preference."
+        )
+    function = getattr(metric, "func", metric)  # of a partial
+    if "predict" in methods and inspect.isfunction(function) and function in METRICS_OF_SCORES:
+        raise TypeError(
+            f"{metric_name(function)} is a metric of scores, and "
+            f"response_method={response_method!r} gives labels. Give response_method="
+            "'predict_proba', or ['decision_function', 'predict_proba']."
         )
     if pos_label is not None and not isinstance(metric, str) and not passes(metric, "pos_label"):
         raise TypeError(

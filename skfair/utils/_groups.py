@@ -9,6 +9,7 @@ import pandas as pd
 
 _MISSING_LABEL = "missing"
 _ROWS_SHOWN = 5
+_MANY_NUMBERS = 30  # distinct ones in a column, above which it is taken for a measurement
 _BIN = (
     "Bin them first, for instance with pandas.cut, or convert them to strings if each value is "
     "meant as a label."
@@ -77,8 +78,8 @@ def encode_groups(
     TypeError
         There is nothing that could be group labels.
     ValueError
-        Another number of samples, no samples, no columns, continuous values, or, under
-        ``missing="error"``, missing values.
+        Another number of samples, no samples, no columns, continuous values or more than 30
+        different numbers in a column, or, under ``missing="error"``, missing values.
 
     Examples
     --------
@@ -105,6 +106,11 @@ def encode_groups(
                     if isinstance(sensitive_features, Mapping)
                     else "."
                 )
+            )
+        if len(labels) > _MANY_NUMBERS and all(type(label) is int for label in labels):
+            raise ValueError(
+                f"{where} has {len(labels)} different numbers, from {labels[0]} to {labels[-1]}, "
+                f"where labels of groups were expected. {_BIN}"
             )
         absent = codes < 0
         if absent.any():

@@ -508,7 +508,7 @@ def test_sign(metric, aggregate, sign):
         (demographic_parity_difference, None, "demographic_parity_difference"),
         (zero_one_loss, "overall", "zero_one_loss"),
         (mean_absolute_error, "group_min", "mean_absolute_error"),
-        (partial(log_loss, labels=[0, 1]), "overall", "log_loss"),
+        (partial(zero_one_loss, normalize=True), "overall", "zero_one_loss"),
     ],
 )
 def test_sign_that_must_be_told(metric, aggregate, what):
@@ -1003,9 +1003,38 @@ def test_a_method_that_the_estimator_lacks():
     with pytest.raises(AttributeError, match=r"Given has none of \['decision_function'\].*Choose"):
         scorer(Given(), Y, Y, sensitive_features=SEX)
     either = make_fairness_scorer(
-        roc_auc_score, "ratio", response_method=["decision_function", "predict"]
+        r2_score, "ratio", response_method=["decision_function", "predict"]
     )
     assert either(Given(), Y, Y, sensitive_features=SEX) == 1
+
+
+@pytest.mark.parametrize(
+    "metric", [roc_auc_score, log_loss, brier_score_loss, partial(roc_auc_score, average="micro")]
+)
+def test_a_metric_of_scores_is_not_given_labels(metric):
+    arguments = {"aggregate": "group_min", "greater_is_better": True}
+    with pytest.raises(TypeError, match=r"is a metric of scores.*response_method='predict_proba'"):
+        make_fairness_scorer(metric, **arguments)
+    make_fairness_scorer(metric, response_method="predict_proba", **arguments)
+
+
+def test_groups_in_another_order_than_the_labels_are_refused():
+    y, sex = pd.Series([0, 1, 0, 1]), pd.Series(["f", "f", "m", "m"])
+    X = np.zeros((4, 1))
+    model = DummyClassifier().fit(X, y)
+    for scorer in (
+        make_fairness_scorer("demographic_parity"),
+        make_fairness_scorer(mean_absolute_error, "group_max"),
+    ):
+        for features in (sex[::-1], sex[::-1].to_frame()):
+            with pytest.raises(ValueError, match=r"in another order.*sensitive_features.loc"):
+                scorer(model, X, y, sensitive_features=features)
+        value = scorer(model, X, y, sensitive_features=sex)
+        # The same index, another one, or none: taken as they come.
+        assert scorer(model, X, y, sensitive_features=sex.set_axis([5, 6, 7, 8])) == value
+        assert (
+            scorer(model, X, y.to_numpy(), sensitive_features=sex.set_axis([3, 2, 1, 0])) == value
+        )
 
 
 @pytest.mark.parametrize("as_frame", [False, True])

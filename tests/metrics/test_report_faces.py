@@ -2,13 +2,14 @@
 
 import os
 import sys
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, hamming_loss
+from sklearn.metrics import accuracy_score, hamming_loss, roc_auc_score
 from skops.card import Card
 
 from skfair.metrics import fairness_report
@@ -69,14 +70,15 @@ def test_change_and_levelling_down_in_words():
     groups = pd.Series(color, name="color")
     text = _flat(str(fairness_report(y, models, sensitive_features=groups, n_boot=0)))
     assert "robust against plain: 1 group gained, 1 lost (levelled down: 0, r -50.0)." in text
-    assert "Fewer than 30 samples, which is too few to tell: 0, b (2); 0, r (2); 1, b (1)" in text
+    assert "* Fewer than 30 samples, which is too few to tell." in text
+    assert "0 b 2* 0.0" in text
 
     models = {name: values * 50 for name, values in models.items()}
     report = fairness_report(y * 50, models, sensitive_features=pd.concat([groups] * 50))
     low, high = 100 * report.by_group.loc[(0, "r"), "robust"][["change_low", "change_high"]]
     text = _flat(str(report))
     assert (
-        "1 group gained, 1 lost, 1 of them beyond chance (levelled down: 0, r -50.0 "
+        "1 group gained, 1 lost; beyond chance 1 gained and 1 lost (levelled down: 0, r -50.0 "
         f"[{low:.1f}, {high:.1f}])." in text
     )
     assert -65 < low < -50 < high < -35
@@ -90,7 +92,93 @@ def test_loss_in_a_small_group_is_not_beyond_chance():
     y = [0] * 12
     report = fairness_report(y, {"good": y, "bad": [1] * 11 + [0]}, sensitive_features=["f"] * 12)
     assert report.by_group["bad", "change_high"].item() < 0
-    assert "1 lost, 0 of them beyond chance" in str(report)
+    assert "0 groups gained, 1 lost; beyond chance 0 gained and 0 lost." in str(report)
+
+
+def test_what_is_beyond_chance_comes_first():
+    rng = np.random.default_rng(0)
+    group, place = rng.integers(2, size=4000), np.repeat(["near", "far"], 2000)
+    old = rng.integers(2, size=4000)
+    new = np.where((place == "near") & (group == 1), 1, old)  # all of one group, in one place
+    report = fairness_report(
+        rng.integers(2, size=4000),
+        {"old": old, "new": new},
+        sensitive_features={"group": group},
+        control_features={"place": place},
+    )
+    row = report.disparities.loc[("selection_rate", "near", "difference"), "new"]
+    assert row["change_low"] > 0
+    text = _flat(str(report))
+    first = text[text.index("difference between groups (group) of ") :].split(";")[0]
+    assert "(near)" in first
+    assert "accuracy" not in first
+
+
+def test_rates_within_a_class_rest_on_its_members():
+    y, prediction = [1, 1, 1, 0, 1, 0, 0, 0], [1, 0, 1, 0, 1, 1, 0, 0]
+    report = fairness_report(y, prediction, sensitive_features={"sex": [*"ffffmmmm"]}, n_boot=0)
+    text = str(report)
+    for heading, column, first, second in (
+        ("True positive rate", "positives", "3*", "1*"),
+        ("False positive rate", "negatives", "1*", "3*"),
+        ("Selection rate", "count", "4*", "4*"),
+    ):
+        block = text[text.index(f"{heading} by sex") :].splitlines()
+        assert block[1].split()[0] == column
+        assert [line.split()[1] for line in block[3:5]] == [first, second]
+
+
+def test_labels_that_are_not_there():
+    y, groups = ["no", "yes"] * 2, {"sex": [*"ffmm"]}
+    with pytest.raises(
+        ValueError, match=r"No prediction of 'b' is a label.*'no\.'.*\['no', 'yes'\]"
+    ):
+        fairness_report(y, {"a": y, "b": ["no.", "yes."] * 2}, sensitive_features=groups)
+    report = fairness_report(y, ["no", "YES", "no", "yes"], sensitive_features=groups)
+    assert "1 prediction of model: not a label of y_true, and counted as wrong: 'YES'." in str(
+        report
+    )
+    # One class only: that the model never says it can be.
+    fairness_report(["no", "no"], ["yes", "yes"], sensitive_features={"sex": [*"fm"]})
+
+
+def test_rates_that_need_a_positive_class_are_missed():
+    y, groups = ["no", "yes"] * 2, {"sex": [*"ffmm"]}
+    hint = "which class is the positive one? Say so, for instance pos_label='yes'"
+    assert hint in _flat(str(fairness_report(y, y, sensitive_features=groups)))
+    told = fairness_report(y, y, sensitive_features=groups, pos_label="no")
+    assert hint not in _flat(str(told))
+    assert hint not in _flat(
+        str(fairness_report([0, 1, 2], [0, 1, 2], sensitive_features=[*"ffm"]))
+    )
+
+
+def test_no_interval_away_from_its_value():
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=400)
+    groups = np.repeat([*"abcdefghij"], [364, 4, 4, 4, 4, 4, 4, 4, 4, 4])
+    prediction = np.where(np.arange(400) % 4 == 0, 1 - y, y)  # each group 3 of 4 right
+    report = fairness_report(y, prediction, sensitive_features={"group": groups})
+    row = report.disparities.loc[("accuracy", "difference"), "model"]
+    assert row["value"] < 0.01
+    assert np.isnan(row["low"])  # all draws are far above
+    assert np.isnan(row["high"])
+    assert "A difference or ratio without an interval" in str(report)
+    told = report.disparities["model"].dropna()
+    assert ((told["low"] <= told["value"]) & (told["value"] <= told["high"])).all()
+
+
+def test_title_of_the_page(tmp_path):
+    report = fairness_report([0, 1], [0, 1], sensitive_features={"sex": ["f", "m"]})
+    page = report.to_html(tmp_path / "a.html", title="Model <7>, May").read_text(encoding="utf-8")
+    assert "<title>Model &lt;7&gt;, May</title>" in page
+    assert "<h1>Model &lt;7&gt;, May</h1>" in page
+
+
+def test_a_report_refuses_metrics_of_scores():
+    for metric in (roc_auc_score, partial(roc_auc_score, average="micro")):
+        with pytest.raises(TypeError, match=r"roc_auc_score, a metric of scores.*MetricFrame"):
+            fairness_report([0, 1], [0, 1], sensitive_features=[*"fm"], metrics={"auc": metric})
 
 
 def test_values_in_words():
@@ -105,16 +193,16 @@ def test_values_in_words():
     text = str(report)
     block = text[text.index("Accuracy score by sex, percent") :].splitlines()
     assert [line.split() for line in block[3:8]] == [
-        ["f", "4", "75.0", "[30.1,", "95.4]"],
-        ["m", "2", "50.0", "[9.5,", "90.5]"],
+        ["f", "4*", "75.0", "[30.1,", "95.4]"],
+        ["m", "2*", "50.0", "[9.5,", "90.5]"],
         ["overall", "66.7", "[30.0,", "90.3]"],
         ["difference", "25.0"],
         ["ratio", "0.67"],
     ]
     block = text[text.index("Hamming loss by sex") :].splitlines()
     assert [line.split() for line in block[3:6]] == [
-        ["f", "4", "0.250"],
-        ["m", "2", "0.500"],
+        ["f", "4*", "0.250"],
+        ["m", "2*", "0.500"],
         ["overall", "0.333"],
     ]
 
@@ -152,7 +240,7 @@ def test_notebook_shows_well_formed_and_escaped_tables(hostile):
     parser.feed(page)
     assert parser.open == []
     assert {tag for tag, _ in parser.tags} == {
-        *("h1", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "p")
+        *("b", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "p")
     }
     assert {"<script>", "<b>", "a&b|c/d", "</td>|"} <= set(parser.text)
     assert len(parser.widths) == 3

@@ -112,9 +112,20 @@ def test_intersections_equal_sorted_distinct_rows(rows):
 
 def test_many_wide_columns_do_not_overflow():
     rng = np.random.default_rng(0)
-    table = rng.integers(1000, size=(1000, 10))
+    table = rng.integers(1000, size=(1000, 10)).astype(str)
     groups = encode_groups(table, n_samples=1000)
     assert [groups.labels[code] for code in groups.codes] == list(map(tuple, table.tolist()))
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_many_numbers_are_a_measurement(dtype):
+    ages = np.arange(18, 90, dtype=dtype)
+    with pytest.raises(
+        ValueError, match=r"age.* has 72 different numbers, from 18 to 89.*pandas.cut"
+    ):
+        encode_groups({"age": ages, "sex": ["f", "m"] * 36}, n_samples=72)
+    assert len(encode_groups(ages[:30], n_samples=30).labels) == 30
+    assert len(encode_groups(ages.astype(str), n_samples=72).labels) == 72
 
 
 MISSING = {
