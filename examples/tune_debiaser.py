@@ -141,11 +141,13 @@ plt.show()
 # ---------------------------------------
 # A ``LogisticRegression`` knows nothing of groups: only the scorers see them. fairlearn's
 # ``ThresholdOptimizer`` needs them to predict, too, and is given them once it has asked. Its
-# ``ExponentiatedGradient`` does not name the argument, so that it takes a class of two lines.
+# ``ExponentiatedGradient`` does not name the argument, so that it takes a class of its own. Both draw
+# their predictions; asked for a seed, they are scored on the same ones each time.
 
 
 class RoutedExponentiatedGradient(ExponentiatedGradient):
     __metadata_request__fit = {"sensitive_features": True}
+    __metadata_request__predict = {"random_state": True}
 
 
 with sklearn.config_context(enable_metadata_routing=True):
