@@ -69,7 +69,7 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     if "iter" in cv_results:
         iteration = np.asarray(cv_results["iter"])
         current = iteration == iteration.max()
-    above = np.fmax(score, folds.max(axis=1, initial=-np.inf))[current]
+    above = np.fmax(score, folds.max(axis=1))[current]
     if (above > 0).any():
         raise ValueError(f"{disparity!r} scored {np.nanmax(above):.4g}, above zero. {SIGN}")
     scores = pd.DataFrame(
@@ -84,14 +84,40 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     return scores
 
 
-def _read(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the mean score of each candidate, its standard error and the scores of the folds."""
-    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
+def read_folds(cv_results: Any, name: str) -> np.ndarray:
+    """Read one score of all candidates on each fold.
+
+    Parameters
+    ----------
+    cv_results : mapping of str to array-like
+        ``cv_results_`` of a search.
+    name : str
+        Name of the scorer.
+
+    Returns
+    -------
+    ndarray of float64 of shape (n_candidates, n_folds)
+        The means as a single column where the folds are not kept.
+
+    Examples
+    --------
+    >>> read_folds({"split0_test_dp": [-0.2, -0.1], "split1_test_dp": [0.0, -0.3]}, "dp")
+    array([[-0.2,  0. ],
+           [-0.1, -0.3]])
+    """
     folds = []
     while (key := f"split{len(folds)}_test_{name}") in cv_results:
         folds.append(np.asarray(cv_results[key], dtype=np.float64))
-    n_splits = len(folds)
-    folds = np.column_stack(folds) if folds else np.empty((len(mean), 0))
+    if not folds:
+        folds.append(np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64))
+    return np.column_stack(folds)
+
+
+def _read(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the mean score of each candidate, its standard error and the scores of the folds."""
+    mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
+    folds = read_folds(cv_results, name)
+    n_splits = folds.shape[1]
     if n_splits < 2:
         return mean, np.full(len(mean), np.nan), folds
     with np.errstate(invalid="ignore"):  # a fold that is infinite; the candidate is left out

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skfair.metrics._front import non_dominated
-from skfair.metrics._search_scores import read_search_scores
+from skfair.metrics._search_scores import read_folds, read_search_scores
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
 from skfair.utils._groups import as_objects
 
@@ -36,7 +36,8 @@ class constrained_refit:
         Name of the scorer to limit, as in `scoring`. It is larger-is-better like every scorer:
         a difference between groups is scored negatively, so that -0.1 is a disparity of 0.1.
     max_disparity : float
-        Largest disparity that is accepted, 0 or more.
+        Largest disparity that is accepted, 0 or more; of differences between rates a fraction:
+        0.05 is 5 percentage points.
     standard_errors : float, default=0.0
         How many standard errors over the folds are added to the mean disparity before it is
         compared. Training parts of folds overlap, so that the standard error is somewhat
@@ -54,7 +55,8 @@ class constrained_refit:
     InfeasibleConstraintWarning
         No candidate holds the limit.
     FairnessWarning
-        Candidates without a finite mean score were left out.
+        Candidates without a finite mean score were left out. `max_disparity` is 1 or more, and no
+        disparity is above 1: the limit limits nothing.
 
     See Also
     --------
@@ -67,10 +69,13 @@ class constrained_refit:
     word, and take one scorer only: use :func:`make_constrained_scorer` as their `scoring`.
 
     As with every callable `refit`, the search has ``best_index_``, ``best_params_`` and
-    ``best_estimator_``, but no ``best_score_``. The score of the candidate chosen is
-    optimistic, its disparity too: report both on rows that the search has not seen. Leave
-    `error_score` of the search at NaN or "raise": as a number it would stand for the
-    disparity of a fit that failed.
+    ``best_estimator_``, but no ``best_score_``, and ``search.score(X, y)`` fails with a
+    ``KeyError``, as scikit-learn looks for a scorer of the name `refit`. Call the scorer:
+    ``search.scorer_["accuracy"](search.best_estimator_, X, y)``.
+
+    The score of the candidate chosen is optimistic, its disparity too: report both on rows that
+    the search has not seen. Leave `error_score` of the search at NaN or "raise": as a number it
+    would stand for the disparity of a fit that failed.
 
     Examples
     --------
@@ -162,6 +167,7 @@ class constrained_refit:
         else:
             best = np.lexsort((-performance, reached))[0]
         chosen = int(scores["candidate"].iloc[best])
+        folds = -read_folds(cv_results, self.disparity)[scores["candidate"]]
         if not len(holds):
             margin = f" + {self.standard_errors:g} standard errors" if self.standard_errors else ""
             warnings.warn(
@@ -169,8 +175,16 @@ class constrained_refit:
                 f"max_disparity={self.max_disparity:g}. The least disparate was taken: it reached "
                 f"{reached[best]:.4g} with {self.performance!r} at {performance[best]:.4g} and "
                 f"{cv_results['params'][chosen]}. Search among other candidates, or accept a "
-                "larger disparity.",
+                "larger disparity. In folds with few rows of a group chance alone makes a "
+                "difference: fewer folds or larger groups help.",
                 InfeasibleConstraintWarning,
+            )
+        elif self.max_disparity >= 1 and len(holds) == len(scores) and (folds <= 1).all():
+            warnings.warn(
+                f"max_disparity={self.max_disparity:g} limits nothing: in no fold does "
+                f"{self.disparity!r} of a candidate exceed 1. Differences between rates are "
+                f"fractions: {self.max_disparity:g} percent are {self.max_disparity / 100:g}.",
+                FairnessWarning,
             )
         return chosen
 
@@ -252,18 +266,26 @@ def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd
         scores = scores[iteration == iteration.max()]
     finite = scores["performance"].notna() & scores["disparity"].notna()
     if not finite.all():
-        cause = (
-            "Perhaps a fold misses a group, or a class in a group (use GroupStratifiedKFold as cv "
-            "with fewer folds), or a fit or a scorer failed (error_score='raise' shows where)."
-        )
+        counts = []
+        for name in (performance, disparity):
+            folds = read_folds(cv_results, name)[scores["candidate"]]
+            counts.append((np.count_nonzero(~np.isfinite(folds)), folds.size, name))
+        (most, n_fits, name), (other, _, second) = sorted(counts, key=lambda count: -count[0])
+        where = f"{name!r} is NaN or infinite in {most} of {n_fits} fits, "
+        where += f"{second!r} in {other or 'none'}"
+        look = "Set error_score='raise' in the search to see why."
         if not finite.any():
             raise ValueError(
                 f"None of {len(scores)} candidates has a finite mean of both {performance!r} "
-                f"and {disparity!r}. {cause}"
+                f"and {disparity!r}: {where}. {look} It may be that pos_label is not given for "
+                "labels that are text, that sensitive_features are not routed, that a fold misses "
+                "a group or a class in it (use GroupStratifiedKFold as cv with fewer folds), or "
+                "that 'accuracy' scores an estimator that needs the groups to predict (use "
+                "make_fairness_scorer(accuracy_score, 'overall'))."
             )
         warnings.warn(
-            f"{np.count_nonzero(~finite)} of {len(scores)} candidates have no finite mean of "
-            f"{performance!r} or {disparity!r} and were left out. {cause}",
+            f"{np.count_nonzero(~finite)} of {len(scores)} candidates were left out: {where}. "
+            f"{look} Perhaps a fold misses a group or a class in it (use GroupStratifiedKFold).",
             FairnessWarning,
         )
     return scores[finite]

@@ -61,7 +61,7 @@ def make_constrained_scorer(
     A disparity that is NaN makes the score NaN. Halving over ``resource="n_samples"`` scores on
     random parts of the test folds, which may miss a small group; take another resource, such
     as ``max_iter``, or a large `min_resources`. If all scores are NaN, a halving search takes
-    the first candidate, with no more than scikit-learn's warning.
+    some candidate all the same, with no more than scikit-learn's warnings.
 
     Where no candidate or threshold holds the limit, nothing says so: the one with the largest
     score is taken. Read the disparity of what was chosen with its scorer.

@@ -82,7 +82,14 @@ def test_least_disparate_where_none_holds(accuracy, dp, expected):
     with pytest.warns(InfeasibleConstraintWarning) as caught:
         assert refit(one_fold(accuracy, dp)) == expected
     message = str(caught[0].message)
-    for part in ("None of 3", "reached 0.2 ", "0.125", f"{{'C': {expected}}}", "'dp' (mean)"):
+    for part in (
+        "None of 3",
+        "reached 0.2 ",
+        "0.125",
+        f"{{'C': {expected}}}",
+        "'dp' (mean)",
+        "few rows",
+    ):
         assert part in message
 
 
@@ -146,6 +153,64 @@ def test_candidates_without_a_score_are_left_out_and_counted():
         assert constrained_refit(**NAMES, max_disparity=0.1)(cv_results) == 2
 
 
+@pytest.mark.parametrize(
+    "accuracy, dp, counts",
+    [
+        ([[0.9] * 3] * 2, [[np.nan] * 3] * 2, "'dp' is .* 6 of 6 fits, 'accuracy' in none"),
+        (
+            [[np.nan, 0.9, 0.9], [0.8, np.nan, np.nan]],
+            [[-0.1] * 3, [-0.1, np.nan, -0.1]],
+            "'accuracy' is .* 3 of 6 fits, 'dp' in 1",
+        ),
+        ([[np.inf, 0.9]] * 2, [[-0.1] * 2] * 2, "'accuracy' is .*infinite in 2 of 4 fits"),
+    ],
+)
+def test_the_scorer_that_fails_is_named_and_counted(accuracy, dp, counts):
+    failed = results(accuracy, dp)
+    with pytest.raises(ValueError, match=counts + r".*\. Set error_score='raise'"):
+        constrained_refit(**NAMES, max_disparity=0.1)(failed)
+    with pytest.raises(ValueError, match=counts):
+        pareto_front(failed, **NAMES)
+    # One candidate more, that can be chosen; one of an earlier iteration of halving, that cannot.
+    more = results([*accuracy, [0.5] * len(accuracy[0])], [*dp, [-0.1] * len(dp[0])])
+    last = counts.replace("6 fits", "9 fits").replace("4 fits", "6 fits")
+    with pytest.warns(FairnessWarning, match=f"2 of 3 candidates were left out: {last}"):
+        assert constrained_refit(**NAMES, max_disparity=0.1)(more) == 2
+    more["iter"] = np.array([0, 1, 1])
+    with pytest.warns(FairnessWarning, match="1 of 2 candidates were left out: .* of [46] fits"):
+        assert constrained_refit(**NAMES, max_disparity=0.1)(more) == 2
+
+
+def test_counts_of_means_alone():
+    means = {"mean_test_accuracy": [0.9, 0.8], "mean_test_dp": [np.nan, np.nan]}
+    with pytest.raises(ValueError, match=r"'dp' is .* in 2 of 2 fits, 'accuracy' in none"):
+        constrained_refit(**NAMES, max_disparity=0.1)(means)
+
+
+# ---------------------------------------------------------------- a limit that limits nothing
+
+
+@pytest.mark.parametrize("max_disparity", [1, 5])
+def test_a_limit_in_percent(max_disparity):
+    cv_results = results([[0.9, 0.9], [0.8, 0.8]], [[-1.0, -0.2], [-0.1, -0.1]])
+    percent = f"{max_disparity} percent are 0.0{max_disparity}"
+    with pytest.warns(FairnessWarning, match=f"max_disparity={max_disparity} limits .*{percent}"):
+        assert constrained_refit(**NAMES, max_disparity=max_disparity)(cv_results) == 0
+
+
+@pytest.mark.parametrize(
+    "dp, max_disparity, standard_errors",
+    [
+        ([[-1.0, -0.2], [-0.1, -0.1]], 0.99, 0),
+        ([[-1.2, -0.2], [-0.1, -0.1]], 5, 0),  # a difference of another unit
+        ([[-1.0, -0.8], [-0.1, -0.1]], 1, 2),  # .9 and two standard errors of .1: above the limit
+    ],
+)
+def test_a_limit_that_may_be_meant(dp, max_disparity, standard_errors):
+    refit = constrained_refit(**NAMES, max_disparity=max_disparity, standard_errors=standard_errors)
+    assert refit(results([[0.9, 0.9], [0.8, 0.8]], dp)) == int(standard_errors > 0)
+
+
 # ---------------------------------------------------------------- what it cannot choose by
 
 
@@ -155,7 +220,7 @@ def test_candidates_without_a_score_are_left_out_and_counted():
         (one_fold([0.9], [0.1]), r"'dp' scored 0\.1, above zero.*greater_is_better=False"),
         (one_fold([0.9], [0.8]), "1 - by_group"),
         (results([[0.9, 0.9]], [[-0.5, 0.1]]), r"scored 0\.1, above zero"),  # a signed difference
-        (one_fold([np.nan], [np.nan]), "GroupStratifiedKFold.*error_score='raise'"),
+        (one_fold([np.nan], [np.nan]), r"error_score='raise'.*pos_label.*GroupStrat"),
         ({"mean_test_score": [1.0]}, r"scoring=\{'accuracy': \.\.\., 'dp': \.\.\.\}"),
         ({"mean_test_dp": [0.0], "mean_test_f1": [0.0]}, r"performance='accuracy'.*\['dp', 'f1'\]"),
         ({"mean_test_accuracy": [0.0], "mean_test_gap": [0.0]}, r"disparity='dp'.*\['acc.*'gap'\]"),
@@ -267,7 +332,7 @@ def test_results_of_a_search_survive_a_misnamed_scorer():
     refit = constrained_refit(performance="acuracy", disparity="dp", max_disparity=0.1)
     with pytest.raises(ValueError, match=r"performance='acuracy'.*\['accuracy', 'dp'\]") as caught:
         fitted(GridSearchCV, refit)
-    rescued = constrained_refit(**NAMES, max_disparity=1.0)(caught.value.cv_results_)
+    rescued = constrained_refit(**NAMES, max_disparity=0.99)(caught.value.cv_results_)
     assert rescued == fitted(GridSearchCV, "accuracy").best_index_
 
 
@@ -317,3 +382,29 @@ def test_the_four_fifths_rule_as_the_message_has_it():
         pytest.raises(ValueError, match="four-fifths"),
     ):
         search.fit(X, Y, sensitive_features=SEX)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test", "ignore:Scoring failed")
+def test_a_forgotten_pos_label():
+    search = GridSearchCV(
+        MODEL,
+        {"logisticregression__C": [0.1, 1.0]},
+        scoring={"accuracy": "accuracy", "dp": make_fairness_scorer("demographic_parity")},
+        refit=constrained_refit(**NAMES, max_disparity=0.1),
+        cv=GroupStratifiedKFold(3),
+    )
+    y = np.array(["no", "yes"])[Y]
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.raises(ValueError, match=r"'dp' is NaN .* in 6 of 6 fits, 'accuracy' in none"),
+    ):
+        search.fit(X, y, sensitive_features=SEX)
+
+
+def test_scoring_as_the_notes_have_it():
+    # Should scikit-learn mend search.score, the docstring changes.
+    search = fitted(GridSearchCV, constrained_refit(**NAMES, max_disparity=0.9))
+    with pytest.raises(KeyError), sklearn.config_context(enable_metadata_routing=True):
+        search.score(X, Y)
+    got = search.scorer_["accuracy"](search.best_estimator_, X, Y)
+    assert got == np.mean(search.predict(X) == Y)
