@@ -77,7 +77,7 @@ class GroupMetric:
         self.name = metric if isinstance(metric, str) else metric_name(metric)
 
     def __call__(
-        self, y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
+        self, y_true: Any, y_pred: Any, *, sensitive_features: Any = None, sample_weight: Any = None
     ) -> float:
         """Compare the groups.
 
@@ -85,6 +85,7 @@ class GroupMetric:
         -------
         float
         """
+        check_given(sensitive_features)
         counted = isinstance(self.metric, str) or (
             self.aggregate is not None
             and not self.parameters
@@ -260,6 +261,18 @@ def _absent_categories(sensitive_features: Any) -> list:
                 category for category, n in zip(values.categories, there, strict=True) if not n
             ]
     return absent
+
+
+def check_given(sensitive_features: Any) -> None:
+    """Say how groups get to a scorer, where they did not."""
+    if sensitive_features is None:
+        raise TypeError(
+            "sensitive_features did not reach the scorer. In a search or cross-validation, "
+            "write `with sklearn.config_context(enable_metadata_routing=True):` around it, "
+            "and `search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
+            "params={'sensitive_features': ...})` in it; alone, `scorer(estimator, X, y, "
+            "sensitive_features=...)`."
+        )
 
 
 def metric_name(function: Callable) -> str:

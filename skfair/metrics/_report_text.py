@@ -330,8 +330,8 @@ def _gaps(report: "FairnessReport") -> list[str]:
         metric.counted and not metric.counted.needs_positive for metric in report._metrics
     ):
         remarks.append(
-            "Rates of one class (selected, true and false positive) are not shown: which class is "
-            f"the positive one? Say so, for instance pos_label={counts.classes[-1]!r}."
+            "Rates of one class (selection, true and false positives) are shown of a positive "
+            f"class, for instance with pos_label={counts.classes[-1]!r}."
         )
     return remarks
     return remarks

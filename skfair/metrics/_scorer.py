@@ -16,6 +16,7 @@ from skfair.metrics._group_metric import (
     WORST_GROUP,
     GroupMetric,
     accepts,
+    check_given,
     metric_name,
     passes,
 )
@@ -129,14 +130,7 @@ class FairnessScorer(_BaseScorer):
     def _score(
         self, method_caller, estimator, X, y_true, *, sensitive_features=None, sample_weight=None
     ):
-        if sensitive_features is None:
-            raise TypeError(
-                "sensitive_features did not reach the scorer. In a search or cross-validation, "
-                "write `with sklearn.config_context(enable_metadata_routing=True):` around it, "
-                "and `search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
-                "params={'sensitive_features': ...})` in it; alone, `scorer(estimator, X, y, "
-                "sensitive_features=...)`."
-            )
+        check_given(sensitive_features)  # before anything is predicted
         methods = [self._response_method]
         if not isinstance(self._response_method, str):
             methods = self._response_method

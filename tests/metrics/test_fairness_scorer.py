@@ -1052,3 +1052,11 @@ def test_a_category_that_a_fold_misses_is_an_error(as_frame):
     ):
         parity(model, X[:6], y[:6], sensitive_features=features[:6])
     assert parity(model, X, y, sensitive_features=features) == 0
+
+
+def test_groups_that_do_not_reach_a_tuned_threshold():
+    tuned = TunedThresholdClassifierCV(
+        LogisticRegression(), scoring=make_fairness_scorer("worst_group_accuracy"), cv=2
+    )
+    with pytest.raises(TypeError, match=r"did not reach the scorer.*enable_metadata_routing=True"):
+        tuned.fit(np.arange(8.0)[:, None], [0, 1] * 4)

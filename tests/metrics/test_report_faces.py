@@ -144,7 +144,7 @@ def test_labels_that_are_not_there():
 
 def test_rates_that_need_a_positive_class_are_missed():
     y, groups = ["no", "yes"] * 2, {"sex": [*"ffmm"]}
-    hint = "which class is the positive one? Say so, for instance pos_label='yes'"
+    hint = "shown of a positive class, for instance with pos_label='yes'"
     assert hint in _flat(str(fairness_report(y, y, sensitive_features=groups)))
     told = fairness_report(y, y, sensitive_features=groups, pos_label="no")
     assert hint not in _flat(str(told))
