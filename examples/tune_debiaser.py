@@ -141,8 +141,8 @@ plt.show()
 # ---------------------------------------
 # A ``LogisticRegression`` knows nothing of groups: only the scorers see them. fairlearn's
 # ``ThresholdOptimizer`` needs them to predict, too, and is given them once it has asked. Its
-# ``ExponentiatedGradient`` does not name the argument, so that it takes a class of its own. Both draw
-# their predictions; asked for a seed, they are scored on the same ones each time.
+# ``ExponentiatedGradient`` does not name the argument, so that it takes a class of its own. Both
+# draw their predictions; asking for a seed, they are scored on the same ones each time.
 
 
 class RoutedExponentiatedGradient(ExponentiatedGradient):
