@@ -50,8 +50,8 @@ class GroupCounts:
     >>> counts.table()[1]  # group m: of class 0 nobody, of class 1 one, who was taken for a 0
     array([[0., 0.],
            [1., 0.]])
-    >>> (counts + counts).size.sum()
-    np.int64(6)
+    >>> sum([counts, counts, counts]).size.sum()
+    np.int64(9)
     """
 
     cells: np.ndarray
@@ -193,6 +193,10 @@ class GroupCounts:
             classes,
             predicted,
         )
+
+    def __radd__(self, other: int) -> "GroupCounts":
+        """Let ``sum`` begin, which begins at zero."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,3 +148,20 @@ def test_bad_input(score, change, error, message):
     arguments = {"y_true": [0, 1, 1], "y_pred": [0, 1, 0], "sensitive_features": ["f", "m", "m"]}
     with pytest.raises(error, match=message):
         score(**arguments | change)
+
+
+def test_counts_add_up_with_sum_and_with_nothing_else():
+    parts = [count_groups([0, 1], [0, i], sensitive_features={"sex": ["f", "m"]}) for i in range(3)]
+    total = sum(parts)
+    assert total.size.sum() == 6
+    assert total.predicted == (0, 1, 2)
+    np.testing.assert_array_equal(total.accuracy(), [[1, np.nan], [np.nan, 1 / 3]])
+    for other in (1, "counts", None):
+        with pytest.raises(TypeError):
+            other + parts[0]
+        with pytest.raises(TypeError):
+            parts[0] + other
+    with pytest.raises(ValueError, match="models .*a.* cannot be added to counts with models"):
+        count_groups([0], {"a": [0]}, sensitive_features=[0]) + count_groups(
+            [0], {"b": [0]}, sensitive_features=[0]
+        )
