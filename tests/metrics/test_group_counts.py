@@ -161,7 +161,7 @@ def test_counts_add_up_with_sum_and_with_nothing_else():
             other + parts[0]
         with pytest.raises(TypeError):
             parts[0] + other
-    with pytest.raises(ValueError, match="models .*a.* cannot be added to counts with models"):
+    with pytest.raises(ValueError, match=r"models .*a.* cannot be added to counts with models"):
         count_groups([0], {"a": [0]}, sensitive_features=[0]) + count_groups(
             [0], {"b": [0]}, sensitive_features=[0]
         )
