@@ -442,4 +442,6 @@ def test_a_colour_of_another_scale_than_bytes(data, quick):
 
 def test_what_tells_images_apart_is_no_attribute(data, quick):
     with pytest.raises(ValueError, match="200 values in 200 images, another one for each"):
+        quick().fit(data.X, sensitive_features=[f"image {i}" for i in range(200)])
+    with pytest.raises(ValueError, match="200 different numbers"):
         quick().fit(data.X, sensitive_features=np.arange(200))

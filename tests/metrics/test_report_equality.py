@@ -58,6 +58,8 @@ def problems(draw, labels=None):
     y = rng.choice(labels, n)
     y[0] = labels[-1]  # the positive class occurs
     predictions = {name: rng.choice(labels, n) for name in ("first", "second")}
+    for prediction in predictions.values():
+        prediction[rng.integers(n)] = y[0]  # a model without any label that occurs is refused
 
     def columns(prefix, n_columns):
         values = {}
@@ -257,6 +259,8 @@ def test_report_of_parts_equals_that_of_all(problem, n_parts, seed, called):
     predictions = {
         m: np.where(rng.random(len(y)) < 0.1, "never", p) for m, p in predictions.items()
     }
+    for p in predictions.values():
+        p[0] = y[0]  # as in problems
     features = pd.DataFrame(features).astype(object)
     features[rng.random(len(y)) < 0.1] = None
     controls = None if controls is None else pd.DataFrame(controls)
