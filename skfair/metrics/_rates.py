@@ -13,8 +13,6 @@ RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
     "true_positive": lambda tp, fp, p, n: (tp, p),
     "false_positive": lambda tp, fp, p, n: (fp, n),
-    "true_negative": lambda tp, fp, p, n: (n - fp, n),
-    "false_negative": lambda tp, fp, p, n: (p - tp, p),
     "precision": lambda tp, fp, p, n: (tp, tp + fp),
 }
 # A constraint is one or more statistics of a group, each the mean of some rates; the bias is
@@ -80,12 +78,27 @@ def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
     -------
     tp, fp, p, n : ndarray of shape table.shape[:-2]
     """
+    tp, fp, fn, tn = _confusion(table, positive)
+    return tp, fp, tp + fn, fp + tn
+
+
+def _confusion(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
+    """Count true and false positives, false and true negatives.
+
+    Nothing is subtracted: of weights, a difference that should be zero is one in the last digits
+    only, and a rate of nothing would be a number.
+    """
     n_classes, n_predicted = table.shape[-2:]
-    nobody = np.zeros(table.shape[:-2])
-    chosen = table[..., positive].sum(-1) if positive < n_predicted else nobody
-    p = table[..., positive, :].sum(-1) if positive < n_classes else nobody
-    tp = table[..., positive, positive] if positive < n_classes else nobody
-    return tp, chosen - tp, p, table.sum((-2, -1)) - p
+    is_positive, chosen = np.arange(n_classes) == positive, np.arange(n_predicted) == positive
+    return tuple(
+        table[..., rows, :][..., columns].sum((-2, -1))
+        for rows, columns in (
+            (is_positive, chosen),
+            (~is_positive, chosen),
+            (is_positive, ~chosen),
+            (~is_positive, ~chosen),
+        )
+    )
 
 
 def _rate(name: str) -> Callable:
@@ -94,6 +107,20 @@ def _rate(name: str) -> Callable:
 
 def _right(table: np.ndarray) -> np.ndarray:
     return np.diagonal(table, axis1=-2, axis2=-1).sum(-1)
+
+
+def _wrong(table: np.ndarray) -> np.ndarray:
+    return np.where(np.eye(*table.shape[-2:], dtype=bool), 0, table).sum((-2, -1))
+
+
+def _true_negative(table, positive):
+    _, fp, _, tn = _confusion(table, positive)
+    return tn, fp + tn
+
+
+def _false_negative(table, positive):
+    tp, _, fn, _ = _confusion(table, positive)
+    return fn, tp + fn
 
 
 def _f1(table, positive):
@@ -114,14 +141,14 @@ ACCURACY = CountMetric(
 )
 ERROR_RATE = CountMetric(
     "zero-one loss",
-    lambda table, _: (table.sum((-2, -1)) - _right(table), table.sum((-2, -1))),
+    lambda table, _: (_wrong(table), table.sum((-2, -1))),
     needs_positive=False,
 )
 SELECTION_RATE = CountMetric("selection rate", _rate("selection"))
 TRUE_POSITIVE_RATE = CountMetric("true positive rate", _rate("true_positive"))
 FALSE_POSITIVE_RATE = CountMetric("false positive rate", _rate("false_positive"))
-TRUE_NEGATIVE_RATE = CountMetric("true negative rate", _rate("true_negative"))
-FALSE_NEGATIVE_RATE = CountMetric("false negative rate", _rate("false_negative"))
+TRUE_NEGATIVE_RATE = CountMetric("true negative rate", _true_negative)
+FALSE_NEGATIVE_RATE = CountMetric("false negative rate", _false_negative)
 COUNT_METRICS: dict[Callable, CountMetric] = {
     sklearn_metrics.accuracy_score: ACCURACY,
     sklearn_metrics.zero_one_loss: ERROR_RATE,

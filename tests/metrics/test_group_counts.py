@@ -3,7 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fairlearn.metrics import MetricFrame
+from fairlearn.metrics import (
+    MetricFrame,
+    false_negative_rate,
+    false_positive_rate,
+    true_negative_rate,
+    true_positive_rate,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
@@ -11,6 +17,7 @@ from sklearn.metrics import accuracy_score
 from skfair.metrics import (
     average_group_accuracy_score,
     count_groups,
+    fairness_report,
     worst_group_accuracy_score,
 )
 
@@ -165,3 +172,28 @@ def test_counts_add_up_with_sum_and_with_nothing_else():
         count_groups([0], {"a": [0]}, sensitive_features=[0]) + count_groups(
             [0], {"b": [0]}, sensitive_features=[0]
         )
+
+
+def test_rates_of_nobody_are_zero_and_of_nothing_undefined_under_any_weights():
+    # A difference of sums of weights is seldom zero to the last digit, and must not be taken.
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 0, 1], 6)
+    prediction = np.array([1] * 6 + [0, 1] * 3 + [0, 1] * 3 + [1] * 6)
+    groups = np.repeat(["no true negatives", "no false negatives"], 12)
+    rates = [true_positive_rate, false_positive_rate, true_negative_rate, false_negative_rate]
+
+    def rate(report, name, group):
+        return report.by_feature["model", "value"][name, group]
+
+    for _ in range(50):
+        arguments = {"sample_weight": rng.random(24), "n_boot": 0, "metrics": rates}
+        report = fairness_report(y, prediction, sensitive_features={"g": groups}, **arguments)
+        assert rate(report, "true_negative_rate", "no true negatives") == 0
+        assert rate(report, "false_positive_rate", "no true negatives") == 1
+        assert rate(report, "false_negative_rate", "no false negatives") == 0
+        assert rate(report, "true_positive_rate", "no false negatives") == 1
+        report = fairness_report(y, prediction, sensitive_features={"g": y}, **arguments)
+        assert np.isnan(rate(report, "true_positive_rate", 0))
+        assert np.isnan(rate(report, "false_positive_rate", 1))
+        assert np.isnan(rate(report, "true_negative_rate", 1))
+        assert np.isnan(rate(report, "false_negative_rate", 0))
