@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skfair.metrics._counts import check_weight, encode_complete
+from skfair.metrics._samples import check_weight, encode_complete
 from skfair.utils._groups import describe_rows, encode_labels
 
 # Rounding to three digits is no mistake; logits and scores miss by far more.

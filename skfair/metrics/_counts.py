@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
-from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
+from skfair.metrics._samples import class_accuracy, encode_samples
+from skfair.utils._groups import Groups, encode_groups, encode_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,119 +199,6 @@ class GroupCounts:
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """What does not depend on the model: checked labels, groups and weights as codes."""
-
-    y: np.ndarray
-    classes: tuple
-    groups: Groups
-    weight: np.ndarray | None
-
-    def encode_prediction(self, y_pred: Any, *, name: str = "y_pred") -> tuple[np.ndarray, tuple]:
-        """Encode predictions by their position in `classes`, others after these.
-
-        Returns
-        -------
-        codes : ndarray of shape (n_samples,), int64
-        labels : tuple
-            What the codes stand for; begins with `classes`.
-        """
-        codes, predicted = encode_complete(
-            y_pred,
-            name=name,
-            hint="Give predicted labels, as from predict, and not probabilities or scores.",
-        )
-        if len(codes) != len(self.y):
-            raise ValueError(
-                f"{name} has {len(codes)} values, y_true has {len(self.y)}. Give one prediction "
-                "for each true label."
-            )
-        text = {isinstance(label, str) for label in self.classes}
-        if len(text) == 1 and text.isdisjoint(isinstance(label, str) for label in predicted):
-            raise TypeError(
-                f"{name} holds labels such as {predicted[0]!r}, y_true such as "
-                f"{self.classes[0]!r}: text on one side only. Convert one to the other's type."
-            )
-        labels = list(self.classes)
-        position = {label: i for i, label in enumerate(labels)}
-        for label in predicted:
-            if label not in position:
-                position[label] = len(labels)
-                labels.append(label)
-        return np.array([position[label] for label in predicted])[codes], tuple(labels)
-
-    def table(self, prediction: np.ndarray, n_predicted: int) -> np.ndarray:
-        """Count encoded predictions by group, class and predicted label, in one pass.
-
-        Returns
-        -------
-        ndarray of shape (n_groups, n_classes, n_predicted), float64
-        """
-        shape = (len(self.groups.labels), len(self.classes), n_predicted)
-        cell = (self.groups.codes * shape[1] + self.y) * n_predicted + prediction
-        table = np.bincount(cell, weights=self.weight, minlength=int(np.prod(shape)))
-        return table.astype(np.float64).reshape(shape)
-
-
-def encode_samples(
-    y_true: Any,
-    sensitive_features: Any,
-    sample_weight: Any = None,
-    missing: Literal["error", "group"] = "error",
-) -> Samples:
-    """Check and encode labels, groups and weights once for any number of models.
-
-    Returns
-    -------
-    Samples
-    """
-    y, classes = encode_complete(
-        y_true, name="y_true", hint="Group metrics are for classification; give class labels."
-    )
-    check_order(y_true, sensitive_features)
-    if missing not in ("error", "group"):  # "keep" is for samples that a fit may leave out
-        raise ValueError(f"missing={missing!r} is neither 'error' nor 'group'.")
-    groups = encode_groups(sensitive_features, n_samples=len(y), missing=missing)
-    return Samples(y, tuple(classes), groups, check_weight(sample_weight, len(y)))
-
-
-def check_order(y_true: Any, sensitive_features: Any) -> None:
-    """Refuse groups that are in another order than the labels, where their indices tell."""
-    pandas = (pd.Series, pd.DataFrame)
-    if not (isinstance(y_true, pandas) and isinstance(sensitive_features, pandas)):
-        return
-    mine, other = y_true.index, sensitive_features.index
-    if (
-        len(mine) == len(other)
-        and not mine.equals(other)
-        and mine.is_unique
-        and other.is_unique
-        and mine.isin(other).all()
-    ):
-        raise ValueError(
-            "sensitive_features has the index of y_true in another order, and rows are taken as "
-            "they come. Give sensitive_features.loc[y_true.index], or, if the rows do belong "
-            "together as they are, sensitive_features.reset_index(drop=True)."
-        )
-
-
-def class_accuracy(table: np.ndarray) -> np.ndarray:
-    """Share of each class that is predicted right; NaN where there is no sample of it.
-
-    Parameters
-    ----------
-    table : ndarray of shape (..., n_classes, n_predicted)
-
-    Returns
-    -------
-    ndarray of shape (..., n_classes), float64
-    """
-    totals = table.sum(-1)
-    right = np.diagonal(table, axis1=-2, axis2=-1)
-    return np.divide(right, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
-
-
 def count_groups(
     y_true: Any,
     y_pred: Any,
@@ -462,35 +349,3 @@ def _merge_groups(parts: Sequence[Sequence], names: Sequence[str]) -> tuple[tupl
     columns = zip(*rows, strict=True) if len(names) > 1 else [rows]
     groups = encode_groups(dict(zip(names, map(list, columns), strict=True)), n_samples=len(rows))
     return groups.labels, groups.codes
-
-
-def encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, list]:
-    """Encode labels of which none may be missing."""
-    codes, labels = encode_labels(values, name=name, hint=hint)
-    absent = codes < 0
-    if absent.any():
-        raise ValueError(
-            f"{name} is missing (None or NaN) for {describe_rows(absent)}. Drop these samples "
-            "from all arguments."
-        )
-    return codes, labels
-
-
-def check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
-    if sample_weight is None:
-        return None
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.shape != (n_samples,):
-        raise ValueError(
-            f"sample_weight has shape {weight.shape}, y_true has {n_samples} values. Give one "
-            "weight a sample."
-        )
-    bad = ~(np.isfinite(weight) & (weight >= 0))
-    if bad.any():
-        raise ValueError(
-            f"sample_weight is negative or not finite for {describe_rows(bad)}. Give finite "
-            "weights of zero or more."
-        )
-    if not weight.any():
-        raise ValueError("sample_weight is zero for all samples. Give some a positive weight.")
-    return weight

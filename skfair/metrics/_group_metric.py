@@ -1,7 +1,7 @@
 """A metric of each group, and one number made of them: what a fairness scorer scores."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -10,13 +10,6 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skfair.metrics._counts import (
-    Samples,
-    check_order,
-    check_weight,
-    class_accuracy,
-    encode_samples,
-)
 from skfair.metrics._rates import (
     CONSTRAINTS,
     RATES,
@@ -25,6 +18,13 @@ from skfair.metrics._rates import (
     find_count_metric,
     group_statistic,
     positive_position,
+)
+from skfair.metrics._samples import (
+    Samples,
+    check_order,
+    check_weight,
+    class_accuracy,
+    encode_samples,
 )
 from skfair.utils._groups import Groups, encode_groups
 
@@ -214,7 +214,7 @@ class GroupMetric:
         return self.metric(y_true, y_pred, **parameters)
 
     def _number(self, value: Any, where: str, aggregate: str | None = None) -> float:
-        value = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        value = unwrap(value)
         if not isinstance(value, Real | np.bool_):
             hint = (
                 "Give a metric that returns a number, such as one with average='macro'."
@@ -275,6 +275,16 @@ def check_given(sensitive_features: Any) -> None:
         )
 
 
+def unwrap(value: Any) -> Any:
+    """Take a number out of an array without dimensions; anything else as it is.
+
+    Returns
+    -------
+    What a metric has returned.
+    """
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
 def metric_name(function: Callable) -> str:
     """Name of a function, or what stands for one.
 
@@ -292,10 +302,7 @@ def accepts(function: Callable, parameter: str) -> bool:
     -------
     bool
     """
-    try:
-        return parameter in inspect.signature(function).parameters
-    except ValueError:  # some built-in functions have no signature
-        return False
+    return parameter in _parameters(function)
 
 
 def passes(function: Callable, parameter: str) -> bool:
@@ -305,9 +312,13 @@ def passes(function: Callable, parameter: str) -> bool:
     -------
     bool
     """
-    try:
-        parameters = inspect.signature(function).parameters
-    except ValueError:
-        return False
+    parameters = _parameters(function)
     kinds = [value.kind for value in parameters.values()]
     return parameter in parameters or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # some built-in functions have no signature
+        return {}

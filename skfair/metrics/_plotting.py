@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skfair.metrics._group_metric import metric_name
+
 _DISTANCES = (7, 16, 30, 48)  # of a name from its point, in points of 1/72 inch
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -24,7 +26,7 @@ def words(measure: Any) -> str:
     >>> words(balanced_accuracy_score)
     'balanced accuracy'
     """
-    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    name = measure if isinstance(measure, str) else metric_name(measure)
     return name.removesuffix("_score").replace("_", " ")
 
 

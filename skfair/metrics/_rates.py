@@ -165,7 +165,7 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
 # Of predicted labels these give a number as well, which is not what it is called.
-METRICS_OF_SCORES = {
+_OF_SCORES = {
     sklearn_metrics.average_precision_score,
     sklearn_metrics.brier_score_loss,
     sklearn_metrics.log_loss,
@@ -176,6 +176,27 @@ _OF_TWO_CLASSES = {
     sklearn_metrics.precision_score,
     sklearn_metrics.f1_score,
 }
+
+
+def is_of_scores(metric: Any) -> bool:
+    """Tell whether a metric, or that of a partial, is known to be one of scores.
+
+    Returns
+    -------
+    bool
+    """
+    function = getattr(metric, "func", metric)
+    return inspect.isfunction(function) and function in _OF_SCORES
+
+
+def positive_is_clear(labels: Sequence) -> bool:
+    """Tell whether 1 is the positive one of the labels by what is usual.
+
+    Returns
+    -------
+    bool
+    """
+    return set(labels) <= {0, 1} or set(labels) <= {-1, 1}
 
 
 def find_count_metric(metric: Callable, n_labels: int) -> CountMetric | None:
@@ -222,7 +243,7 @@ def positive_position(labels: Sequence, pos_label: Any, name: str) -> int:
         Nothing says which is the positive class, or it does not occur.
     """
     if pos_label is None:
-        if not (set(labels) <= {0, 1} or set(labels) <= {-1, 1}):
+        if not positive_is_clear(labels):
             raise ValueError(
                 f"{name} is about one class, and it is not clear which of the labels "
                 f"{list(labels)} is the positive one. Say so, for instance "

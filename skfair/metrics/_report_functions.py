@@ -11,10 +11,10 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._counts import GroupCounts
-from skfair.metrics._group_metric import accepts
+from skfair.metrics._group_metric import accepts, unwrap
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
-from skfair.utils._groups import as_objects
+from skfair.utils._groups import as_objects, label_rows
 
 
 class ReportMetric(NamedTuple):
@@ -124,7 +124,7 @@ class Rows:
         except Exception as error:
             error.add_note(f"Raised by metric {metric.name!r} for {where} ({len(rows)} rows).")
             raise
-        value = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        value = unwrap(value)
         if not isinstance(value, Real | np.bool_):
             raise TypeError(
                 f"metric {metric.name!r} returned {type(value).__name__} {value!r} for {where}, "
@@ -174,16 +174,6 @@ def _sortable(labels: Sequence) -> np.ndarray:
     """Make text of labels of mixed types, which fairlearn cannot sort."""
     mixed = len({type(label) for label in labels}) > 1
     return as_objects([str(label) for label in labels] if mixed else labels)
-
-
-def label_rows(labels: Sequence, names: Sequence[str]) -> list[tuple]:
-    """Give each label as a tuple, also where there is one column.
-
-    Returns
-    -------
-    list of tuple
-    """
-    return list(labels) if len(names) > 1 else [(label,) for label in labels]
 
 
 def fairlearn_intervals(

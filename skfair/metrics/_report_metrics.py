@@ -1,6 +1,5 @@
 """What a report measures: metrics by group, differences and ratios, with their intervals."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,16 @@ import numpy as np
 from fairlearn import metrics as fairlearn_metrics
 from sklearn import metrics as sklearn_metrics
 
-from skfair.metrics._counts import GroupCounts, class_accuracy
+from skfair.metrics._counts import GroupCounts
 from skfair.metrics._intervals import percentile_interval, resample_sizes, wilson_interval
-from skfair.metrics._rates import METRICS_OF_SCORES, find_count_metric, positive_position
+from skfair.metrics._rates import (
+    find_count_metric,
+    is_of_scores,
+    positive_is_clear,
+    positive_position,
+)
 from skfair.metrics._report_functions import ReportMetric, Rows, fairlearn_intervals
+from skfair.metrics._samples import class_accuracy
 
 _ROUNDING = 1e-9
 STATISTICS = ("overall", "difference", "ratio")
@@ -31,7 +36,7 @@ def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[R
         positive_position(labels, pos_label, "pos_label")
     if metrics is None:
         metrics = {"accuracy": sklearn_metrics.accuracy_score}
-        if pos_label is not None or set(labels) <= {0, 1} or set(labels) <= {-1, 1}:
+        if pos_label is not None or positive_is_clear(labels):
             rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
             metrics |= {rate: getattr(fairlearn_metrics, rate) for rate in rates}
     resolved = []
@@ -68,8 +73,8 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
                 f"{where} is {metric!r}, expected a function of y_true and y_pred"
                 f"{_suggest(metric) if isinstance(metric, str) else ''}."
             )
-        function = getattr(metric, "func", metric)  # of a partial
-        if inspect.isfunction(function) and function in METRICS_OF_SCORES:
+        if is_of_scores(metric):
+            function = getattr(metric, "func", metric)  # of a partial
             raise TypeError(
                 f"{where} is {function.__name__}, a metric of scores, and a report is made of "
                 "predicted labels. Use fairlearn's MetricFrame, or make_fairness_scorer("

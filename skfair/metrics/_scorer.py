@@ -1,6 +1,5 @@
 """Scorers of group metrics, for scikit-learn's searches, cross-validation and thresholds."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from skfair.metrics._group_metric import (
     metric_name,
     passes,
 )
-from skfair.metrics._rates import METRICS_OF_SCORES
+from skfair.metrics._rates import is_of_scores
 
 # Whether a larger number is better, where the aggregate says so by itself.
 _GREATER_IS_BETTER = {
@@ -340,10 +339,9 @@ default="predict"
             f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
             "or several in the order of preference."
         )
-    function = getattr(metric, "func", metric)  # of a partial
-    if "predict" in methods and inspect.isfunction(function) and function in METRICS_OF_SCORES:
+    if "predict" in methods and is_of_scores(metric):
         raise TypeError(
-            f"{metric_name(function)} is a metric of scores, and "
+            f"{metric_name(getattr(metric, 'func', metric))} is a metric of scores, and "
             f"response_method={response_method!r} gives labels. Give response_method="
             "'predict_proba', or ['decision_function', 'predict_proba']."
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skfair.metrics._counts import class_accuracy, encode_samples
+from skfair.metrics._samples import class_accuracy, encode_samples
 
 
 def worst_group_accuracy_score(

@@ -1,6 +1,6 @@
 """Groups: the one place where ``sensitive_features`` become integer codes and labels."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ class Groups:
         -------
         list of tuple
         """
-        return list(self.labels) if len(self.names) > 1 else [(label,) for label in self.labels]
+        return label_rows(self.labels, self.names)
 
 
 def encode_groups(
@@ -190,6 +190,28 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
             "string, number or other plain label a sample."
         ) from error
     return _sort(codes, [_plain(label, name, hint) for label in uniques.tolist()])
+
+
+def label_rows(labels: Sequence, names: Sequence[str]) -> list[tuple]:
+    """Give each label of groups as a tuple, also where there is one column.
+
+    Parameters
+    ----------
+    labels : sequence
+        Labels as in :class:`Groups`.
+    names : sequence of str
+        Names of the columns.
+
+    Returns
+    -------
+    list of tuple
+
+    Examples
+    --------
+    >>> label_rows(("f", "m"), ["sex"])
+    [('f',), ('m',)]
+    """
+    return list(labels) if len(names) > 1 else [(label,) for label in labels]
 
 
 def describe_rows(mask: np.ndarray) -> str:
