@@ -11,6 +11,7 @@ from skfair.intraprocessing import (
     ThresholdDebiaser,
 )
 from skfair.margin import ClusterMarginClassifier
+from skfair.utils import load, save
 
 __version__ = "0.1.0"
 
@@ -24,4 +25,6 @@ __all__ = [
     "PatchAttributionMasker",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",
+    "load",
+    "save",
 ]

@@ -29,7 +29,10 @@ from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
+from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
+
+_NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
 
 class PatchAttribution(TorchEstimator):
@@ -180,6 +183,35 @@ class PatchAttribution(TorchEstimator):
             self.data_range_ = (statistics.low, statistics.high)
         self.channel_mean_, self.channel_std_ = statistics.mean, statistics.std
 
+    def _state_to_save(self) -> dict[str, Any]:
+        state = fitted_state(self)
+        if "module_" in state:
+            module = self.module_
+            state["module_"] = dict(module.state_dict())
+            # As they were in the fit; the parameters may have been set since.
+            state["_network_parameters"] = {
+                "patch_size": module.patch_size,
+                "stride": module.stride,
+                "position_embedding": not module.any_size,
+            }
+            for name, kind in _NETWORKS.items():
+                if isinstance(module.network, kind):
+                    state["_network_parameters"]["region_classifier"] = name
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        weights, parameters = state.pop("module_"), state.pop("_network_parameters")
+        vars(self).update(state)
+        as_fitted = copy.copy(self)
+        vars(as_fitted).update(parameters)
+        grid = PatchGrid(*self.image_shape_[1:], as_fitted.patch_size, as_fitted.stride)
+        classes = self.classes_ if isinstance(self.classes_, list) else [self.classes_]
+        own = isinstance(as_fitted.region_classifier, nn.Module)
+        with torch.device("cpu" if own else "meta"):
+            module = as_fitted._make_classifier(grid, [len(c) for c in classes])
+        self.module_ = load_weights(module, weights, "module_").eval()
+        self.module_.network.to(memory_format=torch.channels_last)  # files have no layouts
+
     def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
         arguments = n_channels, self.patch_size, n_outputs
@@ -306,7 +338,7 @@ class PatchAttribution(TorchEstimator):
         for rows, block in self._run(function, images):
             if out is None:
                 out = np.empty((images.n_samples, *block.shape[1:]), block.numpy().dtype)
-            out[rows] = block
+            out[rows] = block.numpy()
         return out
 
     def _classifier(self) -> RegionClassifier:

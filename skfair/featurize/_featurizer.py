@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
-from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx
+from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx, onnx_files
 from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
 from skfair.utils._image_input import validate_images
@@ -283,6 +284,12 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     @property
     def _n_features_out(self) -> int:
         return self.n_features_out_
+
+    # A saved model holds the files of its encoder.
+    _file_parameters = ("encoder",)
+
+    def _files_of(self, parameter: str) -> list[Path]:
+        return onnx_files(getattr(self, parameter))
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()

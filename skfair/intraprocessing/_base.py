@@ -14,11 +14,12 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import MetaEstimatorMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted
 
 from skfair.intraprocessing._network import (
     LogitNetwork,
+    Output,
     Trained,
     copy_network,
     find_network,
@@ -42,7 +43,9 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, rows_at_once
+from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
+from skfair.utils._validation import check_logits, validate_labels, validate_rows
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
@@ -117,9 +120,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         y : array-like of shape (n_samples,)
             Labels of two classes; the second in sorted order is the one predicted by a large
             output.
-        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
+                default=None
             Group of each sample; several columns are intersected. Needed here and nowhere
-            else.
+            else: None, as when scikit-learn did not hand them on, is an error that says so.
 
         Returns
         -------
@@ -151,6 +155,22 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """
         check_is_fitted(self)
         return copy.deepcopy(self.module_).cpu().eval()
+
+    def _state_to_save(self) -> dict[str, Any]:
+        state = fitted_state(self)
+        if "module_" in state:
+            # The weights in the place of the network, which is of the structure of the original.
+            state["module_"] = dict(self.module_[0].state_dict())
+            state["_output"] = tuple(self._output)
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        weights, output = state.pop("module_"), Output(*state.pop("_output"))
+        trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
+        network = load_weights(copy_network(trained.module), weights, "module_")
+        vars(self).update(state)
+        self._output = output
+        self.module_ = fold_threshold(network, output, self.threshold_)
 
     # -- fitting ---------------------------------------------------------------------------
 
@@ -195,13 +215,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
-        if y is not None and _num_samples(y) != _num_samples(X):
-            raise ValueError(
-                f"y has {_num_samples(y)} labels for the {_num_samples(X)} samples of X. Give one "
-                "label a sample, in the order of the samples."
-            )
-        X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
-        check_classification_targets(y)
+        y = validate_labels(self, X, y)
+        X = validate_rows(self, X, reset=True, dtype="numeric", allow_nd=True, ensure_min_samples=2)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) == 1:
             raise ValueError(
@@ -428,11 +443,13 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         logit = forward_batches(
             network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
         )
-        return logit.double().numpy()
+        logit = logit.double().numpy()
+        check_logits(logit)
+        return logit
 
     def _validate_features(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype="numeric", allow_nd=True, reset=False)
+        X = validate_rows(self, X, reset=False, dtype="numeric", allow_nd=True)
         if X.shape[1:] != self._sample_shape:
             raise ValueError(
                 f"X has samples of shape {X.shape[1:]}, {type(self).__name__} was fitted with "

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from skfair.utils import (
 )
 from skfair.utils._base import TorchClassifier
 from skfair.utils._net import as_tensor
+from skfair.utils._persistence import fitted_state, load_weights
 
 # The paper's ablation without adaptive margins gives every class this one, in radians.
 _CONSTANT_MARGIN = 0.5
@@ -86,6 +88,29 @@ class ClusterMarginStages(TorchClassifier):
             self.loss_, samples, classifier_seed
         )
         self._diagnose_classifier(samples)
+
+    def _state_to_save(self) -> dict[str, Any]:
+        state = fitted_state(self)
+        for name in {"amplifier_", "module_"} & set(state):
+            state[name] = dict(state[name].state_dict())
+        if isinstance(getattr(self, "module_", None), MarginNet):
+            state["_head"] = {"margin_std": self.module_.margin_std, "scale": self.module_.scale}
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        weights = {name: state.pop(name) for name in ("amplifier_", "module_") if name in state}
+        head = state.pop("_head", None)
+        vars(self).update(state)
+        adapter = {k.removeprefix("module__"): v for k, v in self._network_parameters.items()}
+        n_classes = {"n_classes": len(self.classes_)}
+        if head is not None:
+            head["margins"] = torch.as_tensor(self.margins_, dtype=torch.float32)
+        with torch.device("meta"):
+            networks = {"amplifier_": LinearNet(**n_classes, **adapter, activation="tanh")}
+            classifier = LinearNet if head is None else MarginNet
+            networks["module_"] = classifier(**head or n_classes, **adapter, activation="relu")
+        for name, tensors in weights.items():
+            setattr(self, name, load_weights(networks[name], tensors, name).eval())
 
     def _diagnose_classifier(self, samples) -> None:
         accuracy = balanced_accuracy(samples.codes, self._run(self.module_, samples.X))

@@ -1,8 +1,10 @@
 """What every part stands on: devices, seeds, validation, groups, the torch-classifier base."""
 
 from skfair.utils._device import resolve_device
+from skfair.utils._discovery import all_estimators
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
+from skfair.utils._persistence import InvalidModelError, load, save
 from skfair.utils._random import draw_seed, seeded
 from skfair.utils._warnings import (
     AmplificationWarning,
@@ -22,12 +24,16 @@ __all__ = [
     "Groups",
     "InfeasibleConstraintWarning",
     "InterruptedSearchWarning",
+    "InvalidModelError",
     "OvercorrectionWarning",
     "SmallGroupWarning",
     "UninformativeAttributionWarning",
+    "all_estimators",
     "draw_seed",
     "encode_groups",
     "import_optional",
+    "load",
     "resolve_device",
+    "save",
     "seeded",
 ]

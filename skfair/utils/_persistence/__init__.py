@@ -1,0 +1,6 @@
+"""Saved estimators: a directory of JSON and safetensors, which holds data and no code."""
+
+from skfair.utils._persistence._files import InvalidModelError
+from skfair.utils._persistence._save import fitted_state, load, load_weights, save
+
+__all__ = ["InvalidModelError", "fitted_state", "load", "load_weights", "save"]
