@@ -51,9 +51,10 @@ class PatchAttribution(TorchEstimator):
             Images, see Notes.
         y : Ignored
             Not used, present for API consistency.
-        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes)
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes), \
+                default=None
             The attribute to find, of any number of values: an array, Series, DataFrame or dict of
-            columns. No value may be missing.
+            columns. It must be given, and no value may be missing.
 
         Returns
         -------

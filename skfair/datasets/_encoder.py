@@ -18,6 +18,11 @@ class DigitsEncoder(nn.Module):
     :func:`~skfair.datasets.make_colored_digits` returns. Like encoders trained on the world's
     images it carries a bias without being told: colour is easier to read off its features
     than shape.
+
+    Examples
+    --------
+    >>> DigitsEncoder()(torch.zeros(2, 3, 32, 32)).shape  # load_digits_encoder has the weights
+    torch.Size([2, 96])
     """
 
     def __init__(self):
@@ -37,11 +42,12 @@ class DigitsEncoder(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (n, 3, 32, 32)
-            uint8, or floating from 0 to 1.
+            Pixels in uint8, or floating from 0 to 1.
 
         Returns
         -------
-        Tensor of shape (n, 96), float32, not negative
+        Tensor of shape (n, 96), float32
+            Features, not negative.
         """
         if not images.is_floating_point():
             images = images.float() / 255

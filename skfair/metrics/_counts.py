@@ -110,6 +110,7 @@ class GroupCounts:
         Returns
         -------
         ndarray of shape (n_groups, n_classes), float64
+            Numbers of samples, or their total weights.
         """
         return self.table().sum(axis=2)
 
@@ -124,6 +125,7 @@ class GroupCounts:
         Returns
         -------
         ndarray of shape (n_groups, n_classes), float64
+            Numbers of samples, or their total weights.
         """
         return np.diagonal(self.table(model), axis1=1, axis2=2)
 
@@ -138,6 +140,7 @@ class GroupCounts:
         Returns
         -------
         ndarray of shape (n_groups, n_classes), float64
+            From 0 to 1.
         """
         return class_accuracy(self.table(model))
 

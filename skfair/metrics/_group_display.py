@@ -321,7 +321,17 @@ class GroupMetricsDisplay:
             Samples, as the classifiers take them.
         y : array-like of shape (n_samples,)
             Their true labels.
-        sensitive_features, metric, pos_label, sample_weight, ax, bar_kw
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+            As in :meth:`from_predictions`.
+        metric : callable, default=None
+            As in :meth:`from_predictions`.
+        pos_label : label, default=None
+            As in :meth:`from_predictions`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in :meth:`from_predictions`.
+        ax : matplotlib Axes, default=None
+            As in :meth:`from_predictions`.
+        bar_kw : dict, default=None
             As in :meth:`from_predictions`.
 
         Returns

@@ -90,7 +90,13 @@ class FairnessReport:
         ----------
         counts : GroupCounts
             From :func:`count_groups`, or a sum of such.
-        metrics, pos_label, n_boot, random_state
+        metrics : dict of str to callable, or list of callables, default=None
+            As in :func:`fairness_report`.
+        pos_label : label, default=None
+            As in :func:`fairness_report`.
+        n_boot : int, default=None
+            As in :func:`fairness_report`.
+        random_state : int, RandomState or None, default=0
             As in :func:`fairness_report`.
 
         Returns

@@ -33,13 +33,15 @@ class _GroupStratified(BaseCrossValidator):
         ----------
         X : array-like of shape (n_samples, ...)
             Training data; only the number of rows is used.
-        y : array-like of shape (n_samples,)
-            Class labels of any type.
-        groups : None
+        y : array-like of shape (n_samples,), default=None
+            Class labels of any type; they must be given.
+        groups : object, default=None
             Not used: rows that belong together, as scikit-learn's other splitters understand
             it, are not kept together.
-        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Group labels: array, Series, DataFrame or dict of columns (intersections).
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
+                default=None
+            Group labels: array, Series, DataFrame or dict of columns (intersections). They must
+            be given, too.
 
         Returns
         -------
@@ -104,12 +106,13 @@ class _GroupStratified(BaseCrossValidator):
 
         Parameters
         ----------
-        X, y, groups, sensitive_features : object
+        X, y, groups, sensitive_features : object, default=None
             Not used.
 
         Returns
         -------
         int
+            The parameter `n_splits`.
         """
         return self.n_splits
 

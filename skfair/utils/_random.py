@@ -40,6 +40,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     device : torch.device
         The device on which the block draws; its generator is restored too.
 
+    Yields
+    ------
+    None
+        The block runs.
+
     Examples
     --------
     >>> with seeded(0, torch.device("cpu")):
