@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skfair.margin._modules import prediction_module
 from skfair.margin._stages import ClusterMarginStages
 
 
@@ -333,6 +334,27 @@ default=None
         """
         X = self._validate_features(X)
         return self._adapt(self.module_, X)
+
+    def to_module(self) -> torch.nn.Module:
+        """Export the network that predicts, cosine head included.
+
+        Returns
+        -------
+        torch.nn.Module
+            A copy on the CPU, of operations of torch alone, which maps frozen features, float32
+            of shape (n_samples, n_features), to logits of shape (n_samples, n_classes), in the
+            order of ``classes_``. :meth:`predict` computes them in float64.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import torch
+        >>> X, y = np.eye(20, dtype="float32"), np.arange(20) % 2
+        >>> classifier = ClusterMarginClassifier(loss="cross_entropy", random_state=0).fit(X, y)
+        >>> classifier.to_module()(torch.from_numpy(X)).shape
+        torch.Size([20, 2])
+        """
+        return prediction_module(super().to_module())
 
     @property
     def _n_features_out(self):

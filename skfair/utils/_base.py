@@ -1,6 +1,7 @@
 """The bases of what trains torch networks: fits that hold or leave no trace, and classifiers."""
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -9,17 +10,18 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _num_samples,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfair.utils._device import resolve_device
 from skfair.utils._net import forward_batches
+from skfair.utils._onnx import export_onnx
+from skfair.utils._validation import (
+    check_logits,
+    validate_labels,
+    validate_rows,
+    validate_weight,
+)
 
 _PREDICT_BATCH = 8192
 
@@ -103,19 +105,14 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         """
         resolve_device(self.device)  # an error there should not wait for the networks
         _check_shape(X)
-        if y is not None and _num_samples(y) != _num_samples(X):
-            raise ValueError(
-                f"y has {_num_samples(y)} labels for the {_num_samples(X)} samples of X. Give one "
-                "label a sample, in the order of the samples."
-            )
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        y = validate_labels(self, X, y)
+        X = validate_rows(self, X, reset=True, dtype=np.float32, ensure_min_samples=2)
         if y.dtype == object and (others := {type(label) for label in y} - {str}):
             raise ValueError(
                 "Unknown label type: y is an array of objects, among them "
                 f"{min(kind.__name__ for kind in others)}. Make all labels of one type, for "
                 "instance strings, and drop samples without a label."
             )
-        check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         names = classes.tolist()
         if len(classes) < 2:
@@ -123,7 +120,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
                 f"y holds one class only ({names[0]!r}); a classifier needs samples of at least "
                 "two classes."
             )
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
+        weight = validate_weight(sample_weight, X)
         missing = np.flatnonzero(np.bincount(codes, weights=weight, minlength=len(classes)) == 0)
         if len(missing):
             raise ValueError(
@@ -137,12 +134,14 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         """Check that X has the features of :meth:`fit`; float32."""
         check_is_fitted(self)
         _check_shape(X)
-        return validate_data(self, X, dtype=np.float32, reset=False)
+        return validate_rows(self, X, reset=False, dtype=np.float32)
 
     def _logits(self, X) -> np.ndarray:
         """Logits of shape (n_samples, n_classes), float64."""
         X = self._validate_features(X)
-        return self._run(self.module_, X).astype(np.float64, copy=False)
+        logits = self._run(self.module_, X).astype(np.float64, copy=False)
+        check_logits(logits)
+        return logits
 
     def _run(self, module: nn.Module, X: np.ndarray) -> np.ndarray:
         device = resolve_device(self.device)
@@ -153,6 +152,39 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         return forward_batches(
             module, X, batch_size=_PREDICT_BATCH, device=device, dtype=dtype
         ).numpy()
+
+    def to_module(self) -> nn.Module:
+        """Export the network that predicts.
+
+        Returns
+        -------
+        torch.nn.Module
+            A copy on the CPU in eval mode, which maps float32 features to logits of shape
+            (n_samples, n_classes), in the order of ``classes_``. It needs nothing of skfair.
+        """
+        check_is_fitted(self)
+        return copy.deepcopy(self.module_).cpu().eval()
+
+    def to_onnx(self, path: str | os.PathLike) -> None:
+        """Export the network that predicts as an ONNX file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file. Its input ``X`` and its ``output`` are those of :meth:`to_module`, for any
+            number of rows.
+
+        Raises
+        ------
+        ImportError
+            The packages that write ONNX are not installed (extra ``onnx``).
+        ValueError
+            The network has operations that ONNX has not.
+        """
+        module = self.to_module()
+        shape = getattr(self, "_sample_shape", (self.n_features_in_,))
+        dtypes = (p.dtype for p in module.parameters() if p.is_floating_point())
+        export_onnx(module, torch.zeros(2, *shape, dtype=next(dtypes, torch.float32)), path)
 
     def decision_function(self, X) -> np.ndarray:
         """Compute the logits.
