@@ -25,11 +25,14 @@ from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx, onnx_files
 from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
+from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
 
 
-class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FrozenEncoderFeaturizer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, FreshFit, BaseEstimator
+):
     """Turn images into the features of an encoder that is used as it is.
 
     The encoder is run in eval mode, without gradients and batch by batch, so that memory is
@@ -219,8 +222,9 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             A parameter, the images, the encoder's output or the file of `memory` is not as
             described; the message says which and how to put it right.
         """
-        images = self._open(X, reset=True)
-        self.n_features_out_ = self._encode(images, 1).shape[1]
+        with self._fresh_fit():
+            images = self._open(X, reset=True)
+            self.n_features_out_ = self._encode(images, 1).shape[1]
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -239,9 +243,10 @@ class FrozenEncoderFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ndarray of shape (n_samples, n_features_out_) and type float32
             The features.
         """
-        images = self._open(X, reset=True)
-        features = self._encode(images, images.n_samples)
-        self.n_features_out_ = features.shape[1]
+        with self._fresh_fit():
+            images = self._open(X, reset=True)
+            features = self._encode(images, images.n_samples)
+            self.n_features_out_ = features.shape[1]
         return features
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:

@@ -187,5 +187,6 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         try:
             net.fit(data, None)
         finally:
-            losses = {"train_loss": net.history[:, "train_loss"]} if len(net.history) else {}
-            self.history_ = pd.DataFrame(losses).rename_axis("epoch")
+            # An epoch that was broken off has no loss.
+            losses = [row["train_loss"] for row in net.history if "train_loss" in row]
+            self.history_ = pd.DataFrame({"train_loss": losses}).rename_axis("epoch")

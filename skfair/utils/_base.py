@@ -1,9 +1,7 @@
-"""The bases of what trains torch networks: fits that hold or leave no trace, and classifiers."""
+"""The bases of what trains torch networks: estimators, and classifiers among them."""
 
 import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfair.utils._device import resolve_device
+from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
 from skfair.utils._validation import (
@@ -39,7 +38,7 @@ def _check_shape(X) -> None:
         raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
 
 
-class TorchEstimator(BaseEstimator):
+class TorchEstimator(FreshFit, BaseEstimator):
     """Estimator that trains a torch network in ``fit``.
 
     Its networks are fitted attributes; they travel on the CPU.
@@ -56,24 +55,6 @@ class TorchEstimator(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    @contextmanager
-    def _fresh_fit(self) -> Iterator[None]:
-        """Fit wholly or not at all.
-
-        The block starts without what an earlier fit left; where it raises, an interrupt
-        included, the estimator is again what it was before.
-        """
-        before = dict(vars(self))
-        for name in before:
-            if name.endswith("_") and not name.startswith("__"):
-                delattr(self, name)
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
 
     def __getstate__(self):
         # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
