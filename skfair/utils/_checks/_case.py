@@ -1,0 +1,268 @@
+"""What a check needs of an estimator: an instance that is quick to fit, and data that fit it.
+
+All of it is read off the estimator (its parameters, their values, the arguments of its ``fit``),
+so that a new one is checked without being listed anywhere.
+"""
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
+from torch import nn
+
+from skfair.utils._random import seeded
+
+_N_SAMPLES = 64
+_SIDE = 12  # of images, in pixels
+_N_FEATURES = 4
+# Trainings and searches are as short as can be; what they find is not what is checked.
+_SHORT = {
+    "max_epochs": 1,
+    "amplifier_max_epochs": 1,
+    "n_trials": 3,
+    "n_calls": 2,
+    "n_layers": 1,
+    "random_state": 0,
+    "verbose": 0,
+}
+# Small values for what a class is made with, where an instance keeps its own.
+_SMALL = {"n_units": 8, "patch_size": 4, "stride": 2}
+
+
+class PatchNetwork(nn.Module):
+    """A network as ``region_classifier`` takes it, for patches of any size."""
+
+    def __init__(self, n_channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(n_channels, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, patches, positions):
+        return self.head(self.layers(patches))
+
+
+def _classifier_network() -> nn.Module:
+    return nn.Sequential(nn.Linear(_N_FEATURES, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def _encoder_network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+# Parameters that take a network, and one that they take.
+_NETWORKS = {
+    "estimator": _classifier_network,
+    "encoder": _encoder_network,
+    "region_classifier": lambda: PatchNetwork(3),
+}
+
+
+def make_network(parameter: str) -> nn.Module:
+    """Make a small network for a parameter that takes one, the same each time."""
+    with seeded(0, torch.device("cpu")):
+        return _NETWORKS[parameter]()
+
+
+@dataclass(frozen=True)
+class Case:
+    """An estimator and what it can be fitted on.
+
+    Attributes
+    ----------
+    estimator : object
+        Not fitted, with short trainings.
+    X : ndarray of shape (n_samples, ...)
+        Rows of features or images, channels first.
+    y : ndarray of shape (n_samples,), int64
+        Classes.
+    fit_params : dict
+        What ``fit`` gets besides: ``sensitive_features`` where it takes them.
+    image_shape : tuple of three int or None
+        What the estimator takes `X` for, where it has a parameter of this name.
+    """
+
+    estimator: Any
+    X: np.ndarray
+    y: np.ndarray
+    fit_params: dict
+    image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group labels of ``fit_params``."""
+        return self.fit_params["sensitive_features"]
+
+    def with_parameters(self, **parameters: Any) -> "Case":
+        """The same data for an estimator with other parameters."""
+        return replace(self, estimator=clone(self.estimator).set_params(**parameters))
+
+    def fit(self, X: Any = None, y: Any = None, **fit_params: Any) -> Any:
+        """Fit a clone, on these data where no others are given."""
+        return fit_on(clone(self.estimator), self, X=X, y=y, **fit_params)
+
+
+def fit_on(estimator: Any, case: Case, X: Any = None, y: Any = None, **fit_params: Any) -> Any:
+    """Fit this very estimator on the data of a case, or on others."""
+    return estimator.fit(
+        case.X if X is None else X,
+        case.y if y is None else y,
+        **{**case.fit_params, **fit_params},
+    )
+
+
+def small_instance(estimator_class: type) -> Any:
+    """Make an instance that is quick to fit.
+
+    Parameters
+    ----------
+    estimator_class : type
+        One whose parameters without a default are networks.
+
+    Returns
+    -------
+    object
+    """
+    parameters = inspect.signature(estimator_class).parameters
+    required = {name for name, p in parameters.items() if p.default is p.empty}
+    if unknown := required - set(_NETWORKS):
+        raise TypeError(
+            f"{estimator_class.__name__} needs {sorted(unknown)}, of which the checks know no "
+            "value. Make an instance yourself, and check that."
+        )
+    return estimator_class(
+        **{name: make_network(name) for name in required},
+        **{name: value for name, value in (_SHORT | _SMALL).items() if name in parameters},
+    )
+
+
+def make_case(estimator: BaseEstimator) -> Case:
+    """Make an estimator quick to fit, and data for it.
+
+    Parameters
+    ----------
+    estimator : object
+        As the user has it; a clone is changed.
+
+    Returns
+    -------
+    Case
+    """
+    parameters = estimator.get_params(deep=False)
+    estimator = clone(estimator).set_params(
+        **{name: value for name, value in _SHORT.items() if name in parameters}
+    )
+    shape = _sample_shape(parameters)
+    multi_class = is_classifier(estimator) and get_tags(estimator).classifier_tags.multi_class
+    y = np.arange(_N_SAMPLES) % (3 if multi_class else 2)
+    group = np.arange(_N_SAMPLES) // 6 % 2
+    X = _draw(shape, y, group, eight_bit="image_shape" in parameters and len(shape) == 3)
+    if parameters.get("image_shape") is not None:
+        X = X.reshape(_N_SAMPLES, -1)
+    fit_params = {}
+    if takes_groups(estimator):
+        fit_params["sensitive_features"] = np.array(["f", "m"])[group]
+    image_shape = shape if "image_shape" in parameters and len(shape) == 3 else None
+    return Case(estimator, X, y, fit_params, image_shape)
+
+
+def _sample_shape(parameters: dict[str, Any]) -> tuple[int, ...]:
+    """Shape of the samples that an estimator with these parameters takes."""
+    own = next(
+        (_input_shape(find_module(parameters[n])) for n in _NETWORKS if n in parameters), None
+    )
+    if "image_shape" not in parameters:
+        return own or (_N_FEATURES,)
+    patches = "patch_size" in parameters
+    side = parameters["patch_size"] + 4 * parameters["stride"] if patches else _SIDE
+    if parameters["image_shape"] is not None:
+        return tuple(side if size == -1 else size for size in parameters["image_shape"])
+    if own and len(own) == 1 and not patches:
+        return own
+    return own[0] if own and len(own) == 3 else 3, side, side
+
+
+def _input_shape(module: nn.Module | None) -> tuple[int, ...] | None:
+    """Shape of a sample, by the first layer that says how wide its input is."""
+    for layer in module.modules() if module is not None else ():
+        if getattr(layer, "in_channels", 0):
+            return layer.in_channels, _SIDE, _SIDE
+        if getattr(layer, "in_features", 0):
+            return (layer.in_features,)
+    return None
+
+
+def _draw(shape: tuple[int, ...], y: np.ndarray, group: np.ndarray, eight_bit: bool) -> np.ndarray:
+    """Draw samples in which both the class and the group show."""
+    rng = np.random.default_rng(0)
+    if eight_bit:
+        X = rng.integers(0, 128, size=(len(y), *shape), dtype=np.uint8)
+        third = shape[1] // 3 + 1, shape[2] // 3 + 1
+        X[group == 1, :, : third[0], : third[1]] += 100
+        X[:, :, -1] += (40 * y[:, None, None]).astype(np.uint8)
+        return X
+    X = rng.normal(size=(len(y), *shape)).astype(np.float32)
+    flat = X.reshape(len(y), -1)
+    flat[:, 0] += 2 * y
+    flat[:, -1] += 2 * group
+    return X
+
+
+# What an estimator is, as far as checks depend on it ---------------------------------------
+
+
+def find_module(value: Any) -> nn.Module | None:
+    """Take the module out of a parameter that holds a network, in whatever container."""
+    if isinstance(value, FrozenEstimator):
+        value = value.estimator
+    if isinstance(value, nn.Module):
+        return value
+    module = getattr(value, "module_", None)
+    return module if isinstance(module, nn.Module) else None
+
+
+def takes_groups(estimator: Any) -> bool:
+    """Whether ``fit`` takes ``sensitive_features``."""
+    return "sensitive_features" in inspect.signature(estimator.fit).parameters
+
+
+def has_parameters(estimator: Any, *names: str) -> bool:
+    """Whether the constructor takes all of these."""
+    return set(names) <= set(estimator.get_params(deep=False))
+
+
+def takes_images(estimator: Any) -> bool:
+    """Whether the estimator takes images in their many forms, and knows their shape."""
+    return has_parameters(estimator, "image_shape", "data_format") and (
+        len(_sample_shape(estimator.get_params(deep=False))) == 3
+    )
+
+
+def network_parameters(estimator: Any) -> list[str]:
+    """Parameters that take a torch module and have one, or could get one from here."""
+    constraints = getattr(estimator, "_parameter_constraints", {})
+    return [
+        name
+        for name, value in estimator.get_params(deep=False).items()
+        if find_module(value) is not None
+        or (name in _NETWORKS and nn.Module in constraints.get(name, ()))
+    ]
+
+
+def memory_parameters(estimator: Any) -> list[str]:
+    """Parameters that only bound the memory.
+
+    Where nothing is trained, a batch size does; where something is, one of another name does.
+    """
+    trains = has_parameters(estimator, "max_epochs")
+    return [
+        name
+        for name in estimator.get_params(deep=False)
+        if name.endswith("_batch_size") or (name == "batch_size" and not trains)
+    ]

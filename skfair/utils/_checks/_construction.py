@@ -1,0 +1,127 @@
+"""Promises about the constructor, its parameters, and what is said of them."""
+
+import inspect
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import (
+    generate_invalid_param_val,
+    make_constraint,
+)
+
+from skfair.utils._checks._case import fit_on, make_case
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import (
+    assert_unchanged,
+    fitted_attributes,
+    module_calls,
+    output_methods,
+)
+
+
+@promise()
+def check_constructor(name: str, estimator: Any) -> None:
+    """The constructor stores its arguments as they are and does nothing else."""
+    parameters = list(inspect.signature(type(estimator)).parameters.values())
+    kinds = {p.kind for p in parameters[1:]}
+    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}, (
+        f"Arguments of {name} after the first can be given by position, or are not named."
+    )
+    given = {p.name: object() for p in parameters}
+    made = type(estimator)(**given)
+    assert vars(made).keys() == given.keys(), f"{name}() sets other attributes than its arguments."
+    for parameter, value in given.items():
+        assert getattr(made, parameter) is value, f"{name}() changes {parameter}."
+
+
+@promise()
+def check_parameters_get_and_set(name: str, estimator: Any) -> None:
+    """``get_params`` gives what the constructor got, and ``set_params`` sets it."""
+    parameters = estimator.get_params(deep=False)
+    assert list(parameters) == sorted(inspect.signature(type(estimator)).parameters)
+    fresh = clone(estimator)
+    for parameter in parameters:
+        value = object()
+        assert fresh.set_params(**{parameter: value}) is fresh
+        assert fresh.get_params(deep=False)[parameter] is value
+        assert getattr(fresh, parameter) is value
+    try:
+        fresh.set_params(no_such_parameter=1)
+    except ValueError as error:
+        said = str(error)
+    else:
+        raise AssertionError(f"{name} takes a parameter that it does not have.")
+    assert "no_such_parameter" in said
+
+
+@promise()
+def check_documented(name: str, estimator: Any) -> None:
+    """Every parameter and every fitted attribute is documented."""
+    text = inspect.getdoc(type(estimator)) or ""
+    entries = set()
+    for line in text.splitlines():
+        if " : " in line and not line.startswith(" "):
+            entries |= {entry.strip() for entry in line.split(" : ")[0].split(",")}
+    wanted = {*estimator.get_params(deep=False), *fitted_attributes(make_case(estimator).fit())}
+    assert wanted <= entries, f"The docstring of {name} says nothing of {sorted(wanted - entries)}."
+
+
+@promise()
+def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
+    """A bad parameter is refused by its name, before any network runs and anything is set."""
+    case = make_case(estimator)
+    all_constraints = getattr(estimator, "_parameter_constraints", {})
+    for parameter in case.estimator.get_params(deep=False):
+        constraints = [make_constraint(c) for c in all_constraints.get(parameter, ())]
+        bad = [object()]
+        for constraint in constraints:
+            with suppress(NotImplementedError):  # any value of the type will do
+                bad.append(generate_invalid_param_val(constraint))
+        for value in bad:
+            if any(constraint.is_satisfied_by(value) for constraint in constraints):
+                continue  # what one constraint refuses, another allows
+            tried = case.with_parameters(**{parameter: value}).estimator
+            before = dict(vars(tried))
+            with module_calls() as called:
+                try:
+                    fit_on(tried, case)
+                except (ValueError, TypeError) as error:
+                    said = str(error)
+                else:
+                    raise AssertionError(f"{name} was fitted with {parameter}={value!r}.")
+            assert parameter in said, f"{parameter}={value!r} is refused without its name: {said}"
+            assert not called, f"{parameter}={value!r} is refused after {len(called)} module calls."
+            assert_unchanged(before, tried, f"A fit of {name} with {parameter}={value!r}")
+
+
+@promise()
+def check_needs_a_fit(name: str, estimator: Any) -> None:
+    """What needs a fit says so with a ``NotFittedError``."""
+    case = make_case(estimator)
+    methods = output_methods(case.estimator)
+    assert methods, f"{name} has no method that takes rows."
+    calls = dict.fromkeys(methods, (case.X,))
+    if hasattr(estimator, "to_module"):
+        calls["to_module"] = ()
+    for method, arguments in calls.items():
+        try:
+            getattr(case.estimator, method)(*arguments)
+        except NotFittedError:
+            continue
+        raise AssertionError(f"{name}.{method} gives something before fit.")
+
+
+@promise()
+def check_data_are_left_alone(name: str, estimator: Any) -> None:
+    """Fitting and predicting change no bit of the data that they are given."""
+    case = make_case(estimator)
+    given = [case.X, case.y, *case.fit_params.values()]
+    before = [value.copy() for value in given]
+    fitted = case.fit()
+    for method in output_methods(fitted):
+        getattr(fitted, method)(case.X)
+    for value, kept in zip(given, before, strict=True):
+        np.testing.assert_array_equal(value, kept, err_msg=f"{name} changed its data.")

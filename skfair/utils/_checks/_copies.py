@@ -1,0 +1,61 @@
+"""Promises about copies: what was fitted comes back the same."""
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+from sklearn.base import clone
+
+from skfair.utils._checks._case import fit_on, make_case
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import assert_same_fit
+
+
+@promise()
+def check_clone(name: str, estimator: Any) -> None:
+    """A clone has the parameters and nothing else, and fits the same."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    fresh = clone(fitted)
+    assert vars(fresh).keys() == fitted.get_params(deep=False).keys(), (
+        f"A clone of {name} has other attributes than the parameters."
+    )
+    assert_same_fit(fitted, fit_on(fresh, case), case.X)
+
+
+def _check_copy(name: str, estimator: Any, way: Callable[[Any], Any]) -> None:
+    case = make_case(estimator)
+    fitted = case.fit()
+    copied = way(fitted)
+    assert vars(copied).keys() == vars(fitted).keys()
+    assert_same_fit(fitted, copied, case.X)
+    assert_same_fit(fitted, fit_on(copied, case), case.X)  # it can still be fitted
+
+
+@promise()
+def check_pickle(name: str, estimator: Any) -> None:
+    """A pickle of a fitted estimator gives the same bits, and can be fitted again."""
+    _check_copy(name, estimator, lambda fitted: pickle.loads(pickle.dumps(fitted)))
+
+
+@promise()
+def check_deepcopy(name: str, estimator: Any) -> None:
+    """A deep copy of a fitted estimator gives the same bits, and can be fitted again."""
+    _check_copy(name, estimator, copy.deepcopy)
+
+
+@promise()
+def check_joblib(name: str, estimator: Any) -> None:
+    """A joblib file gives the same bits, also where its arrays stay on the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.joblib"
+
+        def way(fitted: Any) -> Any:
+            joblib.dump(fitted, path)
+            return joblib.load(path, mmap_mode="r")
+
+        _check_copy(name, estimator, way)

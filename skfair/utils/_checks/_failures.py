@@ -1,0 +1,93 @@
+"""Promises about fits that do not get to their end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skfair.utils._checks._case import Case, make_case
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import (
+    Stopped,
+    assert_close,
+    assert_identical,
+    assert_unchanged,
+    module_calls,
+    outputs,
+)
+
+
+@promise()
+def check_failed_fit(name: str, estimator: Any) -> None:
+    """A fit that fails, early or late, leaves the estimator as it was."""
+    # A method may do without a step that fails (some networks cannot be traced); then nothing
+    # may be missing at the end.
+    case = make_case(estimator)
+    bad = np.full(case.X.shape, np.nan)
+    for X in (bad, bad[:0]):
+        assert not _was_fitted(name, case, lambda fitted, X=X: _fit(fitted, case, X)), (
+            f"{name} was fitted on X without a value."
+        )
+    for number in _some_calls(case):
+        _was_fitted(name, case, lambda fitted, n=number: _stop(fitted, case, n, Stopped))
+
+
+@promise()
+def check_interrupted_fit(name: str, estimator: Any) -> None:
+    """After Ctrl-C a fit leaves the estimator as it was, or ends with ``interrupted_`` set."""
+    case = make_case(estimator)
+    for number in _some_calls(case):
+        fitted = case.fit()
+        before, expected = dict(vars(fitted)), outputs(fitted, case.X)
+        try:
+            _stop(fitted, case, number, KeyboardInterrupt)
+        except KeyboardInterrupt:
+            _assert_as_before(name, fitted, case, before, expected)
+        else:
+            assert getattr(fitted, "interrupted_", False) is True, (
+                f"{name} takes a fit that was interrupted for a whole one."
+            )
+            found = outputs(fitted, case.X)
+            assert found.keys() == expected.keys()
+
+
+def _fit(fitted: Any, case: Case, X: np.ndarray) -> None:
+    fitted.fit(X, case.y[: len(X)], **case.fit_params)
+
+
+def _some_calls(case: Case) -> list[int]:
+    """Numbers of the first module that runs in a fit, one in the middle, and the last."""
+    with module_calls() as called:
+        case.fit()
+    return sorted({1, len(called) // 2, len(called)} - {0}) if called else []
+
+
+def _stop(fitted: Any, case: Case, number: int, error: type[BaseException]) -> None:
+    """Fit, and raise where this module runs."""
+
+    def raise_there(n: int) -> None:
+        if n == number:
+            raise error
+
+    with module_calls(raise_there):
+        _fit(fitted, case, case.X)
+
+
+def _was_fitted(name: str, case: Case, fit: Callable[[Any], None]) -> bool:
+    """Fit once more, and see that it ends wholly or not at all."""
+    fitted = case.fit()
+    before, expected = dict(vars(fitted)), outputs(fitted, case.X)
+    try:
+        fit(fitted)
+    except Exception:
+        _assert_as_before(name, fitted, case, before, expected)
+        return False
+    found = outputs(fitted, case.X)
+    for method in expected:
+        assert_close(found[method], expected[method], case.X, f"{name}.{method}, without a step")
+    return True
+
+
+def _assert_as_before(name: str, fitted: Any, case: Case, before: dict, expected: dict) -> None:
+    assert_unchanged(before, fitted, f"A fit of {name} that failed")
+    assert_identical(expected, outputs(fitted, case.X), "outputs after a fit that failed")

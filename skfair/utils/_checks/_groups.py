@@ -1,0 +1,217 @@
+"""Promises about ``sensitive_features``: its forms, its errors, and its way through a search."""
+
+import importlib.util
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skfair.utils._checks._case import Case, make_case, takes_groups
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import assert_identical, module_calls, outputs
+
+
+def _forms_of_one(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
+    words = np.array(["f", "m"])[codes]
+    index = np.arange(len(codes))[::-1] + 1000
+    yield "a list of strings", words.tolist()
+    yield "a tuple of strings", tuple(words.tolist())
+    yield "an array of objects", words.astype(object)
+    yield "a Series with another index", pd.Series(words, index=index, name="sex")
+    yield "a categorical Series", pd.Series(words, dtype="category")
+    yield "a categorical with unused categories", pd.Categorical(words, ["x", "m", "f"])
+    yield "a DataFrame", pd.DataFrame({"sex": words}, index=index)
+    yield "a dict", {"sex": words}
+    yield "integers", codes
+    yield "integers that do not start at zero", codes * 7 + 3
+    yield "a list of integers", codes.tolist()
+    yield "booleans", codes.astype(bool)
+    yield "a column", words[:, None]
+    yield "a tensor", torch.from_numpy(codes)
+    if importlib.util.find_spec("polars"):
+        import polars as pl
+
+        yield "a polars Series", pl.Series("sex", words.tolist())
+        yield "a polars DataFrame", pl.DataFrame({"sex": words.tolist()})
+
+
+def _forms_of_two(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[str, Any]]:
+    words = np.array(["f", "m"])[one]
+    old = two.astype(bool)
+    yield "a DataFrame of two columns", pd.DataFrame({"sex": words, "old": old})
+    yield "a dict of two columns", {"sex": words, "old": old}
+    yield "an array of two columns", np.column_stack([one, two])
+    yield "a list of tuples", list(zip(words.tolist(), old.tolist(), strict=True))
+    if importlib.util.find_spec("polars"):
+        import polars as pl
+
+        yield (
+            "a polars DataFrame of two columns",
+            pl.DataFrame({"sex": words.tolist(), "old": old.tolist()}),
+        )
+
+
+@promise(takes_groups)
+def check_group_forms(name: str, estimator: Any) -> None:
+    """Groups give the same fit as list, array, Series, DataFrame, dict or tensor of any labels."""
+    case = make_case(estimator)
+    one = (case.groups == "m").astype(np.int64)
+    two = np.arange(len(one)) // 2 % 2
+    _compare_groups(name, case, case.groups, _forms_of_one(one))
+    _compare_groups(name, case, 2 * one + two, _forms_of_two(one, two))
+
+
+def _compare_groups(name: str, case: Case, groups: Any, forms: Iterator[tuple[str, Any]]) -> None:
+    expected = outputs(case.fit(sensitive_features=groups), case.X)
+    for what, form in forms:
+        found = outputs(case.fit(sensitive_features=form), case.X)
+        assert_identical(expected, found, f"outputs of {name} where the groups are {what}")
+
+
+@promise(takes_groups)
+def check_groups_only_in_fit(name: str, estimator: Any) -> None:
+    """``sensitive_features`` is given by its name, to ``fit``, and never to predict."""
+    for method in dir(type(estimator)):
+        function = getattr(type(estimator), method)
+        if method.startswith("_") or not inspect.isfunction(function):
+            continue
+        parameter = inspect.signature(function).parameters.get("sensitive_features")
+        if parameter is None:
+            continue
+        if method.startswith("fit"):
+            assert parameter.kind is parameter.KEYWORD_ONLY, (
+                f"sensitive_features can be given to {name}.{method} by position."
+            )
+            assert parameter.default is None, (
+                f"sensitive_features of {name}.{method} has a default."
+            )
+        else:
+            assert method.startswith("set_"), f"{name}.{method} takes sensitive_features."
+
+
+@promise(takes_groups)
+def check_bad_groups_are_refused_first(name: str, estimator: Any) -> None:
+    """Groups that are wrong are refused as ``sensitive_features``, before a network runs."""
+    case = make_case(estimator)
+    n = len(case.X)
+    for bad, wanted in [
+        (case.groups[1:], f"{n - 1} values for {n} samples"),
+        ({"sex": case.groups[1:]}, f"{n - 1} values for {n} samples"),
+        (np.linspace(0, 1, n), "continuous"),
+        (np.arange(n), "different"),
+        (np.full(n, None), "missing"),
+        ("m", "group label"),
+        (np.zeros((n, 2, 2)), "shape"),
+    ]:
+        said = _refusal(name, case, bad)
+        assert said is not None, f"{name} was fitted with sensitive_features={bad!r}."
+        assert wanted in said, f"The message does not say {wanted!r}: {said}"
+
+
+@promise(takes_groups)
+def check_missing_groups(name: str, estimator: Any) -> None:
+    """Without groups, or with some missing, a fit works or says which are missing."""
+    case = make_case(estimator)
+    said = _refusal(name, case, None)
+    if said is not None:
+        assert "enable_metadata_routing" in said, f"It is not said how groups get there: {said}"
+    for missing in (None, np.nan, pd.NA):
+        groups = pd.Series(case.groups, dtype=object)
+        groups[[2, 5]] = missing
+        said = _refusal(name, case, groups)
+        if said is not None:
+            assert f"2 of {len(groups)} samples (rows 2, 5)" in said, (
+                f"It is not said which groups are missing: {said}"
+            )
+
+
+def _refusal(name: str, case: Case, groups: Any) -> str | None:
+    """Fit with these groups; the message, if they are refused as they should be."""
+    fresh = clone(case.estimator)
+    before = dict(vars(fresh))
+    with module_calls() as called:
+        try:
+            fresh.fit(case.X, case.y, **{**case.fit_params, "sensitive_features": groups})
+        except (ValueError, TypeError) as error:
+            said = str(error)
+        else:
+            return None
+    assert "sensitive_features" in said, f"The message does not name sensitive_features: {said}"
+    assert not called, f"{name} refuses its groups after {len(called)} module calls."
+    assert vars(fresh).keys() == before.keys(), f"{name} keeps something of a fit that failed."
+    return said
+
+
+def _recording(estimator: BaseEstimator) -> tuple[BaseEstimator, list]:
+    """An estimator of the same parameters whose fit writes down what it gets."""
+    seen = []
+
+    def fit(self, X, y=None, *, sensitive_features=None):
+        seen.append((np.asarray(X), sensitive_features))
+        return self
+
+    kind = type(estimator)
+    recorder = type(f"Recording{kind.__name__}", (kind,), {"fit": fit, "__init__": kind.__init__})
+    return recorder(**clone(estimator).get_params(deep=False)), seen
+
+
+@promise(takes_groups)
+def check_groups_are_routed(name: str, estimator: Any) -> None:
+    """Groups reach ``fit`` through pipelines and searches, with metadata routing and without."""
+    case = make_case(estimator)
+    expected = outputs(case.fit(), case.X)
+    groups = case.groups
+    pipeline = make_pipeline("passthrough", clone(case.estimator))
+    step = f"{pipeline.steps[-1][0]}__sensitive_features"
+    _assert_reached(expected, pipeline.fit(case.X, case.y, **{step: groups})[-1], case)
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = clone(pipeline).fit(case.X, case.y, sensitive_features=groups)
+        _assert_reached(expected, routed[-1], case)
+        if hasattr(estimator, "transform"):
+            before = make_pipeline(clone(case.estimator), FunctionTransformer())
+            before.fit(case.X, case.y, sensitive_features=groups)
+            _assert_reached(expected, before[0], case)
+
+
+def _assert_reached(expected: dict, fitted: Any, case: Case) -> None:
+    assert_identical(expected, outputs(fitted, case.X), "outputs after a pipeline and without one")
+
+
+@promise(takes_groups)
+def check_groups_are_cut_like_rows(name: str, estimator: Any) -> None:
+    """A search gives each fold the groups of its own rows, with metadata routing and without."""
+    case = make_case(estimator)
+    number = np.arange(len(case.X))
+    X = np.zeros((len(number), 1)) + number[:, None]
+    groups = pd.Series([f"group {i}" for i in number], index=number[::-1])
+    recorder, seen = _recording(case.estimator)
+    in_pipeline = make_pipeline("passthrough", recorder)
+    prefix = f"{in_pipeline.steps[-1][0]}__"
+    for enabled in (False, True):
+        for tried, start in ((recorder, ""), (in_pipeline, prefix)):
+            seen.clear()
+            search = GridSearchCV(
+                tried, {f"{start}verbose": [0, 1]}, cv=3, scoring=lambda *_: 0.0, refit=True
+            )
+            argument = "sensitive_features" if enabled else f"{start}sensitive_features"
+            with sklearn.config_context(enable_metadata_routing=enabled), _no_warnings():
+                search.fit(X, case.y, **{argument: groups})
+            assert len(seen) == 7, f"{name} was fitted {len(seen)} times, not seven."
+            for rows, given in seen:
+                assert given is not None, f"No groups reach {name} in a search."
+                assert list(given) == [f"group {int(i)}" for i in rows[:, 0]], (
+                    f"A search does not cut the groups of {name} as it cuts X."
+                )
+
+
+def _no_warnings() -> warnings.catch_warnings:
+    return warnings.catch_warnings(action="ignore")

@@ -1,0 +1,154 @@
+"""Promises about the forms in which rows and images come."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skfair.utils._checks._case import Case, make_case, takes_images
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import as_parts, assert_identical, outputs
+
+
+def _read_only(X: np.ndarray) -> np.ndarray:
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def _strided(X: np.ndarray) -> np.ndarray:
+    """Every second of twice as many values along each axis."""
+    wide = np.zeros(tuple(2 * size for size in X.shape), X.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in X.shape)]
+    view[...] = X
+    return view
+
+
+def _memory_map(X: np.ndarray, folder: Path, mode: str) -> np.ndarray:
+    path = folder / f"{mode.strip('+')}.npy"
+    np.save(path, X)
+    return np.load(path, mmap_mode=mode)
+
+
+def _array_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any]]:
+    """The same values in the same shape."""
+    yield "read-only", _read_only(X)
+    yield "not contiguous", _strided(X)
+    yield "in Fortran's order", np.asfortranarray(X)
+    yield "backwards in memory", X[::-1].copy()[::-1]
+    yield "a memory map", _memory_map(X, folder, "r")
+    yield "a memory map to be written to", _memory_map(X, folder, "r+")
+    yield "a tensor", torch.from_numpy(X.copy())
+    if X.ndim == 2:
+        yield "a list of lists", X.tolist()
+        yield "a table", pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
+    if X.dtype.kind == "f":
+        yield "float64", X.astype(np.float64)
+
+
+def _values(fitted: Any, form: Any, X: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Outputs of one type and shape: what a transformer hands on is in the form that it got."""
+    plain = {}
+    for method, value in outputs(fitted, form).items():
+        parts = as_parts(value)
+        if parts[0].size == X.size and parts[0].shape[0] == len(X):
+            last = getattr(fitted, "data_format", None) == "channels_last"
+            parts = [_as_given(part, X.shape, last).astype(np.float64) for part in parts]
+        plain[method] = parts
+    return plain
+
+
+def _as_given(part: np.ndarray, shape: tuple[int, ...], channels_last: bool) -> np.ndarray:
+    """Bring samples to the shape of those that were given first."""
+    if len(shape) == 4 and (channels_last or (part.ndim == 4 and part.shape != shape)):
+        n, n_channels, height, width = shape
+        part = np.moveaxis(part.reshape(n, height, width, n_channels), -1, 1)
+    return part.reshape(shape)
+
+
+def _compare_forms(name: str, case: Case, forms: Iterator[tuple[str, Any, Case]]) -> None:
+    expected = _values(case.fit(), case.X, case.X)
+    for what, X, other in forms:
+        found = _values(other.fit(X), X, case.X)
+        assert_identical(expected, found, f"outputs of {name} where X is {what}")
+
+
+@promise()
+def check_array_forms(name: str, estimator: Any) -> None:
+    """X gives the same however it lies in memory: strided, read-only, mapped, list or table."""
+    case = make_case(estimator)
+    with tempfile.TemporaryDirectory() as folder:
+        forms = _array_forms(case.X, Path(folder))
+        _compare_forms(name, case, ((what, X, case) for what, X in forms))
+
+
+class _Dataset(torch.utils.data.Dataset):
+    """Images with something else beside them."""
+
+    def __init__(self, X: np.ndarray):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, row):
+        if not 0 <= row < len(self.X):
+            raise IndexError(row)
+        return self.X[row], 0
+
+
+def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]:
+    """The same images; with what parameters they are taken as such."""
+    last = X.transpose(0, 2, 3, 1)
+    shape = X.shape[1:]
+    first, behind = {"data_format": "channels_first"}, {"data_format": "channels_last"}
+    rows = {"image_shape": shape}
+    yield "a list of images", list(X), first
+    yield "a dataset", _Dataset(X), first
+    yield "channels last", last, behind
+    yield "channels last, contiguous", np.ascontiguousarray(last), behind
+    yield "rows of pixels", X.reshape(len(X), -1), rows | first
+    yield (
+        "rows with one size left open",
+        X.reshape(len(X), -1),
+        {
+            "image_shape": (shape[0], -1, shape[2]),
+            **first,
+        },
+    )
+    yield "rows, channels last", last.reshape(len(X), -1), rows | behind
+    if shape[0] in (1, 3):
+        yield "channels last, of itself", last, {"data_format": "auto"}
+    if shape[0] in (1, 3) and importlib.util.find_spec("PIL"):
+        from PIL import Image
+
+        pictures = [Image.fromarray(image.squeeze()) for image in np.ascontiguousarray(last)]
+        files = [folder / f"{i}.png" for i in range(len(X))]
+        for picture, file in zip(pictures, files, strict=True):
+            picture.save(file)
+        form = {"data_format": "auto", "image_shape": None}
+        yield "Pillow images", pictures, form
+        yield "image files", [str(file) for file in files], form
+        yield "paths of image files", files, form
+
+
+@promise(takes_images)
+def check_image_forms(name: str, estimator: Any) -> None:
+    """Images give the same as arrays, channels first or last, rows, lists, files and datasets."""
+    case = make_case(estimator)
+    X = case.X.reshape(len(case.X), *case.image_shape)
+    plain = {"image_shape": None, "data_format": "channels_first"}
+    base = case.with_parameters(**plain)
+    base = Case(base.estimator, X, case.y, case.fit_params, case.image_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        forms = _image_forms(X, Path(folder))
+        _compare_forms(
+            name,
+            base,
+            ((what, form, base.with_parameters(**{**plain, **how})) for what, form, how in forms),
+        )

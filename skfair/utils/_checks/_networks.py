@@ -1,0 +1,255 @@
+"""Promises about the networks that an estimator is given, and those that it trains."""
+
+import copy
+import pickle
+import warnings
+from typing import Any
+
+import numpy as np
+import skorch
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+from skfair.utils._base import TorchClassifier
+from skfair.utils._checks._case import (
+    Case,
+    find_module,
+    fit_on,
+    has_parameters,
+    make_case,
+    make_network,
+    network_parameters,
+)
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import (
+    assert_close,
+    assert_identical,
+    fitted_attributes,
+    network_state,
+    outputs,
+)
+
+
+def _mark(module: nn.Module) -> nn.Module:
+    """Give a network what a careless method would lose."""
+    module.train()
+    next(module.children(), module).eval()
+    parameters = list(module.parameters())
+    parameters[-1].requires_grad_(False)
+    parameters[0].grad = torch.ones_like(parameters[0])
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+def _use(fitted: Any, case: Case) -> None:
+    outputs(fitted, case.X)
+    if hasattr(fitted, "to_module"):
+        fitted.to_module()
+
+
+@promise(network_parameters)
+def check_network_is_left_alone(name: str, estimator: Any) -> None:
+    """The network it is given is never changed: weights, modes, gradients, hooks and device."""
+    case = make_case(estimator)
+    for parameter in network_parameters(estimator):
+        value = case.estimator.get_params(deep=False)[parameter]
+        given = copy.deepcopy(value) if find_module(value) is not None else make_network(parameter)
+        module = _mark(find_module(given))
+        before = network_state(module)
+        fresh = clone(case.estimator)
+        setattr(fresh, parameter, given)  # a clone would have a network of its own
+        fitted = fit_on(fresh, case)
+        _use(fitted, case)
+        assert getattr(fitted, parameter) is given, f"fit of {name} replaces {parameter}."
+        assert_identical(before, network_state(module), f"the network in {parameter}")
+
+
+class _Given(TorchClassifier):
+    """A fitted classifier of skfair's kind around a network with an output a class."""
+
+    def __init__(self, device="cpu"):
+        self.device = device
+
+
+def _containers(case: Case, module: nn.Module) -> dict[str, Any]:
+    """The network itself, and all that may hold it."""
+    net = skorch.NeuralNetClassifier(lambda: copy.deepcopy(module), criterion=nn.CrossEntropyLoss)
+    net.set_params(train_split=None, verbose=0).initialize()
+    net.classes_inferred_ = np.unique(case.y)
+    classifier = _Given()
+    classifier.module_, classifier.classes_ = copy.deepcopy(module), np.unique(case.y)
+    classifier.n_features_in_ = case.X.shape[1]
+    held = {"a module": copy.deepcopy(module), "a skorch net": net, "a classifier": classifier}
+    return {**held, **{f"{what}, frozen": FrozenEstimator(v) for what, v in held.items()}}
+
+
+@promise(lambda estimator: has_parameters(estimator, "estimator"))
+def check_network_containers(name: str, estimator: Any) -> None:
+    """A module, a fitted skorch net, a fitted skfair classifier, frozen or not, all serve alike."""
+    case = make_case(estimator)
+    module = _two_outputs(case)
+    expected = None
+    for what, given in _containers(case, module).items():
+        inner = find_module(given.estimator if isinstance(given, FrozenEstimator) else given)
+        before = network_state(inner)
+        fresh = clone(case.estimator)
+        fresh.estimator = given
+        fitted = fit_on(fresh, case)
+        _use(fitted, case)
+        assert_identical(before, network_state(inner), f"the network of {what}")
+        found = outputs(fitted, case.X)
+        expected = expected or found
+        assert_identical(expected, found, f"outputs of {name} with {what}")
+
+
+def _modules_behind(network: nn.Module) -> set[str]:
+    """The Python modules that the classes of a network come from."""
+    return {type(part).__module__ for part in network.modules()}
+
+
+def _two_outputs(case: Case) -> nn.Module:
+    """The network of the estimator with an output for each class, as the containers need it."""
+    module = copy.deepcopy(find_module(case.estimator.estimator))
+    with torch.no_grad():
+        width = module.eval()(torch.as_tensor(case.X[:2])).reshape(2, -1).shape[1]
+    return module if width == 2 else nn.Sequential(module, _Pair())
+
+
+class _Pair(nn.Module):
+    """Make a logit a class of one logit."""
+
+    def forward(self, logit):
+        logit = logit.reshape(-1, 1)
+        return torch.cat([torch.zeros_like(logit), logit], 1)
+
+
+def _modules_of(fitted: Any) -> dict[str, nn.Module]:
+    return {k: v for k, v in fitted_attributes(fitted).items() if isinstance(v, nn.Module)}
+
+
+def _fits_a_network(estimator: Any) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(_modules_of(make_case(estimator).fit()))
+
+
+@promise(_fits_a_network)
+def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
+    """Predicting leaves the trained networks as they are, also one that is in training mode."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    modules = _modules_of(fitted)
+    for module in modules.values():
+        module.train()
+    before = {key: network_state(module) for key, module in modules.items()}
+    _use(fitted, case)
+    for key, module in modules.items():
+        assert getattr(fitted, key) is module, f"Predicting with {name} replaces {key}."
+        assert_identical(before[key], network_state(module), key)
+
+
+@promise(_fits_a_network)
+def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
+    """Pickles hold the trained networks on the CPU, and those in use stay where they are."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    modules = _modules_of(fitted)
+    for key, module in modules.items():
+        setattr(fitted, key, _elsewhere(module))
+    state = fitted.__getstate__()  # what a pickle holds
+    for key in modules:
+        assert state[key].where == "cpu", f"A pickle of {name} holds {key} on its device."
+        assert getattr(fitted, key).where == "accelerator", f"Pickling {name} moves {key}."
+    if hasattr(fitted, "to_module"):
+        assert getattr(fitted.to_module(), "where", "cpu") == "cpu"
+        assert fitted.module_.where == "accelerator", f"{name}.to_module moves the network."
+
+
+def _elsewhere(module: nn.Module) -> nn.Module:
+    """Copy a module into one that says where it is, as one on an accelerator would."""
+
+    class Elsewhere(type(module)):
+        where = "accelerator"
+
+        def to(self, *args, **kwargs):
+            device = torch._C._nn._parse_to(*args, **kwargs)[0]
+            if device is not None:
+                self.where = device.type
+            return super().to(*args, **kwargs)
+
+        def cpu(self):
+            self.where = "cpu"
+            return super().cpu()
+
+    moved = copy.deepcopy(module)
+    moved.__class__ = Elsewhere
+    return moved
+
+
+def _accelerators() -> list[str]:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind, available in there.items() if available]
+
+
+@promise(lambda estimator: has_parameters(estimator, "device"))
+def check_devices(name: str, estimator: Any) -> None:
+    """What was fitted on one device predicts on another, and a device may be named or given."""
+    case = make_case(estimator).with_parameters(device="cpu")
+    fitted = case.fit()
+    expected = outputs(fitted, case.X)
+    given = case.with_parameters(device=torch.device("cpu")).fit()
+    assert_identical(expected, outputs(given, case.X), f"outputs of {name} on torch.device('cpu')")
+    for device in _accelerators():
+        there = case.with_parameters(device=device).fit()
+        back = pickle.loads(pickle.dumps(there)).set_params(device="cpu")
+        _assert_near(outputs(there, case.X), outputs(back, case.X), f"{name} from {device} to CPU")
+        moved = pickle.loads(pickle.dumps(fitted)).set_params(device=device)
+        _assert_near(outputs(moved, case.X), expected, f"{name} from CPU to {device}")
+
+
+def _assert_near(one: dict, two: dict, what: str) -> None:
+    for method in one:
+        for a, b in zip(np.atleast_1d(one[method]), np.atleast_1d(two[method]), strict=True):
+            if np.asarray(a).dtype.kind == "f":
+                assert_close(np.float32(a), np.float32(b), np.float32(a), f"{what}: {method}")
+
+
+@promise(lambda estimator: hasattr(estimator, "to_module"))
+def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
+    """``to_module`` gives a network of torch's own parts that decides as ``predict`` does."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    module = fitted.to_module()
+    assert not any(part.training for part in module.modules()), "The module is in training mode."
+    assert all(value.device.type == "cpu" for value in module.state_dict().values())
+    given = find_module(case.estimator.get_params(deep=False).get("estimator"))
+    kinds = _modules_behind(module) - (_modules_behind(given) if given is not None else set())
+    ours = {kind for kind in kinds if kind.split(".")[0] == __name__.split(".")[0]}
+    assert not ours, f"The module of {name} needs {ours}."
+    with torch.no_grad():
+        raw = module(torch.as_tensor(case.X)).numpy()
+    raw = raw.reshape(len(case.X), -1)
+    decision, proba = fitted.decision_function(case.X), fitted.predict_proba(case.X)
+    if raw.shape[1] > 1:
+        chosen = raw.argmax(1)
+    else:
+        is_probability = raw.min() >= 0 and raw.max() <= 1
+        chosen = (raw[:, 0] > (0.5 if is_probability else 0)).astype(int)
+    low, high = np.sort(proba, 1)[:, -2:].T
+    sure = high - low > 1e-4  # the module computes in the type of its weights
+    assert sure.any(), f"{name} is not sure of any row."
+    predicted = np.searchsorted(fitted.classes_, fitted.predict(case.X))
+    for what, codes in {
+        "to_module": chosen,
+        "decision_function": decision.argmax(1) if decision.ndim > 1 else decision > 0,
+        "predict_proba": proba.argmax(1),
+    }.items():
+        np.testing.assert_array_equal(
+            codes[sure], predicted[sure], err_msg=f"{what} of {name} and predict disagree."
+        )
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.zero_()
+    assert_identical(decision, fitted.decision_function(case.X), "what to_module left")

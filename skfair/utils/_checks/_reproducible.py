@@ -1,0 +1,224 @@
+"""Promises about seeds, batches, and what lies outside of an estimator."""
+
+import os
+import pickle
+import random
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+
+from skfair.utils._checks._case import Case, has_parameters, make_case, memory_parameters
+from skfair.utils._checks._registry import promise
+from skfair.utils._checks._running import (
+    assert_close,
+    assert_identical,
+    assert_same_fit,
+    assert_unchanged,
+    output_methods,
+    outputs,
+    row_methods,
+)
+
+
+def _is_seeded(estimator: Any) -> bool:
+    return has_parameters(estimator, "random_state")
+
+
+@promise()
+def check_same_seed_same_bits(name: str, estimator: Any) -> None:
+    """The same seed gives the same bits, whatever was drawn in between."""
+    case = make_case(estimator)
+    first = case.fit()
+    generators = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng():
+        np.random.rand(3)  # noqa: NPY002
+        torch.rand(3)
+        random.random()
+        second = case.fit()
+    np.random.set_state(generators[0])  # noqa: NPY002
+    random.setstate(generators[1])
+    assert_same_fit(first, second, case.X)
+
+
+@promise(_is_seeded)
+def check_random_state_moves_on(name: str, estimator: Any) -> None:
+    """A ``RandomState`` is drawn from: it moves on with each fit, and gives the same again."""
+    case = make_case(estimator)
+
+    def run() -> tuple[Any, dict, list]:
+        generator = np.random.RandomState(0)
+        states, fits = [_state_of(generator)], []
+        for _ in range(2):
+            fits.append(_fit_with(case, generator))
+            states.append(_state_of(generator))
+        return fits, states
+
+    (fits, states), (again, _) = run(), run()
+    assert len(set(states)) == 3, f"fit of {name} draws nothing from its RandomState."
+    for one, two in zip(fits, again, strict=True):
+        # Each predicts with a generator of its own, as pickled.
+        assert_same_fit(one, two, case.X)
+
+
+def _fit_with(case: Case, generator: np.random.RandomState) -> Any:
+    fresh = case.with_parameters().estimator
+    fresh.random_state = generator
+    fitted = fresh.fit(case.X, case.y, **case.fit_params)
+    return fitted.set_params(random_state=0)
+
+
+def _state_of(generator: np.random.RandomState) -> bytes:
+    return pickle.dumps(generator.get_state())
+
+
+@promise()
+def check_fitting_again(name: str, estimator: Any) -> None:
+    """A second fit forgets the first one: it gives what a fresh estimator gives."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    order = np.random.default_rng(1).permutation(len(case.X))
+    fitted.fit(case.X[order], case.y, **case.fit_params)
+    fitted.fit(case.X, case.y, **case.fit_params)
+    fresh = case.fit()
+    assert vars(fitted).keys() == vars(fresh).keys()
+    assert_same_fit(fitted, fresh, case.X)
+
+
+@promise()
+def check_rows_one_by_one(name: str, estimator: Any) -> None:
+    """A row is predicted alike by itself and among others."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    for method in row_methods(fitted, case.X):
+        call = getattr(fitted, method)
+        at_once = call(case.X)
+        several = isinstance(at_once, list)
+        single = [call(case.X[i : i + 1]) for i in range(12)]
+        parts = (
+            [np.concatenate(part) for part in zip(*single, strict=True)]
+            if several
+            else np.concatenate(single)
+        )
+        first = [part[:12] for part in at_once] if several else at_once[:12]
+        assert_close(parts, first, case.X, f"{name}.{method}, row by row")
+
+
+@promise()
+def check_row_order(name: str, estimator: Any) -> None:
+    """The order of the rows changes the order of what is predicted, and nothing else."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    order = np.random.default_rng(0).permutation(len(case.X))
+    for method in row_methods(fitted, case.X):
+        call = getattr(fitted, method)
+        as_given = call(case.X)
+        moved = (
+            [part[order] for part in as_given] if isinstance(as_given, list) else as_given[order]
+        )
+        assert_close(call(case.X[order]), moved, case.X, f"{name}.{method}, in another order")
+
+
+@promise(memory_parameters)
+def check_memory_bounds(name: str, estimator: Any) -> None:
+    """A parameter that only bounds the memory changes nothing that comes out."""
+    case = make_case(estimator)
+    expected = outputs(case.fit(), case.X)
+    for parameter in memory_parameters(estimator):
+        for size in (1, 7, 1000):
+            found = outputs(case.with_parameters(**{parameter: size}).fit(), case.X)
+            for method in expected:
+                what = f"{name}.{method} with {parameter}={size}"
+                assert_close(found[method], expected[method], case.X, what)
+
+
+def global_state() -> dict[str, Any]:
+    """What belongs to the whole process."""
+    state = {
+        "numpy's generator": pickle.dumps(np.random.get_state()),  # noqa: NPY002
+        "numpy's error handling": np.geterr(),
+        "python's generator": random.getstate(),
+        "torch's generator": torch.get_rng_state().tolist(),
+        "torch's number of threads": torch.get_num_threads(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "the choice of cuDNN's algorithms": (
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+        ),
+        "scikit-learn's configuration": sklearn.get_config(),
+        "the filters of warnings": list(warnings.filters),
+        "the environment": dict(os.environ),
+        "the working directory": os.getcwd(),
+    }
+    if torch.cuda.is_available():
+        state["CUDA's generators"] = [s.tolist() for s in torch.cuda.get_rng_state_all()]
+    return state
+
+
+@promise()
+def check_nothing_global(name: str, estimator: Any) -> None:
+    """Nothing of the process changes: generators, configurations, filters, threads, environment."""
+    case = make_case(estimator)
+    if _is_seeded(estimator):
+        case = case.with_parameters(random_state=np.random.RandomState(0))
+    before = global_state()
+    fitted = case.fit()
+    _assert_unchanged(before, f"fit of {name}")
+    for method in output_methods(fitted):
+        getattr(fitted, method)(case.X)
+        _assert_unchanged(before, f"{name}.{method}")
+    if hasattr(fitted, "to_module"):
+        fitted.to_module()
+        _assert_unchanged(before, f"{name}.to_module")
+
+
+def _assert_unchanged(before: dict[str, Any], what: str) -> None:
+    after = global_state()
+    changed = [key for key in before if before[key] != after[key]]
+    assert not changed, f"{what} changes {', '.join(changed)}."
+
+
+@contextmanager
+def _empty_folders() -> Iterator[Path]:
+    """Work, and make temporary files, in folders that are empty."""
+    cwd, temporary = os.getcwd(), tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        inside = Path(folder).resolve()
+        (inside / "here").mkdir()
+        (inside / "temporary").mkdir()
+        os.chdir(inside / "here")
+        tempfile.tempdir = str(inside / "temporary")
+        try:
+            yield inside
+        finally:
+            os.chdir(cwd)
+            tempfile.tempdir = temporary
+
+
+@promise()
+def check_no_files_are_left(name: str, estimator: Any) -> None:
+    """Fitting and predicting leave no files behind."""
+    case = make_case(estimator)
+    with _empty_folders() as folder:
+        outputs(case.fit(), case.X)
+        left = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert not left, f"{name} leaves {left}."
+
+
+@promise()
+def check_predicting_changes_nothing(name: str, estimator: Any) -> None:
+    """Predicting twice gives the same twice, and sets nothing on the estimator."""
+    case = make_case(estimator)
+    fitted = case.fit()
+    before = dict(vars(fitted))
+    first = outputs(fitted, case.X)
+    assert_identical(first, outputs(fitted, case.X), f"outputs of {name}, asked twice")
+    assert_unchanged(before, fitted, f"Predicting with {name}")

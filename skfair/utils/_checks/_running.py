@@ -1,0 +1,157 @@
+"""Running an estimator and looking at it: outputs, comparisons, and what a fit set going."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import get_tags
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+PREDICTIONS = ("predict", "predict_proba", "decision_function", "transform")
+
+
+def output_methods(estimator: Any) -> list[str]:
+    """Names of the public methods that need rows and nothing else, ``transform`` for instance."""
+    names = []
+    for name in dir(type(estimator)):
+        if name.startswith(("_", "fit", "set_", "score")) or name == "inverse_transform":
+            continue
+        method = getattr(estimator, name, None)  # some exist under some parameters only
+        if not inspect.ismethod(method):
+            continue
+        needed = [
+            p.name
+            for p in inspect.signature(method).parameters.values()
+            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        if needed == ["X"]:
+            names.append(name)
+    return names
+
+
+def outputs(estimator: Any, X: Any) -> dict[str, Any]:
+    """What all these methods return for X."""
+    return {name: getattr(estimator, name)(X) for name in output_methods(estimator)}
+
+
+def row_methods(estimator: Any, X: np.ndarray) -> list[str]:
+    """Names of the methods that treat each row by itself.
+
+    Predictions do. Another method need not where the estimator is tagged as not deterministic
+    and the method adds noise to each row of an array, so that twice the same row is two things.
+    """
+    names = output_methods(estimator)
+    if get_tags(estimator).non_deterministic:
+        twice = {name: getattr(estimator, name)(X[[0, 0]]) for name in names}
+        names = [
+            name
+            for name in names
+            if name in PREDICTIONS or all(np.array_equal(*part) for part in as_parts(twice[name]))
+        ]
+    return names
+
+
+def as_parts(value: Any) -> list[np.ndarray]:
+    """An output as a list of arrays, of which most have one."""
+    return [np.asarray(part) for part in value] if isinstance(value, list) else [np.asarray(value)]
+
+
+def fitted_attributes(estimator: Any) -> dict[str, Any]:
+    """The public attributes that a fit has set."""
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and not name.startswith("_")
+    }
+
+
+def assert_identical(one: Any, two: Any, what: str) -> None:
+    """Compare to the last bit, whatever it is."""
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):  # or one of a memory map
+        assert one.dtype == two.dtype, f"{what} is {one.dtype} and {two.dtype}."
+        np.testing.assert_array_equal(one, two, err_msg=f"{what} differs.")
+        return
+    assert type(one) is type(two), f"{what} is a {type(one).__name__} and a {type(two).__name__}."
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), f"{what} differs."
+    elif isinstance(one, nn.Module):
+        assert_identical(dict(one.state_dict()), dict(two.state_dict()), what)
+    elif isinstance(one, pd.DataFrame | pd.Series):
+        assert one.equals(two), f"{what} differs:\n{one}\n{two}"
+    elif isinstance(one, dict):
+        assert list(one) == list(two), f"{what} has the keys {list(one)} and {list(two)}."
+        for key in one:
+            assert_identical(one[key], two[key], f"{what}[{key!r}]")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), f"{what} has {len(one)} and {len(two)} elements."
+        for i, pair in enumerate(zip(one, two, strict=True)):
+            assert_identical(*pair, f"{what}[{i}]")
+    else:
+        assert one == two or (one != one and two != two), f"{what} is {one!r} and {two!r}."
+
+
+def assert_same_fit(one: Any, two: Any, X: Any) -> None:
+    """Two fits gave the same, to the last bit: all outputs for X and all fitted attributes."""
+    assert_identical(outputs(one, X), outputs(two, X), "outputs")
+    assert_identical(fitted_attributes(one), fitted_attributes(two), "fitted attributes")
+
+
+def assert_close(one: Any, two: Any, X: np.ndarray, what: str) -> None:
+    """Two outputs agree as well as two batches do.
+
+    Features are predicted from in float64, images and networks of another type in float32; what
+    is no float has to be the same.
+    """
+    for first, second in zip(as_parts(one), as_parts(two), strict=True):
+        if first.dtype.kind != "f":
+            np.testing.assert_array_equal(first, second, err_msg=what)
+            continue
+        exact = first.dtype == np.float64 and X.ndim == 2
+        tolerance = 1e-10 if exact else 1e-4
+        np.testing.assert_allclose(first, second, rtol=tolerance, atol=tolerance, err_msg=what)
+
+
+def assert_unchanged(before: dict[str, Any], estimator: Any, what: str) -> None:
+    """The attributes of an estimator are the very objects that they were."""
+    after = vars(estimator)
+    changed = [key for key in {**before, **after} if before.get(key) is not after.get(key)]
+    assert not changed, f"{what} changes {changed}."
+
+
+class Stopped(Exception):
+    """Raised in the middle of a fit, to see what it leaves behind."""
+
+
+@contextmanager
+def module_calls(on_call: Callable[[int], None] = lambda n: None) -> Iterator[list[nn.Module]]:
+    """Write down each torch module that runs in the block; `on_call` gets its number."""
+    called = []
+
+    def note(module, inputs):
+        called.append(module)
+        on_call(len(called))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield called
+    finally:
+        handle.remove()
+
+
+def network_state(module: nn.Module) -> dict[str, Any]:
+    """Everything about a network that somebody could change."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "weights": {key: value.clone() for key, value in module.state_dict().items()},
+        "devices": [str(value.device) for value in module.state_dict().values()],
+        "identity": [id(value) for value in (*module.parameters(), *module.buffers())],
+        "training": [part.training for part in module.modules()],
+        "requires_grad": [p.requires_grad for p in module.parameters()],
+        "gradients": [p.grad is None for p in module.parameters()],
+        "hooks": [len(getattr(part, name)) for part in module.modules() for name in hooks],
+    }

@@ -1,0 +1,70 @@
+"""Finding the estimators of the package, whatever parts it has."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+
+_TYPES = {"classifier": ClassifierMixin, "transformer": TransformerMixin}
+
+
+def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
+    """List the public estimators of skfair.
+
+    Parameters
+    ----------
+    type_filter : {"classifier", "transformer"}, default=None
+        Which to list. None lists all; an estimator may be both.
+
+    Returns
+    -------
+    list of tuple (str, type)
+        Names and classes, sorted by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such type.
+
+    See Also
+    --------
+    sklearn.utils.all_estimators : The same for scikit-learn.
+
+    Examples
+    --------
+    >>> from skfair.utils import all_estimators
+    >>> [name for name, _ in all_estimators("transformer")]
+    ['ClusterMarginClassifier', 'FrozenEncoderFeaturizer', 'PatchAttributionMasker']
+    """
+    if type_filter is not None and type_filter not in _TYPES:
+        raise ValueError(
+            f"type_filter={type_filter!r} is not one of {sorted(_TYPES)}. Leave it None for all."
+        )
+    kind = _TYPES.get(type_filter, BaseEstimator)
+    root = importlib.import_module(__name__.split(".")[0])
+    found = {
+        name: value
+        for package in _public_packages(root)
+        for name in getattr(package, "__all__", ())
+        if _is_public_estimator(name, value := getattr(package, name)) and issubclass(value, kind)
+    }
+    return sorted(found.items())
+
+
+def _public_packages(package: ModuleType) -> Iterator[ModuleType]:
+    yield package
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if module.ispkg and not module.name.rpartition(".")[2].startswith("_"):
+            yield from _public_packages(importlib.import_module(module.name))
+
+
+def _is_public_estimator(name: str, value: object) -> bool:
+    return (
+        not name.startswith("_")
+        and inspect.isclass(value)
+        and issubclass(value, BaseEstimator)
+        and not inspect.isabstract(value)
+    )

@@ -1,0 +1,58 @@
+"""Which estimators there are."""
+
+import subprocess
+import sys
+
+import pytest
+from sklearn.base import BaseEstimator, is_classifier
+
+import skfair
+from skfair.utils import all_estimators
+
+
+def test_it_finds_what_is_exported():
+    found = dict(all_estimators())
+    assert list(found) == sorted(found)
+    # What the package itself exports is public estimators and nothing else but functions.
+    exported = {name: getattr(skfair, name) for name in skfair.__all__}
+    assert found == {name: value for name, value in exported.items() if isinstance(value, type)}
+    assert len(found) >= 9
+    for name, kind in found.items():
+        assert kind.__name__ == name
+        assert issubclass(kind, BaseEstimator)
+
+
+def test_types():
+    classifiers, transformers = (
+        dict(all_estimators(kind)) for kind in ("classifier", "transformer")
+    )
+    assert classifiers.keys() | transformers.keys() == dict(all_estimators()).keys()
+    assert classifiers.keys() & transformers.keys() == {"ClusterMarginClassifier"}
+    assert all(hasattr(kind, "transform") for kind in transformers.values())
+    assert all(hasattr(kind, "predict_proba") for kind in classifiers.values())
+    assert is_classifier(classifiers["ClusterMarginClassifier"]())
+    with pytest.raises(ValueError, match="type_filter='regressor' is not one of"):
+        all_estimators("regressor")
+
+
+def test_a_new_estimator_is_found_without_being_listed(monkeypatch):
+    class Added(BaseEstimator):
+        pass
+
+    class _Private(BaseEstimator):
+        pass
+
+    from skfair import margin
+
+    monkeypatch.setattr(margin, "Added", Added, raising=False)
+    monkeypatch.setattr(margin, "_Private", _Private, raising=False)
+    monkeypatch.setattr(margin, "__all__", [*margin.__all__, "Added", "_Private"])
+    found = dict(all_estimators())
+    assert found["Added"] is Added
+    assert "_Private" not in found
+    assert "IntraprocessingDebiaser" not in found
+
+
+def test_the_checks_are_not_loaded_with_the_package():
+    code = "import sys, skfair.utils; assert 'skfair.utils.estimator_checks' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
