@@ -295,7 +295,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             Images, see Notes.
         y : Ignored
             Not used, present for API consistency.
-        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes)
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes), \
+                default=None
             As in `fit`.
 
         Returns
@@ -354,10 +355,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         augmentation = self.augmentation().to(resolve_device(self.device))
         rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
-        # Torch has no long doubles, and one byte order.
-        dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
         for rows, hidden in self._run(augmentation.hidden, images):
-            block, noise = torch.from_numpy(np.ascontiguousarray(view[rows], dtype)), None
+            block, noise = as_tensor(np.ascontiguousarray(view[rows])), None
             if self.perturbation == "noise":
                 noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
             changed = augmentation.perturbation(block, hidden, noise).numpy()

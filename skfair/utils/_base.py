@@ -88,12 +88,6 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         _check_shape(X)
         y = validate_labels(self, X, y)
         X = validate_rows(self, X, reset=True, dtype=np.float32, ensure_min_samples=2)
-        if y.dtype == object and (others := {type(label) for label in y} - {str}):
-            raise ValueError(
-                "Unknown label type: y is an array of objects, among them "
-                f"{min(kind.__name__ for kind in others)}. Make all labels of one type, for "
-                "instance strings, and drop samples without a label."
-            )
         classes, codes = np.unique(y, return_inverse=True)
         names = classes.tolist()
         if len(classes) < 2:

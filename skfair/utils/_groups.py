@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from skfair.utils._images import as_numpy
+
 _MISSING_LABEL = "missing"
 _ROWS_SHOWN = 5
 _MANY_NUMBERS = 30  # distinct ones in a column, above which it is taken for a measurement
@@ -29,6 +31,12 @@ class Groups:
         with one value a column: the groups are the intersections.
     names : tuple of str
         Names of the columns.
+
+    Examples
+    --------
+    >>> groups = encode_groups({"sex": ["f", "m", "f"]}, n_samples=3)
+    >>> groups.codes, groups.labels, groups.rows()
+    (array([0, 1, 0]), ('f', 'm'), [('f',), ('m',)])
     """
 
     codes: np.ndarray
@@ -41,6 +49,7 @@ class Groups:
         Returns
         -------
         list of tuple
+            A tuple a group, with one value a column.
         """
         return label_rows(self.labels, self.names)
 
@@ -175,6 +184,7 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
                 f"{name} has shape {array.shape} where one label a sample, shape (n_samples,), "
                 "was expected."
             )
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if array.dtype.kind in "mM":  # dates: NumPy would make plain integers of them
             array = pd.Index(array)
     if len(array) == 0:
@@ -263,6 +273,8 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."
         )
+    if hasattr(features, "detach"):  # a tensor, perhaps with gradients or on another device
+        features = as_numpy(features)
     if isinstance(features, np.ma.MaskedArray):
         features = np.where(np.ma.getmaskarray(features), None, features.data.astype(object))
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):

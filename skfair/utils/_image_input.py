@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
 
-from skfair.utils._images import Images, as_numpy, check_image_shape, holds_images, open_images
+from skfair.utils._images import Images, check_image_shape, holds_images, open_images
+from skfair.utils._validation import validate_rows
 
 
 def validate_images(
@@ -55,9 +54,7 @@ def validate_images(
             "form to fit and transform."
         )
     if is_rows:
-        if isinstance(X, torch.Tensor):
-            X = as_numpy(X)
-        checked = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        checked = validate_rows(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
         # The checked one is the same data, but no longer knows that it is a memory map.
         X = X if isinstance(X, np.memmap) else checked
     elif reset:

@@ -36,11 +36,16 @@ def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """View an array as a tensor, or copy it where it is read-only (a memmap, joblib's).
+    """View an array as a tensor, or copy it where torch has no tensor like it.
 
-    Torch has no read-only tensors and warns about each one made of such an array.
+    It has no read-only ones (a memmap, joblib's) and warns about each one made of such an array;
+    no steps backwards, no long doubles, and one byte order.
     """
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # becomes infinity, which is reported where it comes out
+        array = array.astype(dtype, copy=False)
+    viewed = array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if viewed else array.copy())
 
 
 class TensorData(Dataset):
@@ -166,7 +171,8 @@ class TensorNet(skorch.NeuralNet):
             if not all(parameter.isfinite().all() for parameter in self.module_.parameters()):
                 raise ValueError(
                     f"Training diverged: the weights of the network are infinite or NaN after "
-                    f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr."
+                    f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr; and "
+                    "features that are not of the order of one need a scaler before them."
                 )
         finally:
             self.notify("on_train_end", X=X, y=y)
