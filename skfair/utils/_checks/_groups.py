@@ -14,10 +14,16 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from torch import nn
 
 from skfair.utils._checks._case import Case, make_case, takes_groups
 from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import assert_identical, module_calls, outputs
+from skfair.utils._checks._running import (
+    assert_identical,
+    fitted_attributes,
+    module_calls,
+    outputs,
+)
 
 
 def _forms_of_one(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
@@ -44,12 +50,12 @@ def _forms_of_one(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
         yield "a polars DataFrame", pl.DataFrame({"sex": words.tolist()})
 
 
-def _forms_of_two(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[str, Any]]:
-    words = np.array(["f", "m"])[one]
-    old = two.astype(bool)
+def _forms_of_two(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
+    # Two columns that say the same, so that there are as many groups as there were.
+    words, old = np.array(["f", "m"])[codes], codes.astype(bool)
     yield "a DataFrame of two columns", pd.DataFrame({"sex": words, "old": old})
     yield "a dict of two columns", {"sex": words, "old": old}
-    yield "an array of two columns", np.column_stack([one, two])
+    yield "an array of two columns", np.column_stack([codes, codes])
     yield "a list of tuples", list(zip(words.tolist(), old.tolist(), strict=True))
     if importlib.util.find_spec("polars"):
         import polars as pl
@@ -64,17 +70,28 @@ def _forms_of_two(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[str, Any]]
 def check_group_forms(name: str, estimator: Any) -> None:
     """Groups give the same fit as list, array, Series, DataFrame, dict or tensor of any labels."""
     case = make_case(estimator)
-    one = (case.groups == "m").astype(np.int64)
-    two = np.arange(len(one)) // 2 % 2
-    _compare_groups(name, case, case.groups, _forms_of_one(one))
-    _compare_groups(name, case, 2 * one + two, _forms_of_two(one, two))
+    codes = (case.groups == "m").astype(np.int64)
+    _compare_groups(name, case, case.groups, [*_forms_of_one(codes), *_forms_of_two(codes)])
 
 
-def _compare_groups(name: str, case: Case, groups: Any, forms: Iterator[tuple[str, Any]]) -> None:
-    expected = outputs(case.fit(sensitive_features=groups), case.X)
+def _compare_groups(name: str, case: Case, groups: Any, forms: list[tuple[str, Any]]) -> None:
+    base = case.fit(sensitive_features=groups)
+    expected, found = outputs(base, case.X), _learnt(base)
     for what, form in forms:
-        found = outputs(case.fit(sensitive_features=form), case.X)
-        assert_identical(expected, found, f"outputs of {name} where the groups are {what}")
+        fitted = case.fit(sensitive_features=form)
+        where = f"{name} where the groups are {what}"
+        assert_identical(expected, outputs(fitted, case.X), f"outputs of {where}")
+        assert_identical(found, _learnt(fitted), f"fitted attributes of {where}")
+
+
+def _learnt(fitted: Any) -> dict[str, Any]:
+    """The fitted attributes in which there are no labels of groups."""
+    return {
+        key: value
+        for key, value in fitted_attributes(fitted).items()
+        if isinstance(value, float | pd.DataFrame | nn.Module)
+        or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
+    }
 
 
 @promise(takes_groups)
@@ -194,13 +211,20 @@ def check_groups_are_cut_like_rows(name: str, estimator: Any) -> None:
     X = np.zeros((len(number), 1)) + number[:, None]
     groups = pd.Series([f"group {i}" for i in number], index=number[::-1])
     recorder, seen = _recording(case.estimator)
+    plain = bool | int | float | str | None
+    parameters = recorder.get_params(deep=False).items()
+    parameter, value = next((k, v) for k, v in parameters if isinstance(v, plain))
     in_pipeline = make_pipeline("passthrough", recorder)
     prefix = f"{in_pipeline.steps[-1][0]}__"
     for enabled in (False, True):
         for tried, start in ((recorder, ""), (in_pipeline, prefix)):
             seen.clear()
             search = GridSearchCV(
-                tried, {f"{start}verbose": [0, 1]}, cv=3, scoring=lambda *_: 0.0, refit=True
+                tried,
+                {f"{start}{parameter}": [value] * 2},
+                cv=3,
+                scoring=lambda *_: 0.0,
+                refit=True,
             )
             argument = "sensitive_features" if enabled else f"{start}sensitive_features"
             with sklearn.config_context(enable_metadata_routing=enabled), _no_warnings():

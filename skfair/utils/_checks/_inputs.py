@@ -14,6 +14,8 @@ from skfair.utils._checks._case import Case, make_case, takes_images
 from skfair.utils._checks._registry import promise
 from skfair.utils._checks._running import as_parts, assert_identical, outputs
 
+_CHANNELS = (1, 3, 4)  # as many as images can have
+
 
 def _read_only(X: np.ndarray) -> np.ndarray:
     X = X.copy()
@@ -44,8 +46,9 @@ def _array_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "a memory map", _memory_map(X, folder, "r")
     yield "a memory map to be written to", _memory_map(X, folder, "r+")
     yield "a tensor", torch.from_numpy(X.copy())
-    if X.ndim == 2:
+    if X.ndim == 2 and X.dtype.kind == "f":  # a list does not say that its integers are bytes
         yield "a list of lists", X.tolist()
+    if X.ndim == 2:
         yield "a table", pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
     if X.dtype.kind == "f":
         yield "float64", X.astype(np.float64)
@@ -122,7 +125,7 @@ def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]
         },
     )
     yield "rows, channels last", last.reshape(len(X), -1), rows | behind
-    if shape[0] in (1, 3):
+    if shape[0] in _CHANNELS and shape[1] not in _CHANNELS:
         yield "channels last, of itself", last, {"data_format": "auto"}
     if shape[0] in (1, 3) and importlib.util.find_spec("PIL"):
         from PIL import Image
@@ -131,7 +134,7 @@ def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]
         files = [folder / f"{i}.png" for i in range(len(X))]
         for picture, file in zip(pictures, files, strict=True):
             picture.save(file)
-        form = {"data_format": "auto", "image_shape": None}
+        form = {"data_format": "auto", "image_shape": shape}
         yield "Pillow images", pictures, form
         yield "image files", [str(file) for file in files], form
         yield "paths of image files", files, form
