@@ -10,7 +10,6 @@ from skfair.utils._discovery import all_estimators
 # are NumPy's. Trees and kernel machines hold tables that compiled code follows blindly: a file
 # made to do harm could make it read anywhere.
 _SKLEARN = {
-    "sklearn.calibration": ["TemperatureScaling"],
     "sklearn.compose": ["ColumnTransformer"],
     "sklearn.decomposition": ["PCA", "TruncatedSVD"],
     "sklearn.discriminant_analysis": ["LinearDiscriminantAnalysis"],
@@ -22,11 +21,12 @@ _SKLEARN = {
     "sklearn.linear_model": ["LogisticRegression", "LogisticRegressionCV", "RidgeClassifier"],
     "sklearn.model_selection": ["FixedThresholdClassifier"],
     "sklearn.naive_bayes": ["GaussianNB"],
-    "sklearn.neural_network": ["MLPClassifier"],
     "sklearn.pipeline": ["FeatureUnion", "Pipeline"],
     "sklearn.preprocessing": [
         "Binarizer",
+        "FunctionTransformer",
         "KBinsDiscretizer",
+        "LabelBinarizer",
         "LabelEncoder",
         "MaxAbsScaler",
         "MinMaxScaler",

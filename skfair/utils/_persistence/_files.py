@@ -64,6 +64,8 @@ def write_model(
             _replace(path, body, tensors, files)
         finally:
             _remove_unnamed(path)  # the old model, or what there is of the new one
+            if not any(path.iterdir()):
+                path.rmdir()
 
 
 def _replace(
@@ -195,7 +197,7 @@ def _parse(text: bytes) -> dict:
                 "model again."
             )
         body = config["body"]
-        for part in ("weights", "files", "versions"):
+        for part in ("weights", "files", "versions", "made_by_caller", "estimator"):
             if not isinstance(body[part], dict):
                 raise TypeError(part)
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -12,6 +12,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from skfair.utils._persistence._classes import (
     sklearn_classes,
 )
 from skfair.utils._persistence._files import InvalidModelError, read_model, write_model
-from skfair.utils._persistence._values import Unsaveable, ValueReader, ValueWriter
+from skfair.utils._persistence._values import MALFORMED, Unsaveable, ValueReader, ValueWriter
 from skfair.utils._random import seeded
 
 # Where one machine keeps what it has computed is not for another one, nor for a stranger to say.
@@ -141,10 +142,9 @@ def load(
     InvalidModelError
         The files are damaged, altered, of an unknown schema, name a class that is not known or
         a file outside of the directory, or hold tensors of other names or shapes than the
-        networks have. It is a ``ValueError``.
+        networks have, those that `factories` make included. It is a ``ValueError``.
     TypeError, ValueError
-        `factories` lacks what is needed, has a name that is not, or makes another network than
-        the one whose weights were saved.
+        `factories` lacks what is needed, has a name that is not, or holds no functions.
 
     Warns
     -----
@@ -182,13 +182,16 @@ def load(
     True
     """
     body, tensors, files = read_model(Path(path))
+    reader = _Reader(tensors, files, _match_factories(factories, body["made_by_caller"]))
     try:
-        names = body["made_by_caller"]
-        reader = _Reader(tensors, files, _match_factories(factories, names))
         estimator = reader.estimator(body["estimator"], "")
-        saved_with = body["versions"]["scikit-learn"]
-    except (KeyError, AttributeError) as error:
-        raise InvalidModelError(f"config.json lacks {error}.") from error
+    except InvalidModelError:
+        raise
+    except MALFORMED as error:
+        raise InvalidModelError(
+            f"config.json does not describe a {body['class']} ({type(error).__name__}: {error})."
+        ) from error
+    saved_with = body["versions"]["scikit-learn"]
     if reader.made_sklearn and saved_with != sklearn.__version__:
         warnings.warn(
             InconsistentVersionWarning(
@@ -374,6 +377,11 @@ def _warn_of_local(estimator: BaseEstimator, name: str, value: Any) -> None:
         )
 
 
+def _draws_of_its_own() -> AbstractContextManager:
+    """Keep the weights that a new network draws from moving the caller's generators."""
+    return seeded(0, resolve_device("auto"))
+
+
 class _Reader:
     """One load: estimators from their JSON, tensors and files, and what the caller makes."""
 
@@ -385,7 +393,14 @@ class _Reader:
     ):
         self._values = ValueReader(tensors, self._other)
         self._files = files
-        self._factories = factories
+        self._made: dict[str, Any] = {}
+        for name, factory in factories.items():
+            try:
+                with _draws_of_its_own():
+                    self._made[name] = factory()
+            except Exception as error:
+                error.add_note(f"This came from factories[{name!r}], called without arguments.")
+                raise
         self.made_sklearn = False
 
     def estimator(self, written: dict, path: str) -> BaseEstimator:
@@ -455,27 +470,20 @@ class _Reader:
 
     def _make(self, content: dict, path: str) -> Any:
         name = content["name"]
-        # The weights that a factory draws are not the caller's draws.
-        with seeded(0, resolve_device("auto")):
-            try:
-                made = self._factories[name]()
-            except Exception as error:
-                error.add_note(f"This came from factories[{name!r}], called without arguments.")
-                raise
-            if isinstance(made, skorch.NeuralNet) and "weights" in content:
-                if not made.initialized_:
-                    made.initialize()
-                network = made.module_
-            else:
-                network = made
+        made = network = self._made[name]
         if "weights" not in content:
             return made
+        if isinstance(made, skorch.NeuralNet):
+            if not made.initialized_:
+                with _draws_of_its_own():
+                    made.initialize()
+            network = made.module_
         if not isinstance(network, nn.Module):
-            raise TypeError(
-                f"The factory of {name!r} makes a {type(made).__name__} where a network was saved."
+            raise InvalidModelError(
+                f"factories[{name!r}] makes a {type(made).__name__} where a network was saved."
             )
         self._fill(network, content, f"factories[{name!r}]", path)
-        if isinstance(made, skorch.NeuralNet):
+        if "classes" in content:
             made.classes_inferred_ = self._values.read(content["classes"], path)
         return made
 

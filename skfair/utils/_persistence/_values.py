@@ -18,6 +18,8 @@ from skfair.utils._persistence._files import InvalidModelError
 _INLINE = 32  # entries of an array that is written out, for people to read
 _LONGEST = 1 << 20  # bytes of an entry of an array of text
 _KINDS = "biuf"
+# What NumPy, pandas, torch and scikit-learn raise of content that makes no sense.
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 _PLAIN_TYPES = {"bool": bool, "float": float, "int": int, "str": str}
 
 
@@ -176,7 +178,7 @@ class ValueReader:
             return method(content, path)
         except InvalidModelError:
             raise
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except MALFORMED as error:
             raise InvalidModelError(
                 f"config.json holds a malformed {kind!r} at {path} ({error})."
             ) from error
@@ -190,7 +192,8 @@ class ValueReader:
         return tuple(self.read(list(content), path))
 
     def _read_slice(self, content, path):
-        return slice(*self.read(list(content), path))
+        start, stop, step = self.read(content, path)
+        return slice(start, stop, step)
 
     def _read_dict(self, content, path):
         return {self.read(key, path): self.read(item, f"{path}.{key}") for key, item in content}

@@ -1,0 +1,55 @@
+"""Write the models that later versions have to load: ``python make_archive.py``, once a version.
+
+Each folder below ``archive/<version>/`` is a saved model; ``expected.safetensors`` beside them
+has what they computed of ``X``, ``images`` or ``features``.
+"""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from saved_models import GROUPS, IMAGES, X, Y, fitted, outputs
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skfair
+
+ARCHIVE = Path(__file__).parent / "archive"
+KEPT = 12  # samples of which the outputs are kept
+
+
+def models():
+    """Yield (name, fitted estimator, samples)."""
+    for name, _ in skfair.utils.all_estimators():
+        yield (name, *fitted(name))
+    for loss in ("cross_entropy", "loss_weighted"):
+        yield (f"ClusterMarginClassifier-{loss}", *fitted("ClusterMarginClassifier", loss=loss))
+    words = np.array(["no", "yes"])
+    pipeline = make_pipeline(StandardScaler(), fitted("ClusterMarginClassifier")[0])
+    yield "pipeline", pipeline.fit(X, words[Y]), X
+    masker, _ = fitted("PatchAttributionMasker", combine_attributes=False)
+    columns = {"a": GROUPS, "b": words[Y]}
+    yield "PatchAttributionMasker-two", masker.fit(IMAGES, sensitive_features=columns), IMAGES
+
+
+def main():
+    folder = ARCHIVE / skfair.__version__
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    expected = {"X": X[:KEPT], "images": IMAGES[:KEPT]}
+    for name, estimator, samples in models():
+        skfair.save(estimator, folder / name)
+        for method, values in outputs(estimator, samples[:KEPT]).items():
+            if values.dtype.kind == "U":
+                values = np.searchsorted(estimator.classes_, values)
+            expected[f"{name}.{method}"] = np.ascontiguousarray(values)
+    save_file(expected, folder / "expected.safetensors")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", skfair.utils.FairnessWarning)
+    torch.set_num_threads(1)
+    main()
