@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
@@ -31,6 +30,7 @@ from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
+from skfair.utils._typed import fit_context
 
 _NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
@@ -41,7 +41,7 @@ class PatchAttribution(TorchEstimator):
     A subclass has the parameters, and does something with the maps.
     """
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> "PatchAttribution":
         """Train the region classifier, and make the general map.
 

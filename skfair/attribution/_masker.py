@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -20,6 +20,7 @@ from skfair.attribution._statistics import check_fill
 from skfair.utils import draw_seed, resolve_device
 from skfair.utils._images import Images
 from skfair.utils._net import as_tensor
+from skfair.utils._typed import fit_context
 
 
 class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
@@ -285,7 +286,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> np.ndarray:
         """Fit, and perturb the images.
 

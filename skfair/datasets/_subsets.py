@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval
 
 from skfair.utils._groups import describe_rows, encode_groups, encode_labels
+from skfair.utils._typed import validate_params
 
 _CELLS_SHOWN = 8
 

@@ -14,7 +14,6 @@ from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
 )
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
@@ -28,6 +27,7 @@ from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
+from skfair.utils._typed import fit_context
 
 
 class FrozenEncoderFeaturizer(
@@ -200,7 +200,7 @@ class FrozenEncoderFeaturizer(
         self.encoder_id = encoder_id
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> "FrozenEncoderFeaturizer":
         """Learn the shape and type of the images, and encode the first for the number of features.
 
@@ -227,7 +227,7 @@ class FrozenEncoderFeaturizer(
             self.n_features_out_ = self._encode(images, 1).shape[1]
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit and encode, each image once.
 

@@ -12,7 +12,7 @@ import pandas as pd
 import skorch
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -27,7 +27,7 @@ from skfair.intraprocessing._network import (
     fold_threshold,
 )
 from skfair.intraprocessing._objective import PERFORMANCES, Choice, Objective
-from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._search import Search, named_parameters
 from skfair.metrics._rates import CONSTRAINTS, RATES
 from skfair.utils import (
     FallbackWarning,
@@ -45,6 +45,7 @@ from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, rows_at_once
 from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
+from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
@@ -105,7 +106,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Hand candidates to ``search.consider``."""
 
     # The estimator is checked in `fit`, where a message can say what to do about it.
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Any = None
     ) -> "IntraprocessingDebiaser":
@@ -176,6 +177,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
+        if self.confidence is None and self.margin >= self.epsilon:
+            raise ValueError(
+                f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
+                "their difference is asked for, which there is none of. Lower margin, or allow a "
+                "larger epsilon."
+            )
         X, codes = self._validate_debiasing_data(X, y)
         groups = self._validate_groups(sensitive_features, codes)
         seed = draw_seed(self.random_state)
@@ -189,6 +196,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         kind = trained.kind if self.output == "auto" else self.output
         raw = self._first_pass(network, rows)
         self._output = find_output(network, raw, kind)
+        self._check_weights(network, rows)
         network = LogitNetwork(network, self._output)
 
         objective = self._objective(codes, groups)
@@ -301,21 +309,40 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _first_pass(self, network: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """Run the original network over all rows; its errors there are about X, not about us."""
+        parts = rows[:1], *rows.split(rows_at_once(rows))  # one row alone, too: they come so later
         try:
             with torch.no_grad():
-                raw = torch.cat([network(part).cpu() for part in rows.split(rows_at_once(rows))])
+                raw = [network(part) for part in parts]
         except Exception as error:
             raise ValueError(
-                f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
-                f"{rows.dtype} ({type(error).__name__}: {error}). Give X as the network takes it, "
-                "with one tensor in and one tensor out."
+                f"The network in estimator does not run in eval mode on X, of shape "
+                f"{tuple(rows.shape)} as {rows.dtype}, or on its first row alone "
+                f"({type(error).__name__}: {error}). Give X as the network takes it, and a network "
+                "for any number of rows."
             ) from error
+        wrong = [type(out).__name__ for out in raw if not isinstance(out, torch.Tensor)]
+        if wrong or min(out.ndim for out in raw) == 0:
+            raise ValueError(
+                f"estimator puts out a {wrong[0] if wrong else 'single number'}, where one tensor "
+                "with a row for each of X was wanted. Wrap the network in a torch.nn.Module of "
+                "which forward returns the logits or probabilities alone."
+            )
+        raw = torch.cat([out.cpu() for out in raw[1:]])
         if len(raw) != len(rows):
             raise ValueError(
                 f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
                 "maps each row by itself."
             )
         return raw
+
+    def _check_weights(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
+        """Refuse a network without weights to change; before any is."""
+        if not named_parameters(network):
+            raise ValueError(
+                f"estimator holds a {type(network).__name__} without floating parameters, and "
+                f"{type(self).__name__} changes parameters. Use ThresholdDebiaser, or keep the "
+                "weights in a torch.nn.Parameter each."
+            )
 
     def _objective(self, codes: np.ndarray, groups: Groups) -> Objective:
         features = None
@@ -428,7 +455,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         try:
             with torch.no_grad():
                 copy.deepcopy(self.module_).double()(row.double())
-        except (RuntimeError, TypeError):
+        except Exception:  # of whatever kind: the network is the user's
             return row.dtype
         return torch.float64
 
