@@ -84,7 +84,9 @@ def _was_fitted(name: str, case: Case, fit: Callable[[Any], None]) -> bool:
         return False
     found = outputs(fitted, case.X)
     for method in expected:
-        assert_close(found[method], expected[method], case.X, f"{name}.{method}, without a step")
+        assert_close(
+            found[method], expected[method], f"{name}.{method}, without a step", single=True
+        )
     return True
 
 

@@ -212,7 +212,7 @@ def _assert_near(one: dict, two: dict, what: str) -> None:
     for method in one:
         for a, b in zip(np.atleast_1d(one[method]), np.atleast_1d(two[method]), strict=True):
             if np.asarray(a).dtype.kind == "f":
-                assert_close(np.float32(a), np.float32(b), np.float32(a), f"{what}: {method}")
+                assert_close(a, b, f"{what}: {method}", single=True)
 
 
 @promise(lambda estimator: hasattr(estimator, "to_module"))

@@ -101,18 +101,17 @@ def assert_same_fit(one: Any, two: Any, X: Any) -> None:
     assert_identical(fitted_attributes(one), fitted_attributes(two), "fitted attributes")
 
 
-def assert_close(one: Any, two: Any, X: np.ndarray, what: str) -> None:
+def assert_close(one: Any, two: Any, what: str, *, single: bool) -> None:
     """Two outputs agree as well as two batches do.
 
-    Features are predicted from in float64, images and networks of another type in float32; what
-    is no float has to be the same.
+    What is no float has to be the same. Features are predicted from in float64; `single` says
+    that it may have been single precision, as for images.
     """
     for first, second in zip(as_parts(one), as_parts(two), strict=True):
         if first.dtype.kind != "f":
             np.testing.assert_array_equal(first, second, err_msg=what)
             continue
-        exact = first.dtype == np.float64 and X.ndim == 2
-        tolerance = 1e-10 if exact else 1e-4
+        tolerance = 1e-4 if single or first.dtype != np.float64 else 1e-10
         np.testing.assert_allclose(first, second, rtol=tolerance, atol=tolerance, err_msg=what)
 
 
