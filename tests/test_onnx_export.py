@@ -1,0 +1,204 @@
+"""Networks of fitted classifiers as ONNX files and plain modules decide what they decided."""
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import skfair
+from skfair.utils import FairnessWarning
+
+rng = np.random.default_rng(0)
+N = 150
+Y = np.arange(N) % 2
+GROUPS = np.where(rng.random(N) < 0.7, Y, 1 - Y)
+X = rng.normal(size=(N, 4)).astype(np.float32)
+X[:, 0] += 2 * Y
+X[:, 1] += 2 * GROUPS
+IMAGES = (rng.normal(size=(N, 3, 8, 8)) + 0.5 * Y[:, None, None, None]).astype(np.float32)
+
+
+def seeded_network(*layers):
+    """Layers with the same weights each time, and nothing drawn from the global generator."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(*(layer() for layer in layers))
+
+
+def linear(*sizes):
+    return lambda: nn.Linear(*sizes)
+
+
+NETWORKS = {
+    "one logit": lambda: seeded_network(linear(4, 5), nn.ReLU, linear(5, 1)),
+    "two logits": lambda: seeded_network(linear(4, 5), nn.Tanh, linear(5, 2)),
+    "one probability": lambda: seeded_network(linear(4, 5), nn.ReLU, linear(5, 1), nn.Sigmoid),
+    "two probabilities": lambda: seeded_network(
+        linear(4, 5), nn.ReLU, linear(5, 2), lambda: nn.Softmax(1)
+    ),
+    "float64": lambda: seeded_network(linear(4, 5), nn.ReLU, linear(5, 1)).double(),
+}
+
+
+def fit(estimator, X, y, **fit_params):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairnessWarning)  # short fits on little data
+        return estimator.fit(X, y, **fit_params)
+
+
+def debiased(network, X=X, debiaser=skfair.ThresholdDebiaser):
+    output = "probabilities" if isinstance(network[-1], nn.Sigmoid | nn.Softmax) else "logits"
+    return fit(debiaser(network, output=output, random_state=0), X, Y, sensitive_features=GROUPS)
+
+
+def run(path, X):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["X"]
+    assert [o.name for o in session.get_outputs()] == ["output"]
+    return session.run(None, {"X": X})[0]
+
+
+def decisions(output, kind, classes):
+    """Read outputs with the usual threshold: what a program without skfair would do."""
+    if output.ndim == 2 and output.shape[1] > 1:
+        return classes[output.argmax(1)]
+    return classes[(output.reshape(-1) > (0.5 if "probability" in kind else 0)).astype(int)]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_debiased_network_with_its_threshold(kind, tmp_path):
+    debiaser = debiased(NETWORKS[kind]())
+    assert debiaser.threshold_ != 0
+    debiaser.to_onnx(tmp_path / "model.onnx")
+    inputs = X.astype(np.float64) if kind == "float64" else X
+    expected = debiaser.to_module()(torch.from_numpy(inputs)).detach().numpy()
+    for n in (1, 3, N):  # any number of rows
+        output = run(tmp_path / "model.onnx", inputs[:n])
+        assert output.dtype == expected.dtype
+        np.testing.assert_allclose(output, expected[:n], rtol=1e-4, atol=1e-6)
+    near = np.abs(debiaser.decision_function(X)) > 1e-5  # the rest may round either way
+    assert near.sum() > 0.9 * N
+    decided = decisions(run(tmp_path / "model.onnx", inputs), kind, debiaser.classes_)
+    np.testing.assert_array_equal(decided[near], debiaser.predict(X)[near])
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("loss", ["margin", "cluster_weighted", "cross_entropy"])
+def test_a_cluster_margin_classifier_with_its_head(loss, tmp_path):
+    y = np.array(["a", "b", "c"])[np.arange(N) % 3]
+    classifier = skfair.ClusterMarginClassifier(loss=loss, n_units=8, max_epochs=2, random_state=0)
+    fit(classifier, X, y)
+    classifier.to_onnx(str(tmp_path / "model.onnx"))
+    output = run(tmp_path / "model.onnx", X)
+    np.testing.assert_allclose(output, classifier.decision_function(X), rtol=1e-4, atol=1e-4)
+    top = np.sort(output, axis=1)
+    clear = top[:, -1] - top[:, -2] > 1e-4
+    np.testing.assert_array_equal(
+        decisions(output, loss, classifier.classes_)[clear], classifier.predict(X)[clear]
+    )
+    module = classifier.to_module()
+    expected = module(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(expected, classifier.decision_function(X), rtol=1e-4, atol=1e-4)
+
+
+def test_every_classifier_can_be_exported(tmp_path):
+    for name, cls in skfair.utils.all_estimators("classifier"):
+        parameters = cls.__init__.__kwdefaults__
+        quick = {"max_epochs": 1, "n_trials": 3, "n_calls": 3}
+        quick = {name: value for name, value in quick.items() if name in parameters}
+        if "estimator" in cls._get_param_names():
+            estimator = cls(NETWORKS["two logits"](), output="logits", random_state=0, **quick)
+            fit(estimator, X, Y, sensitive_features=GROUPS)
+        else:
+            estimator = fit(cls(random_state=0, **quick), X, Y)
+        estimator.to_onnx(tmp_path / f"{name}.onnx")
+        output = run(tmp_path / f"{name}.onnx", X)
+        np.testing.assert_allclose(
+            output[:, 1] - output[:, 0], estimator.decision_function(X), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_network_on_images(tmp_path):
+    network = seeded_network(
+        lambda: nn.Conv2d(3, 4, 3),
+        lambda: nn.BatchNorm2d(4),
+        nn.ReLU,
+        lambda: nn.AdaptiveAvgPool2d(1),
+        nn.Flatten,
+        linear(4, 1),
+    )
+    debiaser = debiased(network, IMAGES)
+    debiaser.to_onnx(tmp_path / "model.onnx")
+    np.testing.assert_allclose(
+        run(tmp_path / "model.onnx", IMAGES).reshape(-1),
+        debiaser.decision_function(IMAGES),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert onnx.load(tmp_path / "model.onnx").graph.input[0].type.tensor_type.shape.dim[1].dim_value
+
+
+def test_modules_open_where_skfair_is_not_installed(tmp_path):
+    classifier = fit(skfair.ClusterMarginClassifier(n_units=4, max_epochs=1, random_state=0), X, Y)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(classifier.to_module()))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "expected.npy", classifier.to_module()(torch.from_numpy(X)).detach())
+    code = """
+import pickle, sys
+import numpy as np, torch
+sys.modules["skfair"] = None  # an import of it would raise
+module = pickle.load(open("model.pkl", "rb"))
+output = module(torch.from_numpy(np.load("X.npy"))).detach().numpy()
+np.testing.assert_array_equal(output, np.load("expected.npy"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_exporting_leaves_the_estimator_and_the_generators_alone(tmp_path):
+    debiaser = debiased(NETWORKS["one logit"]())
+    debiaser.module_.train()
+    state = {name: tensor.clone() for name, tensor in debiaser.module_.state_dict().items()}
+    before = torch.get_rng_state(), vars(debiaser).copy(), list(warnings.filters)
+    debiaser.to_onnx(tmp_path / "model.onnx")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert all(vars(debiaser)[name] is value for name, value in before[1].items())
+    assert debiaser.module_.training
+    for name, tensor in debiaser.module_.state_dict().items():
+        assert torch.equal(tensor, state[name])
+    assert warnings.filters == before[2]
+
+
+class Branching(nn.Module):
+    """A network that no graph can hold: what it does depends on the values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, X):
+        return self.layer(X) if X.sum() > 1e9 else 2 * self.layer(X)
+
+
+def test_a_network_that_onnx_cannot_hold(tmp_path):
+    with torch.random.fork_rng():
+        debiaser = skfair.ThresholdDebiaser(Branching(), output="logits")
+    fit(debiaser, X, Y, sensitive_features=GROUPS)
+    (tmp_path / "model.onnx").write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"cannot write this network as ONNX.*to_module\(\)"):
+        debiaser.to_onnx(tmp_path / "model.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_bytes() == b"old"
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    debiaser = debiased(NETWORKS["one logit"]())
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r'pip install "skfair\[onnx\]"'):
+        debiaser.to_onnx(tmp_path / "model.onnx")
