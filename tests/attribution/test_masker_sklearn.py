@@ -1,63 +1,17 @@
-"""PatchAttributionMasker in scikit-learn: the estimator checks, pipelines, searches, routing."""
+"""PatchAttributionMasker in scikit-learn: pipelines, searches, routing, tables."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier
 from torch import nn
 
 from skfair.attribution import PatchAttributionMasker
-
-
-class AttributeFromX(PatchAttributionMasker):
-    """scikit-learn's checks cannot pass an attribute: here it is whether a row is bright."""
-
-    def fit(self, X, y=None, *, sensitive_features=None):
-        return super().fit(X, y, sensitive_features=_brighter_than_the_median(X))
-
-    def fit_transform(self, X, y=None, *, sensitive_features=None):
-        groups = _brighter_than_the_median(X)
-        return super().fit_transform(X, y, sensitive_features=groups)
-
-
-def _brighter_than_the_median(X):
-    X = np.asarray(X)
-    try:
-        X = X.astype(np.float64) if X.dtype.kind in "fiuO" else None
-    except (TypeError, ValueError):
-        X = None
-    if X is None or X.ndim != 2 or X.size == 0:
-        return None  # what is wrong with X is not for this class to say
-    means = X.sum(1)
-    bright = means > np.median(means)
-    if not 0 < bright.sum() < len(bright):
-        bright[:1] = ~bright[:1]  # of rows that are all the same, or one of which has NaN
-    return bright
-
-
-def tiny(**parameters):
-    return AttributeFromX(
-        patch_size=1, stride=1, image_shape=(1, 1, -1), max_epochs=1, random_state=0, **parameters
-    )
-
-
-@pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
-@parametrize_with_checks(
-    [
-        tiny(),
-        tiny(perturb_at_predict=True),
-        tiny(perturb_at_predict=True, scope="specific", quantile=0.6),
-        tiny(perturbation="noise", calibration="temperature", quantile=0.5),
-    ]
-)
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
 
 
 def test_tags_say_when_fitting_and_transforming_differ():
@@ -177,26 +131,6 @@ def test_a_search_over_quantile_and_mode(confounded, quick):
     # Refitted on everything, with everything's attribute.
     expected = quick(max_epochs=3, validation_fraction=0.2).fit(X, sensitive_features=has)
     np.testing.assert_array_equal(best.mean_map_, expected.mean_map_)
-
-
-@pytest.mark.usefixtures("routing")
-def test_cross_validation_cuts_images_and_attribute_alike(confounded, quick, monkeypatch):
-    X, y, has, _ = confounded
-    X = X.copy()
-    X[:, 0, 0, 0] = np.arange(240)  # a number for each image
-    seen = []
-    original = PatchAttributionMasker._fit
-
-    def fit(self, X, sensitive_features):
-        seen.append((X[:, 0, 0, 0].copy(), np.asarray(sensitive_features)))
-        return original(self, X, sensitive_features)
-
-    monkeypatch.setattr(PatchAttributionMasker, "_fit", fit)
-    pipeline = make_pipeline(quick(max_epochs=2, validation_fraction=0.2), flat(), classifier())
-    cross_val_score(pipeline, X, y, cv=3, params={"sensitive_features": has})
-    assert len(seen) == 3
-    for number, groups in seen:
-        np.testing.assert_array_equal(groups, has[number])
 
 
 # Rows and their names ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ from skfair.utils._checks._case import Case, make_case, takes_groups
 from skfair.utils._checks._registry import promise
 from skfair.utils._checks._running import (
     assert_identical,
+    assert_same_fit,
     fitted_attributes,
     module_calls,
     outputs,
@@ -185,22 +186,17 @@ def _recording(estimator: BaseEstimator) -> tuple[BaseEstimator, list]:
 def check_groups_are_routed(name: str, estimator: Any) -> None:
     """Groups reach ``fit`` through pipelines and searches, with metadata routing and without."""
     case = make_case(estimator)
-    expected = outputs(case.fit(), case.X)
-    groups = case.groups
+    direct, groups = case.fit(), case.groups
     pipeline = make_pipeline("passthrough", clone(case.estimator))
     step = f"{pipeline.steps[-1][0]}__sensitive_features"
-    _assert_reached(expected, pipeline.fit(case.X, case.y, **{step: groups})[-1], case)
+    assert_same_fit(direct, pipeline.fit(case.X, case.y, **{step: groups})[-1], case.X)
     with sklearn.config_context(enable_metadata_routing=True):
         routed = clone(pipeline).fit(case.X, case.y, sensitive_features=groups)
-        _assert_reached(expected, routed[-1], case)
+        assert_same_fit(direct, routed[-1], case.X)
         if hasattr(estimator, "transform"):
             before = make_pipeline(clone(case.estimator), FunctionTransformer())
             before.fit(case.X, case.y, sensitive_features=groups)
-            _assert_reached(expected, before[0], case)
-
-
-def _assert_reached(expected: dict, fitted: Any, case: Case) -> None:
-    assert_identical(expected, outputs(fitted, case.X), "outputs after a pipeline and without one")
+            assert_same_fit(direct, before[0], case.X)
 
 
 @promise(takes_groups)
