@@ -315,8 +315,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 raw = [network(part) for part in parts]
         except Exception as error:
             raise ValueError(
-                f"The network in estimator does not run in eval mode on X, of shape "
-                f"{tuple(rows.shape)} as {rows.dtype}, or on its first row alone "
+                f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
+                f"{rows.dtype}, in eval mode, or not on its first row alone "
                 f"({type(error).__name__}: {error}). Give X as the network takes it, and a network "
                 "for any number of rows."
             ) from error

@@ -128,6 +128,24 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         self.batch_size = batch_size
         self.max_epochs = max_epochs
 
+    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
+        super()._check_weights(network, rows)
+        try:
+            with torch.enable_grad():
+                logit = network(rows[:2]).sum()
+        except Exception as error:
+            raise ValueError(
+                f"The network in estimator runs on X without gradients, and with them it does not "
+                f"({type(error).__name__}: {error}). {type(self).__name__} trains it: give one "
+                "that runs in training, or use RandomPerturbationDebiaser."
+            ) from error
+        if not logit.requires_grad:
+            raise ValueError(
+                "estimator puts out values without gradients, as under torch.no_grad() or after "
+                f"detach() in its forward, and {type(self).__name__} trains by gradients. Take "
+                "that out of forward, or use RandomPerturbationDebiaser."
+            )
+
     def _soft_bias(self, search: Search) -> SoftBias:
         """The soft bias around the threshold at which the original network performs best."""
         known = search.objective.take(search.known).unconstrained()

@@ -62,9 +62,9 @@ def find_network(estimator: Any) -> Trained | None:
     if isinstance(inner, skorch.NeuralNet):
         if getattr(inner, "initialized_", False):
             kinds = (k for c, k in _KIND_OF_CRITERION.items() if isinstance(inner.criterion_, c))
-            classes = (
-                inner.classes_ if getattr(inner, "classes_inferred_", None) is not None else None
-            )
+            # Not its `classes_`, which may be names in any order: it trains on labels that are
+            # positions of outputs, and predicts these.
+            classes = getattr(inner, "classes_inferred_", None)
             return Trained(inner.module_, next(kinds, None), classes)
         if inner is estimator:
             return None
@@ -160,7 +160,14 @@ def find_output(network: nn.Module, raw: torch.Tensor, kind: str | None) -> Outp
             f"{high:.3g}{'' if n_columns == 1 else ', two a row'}: probabilities lie in [0, 1], "
             "and two of a row sum to one. Set output='logits' if they are logits."
         )
-    if kind is None and isinstance(_last_module(network), nn.Sigmoid | nn.Softmax):
+    last = _last_module(network)
+    if kind == "logits" and isinstance(last, nn.Sigmoid | nn.Softmax):
+        raise ValueError(
+            f"The outputs of estimator are said to be logits (by output, or by the loss that its "
+            f"skorch net was trained with), and they come out of a final {type(last).__name__}. "
+            "Set output='probabilities', or give the network without its last module."
+        )
+    if kind is None and isinstance(last, nn.Sigmoid | nn.Softmax):
         kind = "probabilities"
     if kind is None and bounded and n_columns == 1:
         raise ValueError(

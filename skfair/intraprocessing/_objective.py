@@ -337,7 +337,7 @@ class Objective:
     def _performance(self, counts: np.ndarray, predicted: np.ndarray | None) -> np.ndarray:
         if callable(self.performance):
             rows = np.broadcast_to(predicted, (len(predicted), len(self.y))).astype(np.int64)
-            return np.array([float(self.performance(self.y, row)) for row in rows])
+            return np.array([_call("performance", self.performance, self.y, row) for row in rows])
         n, p = self.totals.sum(0)
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
         return PERFORMANCES[self.performance](tp, fp, p, n)
@@ -385,7 +385,32 @@ class Objective:
 
     def _call(self, predicted: np.ndarray, rows: Any) -> float:
         features = _safe_indexing(self.features, rows)
-        return float(self.constraint(self.y[rows], predicted[rows], sensitive_features=features))
+        return _call(
+            "constraint",
+            self.constraint,
+            self.y[rows],
+            predicted[rows],
+            sensitive_features=features,
+        )
+
+
+def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) -> float:
+    """Call a function of the user's, and say which it was where it does not give a number."""
+    name = f"{parameter}={getattr(function, '__name__', repr(function))}"
+    called = (
+        f"{name}, called as ({', '.join(['y_true', 'y_pred', *keywords])}) with labels 0 and 1,"
+    )
+    try:
+        value = function(*arguments, **keywords)
+    except Exception as error:
+        raise ValueError(
+            f"{called} raised {type(error).__name__}: {error}. Give a function that takes these, "
+            "also where all predictions are the same."
+        ) from error
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
 
 
 def _within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Intra-processing, the baseline: another threshold on the original network."""
 
+import torch
+from torch import nn
+
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search
 
@@ -110,6 +113,9 @@ default="balanced_accuracy"
     >>> debiaser.predict(X[:3]).shape
     (3,)
     """
+
+    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
+        """Any network will do: its weights stay."""
 
     def _search(self, search: Search) -> None:
         """Nothing to search: the original network with its best threshold is a candidate."""

@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 
 from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
+from skfair.utils._validation import as_weight
+
+_LEAST_WEIGHT = 1e-100  # of the largest one
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,7 @@ def encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, l
 def check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = as_weight(sample_weight)
     if weight.shape != (n_samples,):
         raise ValueError(
             f"sample_weight has shape {weight.shape}, y_true has {n_samples} values. Give one "
@@ -151,4 +154,9 @@ def check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
         )
     if not weight.any():
         raise ValueError("sample_weight is zero for all samples. Give some a positive weight.")
+    if not _LEAST_WEIGHT <= weight.max() <= 1 / _LEAST_WEIGHT:
+        raise ValueError(
+            f"sample_weight is {weight.max():g} at most, and squares of such numbers are out of "
+            "reach. Divide it by its maximum."
+        )
     return weight

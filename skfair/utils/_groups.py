@@ -174,6 +174,7 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
     >>> encode_labels([3, None, 1], name="y")
     (array([ 1, -1,  0]), [1, 3])
     """
+    values = _shown(values)
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         array = values
     else:
@@ -266,6 +267,15 @@ def as_objects(values: Any) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
+def _shown(values: Any) -> Any:
+    """Let tensors become arrays, and what a mask hides None; all else stays."""
+    if hasattr(values, "detach"):
+        return as_numpy(values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
+    return values
+
+
 def _split_columns(features: Any, name: str) -> dict[str, Any]:
     """Take any accepted container apart into named columns."""
     if features is None or isinstance(features, str | bytes | int | float | set | frozenset):
@@ -273,10 +283,7 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."
         )
-    if hasattr(features, "detach"):  # a tensor, perhaps with gradients or on another device
-        features = as_numpy(features)
-    if isinstance(features, np.ma.MaskedArray):
-        features = np.where(np.ma.getmaskarray(features), None, features.data.astype(object))
+    features = _shown(features)
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         return {_column_name(getattr(features, "name", None), 0, name): features}
     if isinstance(features, pd.DataFrame):  # by position: names may occur twice

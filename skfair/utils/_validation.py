@@ -47,7 +47,7 @@ def validate_rows(estimator: BaseEstimator, X: Any, *, reset: bool, **check: Any
         With a message that names X.
     """
     X = _unmasked(X, "X")
-    with _named("X"):
+    with in_words("X"):
         _num_samples(X)
         # What becomes infinite in another type is reported as that.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -82,10 +82,10 @@ def validate_labels(estimator: BaseEstimator, X: Any, y: Any) -> np.ndarray:
         With a message that names y.
     """
     y = _unmasked(y, "y")
-    with _named("y"):
+    with in_words("y"):
         if y is not None:
             n_labels = _num_samples(y)
-            with _named("X"):
+            with in_words("X"):
                 n_samples = _num_samples(X)
             if n_labels != n_samples:
                 raise ValueError(
@@ -123,17 +123,37 @@ def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
     ValueError, TypeError
         With a message that names sample_weight.
     """
-    sample_weight = _unmasked(sample_weight, "sample_weight")
-    with _named("sample_weight"):
-        if np.asarray(sample_weight).dtype.kind in "mM":
-            raise TypeError("sample_weight holds dates or times. Give numbers.")
-        with np.errstate(over="ignore", invalid="ignore"):
-            weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+    with in_words("sample_weight"):
+        if sample_weight is not None:
+            sample_weight = as_weight(sample_weight)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not _LEAST_UNIT <= weight.max() <= 1 / _LEAST_UNIT:
         weight = weight / weight.max()
     return weight.astype(np.float32)
+
+
+def as_weight(sample_weight: Any) -> np.ndarray:
+    """Make an array of weights, whatever its shape.
+
+    Parameters
+    ----------
+    sample_weight : array-like or float
+
+    Returns
+    -------
+    ndarray, float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        They are no numbers, or hidden by a mask.
+    """
+    sample_weight = _unmasked(sample_weight, "sample_weight")
+    with in_words("sample_weight"):
+        if np.asarray(sample_weight).dtype.kind in "mMc":
+            raise TypeError("sample_weight holds dates, times or complex numbers. Give real ones.")
+        with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
+            return np.asarray(sample_weight, dtype=np.float64)
 
 
 def check_logits(logits: np.ndarray) -> None:
@@ -159,8 +179,14 @@ def check_logits(logits: np.ndarray) -> None:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Put the argument's name, and what was wanted, into errors that do not have it."""
+def in_words(name: str) -> Iterator[None]:
+    """Put the argument's name, and what was wanted, into errors that do not have it.
+
+    Parameters
+    ----------
+    name : {"X", "y", "sample_weight"}
+        The argument.
+    """
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:

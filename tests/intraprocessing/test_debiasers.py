@@ -678,7 +678,9 @@ def test_where_nothing_is_feasible_the_nearest_is_taken(confidence):
     far[:, 1] = 50 * GROUPS
     y = np.where(np.arange(N) % 4 == 0, Y, GROUPS)
     with pytest.warns(InfeasibleConstraintWarning, match=r"No candidate has .* was\staken \(bias"):
-        debiaser = fit("ThresholdDebiaser", far, y, epsilon=0.001, confidence=confidence)
+        debiaser = fit(
+            "ThresholdDebiaser", far, y, epsilon=0.001, margin=0.0, confidence=confidence
+        )
     assert debiaser.feasible_ is False
     predicted = debiaser.predict(far)
     assert 0 < predicted.mean() < 1

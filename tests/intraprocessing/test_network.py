@@ -483,7 +483,7 @@ def test_a_network_for_other_rows():
 
 
 def test_a_network_that_puts_out_something_else():
-    with pytest.raises(ValueError, match="one tensor in and one tensor out"):
+    with pytest.raises(ValueError, match="puts out a tuple, where one tensor"):
         fit(Returns(lambda logit: (logit, logit)))
 
 

@@ -1,0 +1,63 @@
+"""Every public estimator on odd data: it works, or says in words what is wrong with them."""
+
+import calls
+import profiles
+import pytest
+from calls import GROUPS, IMAGES, ROWS, WEIGHT, N, Y
+from hypothesis import given
+from hypothesis import strategies as st
+from odd_data import DATA, LABELS, WEIGHTS, changed
+
+from skfair.utils import all_estimators
+
+OF_ROWS = sorted(set(calls.ESTIMATORS) - set(calls.OF_IMAGES))
+
+
+def test_every_public_estimator_is_here():
+    assert set(calls.ESTIMATORS) == {name for name, _ in all_estimators()}
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_fit(name):
+    # Mostly one odd argument a call: of several, the first hides the others.
+    odd = st.tuples(changed(ROWS, DATA, 2), st.just((Y, [])), st.just((GROUPS, [])))
+    odd |= st.tuples(st.just((ROWS, [])), changed(Y, LABELS), changed(GROUPS, LABELS))
+    weights = st.just((None, []))
+    if name == "ClusterMarginClassifier":
+        weights |= changed(WEIGHT, WEIGHTS)
+
+    @profiles.some(40 if name == "ClusterMarginClassifier" else 25)
+    @given(odd=odd, weight=weights)
+    def run(odd, weight):
+        calls.fit_and_predict(name, *(data for data, _ in odd), weight[0])
+
+    run()
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_predict(name):
+    @profiles.some(25)
+    @given(changed(ROWS, DATA, 2))
+    def run(X):
+        calls.predict(name, X[0])
+
+    run()
+
+
+@pytest.mark.parametrize("scale", [1, 255], ids=["8-bit", "floats"])
+@pytest.mark.parametrize("rows", [False, True], ids=["images", "rows"])
+@pytest.mark.parametrize("name", calls.OF_IMAGES)
+def test_images(name, rows, scale):
+    good = IMAGES if scale == 1 else (IMAGES / scale).astype("f4")
+    good = good.reshape(N, -1) if rows else good
+
+    @profiles.some(25)
+    @given(
+        odd=st.tuples(changed(good, DATA, 2), st.just((GROUPS, [])))
+        | st.tuples(st.just((good, [])), changed(GROUPS, LABELS)),
+        fit=st.booleans(),
+    )
+    def run(odd, fit):
+        calls.transform_images(name, *(data for data, _ in odd), fit=fit, rows=rows)
+
+    run()
