@@ -21,8 +21,10 @@ from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import BiasGradientDebiaser, ThresholdDebiaser, _critics
 from skfair.margin import ClusterMarginClassifier
 from skfair.utils import FairnessWarning, all_estimators
+from skfair.utils._checks import _copies
 from skfair.utils._checks._case import make_case, small_instance, takes_groups
 from skfair.utils._checks._registry import CHECKS
+from skfair.utils._persistence import _classes
 from skfair.utils._random import seeded
 from skfair.utils.estimator_checks import (
     check_estimator,
@@ -508,6 +510,14 @@ class TravelsInHalf(Broken):
         return state
 
 
+class SavesInHalf(Broken):
+    __module__ = "skfair"  # as one that can be saved, see the test
+
+    def _state_to_save(self):
+        state = super()._state_to_save()
+        return {**state, "module_": {k: v.half().float() for k, v in state["module_"].items()}}
+
+
 class RoundsProbabilities(Broken):
     def predict_proba(self, X):
         return super().predict_proba(X).astype(np.float32)
@@ -577,6 +587,7 @@ BROKEN = {
     "check_pickle": [TravelsInHalf],
     "check_deepcopy": [TravelsInHalf],
     "check_joblib": [TravelsInHalf],
+    "check_saving": [SavesInHalf],
     "check_probabilities": [RoundsProbabilities, PredictsBackwards],
     "check_label_types": [PredictsCodes],
     "check_failed_fit": [StartsToFit],
@@ -590,6 +601,9 @@ BROKEN = {
 def test_a_broken_promise_is_seen(check, kind, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKFAIR_WAS_HERE", "no")
+    known = [*all_estimators(), ("SavesInHalf", SavesInHalf)]
+    for module in (_copies, _classes):
+        monkeypatch.setattr(module, "all_estimators", lambda: known)
     estimator = small_instance(kind)
     (run,) = [run for _, run in estimator_checks_generator(estimator) if run.func.__name__ == check]
     with pytest.raises(Exception) as raised:  # noqa: PT011

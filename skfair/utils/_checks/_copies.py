@@ -1,6 +1,8 @@
 """Promises about copies: what was fitted comes back the same."""
 
 import copy
+import functools
+import json
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -10,9 +12,11 @@ from typing import Any
 import joblib
 from sklearn.base import clone
 
-from skfair.utils._checks._case import fit_on, make_case
+from skfair.utils._checks._case import find_module, fit_on, make_case
 from skfair.utils._checks._registry import promise
 from skfair.utils._checks._running import assert_same_fit
+from skfair.utils._discovery import all_estimators
+from skfair.utils._persistence import load, save
 
 
 @promise()
@@ -57,5 +61,38 @@ def check_joblib(name: str, estimator: Any) -> None:
         def way(fitted: Any) -> Any:
             joblib.dump(fitted, path)
             return joblib.load(path, mmap_mode="r")
+
+        _check_copy(name, estimator, way)
+
+
+def _is_saved(estimator: Any) -> bool:
+    return dict(all_estimators()).get(type(estimator).__name__) is type(estimator)
+
+
+def _as_new(value: Any) -> Any:
+    """What a factory makes for a parameter: of a network the structure, with other weights."""
+    made = copy.deepcopy(value)
+    module = find_module(made)
+    for weight in module.state_dict().values() if module is not None else ():
+        weight.zero_()
+    return made
+
+
+@promise(_is_saved)
+def check_saving(name: str, estimator: Any) -> None:
+    """A saved model that is loaded gives the same bits, and can be fitted again."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def way(fitted: Any) -> Any:
+            save(fitted, folder)
+            config = json.loads((Path(folder) / "config.json").read_text())
+            parameters = fitted.get_params(deep=True)
+            return load(
+                folder,
+                factories={
+                    key: functools.partial(_as_new, parameters[key])
+                    for key in config["body"]["made_by_caller"]
+                },
+            )
 
         _check_copy(name, estimator, way)

@@ -65,7 +65,7 @@ def fitted_attributes(estimator: Any) -> dict[str, Any]:
     """The public attributes that a fit has set."""
     return {
         name: value
-        for name, value in vars(estimator).items()
+        for name, value in sorted(vars(estimator).items())
         if name.endswith("_") and not name.startswith("_")
     }
 
@@ -84,7 +84,7 @@ def assert_identical(one: Any, two: Any, what: str) -> None:
     elif isinstance(one, pd.DataFrame | pd.Series):
         assert one.equals(two), f"{what} differs:\n{one}\n{two}"
     elif isinstance(one, dict):
-        assert list(one) == list(two), f"{what} has the keys {list(one)} and {list(two)}."
+        assert one.keys() == two.keys(), f"{what} has the keys {list(one)} and {list(two)}."
         for key in one:
             assert_identical(one[key], two[key], f"{what}[{key!r}]")
     elif isinstance(one, list | tuple):
