@@ -39,12 +39,13 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     """View an array as a tensor, or copy it where torch has no tensor like it.
 
     It has no read-only ones (a memmap, joblib's) and warns about each one made of such an array;
-    no steps backwards, no long doubles, and one byte order.
+    no steps backwards, no long doubles, and one byte order. Rows lie one after another, so that
+    the same values give the same bits however they came.
     """
     dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # becomes infinity, which is reported where it comes out
         array = array.astype(dtype, copy=False)
-    viewed = array.flags.writeable and min(array.strides, default=0) >= 0
+    viewed = array.flags.writeable and array.flags.c_contiguous
     return torch.from_numpy(array if viewed else array.copy())
 
 

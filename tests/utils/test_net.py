@@ -12,6 +12,7 @@ from skfair.utils._net import (
     TensorBatches,
     TensorData,
     TensorNet,
+    as_tensor,
     forward_batches,
     rows_at_once,
 )
@@ -110,3 +111,16 @@ def test_forward_in_batches_equals_one_pass(n, batch_size):
 )
 def test_images_go_through_a_network_in_smaller_batches_than_features(shape, n_networks, rows):
     assert rows_at_once(torch.empty(shape, device="meta"), n_networks=n_networks) == rows
+
+
+def test_a_tensor_of_an_array_lies_row_by_row():
+    array = np.arange(6.0).reshape(2, 3)
+    for other in (
+        np.asfortranarray(array),
+        array[::-1].copy()[::-1],
+        np.repeat(array, 2, 1)[:, ::2],
+    ):
+        tensor = as_tensor(other)
+        assert tensor.is_contiguous()
+        np.testing.assert_array_equal(tensor.numpy(), array)
+    assert np.shares_memory(as_tensor(array).numpy(), array)
