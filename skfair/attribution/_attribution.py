@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class PatchAttribution(TorchEstimator):
     """
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> "PatchAttribution":
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Train the region classifier, and make the general map.
 
         Parameters

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -201,7 +201,7 @@ class FrozenEncoderFeaturizer(
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> "FrozenEncoderFeaturizer":
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the shape and type of the images, and encode the first for the number of features.
 
         Parameters

@@ -118,7 +118,7 @@ def onnx_files(path: str | os.PathLike) -> list[Path]:
 class _Walk:
     """One walk over an object graph; remembers what it has seen."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._done: dict[int, bytes] = {}
         self._open: list[int] = []
         self._alive: list[Any] = []  # an id is only good while its object lives

@@ -5,7 +5,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -107,9 +107,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     # The estimator is checked in `fit`, where a message can say what to do about it.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Any = None
-    ) -> "IntraprocessingDebiaser":
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Any = None) -> Self:
         """Search for weights and a threshold that meet the constraint.
 
         Parameters

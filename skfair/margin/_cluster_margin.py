@@ -1,7 +1,7 @@
 """Cluster margins, all three stages: the classifier."""
 
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -226,7 +226,7 @@ class ClusterMarginClassifier(
         sample_weight: ArrayLike | None = None,
         *,
         sensitive_features: Any = None,
-    ) -> "ClusterMarginClassifier":
+    ) -> Self:
         """Train the amplifier, cluster its features, and train the classifier.
 
         Parameters
