@@ -60,7 +60,7 @@ class TorchEstimator(FreshFit, BaseEstimator):
         # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
         state = dict(super().__getstate__())
         for name, value in state.items():
-            if isinstance(value, nn.Module) and name.endswith("_"):
+            if isinstance(value, nn.Module):
                 state[name] = copy.deepcopy(value).cpu()
         return state
 

@@ -150,11 +150,13 @@ def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
 
 @promise(_fits_a_network)
 def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
-    """Pickles hold the trained networks on the CPU, and those in use stay where they are."""
+    """Pickles hold all networks on the CPU, and those in use stay where they are."""
     case = make_case(estimator)
     fitted = case.fit()
     modules = _modules_of(fitted)
     assert modules, f"{name} has no fitted network."
+    given = fitted.get_params(deep=False)
+    modules |= {key: value for key, value in given.items() if isinstance(value, nn.Module)}
     for key, module in modules.items():
         setattr(fitted, key, _elsewhere(module))
     state = fitted.__getstate__()  # what a pickle holds
