@@ -171,7 +171,9 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
                 labels = row[1 + n_controls :]
                 statistic = frame is disparities
                 ratio = statistic and labels[0] == "ratio"
-                rows.append((*level, *labels, *[""] * (n_features - len(labels))))
+                labels = (*level, *labels, *[""] * (n_features - len(labels)))
+                # As text, where pandas would take apart a label that is a tuple itself.
+                rows.append(tuple(str(x) if isinstance(x, tuple) else x for x in labels))
                 cells.append(
                     {column: "" if statistic else _count(of[i])}
                     | {

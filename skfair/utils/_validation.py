@@ -14,6 +14,7 @@ from skfair.utils._groups import describe_rows
 from skfair.utils._images import as_numpy
 
 _LEAST_UNIT = 1e-6  # of weights, which are taken as they are from here to its inverse
+_LEAST_SHARE = 1e-20  # of the largest weight, from which sums in float32 still make sense
 _WANTED = {
     "X": "finite numbers, as an array or data frame with one row a sample and columns of "
     "different names",
@@ -127,6 +128,13 @@ def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
         if sample_weight is not None:
             sample_weight = as_weight(sample_weight)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    least = weight[weight > 0].min()
+    if least < weight.max() * _LEAST_SHARE:
+        raise ValueError(
+            f"sample_weight reaches from {least:g} to {weight.max():g}, and samples so far apart "
+            "cannot be told from samples without weight. Give zero to those that are to take no "
+            "part, or weights that are nearer."
+        )
     if not _LEAST_UNIT <= weight.max() <= 1 / _LEAST_UNIT:
         weight = weight / weight.max()
     return weight.astype(np.float32)
@@ -202,10 +210,10 @@ def _unmasked(array: Any, name: str) -> Any:
     if hasattr(array, "detach"):
         return as_numpy(array)
     if isinstance(array, np.ma.MaskedArray):
-        if np.ma.is_masked(array):
+        if array.dtype.kind == "V" or np.ma.is_masked(array):  # NumPy counts no masks of records
             raise ValueError(
-                f"{name} is a masked array with {int(np.ma.count_masked(array))} values masked. "
-                f"Drop these samples, or fill the values in, for instance with {name}.filled(0)."
+                f"{name} is a masked array. Drop the samples that have values masked, or fill the "
+                f"values in, for instance with {name}.filled(0)."
             )
         return array.data
     return array

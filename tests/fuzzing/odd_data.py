@@ -19,7 +19,11 @@ Change = Callable[[np.random.Generator, np.ndarray], object]
 
 
 def _cast(dtype) -> Change:
-    return lambda rng, a: np.asarray(a).astype(dtype)
+    def change(rng, a):
+        a = np.asarray(a)
+        return (a.real if a.dtype.kind == "c" else a).astype(dtype)
+
+    return change
 
 
 def _one(value, dtype=np.float64) -> Change:

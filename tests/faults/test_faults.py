@@ -1,0 +1,23 @@
+"""After a kill, a full disk, damage or a crowd, nothing is lost that was there before."""
+
+import _faults
+import pytest
+
+FAULTS = {
+    _faults.kill_while_encoding: 6,
+    _faults.kill_while_searching: 4,
+    _faults.kill_while_saving: 6,
+    _faults.full_disk_while_encoding: 5,
+    _faults.bad_stores: 8,
+    _faults.crowds: 2,
+    _faults.flipped_bytes: 120,
+    _faults.truncated_models: 40,
+    _faults.swapped_files: 2,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_nothing_is_lost(fault, tmp_path):
+    tried = fault(tmp_path, FAULTS[fault])
+    assert tried.n_times >= FAULTS[fault]
+    assert tried.lost == []
