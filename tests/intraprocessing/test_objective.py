@@ -471,7 +471,9 @@ def test_probability_with_groups_of_very_different_sizes(means, sizes, epsilon):
         above = np.delete(ndtr(z + epsilon / deviations) - ndtr(z), lowest, axis=1)
         expected += np.trapezoid(density(x, mean, deviation) * above.prod(axis=1), x)
     found = _objective._within(means[None], variance[None], epsilon)[0]
-    assert found == pytest.approx(expected, abs=3e-3)
+    # The narrowest are taken for a 64th of the widest: several of them shift an edge by a few of
+    # these, at a density of 0.4.
+    assert found == pytest.approx(expected, abs=0.03)
     assert 0 <= found <= 1
 
 
