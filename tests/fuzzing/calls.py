@@ -182,6 +182,9 @@ def _as_before(data: Any) -> Callable[[], bool]:
         return lambda: data.equals(kept)
     if isinstance(data, polars.DataFrame | polars.Series):  # without ways to change it in place
         return lambda: True
+    if isinstance(data, np.ma.MaskedArray):  # it finds out its fill value when it is asked
+        kept = pickle.dumps((data.data, data.mask))
+        return lambda: pickle.dumps((data.data, data.mask)) == kept
     if isinstance(data, BaseEstimator):
         return lambda: True
     try:
