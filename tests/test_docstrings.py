@@ -119,6 +119,24 @@ def test_defaults_are_stated_and_true(name):
             assert found[1].rpartition(".")[2] == parameter.default.__name__
 
 
+@pytest.mark.parametrize("name", [*WITH_EXAMPLE, *METHODS])
+def test_types_are_given(name):
+    function = _get(name)
+    if inspect.isclass(function):
+        function = inspect.unwrap(function.__init__)
+    if function.__module__ == "skfair.utils._base":
+        return
+    signature = inspect.signature(function)
+    without = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.annotation is parameter.empty and parameter.name not in {"self", "cls"}
+    ]
+    assert without == []
+    # mypy takes a constructor with annotated parameters as returning None.
+    assert function.__name__ == "__init__" or signature.return_annotation is not signature.empty
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_fitted_attributes_are_documented(name):
     fitted = _fitted_in_its_example(name)

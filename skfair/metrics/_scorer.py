@@ -57,7 +57,7 @@ class FairnessScorer(_BaseScorer):
 
     __metadata_request__score = {"sensitive_features": True}
 
-    def __init__(self, score_func: GroupMetric, sign: int, response_method, text: str):
+    def __init__(self, score_func: GroupMetric, sign: int, response_method: Any, text: str):
         super().__init__(score_func, sign, {}, response_method)
         self._text = text
 
