@@ -54,6 +54,8 @@ def write_model(
     ------
     FileExistsError
         `path` is something else than an empty directory or a saved model.
+    OSError
+        The files cannot be written; what was there is as it was.
     """
     _check_target(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,10 @@ def _replace(
     path: Path, body: dict, tensors: dict[str, torch.Tensor], files: dict[str, list[Path]]
 ) -> None:
     new = path / f"{_WEIGHTS}.new"
-    save_file(tensors, new)
+    try:
+        save_file(tensors, new)
+    except SafetensorError as error:  # which is no OSError, whatever the disk said
+        raise OSError(f"{new} cannot be written ({error}). The old model is as it was.") from error
     _sync(new)
     weights = {"name": _WEIGHTS, **_describe(new)}
     os.replace(new, path / _name_until_committed(weights))

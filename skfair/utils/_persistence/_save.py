@@ -66,6 +66,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         The estimator, or something in it, cannot be saved as data; use joblib for it.
     FileExistsError
         `path` is a file, or holds something else than a model.
+    OSError
+        The disk is full or cannot be written to; a model that was there is as it was.
 
     Warns
     -----
