@@ -8,6 +8,7 @@ FAULTS = {
     _faults.kill_while_searching: 4,
     _faults.kill_while_saving: 6,
     _faults.full_disk_while_encoding: 5,
+    _faults.full_disk_while_saving: 3,
     _faults.bad_stores: 8,
     _faults.crowds: 2,
     _faults.flipped_bytes: 120,
