@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lazy_nets import lazy_net
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import estimator_checks as scikit_learn
-from skorch import NeuralNetClassifier
 from torch import nn
 
 from skfair.attribution import PatchAttributionMasker
@@ -134,30 +134,6 @@ class Filters(nn.Module):
 
     def forward(self, x):
         return torch.tanh(nn.functional.conv2d(x, torch.tensor(self.kernel), padding=(0, 1)))
-
-
-class LazyNet(nn.Module):
-    """A network for any number of features."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 2))
-
-    def forward(self, X):
-        return self.layers(X)
-
-
-def lazy_net():
-    return NeuralNetClassifier(
-        LazyNet,
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.Adam,
-        lr=0.05,
-        max_epochs=4,
-        batch_size=32,
-        train_split=None,
-        verbose=0,
-    )
 
 
 class WithGroups:

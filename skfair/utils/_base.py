@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
@@ -161,7 +162,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         dtypes = (p.dtype for p in module.parameters() if p.is_floating_point())
         export_onnx(module, torch.zeros(2, *shape, dtype=next(dtypes, torch.float32)), path)
 
-    def decision_function(self, X) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the logits.
 
         Parameters
@@ -178,7 +179,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Compute class probabilities, the softmax of the logits.
 
         Parameters
@@ -195,7 +196,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the class of each row.
 
         Parameters

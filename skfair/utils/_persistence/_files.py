@@ -126,15 +126,16 @@ def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor], dict[str, Pat
     InvalidModelError
         It is damaged, or not of this format.
     """
-    for _ in range(3):
+    failed = None
+    for _ in range(10):
         text = _read_config(path)
         body = _parse(text)
         try:
             return body, _read_tensors(path, body["weights"]), _check_files(path, body["files"])
         except (InvalidModelError, OSError):
-            if _read_config(path) == text:
+            if text == failed:
                 raise
-            # Another process has just saved; its model is the one to read.
+            failed = text  # another process may just have saved; then its model is the one to read
     raise InvalidModelError(f"{path} is being saved to all the time. Load it when that is over.")
 
 

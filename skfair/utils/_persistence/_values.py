@@ -251,7 +251,7 @@ class ValueReader:
             array = np.empty(len(items), dtype=object)
             for i, item in enumerate(self.read(items, path)):
                 array[i] = item  # one by one: a tuple is an item
-        elif dtype.kind in _KINDS or (dtype.kind == "U" and dtype.itemsize <= _LONGEST):
+        elif dtype.kind in _KINDS or (dtype.kind == "U" and 0 <= dtype.itemsize <= _LONGEST):
             array = np.array(items, dtype=dtype)
         else:
             raise ValueError(dtype)
