@@ -28,7 +28,7 @@ from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
-from skfair.utils._persistence import fitted_state, load_weights
+from skfair.utils._persistence import check_probe, fitted_state, load_weights, probe
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 
@@ -142,7 +142,8 @@ class PatchAttribution(TorchEstimator):
                 f"X is made of rows of {self.n_features_in_} features, and it is not known what "
                 "images they are. Pass image_shape=(channels, height, width)."
             )
-        grid = PatchGrid(*images.shape[1:], self.patch_size, self.stride)
+        _, height, width = images.shape
+        grid = PatchGrid(height, width, self.patch_size, self.stride)
         attributes = encode_attributes(
             sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
         )
@@ -198,20 +199,31 @@ class PatchAttribution(TorchEstimator):
             for name, kind in _NETWORKS.items():
                 if isinstance(module.network, kind):
                     state["_network_parameters"]["region_classifier"] = name
+            state["_probe"] = probe(self._outputs_of_noise)
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, parameters = state.pop("module_"), state.pop("_network_parameters")
-        vars(self).update(state)
+        outputs = state.pop("_probe")
+        self.__dict__.update(state)
         as_fitted = copy.copy(self)
-        vars(as_fitted).update(parameters)
-        grid = PatchGrid(*self.image_shape_[1:], as_fitted.patch_size, as_fitted.stride)
+        as_fitted.__dict__.update(parameters)
+        _, height, width = self.image_shape_
+        grid = PatchGrid(height, width, as_fitted.patch_size, as_fitted.stride)
         classes = self.classes_ if isinstance(self.classes_, list) else [self.classes_]
         own = isinstance(as_fitted.region_classifier, nn.Module)
         with torch.device("cpu" if own else "meta"):
             module = as_fitted._make_classifier(grid, [len(c) for c in classes])
         self.module_ = load_weights(module, weights, "module_").eval()
-        self.module_.network.to(memory_format=torch.channels_last)  # files have no layouts
+        self.module_.to_channels_last()  # files have no layouts
+        check_probe(self._outputs_of_noise, outputs, "The network of region_classifier")
+
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
+        size = self.module_.patch_size
+        patches = rng.standard_normal((3, self.image_shape_[0], size, size), dtype=np.float32)
+        network = copy.deepcopy(self.module_.network).cpu().eval()
+        with torch.no_grad():
+            return network(torch.from_numpy(patches), torch.zeros(3, dtype=torch.int64)).numpy()
 
     def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
@@ -246,9 +258,9 @@ class PatchAttribution(TorchEstimator):
                 module.temperature[i] = fit_temperature(
                     logits[i], torch.from_numpy(code), torch.from_numpy(weight)
                 )
-            proba = torch.softmax(logits[i] / module.temperature[i].cpu(), 1)
-            maps.append(CONFIDENCES[self.confidence](proba).numpy().mean(0))
-            proba = proba.numpy()
+            softmax = torch.softmax(logits[i] / module.temperature[i].cpu(), 1)
+            maps.append(CONFIDENCES[self.confidence](softmax).numpy().mean(0))
+            proba = softmax.numpy()
             hits = proba.argmax(1) == code[:, None, None]
             accuracy.append(position_accuracy(hits, weight))
             n_patches = hits[0].size
@@ -340,6 +352,7 @@ class PatchAttribution(TorchEstimator):
             if out is None:
                 out = np.empty((images.n_samples, *block.shape[1:]), block.numpy().dtype)
             out[rows] = block.numpy()
+        assert out is not None  # there is an image at least
         return out
 
     def _classifier(self) -> RegionClassifier:

@@ -27,6 +27,7 @@ from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
+from skfair.utils._persistence import check_probe, fitted_state, probe
 from skfair.utils._typed import fit_context
 
 
@@ -296,6 +297,25 @@ class FrozenEncoderFeaturizer(
     def _files_of(self, parameter: str) -> list[Path]:
         return onnx_files(getattr(self, parameter))
 
+    def _state_to_save(self) -> dict[str, Any]:
+        state = fitted_state(self)
+        if state and isinstance(self.encoder, torch.nn.Module):  # others may cost money to run
+            state["_probe"] = probe(self._features_of_noise)
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        features = state.pop("_probe", None)
+        vars(self).update(state)
+        check_probe(self._features_of_noise, features, "encoder, after preprocess,")
+
+    def _features_of_noise(self, rng: np.random.Generator) -> np.ndarray:
+        shape = (3, *(self.image_shape_ or (self.n_features_in_,)))
+        samples = rng.random(shape, dtype=np.float32)
+        if self.input_dtype_ == np.uint8:
+            samples = (255 * samples).astype(np.uint8)
+        encoder = self._encoder(device="cpu")
+        return encoder.collect(encoder.launch(samples), 3)
+
     def __getstate__(self) -> dict:
         state = super().__getstate__()
         if isinstance(self.encoder, torch.nn.Module):
@@ -328,15 +348,8 @@ class FrozenEncoderFeaturizer(
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
         """Encode the first rows, into `out` where it is given."""
-        encoder = BatchEncoder(
-            self.encoder,
-            layer=self.layer,
-            pooling=self.pooling,
-            preprocess=self.preprocess,
-            device=self.device,
-            amp=self.amp,
-            width=None if out is None else out.shape[1],
-        )
+        encoder = self._encoder(device=self.device, width=None if out is None else out.shape[1])
+        blocks: Iterator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)
         else:
@@ -348,7 +361,19 @@ class FrozenEncoderFeaturizer(
                 out[rows] = features
                 release_pages(out)
                 progress.update(len(features))
+        assert out is not None  # there is an image at least
         return out
+
+    def _encoder(self, *, device: str | torch.device, width: int | None = None) -> BatchEncoder:
+        return BatchEncoder(
+            self.encoder,
+            layer=self.layer,
+            pooling=self.pooling,
+            preprocess=self.preprocess,
+            device=device,
+            amp=self.amp,
+            width=width,
+        )
 
     def _stream(
         self, encoder: BatchEncoder, images: Images, n_rows: int
@@ -361,6 +386,7 @@ class FrozenEncoderFeaturizer(
             if launched is not None:
                 yield launched[0], encoder.collect(launched[1], self.batch_size)
             launched = rows, output
+        assert launched is not None
         rows, output = launched
         yield rows, encoder.collect(output, rows.stop - rows.start)
 
@@ -368,6 +394,7 @@ class FrozenEncoderFeaturizer(
         self, encoder: BatchEncoder, images: Images, n_rows: int
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Take what the store has, and collect the rest into full batches to encode and keep."""
+        assert self.memory is not None
         token = self._fingerprint()
         waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
         samples: dict[bytes, np.ndarray] = {}
@@ -414,7 +441,7 @@ class FrozenEncoderFeaturizer(
             return store.get_or_encode(keys, encode)
         except Exception as error:
             error.add_note(
-                f"Features encoded before this batch are kept in memory={os.fspath(self.memory)!r};"
+                f"Features encoded before this batch are kept in memory={str(self.memory)!r};"
                 " the next call goes on from there."
             )
             raise
@@ -423,18 +450,18 @@ class FrozenEncoderFeaturizer(
         """Stack rows that come from the store; they were not checked against each other."""
         features = list(features)
         for row in features:
-            encoder.check_width(len(row), f"memory={os.fspath(self.memory)!r} holds")
+            encoder.check_width(len(row), f"memory={str(self.memory)!r} holds")
         return np.stack(features)
 
     def _fingerprint(self) -> bytes:
         """Identify in the store all that decides the features of a given sample."""
+        encoder: Any = self.encoder
         amp_dtype = None
         if self.amp:
-            amp_dtype = torch.get_autocast_dtype(module_device(self.encoder, self.device).type)
+            amp_dtype = torch.get_autocast_dtype(module_device(encoder, self.device).type)
         settings = {"layer": self.layer, "pooling": self.pooling, "amp_dtype": amp_dtype}
         if self.encoder_id is not None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
-        encoder = self.encoder
         if isinstance(encoder, (str, os.PathLike)):
             encoder = fingerprint_onnx(encoder)
         return fingerprint(encoder=encoder, preprocess=self.preprocess, **settings)

@@ -43,7 +43,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, rows_at_once
-from skfair.utils._persistence import fitted_state, load_weights
+from skfair.utils._persistence import check_probe, fitted_state, load_weights, probe
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
@@ -161,15 +161,26 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             # The weights in the place of the network, which is of the structure of the original.
             state["module_"] = dict(self.module_[0].state_dict())
             state["_output"] = tuple(self._output)
+            state["_probe"] = probe(self._outputs_of_noise)
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, output = state.pop("module_"), Output(*state.pop("_output"))
+        outputs = state.pop("_probe")
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
+        assert trained is not None  # it is initialised
         network = load_weights(copy_network(trained.module), weights, "module_")
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._output = output
         self.module_ = fold_threshold(network, output, self.threshold_)
+        check_probe(self._outputs_of_noise, outputs, "The network of estimator")
+
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
+        rows = rng.standard_normal((3, *self._sample_shape), dtype=np.float32)
+        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to("cpu", self._dtype)
+        return forward_batches(
+            network, rows, batch_size=3, device=torch.device("cpu"), dtype=self._dtype
+        ).numpy()
 
     # -- fitting ---------------------------------------------------------------------------
 
@@ -290,6 +301,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         binary = isinstance(net, skorch.NeuralNetBinaryClassifier)
         net.fit(X.astype(np.float32), codes.astype(np.float32 if binary else np.int64))
         trained = find_network(net)
+        assert trained is not None  # it is fitted
         return trained._replace(classes=None)  # it was given codes
 
     def _match_classes(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -310,7 +322,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         parts = rows[:1], *rows.split(rows_at_once(rows))  # one row alone, too: they come so later
         try:
             with torch.no_grad():
-                raw = [network(part) for part in parts]
+                outs = [network(part) for part in parts]
         except Exception as error:
             raise ValueError(
                 f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
@@ -318,14 +330,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"({type(error).__name__}: {error}). Give X as the network takes it, and a network "
                 "for any number of rows."
             ) from error
-        wrong = [type(out).__name__ for out in raw if not isinstance(out, torch.Tensor)]
-        if wrong or min(out.ndim for out in raw) == 0:
+        wrong = [type(out).__name__ for out in outs if not isinstance(out, torch.Tensor)]
+        if wrong or min(out.ndim for out in outs) == 0:
             raise ValueError(
                 f"estimator puts out a {wrong[0] if wrong else 'single number'}, where one tensor "
                 "with a row for each of X was wanted. Wrap the network in a torch.nn.Module of "
                 "which forward returns the logits or probabilities alone."
             )
-        raw = torch.cat([out.cpu() for out in raw[1:]])
+        raw = torch.cat([out.cpu() for out in outs[1:]])
         if len(raw) != len(rows):
             raise ValueError(
                 f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
@@ -381,11 +393,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _hand_back(self, search: Search) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
+        assert search.best is not None  # the original network was a candidate
         self.best_trial_, choice = search.best
         search.network.load_state_dict(search.best_state)
         self.module_ = fold_threshold(search.network.network, self._output, choice.threshold[0])
         self._dtype = self._predict_dtype(search.X[:1])
-        self.threshold_ = float(choice.threshold[0])
+        self.threshold_: float = float(choice.threshold[0])
         self.bias_ = float(choice.bias[0])
         self.bias_interval_ = search.judge.interval(choice)
         self.performance_ = float(choice.performance[0])
@@ -465,10 +478,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Logit of the debiased network, float64; above zero for the second class."""
         device = resolve_device(self.device)
         network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
-        logit = forward_batches(
+        found = forward_batches(
             network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
         )
-        logit = logit.double().numpy()
+        logit = found.double().numpy()
         check_logits(logit)
         return logit
 

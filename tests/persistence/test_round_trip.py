@@ -1,6 +1,7 @@
 """Saved and loaded estimators are the same: predictions bit for bit, attributes, parameters."""
 
 import pickle
+import warnings
 
 import numpy as np
 import onnx
@@ -415,7 +416,7 @@ def write_onnx(path, location=None):
 
 
 @pytest.mark.parametrize("location", [None, "encoder.weights", "parts/encoder.weights"])
-def test_the_files_of_an_encoder_go_along(location, tmp_path):
+def test_the_files_of_an_encoder_go_along(location, tmp_path, monkeypatch):
     path = write_onnx(tmp_path / "here" / "encoder.onnx", location)
     featurizer = skfair.FrozenEncoderFeaturizer(str(path)).fit(X)
     expected = featurizer.transform(X)
@@ -424,6 +425,10 @@ def test_the_files_of_an_encoder_go_along(location, tmp_path):
     path.write_bytes(b"")  # the original is not needed any more
     loaded = skfair.load(tmp_path / "moved")
     assert str(tmp_path / "moved") in loaded.encoder
+    monkeypatch.chdir(tmp_path)
+    from_here = skfair.load("moved")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(from_here.transform(X), expected)
     np.testing.assert_array_equal(loaded.transform(X), expected)
     # Saved again over itself, and over a model with another encoder.
     skfair.save(loaded, tmp_path / "moved")
@@ -478,7 +483,7 @@ def test_what_is_no_data_is_named(tmp_path):
         ({"estimator": make_network, "x": make_network}, ValueError, "factories has 'x'"),
         (make_network(), TypeError, "a Sequential, where a function without arguments"),
         ({"estimator": 3}, TypeError, "is a int"),
-        (lambda: 3, InvalidModelError, "makes a int where a network was saved"),
+        (lambda: 3, InvalidModelError, "makes a int, where a network or a function was saved"),
         (
             lambda: nn.Linear(4, 1),
             InvalidModelError,
@@ -501,6 +506,80 @@ def test_factories_that_do_not_fit(factories, error, message, tmp_path):
 def test_a_factory_for_a_model_that_needs_none(saved):
     with pytest.raises(ValueError, match="no parts of this model have to be made"):
         skfair.load(saved, factories=make_network)
+
+
+class WithBuffer(nn.Module):
+    """A network with a number that is not in its state_dict."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+    def forward(self, X):
+        return self.layer(X) + self.shift
+
+
+def test_networks_with_the_same_weights_that_compute_something_else(tmp_path):
+    with torch.random.fork_rng():
+        debiaser, _ = fitted("ThresholdDebiaser", estimator=WithBuffer(1.0))
+    assert_same_outputs(debiaser, through_files(debiaser, tmp_path, lambda: WithBuffer(1.0)), X)
+    with pytest.raises(InvalidModelError, match=r"network of estimator computes other values"):
+        skfair.load(tmp_path / "model", factories=lambda: WithBuffer(1.5))
+    skfair.save(fitted("ThresholdDebiaser")[0], tmp_path / "model")
+    with pytest.raises(InvalidModelError, match=r"such as an activation"):
+        skfair.load(
+            tmp_path / "model",
+            factories=lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)),
+        )
+
+
+def twice(images):
+    return 2 * images.float()
+
+
+def test_another_preprocessing(tmp_path):
+    featurizer, _ = fitted("FrozenEncoderFeaturizer", preprocess=twice)
+    parts = {"encoder": make_encoder, "preprocess": lambda: twice}
+    assert_same_outputs(featurizer, through_files(featurizer, tmp_path, parts), IMAGES)
+    for wrong in (torch.Tensor.float, None, 3):
+        with pytest.raises(InvalidModelError, match="preprocess"):
+            skfair.load(tmp_path / "model", factories={**parts, "preprocess": lambda w=wrong: w})
+
+
+def test_another_region_network(tmp_path):
+    class Regions(nn.Module):
+        factor = 1.0
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(27, 2))
+
+        def forward(self, patches, positions):
+            return self.factor * self.layers(patches)
+
+    class Louder(Regions):
+        factor = 1.5
+
+    skfair.save(
+        fitted("PatchAttributionMasker", region_classifier=Regions())[0], tmp_path / "model"
+    )
+    with pytest.raises(InvalidModelError, match="region_classifier computes other values"):
+        skfair.load(tmp_path / "model", factories=Louder)
+
+
+def test_a_network_without_weights_yet(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of lazy layers
+        debiaser = skfair.ThresholdDebiaser(nn.LazyLinear(1))
+    with pytest.raises(TypeError, match=r"estimator of ThresholdDebiaser.*has seen no data"):
+        skfair.save(debiaser, tmp_path / "model")
+
+
+def test_the_same_object_twice(tmp_path):
+    scaler = StandardScaler().fit(X)
+    pipeline = Pipeline([("a", scaler), ("b", scaler)])
+    assert_same_outputs(pipeline, through_files(pipeline, tmp_path), X)
 
 
 def test_an_error_in_a_factory_says_where_it_came_from(tmp_path):

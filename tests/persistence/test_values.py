@@ -133,6 +133,13 @@ def test_arrays_in_other_orders_and_layouts():
     )
 
 
+def test_wide_text_of_few_letters_becomes_narrow():
+    words = np.array(["no", "yes"], dtype="<U5000")
+    found = through_json(words)
+    assert found.dtype == np.dtype("<U3")
+    np.testing.assert_array_equal(found, words)
+
+
 def test_tables():
     table = pd.DataFrame(
         {
@@ -167,6 +174,8 @@ def test_a_generator_goes_on_where_it_was():
         np.ma.masked_array([1, 2], [True, False]),
         np.zeros(2, dtype=[("a", int)]),
         pd.DataFrame({"a": [1]}, index=["x"]),
+        pd.DataFrame({"a": pd.Categorical(["x"])}),
+        dict.fromkeys(range(10_001)),
         np.random.default_rng(0),
         len,
         [1, {"a": (object(),)}],
@@ -179,6 +188,9 @@ def test_what_is_no_data_is_refused(value):
 
 
 ONE = {"array": {"dtype": "f8", "shape": [1], "items": [1.0]}}
+
+SCALAR = {"array": {"dtype": "f8", "shape": [], "items": [1.0]}}
+TENSOR = {"array": {"dtype": "f8", "shape": [2], "tensor": "t"}}
 
 
 @pytest.mark.parametrize(
@@ -233,6 +245,20 @@ ONE = {"array": {"dtype": "f8", "shape": [1], "items": [1.0]}}
                 ]
             }
         },
+        {"torch dtype": "_inductor"},
+        {"dict": [[i, 0] for i in range(10_001)]},
+        {"array": {"dtype": "<U2000", "shape": [3], "items": ["", "", ""]}},
+        {"DataFrame": {"rows": 10**9, "index": None, "columns": [["a", "float64", SCALAR]]}},
+        {"DataFrame": {"rows": 2, "index": None, "columns": [["a", "float64", TENSOR]] * 2}},
+        {"DataFrame": {"rows": 1, "index": None, "columns": [["a", "int8", ONE]]}},
+        {
+            "DataFrame": {
+                "rows": 1,
+                "index": None,
+                "columns": [["a", "datetime64[ns, dateutil//etc/passwd]", ONE]],
+            }
+        },
+        {"DataFrame": {"rows": 1, "index": None, "columns": [["a", "int64[pyarrow]", ONE]]}},
         {"other": 1},
         {"tuple": [], "list": []},
         {},

@@ -1,10 +1,15 @@
 """Saved estimators: the classes that a file may name, which are the only ones that are made."""
 
 import importlib
+from typing import Any
 
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import OneHotEncoder
 from torch import nn
 
 from skfair.utils._discovery import all_estimators
+from skfair.utils._persistence._files import InvalidModelError
 
 # Those whose fitted state is numbers, names and other such estimators, and whose predictions
 # are NumPy's. Trees and kernel machines hold tables that compiled code follows blindly: a file
@@ -49,7 +54,7 @@ def sklearn_classes() -> list[str]:
     return [f"{module}.{name}" for module, names in _SKLEARN.items() for name in names]
 
 
-def estimator_class(name: str) -> type | None:
+def estimator_class(name: str) -> type[Any] | None:
     """Find the class of an estimator by its name.
 
     Parameters
@@ -98,3 +103,46 @@ def module_name(module: nn.Module) -> str | None:
     """Name a network of such a class; None for any other."""
     name = type(module).__name__
     return name if module_class(name) is type(module) else None
+
+
+def check_state(estimator: BaseEstimator) -> None:
+    """Refuse fitted state that compiled code would follow out of an array.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Of a class of scikit-learn that is on the list; of any other nothing is checked.
+
+    Raises
+    ------
+    InvalidModelError
+        The columns of a ``OneHotEncoder`` are not those of its categories. Infrequent
+        categories, which make columns in other ways, are refused as well.
+    """
+    if not isinstance(estimator, OneHotEncoder) or not hasattr(estimator, "categories_"):
+        return
+    sizes = [len(categories) for categories in estimator.categories_]
+    dropped = estimator._drop_idx_after_grouping
+    dropped = [None] * len(sizes) if dropped is None else list(dropped)
+    n_columns = [size - (drop is not None) for size, drop in zip(sizes, dropped, strict=True)]
+    consistent = (
+        not estimator._infrequent_enabled
+        and list(estimator._n_features_outs) == n_columns
+        and all(d is None or 0 <= d < n for d, n in zip(dropped, sizes, strict=True))
+        and all(map(_is_sorted, estimator.categories_))
+    )
+    if not consistent:
+        raise InvalidModelError(
+            "This OneHotEncoder has columns that do not follow from its categories alone, as with "
+            "min_frequency and max_categories, or in a file that was made up."
+        )
+
+
+def _is_sorted(categories: np.ndarray) -> bool:
+    """Whether a bisection finds each category; text is looked up in a dict instead."""
+    if categories.dtype.kind in "OUS":
+        return True
+    known = (
+        categories[:-1] if categories.dtype.kind == "f" and np.isnan(categories[-1]) else categories
+    )
+    return bool((np.diff(known.astype(np.float64)) > 0).all())

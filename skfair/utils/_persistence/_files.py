@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 try:
     import fcntl
 except ImportError:  # Windows has no locks on directories
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module, or nothing in its place
 
 FORMAT = "skfair"
 SCHEMA_VERSION = 1
 _CONFIG, _WEIGHTS, _FILES = "config.json", "model.safetensors", "files"
-_MAX_CONFIG = 1 << 26  # bytes; what is large is among the tensors
+_STAGING = ".saving"  # a folder for what is half written, that of safetensors itself included
+_MAX_CONFIG = 1 << 24  # bytes; what is large is among the tensors
 _BLOCK = 1 << 20
 
 
@@ -73,11 +74,14 @@ def write_model(
 def _replace(
     path: Path, body: dict, tensors: dict[str, torch.Tensor], files: dict[str, list[Path]]
 ) -> None:
-    new = path / f"{_WEIGHTS}.new"
+    (path / _STAGING).mkdir()
+    new = path / _STAGING / _WEIGHTS
     try:
         save_file(tensors, new)
     except SafetensorError as error:  # which is no OSError, whatever the disk said
         raise OSError(f"{new} cannot be written ({error}). The old model is as it was.") from error
+    (path / _STAGING / _CONFIG).touch()
+    new.chmod((path / _STAGING / _CONFIG).stat().st_mode)  # safetensors lets nobody else read
     _sync(new)
     weights = {"name": _WEIGHTS, **_describe(new)}
     os.replace(new, path / _name_until_committed(weights))
@@ -95,7 +99,7 @@ def _replace(
             f"{_CONFIG} would have {len(text)} bytes, and {_MAX_CONFIG} at most are read: the "
             "estimator holds too many names or labels. Use joblib."
         )
-    new = path / f"{_CONFIG}.new"
+    new = path / _STAGING / _CONFIG
     new.write_bytes(text.encode())
     _sync(new)
     _sync(path)
@@ -126,26 +130,25 @@ def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor], dict[str, Pat
     InvalidModelError
         It is damaged, or not of this format.
     """
-    failed = None
-    for _ in range(10):
-        text = _read_config(path)
-        body = _parse(text)
-        try:
-            return body, _read_tensors(path, body["weights"]), _check_files(path, body["files"])
-        except (InvalidModelError, OSError):
-            if text == failed:
-                raise
-            failed = text  # another process may just have saved; then its model is the one to read
-    raise InvalidModelError(f"{path} is being saved to all the time. Load it when that is over.")
+    if not path.is_dir():
+        raise FileNotFoundError(_nothing_at(path))
+    with _locked(path, shared=True):
+        body = _parse(_read_config(path))
+        return body, _read_tensors(path, body["weights"]), _check_files(path, body["files"])
+
+
+def _nothing_at(path: Path) -> str:
+    return f"path={str(path)!r} holds no {_CONFIG}. Give the directory that save was given."
 
 
 # -- config.json -------------------------------------------------------------------------------
 
 
 def _check_target(path: Path) -> None:
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():
         raise FileExistsError(
-            f"path={str(path)!r} is a file; a model is saved to a directory. Give another name."
+            f"path={str(path)!r} is a file or leads nowhere; a model is saved to a directory. Give "
+            "another name."
         )
     if path.is_dir() and not (path / _CONFIG).is_file():
         others = [p.name for p in path.iterdir() if not _is_ours(p.name)]
@@ -167,16 +170,16 @@ def _check_target(path: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name == _FILES or name.startswith((_CONFIG, _WEIGHTS))
+    return name in (_FILES, _STAGING) or name.startswith((_CONFIG, _WEIGHTS))
 
 
 def _read_config(path: Path) -> bytes:
     config = path / _CONFIG
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"path={str(path)!r} holds no {_CONFIG}. Give the directory that save was given."
-        )
+    if not os.path.lexists(config):
+        raise FileNotFoundError(_nothing_at(path))
     _check_inside(path, config)
+    if not config.is_file():
+        raise InvalidModelError(f"{config} is not a file.")
     if config.stat().st_size > _MAX_CONFIG:
         raise InvalidModelError(
             f"{config} has {config.stat().st_size} bytes; at most {_MAX_CONFIG} are read."
@@ -258,9 +261,10 @@ def _store(path: Path, name: str, sources: list[Path]) -> tuple[str, list[dict]]
         target = folder / part["name"]
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_file() or _describe(target) != _describe(source):
-            shutil.copyfile(source, f"{target}.new")
-            _sync(Path(f"{target}.new"))
-            os.replace(f"{target}.new", target)
+            new = path / _STAGING / target.name
+            shutil.copyfile(source, new)
+            _sync(new)
+            os.replace(new, target)
     written = [
         {**part, "name": (folder / part["name"]).relative_to(path).as_posix()} for part in parts
     ]
@@ -268,13 +272,18 @@ def _store(path: Path, name: str, sources: list[Path]) -> tuple[str, list[dict]]
 
 
 def _check_files(path: Path, files: dict[str, list[dict]]) -> dict[str, Path]:
-    found = {}
-    for name, parts in files.items():
-        try:
-            members = [_check(path, part["name"], part) for part in parts]
-            found[name] = members[0]
-        except (TypeError, KeyError, IndexError) as error:
-            raise InvalidModelError(f"{_CONFIG} lists no files for {name}.") from error
+    found: dict[str, Path] = {}
+    checked: dict[str, dict] = {}  # two encoders may share a file, which is read once
+    try:
+        for name, parts in files.items():
+            for part in parts:
+                if checked.setdefault(part["name"], part) is part:
+                    _check(path, part["name"], part)
+                elif checked[part["name"]] != part:
+                    raise InvalidModelError(f"{_CONFIG} describes {part['name']} twice.")
+            found[name] = path / parts[0]["name"]
+    except (TypeError, LookupError) as error:
+        raise InvalidModelError(f"{_CONFIG} lists no files for {error}.") from error
     return found
 
 
@@ -322,6 +331,7 @@ def _read_tensors(path: Path, weights: dict) -> dict[str, torch.Tensor]:
 
 def _remove_unnamed(path: Path) -> None:
     """Remove what earlier saves have left and the model does not name."""
+    shutil.rmtree(path / _STAGING, ignore_errors=True)
     named = set()
     if (path / _CONFIG).is_file():
         try:
@@ -349,14 +359,18 @@ def _remove_unnamed(path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time save to a directory; a killed one lets go of the lock."""
+def _locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Let processes save to a directory one at a time, and load while none does.
+
+    A killed process lets go of its lock.
+    """
     if fcntl is None:
         yield
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks; there it is up to the caller
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

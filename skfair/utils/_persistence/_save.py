@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sklearn
@@ -24,10 +24,12 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 import skfair
 from skfair.utils._device import resolve_device
 from skfair.utils._persistence._classes import (
+    check_state,
     class_name,
     estimator_class,
     module_class,
@@ -38,8 +40,10 @@ from skfair.utils._persistence._files import InvalidModelError, read_model, writ
 from skfair.utils._persistence._values import MALFORMED, Unsaveable, ValueReader, ValueWriter
 from skfair.utils._random import seeded
 
+Network = TypeVar("Network", bound=nn.Module)
 # Where one machine keeps what it has computed is not for another one, nor for a stranger to say.
 _LOCAL = "memory"
+_OUTPUTS = [("transform", container) for container in ("default", "pandas", "polars", None)]
 _REQUESTS, _OUTPUT = "_metadata_request", "_sklearn_output_config"
 
 
@@ -183,7 +187,7 @@ def load(
     >>> bool((loaded.predict(X) == model.predict(X)).all())
     True
     """
-    body, tensors, files = read_model(Path(path))
+    body, tensors, files = read_model(Path(path).absolute())
     reader = _Reader(tensors, files, _match_factories(factories, body["made_by_caller"]))
     try:
         estimator = reader.estimator(body["estimator"], "")
@@ -205,7 +209,7 @@ def load(
     return estimator
 
 
-def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], what: str) -> nn.Module:
+def load_weights(module: Network, weights: dict[str, torch.Tensor], what: str) -> Network:
     """Give a network the weights from a file, if they are its own.
 
     Parameters
@@ -240,6 +244,57 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], what: str)
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
     module.load_state_dict(weights, assign=on_meta)
     return module
+
+
+def probe(compute: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray | None:
+    """Compute a few outputs that are saved, so that a loaded network can be told from another.
+
+    Parameters
+    ----------
+    compute : callable
+        Runs the network on what it draws from a generator.
+
+    Returns
+    -------
+    ndarray or None
+        None where the network does not run on such data, or puts out no finite numbers.
+    """
+    try:
+        outputs = compute(np.random.default_rng(0))
+    except Exception:  # it is the user's network
+        return None
+    return outputs if np.isfinite(outputs).all() else None
+
+
+def check_probe(
+    compute: Callable[[np.random.Generator], np.ndarray], saved: np.ndarray | None, what: str
+) -> None:
+    """Compare outputs with those that :func:`probe` gave when the network was saved.
+
+    Parameters
+    ----------
+    compute : callable
+        As for :func:`probe`.
+    saved : ndarray or None
+        None compares nothing.
+    what : str
+        What made the network, for the message.
+
+    Raises
+    ------
+    InvalidModelError
+        They differ by more than a hundredth of the largest.
+    """
+    if saved is None:
+        return
+    found = probe(compute)
+    close = found is not None and found.shape == saved.shape
+    if not close or np.abs(found - saved).max() > 0.01 * np.abs(saved).max() + 1e-6:
+        raise InvalidModelError(
+            f"{what} computes other values than it did when it was saved, with the same weights: "
+            "what has no weights is another, such as an activation, the preprocessing or a buffer "
+            "that is not in the state_dict. Let factories make the same."
+        )
 
 
 def _shape(described: tuple | None) -> str:
@@ -291,7 +346,11 @@ class _Writer:
         if estimator_class(name) is not type(estimator):
             raise TypeError(_refusal(estimator, name))
         state = getattr(estimator, "_state_to_save", lambda: fitted_state(estimator))()
-        written = {"class": name, "parameters": {}, "state": {}}
+        try:
+            check_state(estimator)
+        except InvalidModelError as error:
+            raise TypeError(f"{error} Use joblib.dump, for files that only you load.") from error
+        written: dict[str, Any] = {"class": name, "parameters": {}, "state": {}}
         for key, value in estimator.get_params(deep=False).items():
             if key == _LOCAL:
                 _warn_of_local(estimator, f"{path}{key}", value)
@@ -303,7 +362,7 @@ class _Writer:
                 written["parameters"][key] = self._write(estimator, key, value, path)
         for key, value in state.items():
             written["state"][key] = self._write(estimator, key, value, path)
-        if _OUTPUT in vars(estimator):
+        if vars(estimator).get(_OUTPUT):
             written["output"] = dict(vars(estimator)[_OUTPUT])
         if _REQUESTS in vars(estimator):
             requests = vars(estimator)[_REQUESTS]
@@ -344,6 +403,8 @@ class _Writer:
 
     def _network(self, network: nn.Module, path: str) -> dict:
         weights = dict(network.state_dict())
+        if any(is_lazy(value) for value in weights.values()):
+            raise Unsaveable(f"a {type(network).__name__} that has seen no data and has no weights")
         if not all(isinstance(value, torch.Tensor) for value in weights.values()):
             raise Unsaveable(f"a {type(network).__name__} with state that is no tensor")
         return {
@@ -415,19 +476,21 @@ class _Reader:
                 "that name is imported."
             )
         self.made_sklearn |= name.startswith("sklearn.")
-        parameters = {
-            key: self._parameter(cls, key, value, path)
-            for key, value in written["parameters"].items()
-        }
-        if unknown := set(parameters) - set(cls._get_param_names()) | {_LOCAL} & set(parameters):
+        names = set(written["parameters"])
+        if unknown := names - set(cls._get_param_names()) | {_LOCAL} & names:
             raise InvalidModelError(
                 f"config.json has the parameters {sorted(unknown)} for {cls.__name__}, which has "
                 "none of that name to load. Was it saved by a later version?"
             )
+        parameters = {
+            key: self._parameter(cls, key, value, path)
+            for key, value in written["parameters"].items()
+        }
         estimator = cls(**parameters)
         state = {}
         for key, value in written["state"].items():
-            if not key.isidentifier() or hasattr(cls, key) or key in cls._get_param_names():
+            known = hasattr(cls, key) or key in cls._get_param_names()
+            if not key.isidentifier() or len(key) > 100 or known:
                 raise InvalidModelError(f"config.json has no fitted attribute in {key!r}.")
             state[key] = self._values.read(value, f"{path}{key}")
         if hasattr(estimator, "_restore_state"):
@@ -435,8 +498,12 @@ class _Reader:
                 estimator._restore_state(state)
         else:
             vars(estimator).update(state)
-        if written.get("output"):
-            estimator.set_output(**written["output"])
+        check_state(estimator)
+        if "output" in written:
+            ((method, container),) = written["output"].items()
+            if (method, container) not in _OUTPUTS:
+                raise InvalidModelError(f"config.json sets the output of {method} to {container}.")
+            estimator.set_output(transform=container)
         if "requests" in written:
             with sklearn.config_context(enable_metadata_routing=True):
                 for method in SIMPLE_METHODS:
@@ -444,12 +511,14 @@ class _Reader:
                         getattr(estimator, f"set_{method}_request")(**requests)
         return estimator
 
-    def _parameter(self, cls: type, key: str, value: Any, path: str) -> Any:
-        if _is_path(cls, key, value):
+    def _parameter(self, cls: type, key: str, written: Any, path: str) -> Any:
+        value = self._values.read(written, f"{path}{key}")
+        of_model = isinstance(written, dict) and "file" in written
+        if _is_path(cls, key, value) and not of_model:
             raise InvalidModelError(
                 f"config.json gives {key}={value!r}, a path outside of the model."
             )
-        return self._values.read(value, f"{path}{key}")
+        return value
 
     def _other(self, kind: str, content: Any, path: str) -> Any:
         if kind == "estimator":
@@ -473,6 +542,11 @@ class _Reader:
     def _make(self, content: dict, path: str) -> Any:
         name = content["name"]
         made = network = self._made[name]
+        if not callable(made) and not isinstance(made, skorch.NeuralNet):
+            raise InvalidModelError(
+                f"factories[{name!r}] makes a {type(made).__name__}, where a network or a function "
+                "was saved."
+            )
         if "weights" not in content:
             return made
         if isinstance(made, skorch.NeuralNet):
@@ -511,9 +585,10 @@ def _match_factories(factories: Any, needed: dict[str, str]) -> Mapping[str, Cal
             )
         factories = dict.fromkeys(needed, factories)
     if missing := [name for name in needed if name not in factories]:
+        wanted = ", ".join(f"{name!r}: function" for name in missing)
         raise ValueError(
-            f"Code is not saved, and this model needs some: {parts}. Pass factories="
-            f"{{{missing[0]!r}: function}}, a function without arguments that makes it."
+            f"Code is not saved, and this model needs some: {parts}. Pass factories={{{wanted}}}, "
+            "with functions without arguments that make them."
         )
     if unknown := [name for name in factories if name not in needed]:
         raise ValueError(

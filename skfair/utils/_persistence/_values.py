@@ -16,10 +16,16 @@ import torch
 from skfair.utils._persistence._files import InvalidModelError
 
 _INLINE = 32  # entries of an array that is written out, for people to read
-_LONGEST = 1 << 20  # bytes of an entry of an array of text
 _KINDS = "biuf"
 # What NumPy, pandas, torch and scikit-learn raise of content that makes no sense.
 MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+_MOST_KEYS = 10_000  # of a dict; keys can be made to meet, and more would take hours
+_TORCH_DTYPES = {
+    str(value).removeprefix("torch."): value
+    for value in vars(torch).values()
+    if isinstance(value, torch.dtype)
+}
+_TEXT_DTYPES = ("object", "str", "string")
 _PLAIN_TYPES = {"bool": bool, "float": float, "int": int, "str": str}
 
 
@@ -68,11 +74,15 @@ class ValueWriter:
         if type(value) is tuple:
             return {"tuple": self._items(value, path)}
         if type(value) is dict and value and all(map(_is_weight, value.items())):
-            names = {name: f"{path}.{name}" for name in value}  # the weights of a network
-            for name, tensor in value.items():
-                self._keep(tensor.detach().cpu(), names[name])
-            return {"weights": names}
+            return {
+                "weights": {  # of a network
+                    name: self._keep(tensor.detach().cpu(), f"{path}.{name}")
+                    for name, tensor in value.items()
+                }
+            }
         if type(value) is dict:
+            if len(value) > _MOST_KEYS:
+                raise Unsaveable(f"a dict of {len(value)} keys")
             pairs = [
                 [self.write(key, f"{path}.key"), self.write(item, f"{path}.{key}")]
                 for key, item in value.items()
@@ -107,7 +117,9 @@ class ValueWriter:
         return [self.write(item, f"{path}.{i}") for i, item in enumerate(values)]
 
     def _keep(self, tensor: torch.Tensor, path: str) -> str:
-        # One of its own each, since weights may be shared, and names as the file has them.
+        # One of its own each, since weights may be shared, and what is there twice, twice.
+        while path in self.tensors:
+            path += "'"
         self.tensors[path] = tensor.contiguous().clone(memory_format=torch.contiguous_format)
         return path
 
@@ -118,7 +130,10 @@ class ValueWriter:
         if array.dtype.kind == "O":
             return {"array": {**written, "items": self._items(array.ravel().tolist(), path)}}
         if array.dtype.kind == "U":
-            return {"array": {**written, "items": array.ravel().tolist()}}
+            items = array.ravel().tolist()
+            if not _is_narrow(array.dtype, items):
+                written["dtype"] = np.array(items).dtype.str
+            return {"array": {**written, "items": items}}
         if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
             raise Unsaveable(f"an array of type {array.dtype}")
         array = array.astype(array.dtype.newbyteorder("="))
@@ -127,7 +142,8 @@ class ValueWriter:
             written["order"] = "F"
         if array.size <= _INLINE and (array.dtype.kind != "f" or np.isfinite(array).all()):
             return {"array": {**written, "items": array.ravel().tolist()}}
-        return {"array": {**written, "tensor": self._keep(torch.from_numpy(array), path)}}
+        rows = array.T if "order" in written else array
+        return {"array": {**written, "tensor": self._keep(torch.from_numpy(rows), path)}}
 
     def _frame(self, table: pd.DataFrame, path: str) -> dict:
         index = table.index
@@ -135,9 +151,11 @@ class ValueWriter:
             raise Unsaveable("a DataFrame whose rows have names")
         columns = []
         for name, column in table.items():
-            numbers = column.dtype.kind in _KINDS and isinstance(column.dtype, np.dtype)
-            values = column.to_numpy() if numbers else column.to_numpy(dtype=object)
-            columns += [[name, str(column.dtype), self._array(values, f"{path}.{name}")]]
+            dtype = str(column.dtype)
+            if not isinstance(column.dtype, np.dtype) and dtype not in _TEXT_DTYPES:
+                raise Unsaveable(f"a DataFrame with a column of type {dtype}")
+            values = column.to_numpy(dtype=object if dtype in _TEXT_DTYPES else None)
+            columns += [[name, dtype, self._array(values, f"{path}.{name}")]]
         return {"rows": len(table), "index": self.write(index.name, path), "columns": columns}
 
 
@@ -167,7 +185,7 @@ class ValueReader:
         if written is None or isinstance(written, bool | int | float | str):
             return written
         if isinstance(written, list):
-            return [self.read(item, f"{path}.{i}") for i, item in enumerate(written)]
+            return [self.read(item, path) for item in written]
         if not isinstance(written, dict) or len(written) != 1:
             raise InvalidModelError(f"config.json holds no value at {path}.")
         ((kind, content),) = written.items()
@@ -196,13 +214,18 @@ class ValueReader:
         return slice(start, stop, step)
 
     def _read_dict(self, content, path):
-        return {self.read(key, path): self.read(item, f"{path}.{key}") for key, item in content}
+        if len(content) > _MOST_KEYS:
+            raise ValueError(f"{len(content)} keys")
+        return {self.read(key, path): self.read(item, path) for key, item in content}
 
     def _read_weights(self, content, path):
-        return {name: self._tensors[key] for name, key in content.items()}
+        return {name: self._take(key) for name, key in content.items()}
 
     def _read_tensor(self, content, path):
-        return self._tensors[content]
+        return self._take(content)
+
+    def _take(self, name):
+        return self._tensors.pop(name)  # once: of one tensor a file could ask for a thousand
 
     def _read_dtype(self, content, path):
         dtype = np.dtype(content)
@@ -211,10 +234,7 @@ class ValueReader:
         return dtype
 
     def _read_torch_dtype(self, content, path):
-        dtype = getattr(torch, content, None)
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(content)
-        return dtype
+        return _TORCH_DTYPES[content]
 
     def _read_device(self, content, path):
         return torch.device(content)
@@ -240,10 +260,11 @@ class ValueReader:
     def _read_array(self, content, path):
         dtype, shape = np.dtype(content["dtype"]), tuple(content["shape"])
         if "tensor" in content:
-            array = self._tensors[content["tensor"]].numpy()
+            array = self._take(content["tensor"]).numpy()
+            array = array.T if content.get("order") == "F" else array
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(f"its tensor is {array.dtype} of shape {array.shape}")
-            return np.asfortranarray(array) if content.get("order") == "F" else array
+            return array
         items = content["items"]
         if math.prod(shape) != len(items):
             raise ValueError(f"{len(items)} items for the shape {shape}")
@@ -251,7 +272,7 @@ class ValueReader:
             array = np.empty(len(items), dtype=object)
             for i, item in enumerate(self.read(items, path)):
                 array[i] = item  # one by one: a tuple is an item
-        elif dtype.kind in _KINDS or (dtype.kind == "U" and 0 <= dtype.itemsize <= _LONGEST):
+        elif dtype.kind in _KINDS or (dtype.kind == "U" and _is_narrow(dtype, items)):
             array = np.array(items, dtype=dtype)
         else:
             raise ValueError(dtype)
@@ -262,9 +283,19 @@ class ValueReader:
         columns = {}
         for name, dtype, written in content["columns"]:
             values = self._read_array(written["array"], path)
+            # Names of types of pandas are little programs, which read files of time zones.
+            if values.shape != (len(index),) or dtype not in (*_TEXT_DTYPES, values.dtype.name):
+                raise ValueError(f"a column of type {dtype} and shape {values.shape}")
+            if dtype == "str" and int(pd.__version__.split(".")[0]) < 3:
+                dtype = "object"  # which was the type of text then
             columns[name] = pd.Series(values, index=index, dtype=dtype)
         return pd.DataFrame(columns, index=index)
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     return type(item[0]) is str and isinstance(item[1], torch.Tensor)
+
+
+def _is_narrow(dtype: np.dtype, items: list[str]) -> bool:
+    """Whether an array of text takes memory in proportion to the text, or to 64 characters."""
+    return 0 <= dtype.itemsize * len(items) <= 256 * len(items) + 16 * sum(map(len, items))
