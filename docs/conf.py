@@ -1,12 +1,8 @@
 """Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`."""
 
 import re
-from pathlib import Path
 
 import skfair
-from skfair.utils import all_estimators
-from skfair.utils._checks._case import small_instance
-from skfair.utils.estimator_checks import CHECKS
 
 project = "skfair"
 copyright = "2026, the skfair developers"
@@ -65,20 +61,5 @@ def escape_shapes(app, what, name, obj, options, lines):
     ]
 
 
-def list_checks(app):
-    """Write the table of the checks that every estimator is put to, from the checks themselves."""
-    instances = [small_instance(cls) for _, cls in all_estimators()]
-    lines = [".. list-table::", "   :header-rows: 1", "", "   * - Promise", "     - Check"]
-    lines += ["     - Estimators"]
-    for check in CHECKS:
-        n_estimators = sum(bool(check.applies(instance)) for instance in instances)
-        lines += [f"   * - {check.function.__doc__}", f"     - ``{check.function.__name__}``"]
-        lines += [f"     - {n_estimators}"]
-    folder = Path(app.srcdir) / "api" / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "contract_checks.txt").write_text("\n".join(lines) + "\n")
-
-
 def setup(app):
-    app.connect("builder-inited", list_checks)
     app.connect("autodoc-process-docstring", escape_shapes, priority=400)  # before numpydoc
