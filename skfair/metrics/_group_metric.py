@@ -117,7 +117,7 @@ class GroupMetric:
             prediction, labels = samples.encode_prediction(y_pred)
             table = samples.table(prediction, len(labels))
             if isinstance(self.metric, str):
-                return self._named(samples, table, labels)
+                return self._named(self.metric, samples, table, labels)
             count_metric = find_count_metric(self.metric, len(labels))
             if count_metric is not None:
                 values = self._by_counts(count_metric, samples, table, labels)
@@ -133,8 +133,11 @@ class GroupMetric:
         index = pd.Index(groups.labels, name=groups.names[0], tupleize_cols=False)
         if len(groups.names) > 1:
             index = pd.MultiIndex.from_tuples(groups.labels, names=groups.names)
-        aggregate = AGGREGATES.get(self.aggregate, self.aggregate)
-        name = self.aggregate if isinstance(self.aggregate, str) else metric_name(self.aggregate)
+        if isinstance(self.aggregate, str):
+            aggregate, name = AGGREGATES[self.aggregate], self.aggregate
+        else:
+            assert self.aggregate is not None  # metrics without one have returned
+            aggregate, name = self.aggregate, metric_name(self.aggregate)
         try:
             value = aggregate(pd.Series(values, index=index, name=self.name))
         except Exception as error:
@@ -146,14 +149,14 @@ class GroupMetric:
         where = f" for {self.name} of the groups, {np.round(values, 4).tolist()}"
         return self._number(value, where, f"aggregate={name}")
 
-    def _named(self, samples: Samples, table: np.ndarray, labels: tuple) -> float:
+    def _named(self, metric: str, samples: Samples, table: np.ndarray, labels: tuple) -> float:
         """Compute one of the ready-made metrics from counts."""
-        if self.metric == WORST_GROUP:
+        if metric == WORST_GROUP:
             return float(np.nanmin(class_accuracy(table)))
         positive = positive_position(labels, self.pos_label, self.name)
         counts = binary_counts(table, positive)
         differences = []
-        for rates in CONSTRAINTS[self.metric]:
+        for rates in CONSTRAINTS[metric]:
             for rate in rates:
                 _, of = RATES[rate](*counts)
                 if not np.all(of > 0):
@@ -176,7 +179,7 @@ class GroupMetric:
             self._undefined(metric.name, ~np.isnan(values), samples, table, positive, labels)
         return values
 
-    def _by_calls(self, y_true, y_pred, groups: Groups, sample_weight) -> np.ndarray:
+    def _by_calls(self, y_true: Any, y_pred: Any, groups: Groups, sample_weight: Any) -> np.ndarray:
         """Call the metric on the samples of each group."""
         if self.aggregate == "overall":
             return np.array([self._number(self._call(y_true, y_pred, sample_weight, {}), "")])
@@ -199,7 +202,8 @@ class GroupMetric:
             values.append(self._number(value, where))
         return np.array(values)
 
-    def _call(self, y_true, y_pred, sample_weight, more: dict[str, Any]) -> Any:
+    def _call(self, y_true: Any, y_pred: Any, sample_weight: Any, more: dict[str, Any]) -> Any:
+        assert not isinstance(self.metric, str)  # those are computed from counts
         parameters = self.parameters | more
         if self.pos_label is not None:
             parameters["pos_label"] = self.pos_label
@@ -225,14 +229,23 @@ class GroupMetric:
                 f"{aggregate or self.name} returned {type(value).__name__} {value!r}{where}, "
                 f"where one number was wanted. {hint}"
             )
-        if not np.isfinite(value):
+        number = float(value)
+        if not np.isfinite(number):
             raise ValueError(
                 f"{aggregate or self.name} is {value}{where}, where a finite number was wanted. "
                 f"{_SPLIT}"
             )
-        return float(value)
+        return number
 
-    def _undefined(self, name, defined, samples: Samples, table, positive: int, labels) -> None:
+    def _undefined(
+        self,
+        name: str,
+        defined: np.ndarray,
+        samples: Samples,
+        table: np.ndarray,
+        positive: int,
+        labels: tuple,
+    ) -> None:
         """Say of the first group without a value which samples it lacks."""
         group = int(np.argmin(defined))
         _, _, p, n = binary_counts(table[group], positive)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -903,7 +904,9 @@ def test_aggregates_that_return_no_number(returned, error, message):
     assert "aggregate=strange" in str(raised.value)
 
 
-@pytest.mark.parametrize("number", [1, True, np.bool_(True), np.float32(1), np.array(1.0)])
+@pytest.mark.parametrize(
+    "number", [1, True, np.bool_(True), np.float32(1), np.array(1.0), Fraction(1)]
+)
 def test_numbers_of_any_type(number):
     scorer = make_fairness_scorer(lambda y, p: number, "group_min")
     got = value(scorer, Y, Y, SEX)
