@@ -100,9 +100,9 @@ def make_colored_digits(
     >>> round(float((data.color_train[data.y_train == "even"] == "red").mean()), 2)
     0.98
     """
-    random_state = check_random_state(random_state)
+    generator = check_random_state(random_state)
     images, digits = load_digits(return_X_y=True)
-    order = N_ENCODER_IMAGES + random_state.permutation(len(digits) - N_ENCODER_IMAGES)
+    order = N_ENCODER_IMAGES + generator.permutation(len(digits) - N_ENCODER_IMAGES)
     train, test = order[:_N_TRAIN], order[_N_TRAIN:]
     images = enlarge(images.reshape(-1, 8, 8) / 16)
     y = np.array(["even", "odd"])[digits % 2] if target == "parity" else digits
@@ -113,7 +113,7 @@ def make_colored_digits(
         y[train],
         correlation=correlation,
         jitter=jitter,
-        random_state=random_state,
+        random_state=generator,
     )
     test = np.repeat(test, n_classes)
     every_color = np.tile(np.arange(n_classes), len(test) // n_classes)
@@ -122,7 +122,7 @@ def make_colored_digits(
         y_train=y[train],
         color_train=color_train,
         digit_train=digits[train],
-        X_test=_paint(images[test], every_color, jitter, random_state),
+        X_test=_paint(images[test], every_color, jitter, generator),
         y_test=y[test],
         color_test=COLOR_NAMES[every_color],
         digit_test=digits[test],
@@ -200,14 +200,14 @@ def color_digits(
             f"labels has {len(classes)} classes; there are colours for 2 to {len(COLOR_NAMES)}. "
             "Choose or merge classes first."
         )
-    random_state = check_random_state(random_state)
+    generator = check_random_state(random_state)
     color = own.copy()
     for code in range(len(classes)):
-        members = random_state.permutation(np.flatnonzero(own == code))
+        members = generator.permutation(np.flatnonzero(own == code))
         astray = members[round(correlation * len(members)) :]
-        others = random_state.permutation(np.delete(np.arange(len(classes)), code))
+        others = generator.permutation(np.delete(np.arange(len(classes)), code))
         color[astray] = np.resize(others, len(astray))
-    return _paint(images, color, jitter, random_state), COLOR_NAMES[color]
+    return _paint(images, color, jitter, generator), COLOR_NAMES[color]
 
 
 def enlarge(images: np.ndarray) -> np.ndarray:
@@ -224,7 +224,9 @@ def enlarge(images: np.ndarray) -> np.ndarray:
     return ndimage.zoom(images, (1, _ZOOM, _ZOOM), order=1, grid_mode=True, mode="nearest")
 
 
-def _paint(images: np.ndarray, color: np.ndarray, jitter: float, random_state) -> np.ndarray:
+def _paint(
+    images: np.ndarray, color: np.ndarray, jitter: float, random_state: np.random.RandomState
+) -> np.ndarray:
     """Draw grey images (0 to 1) in the colours with these codes."""
     rgb = _PALETTE[color] / 255 + random_state.normal(scale=jitter, size=(len(images), 3))
     painted = np.empty((*images.shape, 3), dtype=np.uint8)

@@ -25,7 +25,7 @@ class DigitsEncoder(nn.Module):
     torch.Size([2, 96])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             *_block(3, 32, 5),

@@ -166,7 +166,8 @@ class GroupCounts:
         classes = _merge_labels([part.classes for part in parts])
         extra = [label for part in parts for label in part.predicted if label not in set(classes)]
         predicted = (*classes, *_merge_labels([extra]))
-        cells, n_groups, n_controls = [], 0, 0
+        renumbered: list[np.ndarray] = []
+        n_groups = n_controls = 0
         for part in parts:
             columns = part.cells.copy()
             columns[:, 0] = control_codes[n_controls + part.cells[:, 0]]
@@ -177,10 +178,10 @@ class GroupCounts:
             columns[:, 3:] = np.array([predicted.index(label) for label in part.predicted])[
                 part.cells[:, 3:]
             ]
-            cells.append(columns)
+            renumbered.append(columns)
             n_groups, n_controls = len(part.groups), len(part.controls)
         cells, size, weight = _gather(
-            np.concatenate(cells),
+            np.concatenate(renumbered),
             np.concatenate([part.size for part in parts]),
             np.concatenate([part.weight for part in parts]),
         )

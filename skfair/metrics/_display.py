@@ -290,7 +290,12 @@ class TradeoffDisplay:
 
     @classmethod
     def _of_results(
-        cls, cv_results, performance: str, disparity: str, max_disparity, chosen: Any = None
+        cls,
+        cv_results: Mapping[str, Any],
+        performance: str,
+        disparity: str,
+        max_disparity: float | None,
+        chosen: Any = None,
     ) -> "TradeoffDisplay":
         scores = read_search_scores(cv_results, performance, disparity)
         errors = {}  # of a search with a single fold there are none

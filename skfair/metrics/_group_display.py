@@ -289,7 +289,7 @@ class GroupMetricsDisplay:
             y_true,
             predictions,
             sensitive_features=sensitive_features,
-            metrics=[accuracy_score] if metric is None else {name: metric},
+            metrics=[accuracy_score] if metric is None else {metric_name(metric): metric},
             pos_label=pos_label,
             sample_weight=sample_weight,
             n_boot=0 if metric is None else None,  # accuracies need none
@@ -406,7 +406,10 @@ class GroupMetricsDisplay:
             _, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         self.horizontal_ = n_groups > _UPRIGHT or not self._fits_upright(ax)
-        self.bars_, self.intervals_, self.overall_, self.undefined_ = {}, {}, {}, []
+        self.bars_: dict[str, Any] = {}
+        self.intervals_: dict[str, Any] = {}
+        self.overall_: dict[str, Any] = {}
+        self.undefined_: list[Any] = []
         thickness = min(_BARS / n_models, _BAR)
         for m, name in enumerate(self.values):
             place = np.arange(n_groups) + (m + 0.5 - n_models / 2) * thickness

@@ -112,6 +112,6 @@ def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result[:, whole] = np.quantile(flat[:, whole], LEVELS, axis=0)
     for i in np.flatnonzero(~whole & ~gaps.all(axis=0)):  # NumPy's nanquantile loops as well
         result[:, i] = np.quantile(flat[~gaps[:, i], i], LEVELS)
-    result[:, np.isclose(*result, rtol=0, atol=1e-12)] = np.nan
+    result[:, np.isclose(result[0], result[1], rtol=0, atol=1e-12)] = np.nan
     low, high = result.reshape(2, *draws.shape[1:])
     return low, high

@@ -5,7 +5,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from skfair.metrics._group_metric import metric_name
 
@@ -67,7 +66,7 @@ def settle(ax: Any) -> None:
 
 
 def label_points(
-    ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], corners: ArrayLike = ()
+    ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], corners: np.ndarray | Sequence = ()
 ) -> list:
     """Write names beside points, each where it covers nothing else, if it can.
 
@@ -128,6 +127,7 @@ def label_points(
             cost = 2 * out + sum(_overlap(box, other) for other in taken)
             if best is None or cost < best[0] - 1e-6:
                 best = cost, middle, box, distance
+        assert best is not None  # there are places to try
         _, middle, box, distance = best
         taken.append(box)
         label.set_position(tuple((middle - point) / pixels))

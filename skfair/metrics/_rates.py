@@ -110,7 +110,7 @@ def _right(table: np.ndarray) -> np.ndarray:
 
 
 def _wrong(table: np.ndarray) -> np.ndarray:
-    return np.where(np.eye(*table.shape[-2:], dtype=bool), 0, table).sum((-2, -1))
+    return np.where(np.eye(table.shape[-2], table.shape[-1], dtype=bool), 0, table).sum((-2, -1))
 
 
 def _true_negative(table, positive):

@@ -226,7 +226,7 @@ def fairlearn_intervals(
         compared[:, 1:, 1] = np.nan  # the difference of changes is not the change of differences
         ends.append(np.moveaxis(np.concatenate([by_group, compared], axis=1), (0, 1), (3, 4)))
     both = np.stack(ends)
-    both[:, np.isclose(*both, rtol=0, atol=1e-12)] = np.nan  # as in percentile_interval
+    both[:, np.isclose(both[0], both[1], rtol=0, atol=1e-12)] = np.nan  # as in percentile_interval
     (low, change_low), (high, change_high) = both
     return low, high, change_low, change_high
 

@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from skfair.metrics._counts import GroupCounts
 from skfair.metrics._intervals import percentile_interval, resample_sizes, wilson_interval
 from skfair.metrics._rates import (
+    CountMetric,
     find_count_metric,
     is_of_scores,
     positive_is_clear,
@@ -52,6 +53,7 @@ def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[R
 
 def _name_metrics(metrics: Any) -> dict[str, Callable]:
     example = "for instance [sklearn.metrics.accuracy_score] or {'accuracy': accuracy_score}"
+    named: list[tuple[str | None, Any, str]]
     if isinstance(metrics, Mapping):
         named = [(str(name), metric, f"metrics[{name!r}]") for name, metric in metrics.items()]
     elif isinstance(metrics, list | tuple):
@@ -143,15 +145,16 @@ def measure(
         for k in called:
             for m, model in enumerate(counts.models):
                 values[m, k] = compare(*rows.by_group(metrics[k], model, counts))
-    counted = [k for k, metric in enumerate(metrics) if metric.counted is not None]
+    counted = {k: of for k, metric in enumerate(metrics) if (of := metric.counted) is not None}
     for m, model in enumerate(counts.models):
         table, squares = counts.tables(
             model, np.stack([counts.size * counts.weight, counts.size * counts.weight**2])
         )
-        for k in counted:
-            values[m, k] = _from_counts(metrics[k], table)
-            if metrics[k].counted.is_share:
-                samples = _effective(metrics[k], table, squares)
+        for k, metric in counted.items():
+            positive = metrics[k].positive
+            values[m, k] = _from_counts(metric, positive, table)
+            if metric.is_share:
+                samples = _effective(metric, positive, table, squares)
                 shares = values[m, k, :, : n_groups + 1]
                 low[m, k, :, : n_groups + 1], high[m, k, :, : n_groups + 1] = wilson_interval(
                     shares, samples
@@ -179,7 +182,11 @@ def measure(
 
 
 def _bootstrap(
-    counts: GroupCounts, metrics: list[ReportMetric], counted: list[int], n_boot: int, seed: int
+    counts: GroupCounts,
+    metrics: list[ReportMetric],
+    counted: dict[int, CountMetric],
+    n_boot: int,
+    seed: int,
 ) -> list[np.ndarray]:
     """Intervals of values, of changes, and of changes by class, from the same draws of all models.
 
@@ -188,11 +195,11 @@ def _bootstrap(
     list of ndarray
         As :class:`Measures` orders them, from `low`; NaN for metrics that are not `counted`.
     """
-    draws = [[] for _ in counts.models]
+    draws: list[list[tuple[list[np.ndarray], np.ndarray]]] = [[] for _ in counts.models]
     for sizes in resample_sizes(counts.size, n_boot, seed):
         for of_model, model in zip(draws, counts.models, strict=True):
             table = counts.tables(model, sizes * counts.weight)
-            of_metrics = [_from_counts(metrics[k], table) for k in counted]
+            of_metrics = [_from_counts(of, metrics[k].positive, table) for k, of in counted.items()]
             of_model.append((of_metrics, class_accuracy(table.sum(axis=1))))
     n_groups, n_classes = len(counts.groups), len(counts.classes)
     shape = (len(draws), len(metrics), len(counts.controls), n_groups + 3)
@@ -204,7 +211,7 @@ def _bootstrap(
         of_metrics = [
             np.concatenate([values[i] for values, _ in draws[m]]) for i in range(len(counted))
         ]
-        draws[m] = None  # they are large
+        draws[m] = []  # they are large
         if first is None:
             first = of_metrics, of_classes
         else:
@@ -242,19 +249,21 @@ def compare(by_group: np.ndarray, overall: np.ndarray) -> np.ndarray:
     return np.concatenate([by_group, added], axis=-1)
 
 
-def _from_counts(metric: ReportMetric, table: np.ndarray) -> np.ndarray:
+def _from_counts(metric: CountMetric, positive: int, table: np.ndarray) -> np.ndarray:
     """Compute a metric by control level and group, and compare the groups."""
-    by_group = metric.counted(table, metric.positive)
-    return compare(by_group, metric.counted(table.sum(axis=-3), metric.positive))
+    by_group = metric(table, positive)
+    return compare(by_group, metric(table.sum(axis=-3), positive))
 
 
-def _effective(metric: ReportMetric, table: np.ndarray, squares: np.ndarray) -> np.ndarray:
+def _effective(
+    metric: CountMetric, positive: int, table: np.ndarray, squares: np.ndarray
+) -> np.ndarray:
     """Number of samples behind shares by group and over all: (sum w)² / (sum w²)."""
     weight, squared = (
         np.concatenate(
             [
-                metric.counted.fraction(part, metric.positive)[1],
-                metric.counted.fraction(part.sum(axis=-3), metric.positive)[1][:, None],
+                metric.fraction(part, positive)[1],
+                metric.fraction(part.sum(axis=-3), positive)[1][:, None],
             ],
             axis=-1,
         )

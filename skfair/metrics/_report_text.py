@@ -178,8 +178,8 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
                     {column: "" if statistic else _count(of[i])}
                     | {
                         model: _interval(
-                            *(values[model, part] for part in ("value", "low", "high")),
                             metric,
+                            *(values[model, part] for part in ("value", "low", "high")),
                             ratio=ratio,
                         )
                         for model in counts.models
@@ -191,15 +191,22 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
 
 def _denominator(report: "FairnessReport", metric: ReportMetric) -> tuple[str, np.ndarray]:
     """Name and count what a metric is a share of, in each row of `by_feature`."""
-    counts, of = report.counts, _SHARE_OF.get(metric.counted)
+    counts, counted = report.counts, metric.counted
     table = counts.tables(None, counts.size)
     size = table.sum(axis=(2, 3))
-    amount = metric.counted.fraction(table, metric.positive)[1] if of else size
-    return of or "count", amount[size > 0]
+    if counted in _SHARE_OF:
+        return _SHARE_OF[counted], counted.fraction(table, metric.positive)[1][size > 0]
+    return "count", size[size > 0]
 
 
 def _interval(
-    value: float, low: float, high: float, metric: ReportMetric, *, ratio: bool = False, sign=""
+    metric: ReportMetric,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    ratio: bool = False,
+    sign: str = "",
 ) -> str:
     """Format a value and its interval, where it has one."""
     scale, digits = (1, 3) if metric.counted is None else (100, 1)
@@ -276,11 +283,10 @@ def _disparity_changes(report: "FairnessReport", first: str, model: str) -> list
             if row[-1] != "difference" or np.isnan(values[model, "change"]):
                 continue
             where = f" ({_label(row[1:-1])})" if row[1:-1] else ""
-            no_interval = (np.nan, np.nan, metric)
-            before = _interval(values[first, "value"], *no_interval)
-            after = _interval(values[model, "value"], *no_interval)
+            before = _interval(metric, values[first, "value"], np.nan, np.nan)
+            after = _interval(metric, values[model, "value"], np.nan, np.nan)
             parts = (values[model, part] for part in ("change", "change_low", "change_high"))
-            change = _interval(*parts, metric, sign="+")
+            change = _interval(metric, *parts, sign="+")
             low, high = values[model, "change_low"], values[model, "change_high"]
             sure = low > 0 or high < 0
             words.append((not sure, f"{_words(metric)}{where}: {before} -> {after} ({change})"))

@@ -1,6 +1,6 @@
 """Scorers of group metrics, for scikit-learn's searches, cross-validation and thresholds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from skfair.metrics._group_metric import (
 from skfair.metrics._rates import is_of_scores
 
 # Whether a larger number is better, where the aggregate says so by itself.
-_GREATER_IS_BETTER = {
+_GREATER_IS_BETTER: Mapping[Hashable, bool] = {
     "group_min": True,
     "group_max": False,
     "difference": False,
@@ -127,8 +127,15 @@ class FairnessScorer(_BaseScorer):
         )
 
     def _score(
-        self, method_caller, estimator, X, y_true, *, sensitive_features=None, sample_weight=None
-    ):
+        self,
+        method_caller: Callable,
+        estimator: Any,
+        X: Any,
+        y_true: Any,
+        *,
+        sensitive_features: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
         check_given(sensitive_features)  # before anything is predicted
         methods = [self._response_method]
         if not isinstance(self._response_method, str):
@@ -323,7 +330,7 @@ default="predict"
         raise ValueError(
             f"aggregate={aggregate!r} is not one of {list(_GREATER_IS_BETTER)} nor a function."
         )
-    if greater_is_better is None:
+    if greater_is_better is None and not isinstance(metric, str):
         by_name = metric_name(getattr(metric, "func", metric)).endswith(LOSS_NAMES)
         if callable(aggregate) or aggregate is None or (by_name and aggregate in _OF_SCORES):
             what = metric_name(aggregate if callable(aggregate) else metric)
@@ -339,7 +346,7 @@ default="predict"
             f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
             "or several in the order of preference."
         )
-    if "predict" in methods and is_of_scores(metric):
+    if "predict" in methods and not isinstance(metric, str) and is_of_scores(metric):
         raise TypeError(
             f"{metric_name(getattr(metric, 'func', metric))} is a metric of scores, and "
             f"response_method={response_method!r} gives labels. Give response_method="

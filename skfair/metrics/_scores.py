@@ -89,7 +89,9 @@ def average_group_accuracy_score(
     return float(np.nanmean(_group_accuracies(y_true, y_pred, sensitive_features, sample_weight)))
 
 
-def _group_accuracies(y_true, y_pred, sensitive_features, sample_weight) -> np.ndarray:
+def _group_accuracies(
+    y_true: Any, y_pred: Any, sensitive_features: Any, sample_weight: Any
+) -> np.ndarray:
     samples = encode_samples(y_true, sensitive_features, sample_weight)
     prediction, labels = samples.encode_prediction(y_pred)
     return class_accuracy(samples.table(prediction, len(labels)))

@@ -105,7 +105,7 @@ def read_folds(cv_results: Any, name: str) -> np.ndarray:
     array([[-0.2,  0. ],
            [-0.1, -0.3]])
     """
-    folds = []
+    folds: list[np.ndarray] = []
     while (key := f"split{len(folds)}_test_{name}") in cv_results:
         folds.append(np.asarray(cv_results[key], dtype=np.float64))
     if not folds:

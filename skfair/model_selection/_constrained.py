@@ -111,7 +111,7 @@ class constrained_refit:
     max_disparity: float
     standard_errors: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("performance", "disparity"):
             value = getattr(self, name)
             if not isinstance(value, str):
@@ -142,7 +142,7 @@ class constrained_refit:
             return self._choose(cv_results)
         except ValueError as error:
             # scikit-learn asks only when the search is over, and loses the results with us.
-            kept = ValueError(
+            kept: Any = ValueError(
                 f"{error}\nThe search is not lost: its results are the attribute cv_results_ of "
                 "this error. Catch it, and choose with pareto_front(error.cv_results_, ...) or "
                 "another constrained_refit(...)(error.cv_results_)."
@@ -253,7 +253,7 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
 def check_not_negative(name: str, value: Any) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not (value >= 0 and math.isfinite(value)):
+    if not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be finite and not negative, got {value!r}.")
 
 

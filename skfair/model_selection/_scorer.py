@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from sklearn import config_context
@@ -124,9 +124,11 @@ def make_constrained_scorer(
 # scikit-learn reads of a scorer whose threshold it tunes follows from the two parts.
 class _ConstrainedScorer(_BaseScorer):
     _sign = 1
-    _kwargs = {}
+    _kwargs: dict[str, Any] = {}
 
-    def __init__(self, performance, disparity, max_disparity, penalty):
+    def __init__(
+        self, performance: Any, disparity: Any, max_disparity: float, penalty: float
+    ) -> None:
         self.performance = performance
         self.disparity = disparity
         self.max_disparity = max_disparity
@@ -140,25 +142,27 @@ class _ConstrainedScorer(_BaseScorer):
     def __call__(self, estimator: Any, X: Any, y_true: Any, **params: Any) -> float:
         return self._score(partial(_cached_call, None), estimator, X, y_true, **params)
 
-    def _score(self, method_caller, estimator, X, y_true, **params):
-        made = {}
+    def _score(
+        self, method_caller: Callable, estimator: Any, X: Any, y_true: Any, **params: Any
+    ) -> float:
+        made: dict[str, Any] = {}
 
-        def predict_once(estimator, method, X, **options):
+        def predict_once(estimator: Any, method: str, X: Any, **options: Any) -> Any:
             if method not in made:
                 made[method] = method_caller(estimator, method, X, **options)
             return made[method]
 
-        def score(part, params):
+        def score(part: Any, params: dict[str, Any]) -> Any:
             if isinstance(part, _BaseScorer):
                 return part._score(predict_once, estimator, X, y_true, **params)
             return part(estimator, X, y_true, **params)
 
         return self._constrain(score, params)
 
-    def _score_func(self, y_true, y_pred, **params):
+    def _score_func(self, y_true: Any, y_pred: Any, **params: Any) -> float:
         """Score labels, as scikit-learn does at each threshold."""
 
-        def score(part, params):
+        def score(part: Any, params: dict[str, Any]) -> Any:
             if not isinstance(part, _BaseScorer):
                 raise TypeError(
                     f"{part!r} is a function of an estimator, and thresholds are tuned by what is "
@@ -187,7 +191,7 @@ class _ConstrainedScorer(_BaseScorer):
             **self._parts, method_mapping=MethodMapping().add(caller="score", callee="score")
         )
 
-    def set_score_request(self, **kwargs: Any):
+    def set_score_request(self, **kwargs: Any) -> NoReturn:
         raise TypeError(
             "This scorer requests what its two scorers request. Write .set_score_request(...) "
             "behind these, before make_constrained_scorer is given them."

@@ -24,6 +24,10 @@ class _GroupStratified(BaseCrossValidator):
     # As GroupsConsumerMixin does for `groups`: routed to `split` without `set_split_request`.
     __metadata_request__split = {"groups": UNUSED, "sensitive_features": True}
 
+    # Declared, since to mypy the check for an Integral leaves nothing of an int to assign.
+    n_splits: int
+    random_state: Any
+
     def split(
         self, X: Any, y: Any = None, groups: Any = None, *, sensitive_features: Any = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -132,7 +136,7 @@ class _GroupStratified(BaseCrossValidator):
         if (sizes < least).any():
             small = ", ".join(
                 f"{_name_group(groups, i)} ({_rows(sizes[i])})"
-                for i in np.flatnonzero(sizes < least)
+                for i in np.flatnonzero(sizes < least).tolist()
             )
             raise ValueError(
                 f"sensitive_features has groups with fewer rows than {wanted}: {small}. Some "
@@ -146,12 +150,12 @@ class _GroupStratified(BaseCrossValidator):
             strata = [(int(count[i]), [int(i)]) for i in np.flatnonzero(count)]
             heapq.heapify(strata)
             while strata[0][0] < least:
-                (n, rare), (n_next, larger) = heapq.heappop(strata), heapq.heappop(strata)
-                heapq.heappush(strata, (n + n_next, rare + larger))
+                (n, smaller), (n_next, larger) = heapq.heappop(strata), heapq.heappop(strata)
+                heapq.heappush(strata, (n + n_next, smaller + larger))
             for members in sorted(sorted(members) for _, members in strata):
                 number[group, members] = n_strata
                 n_strata += 1
-        rare = [(i, j) for i, j in np.argwhere((counts > 0) & (counts < least))]
+        rare = [(i, j) for i, j in np.argwhere((counts > 0) & (counts < least)).tolist()]
         if rare:
             rare.sort(key=lambda at: counts[at])
             shown = [
@@ -221,6 +225,8 @@ class GroupStratifiedKFold(_GroupStratified):
     [1 3 5 7] [0 0 1 1] ['f' 'm' 'f' 'm']
     """
 
+    shuffle: bool
+
     def __init__(self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None):
         if not isinstance(n_splits, Integral) or n_splits < 2:
             raise ValueError(f"n_splits must be an integer of at least 2, got {n_splits!r}.")
@@ -238,7 +244,9 @@ class GroupStratifiedKFold(_GroupStratified):
     def _least(self) -> tuple[int, str]:
         return self.n_splits, f"n_splits={self.n_splits}"
 
-    def _iter_parts(self, stratum, cell):
+    def _iter_parts(
+        self, stratum: np.ndarray, cell: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         n_samples = len(cell)
         order = np.arange(n_samples)
         if self.shuffle:
@@ -297,6 +305,8 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
     (array(['f', 'm'], dtype='<U1'), array([8, 2]))
     """
 
+    test_size: float
+
     def __init__(
         self, n_splits: int = 10, *, test_size: float | int = 0.2, random_state: Any = None
     ):
@@ -318,7 +328,9 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
     def _least(self) -> tuple[int, str]:
         return 2, "the two that a split needs"
 
-    def _iter_parts(self, stratum, cell):
+    def _iter_parts(
+        self, stratum: np.ndarray, cell: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         n_samples = len(stratum)
         size = self.test_size
         if size >= n_samples:
@@ -328,7 +340,7 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
             )
         return self._draw(stratum, size * n_samples if size < 1 else size)
 
-    def _draw(self, stratum, n_test):
+    def _draw(self, stratum: np.ndarray, n_test: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         n_samples = len(stratum)
         sizes = np.bincount(stratum)
         exact = n_test * sizes / n_samples
