@@ -66,7 +66,8 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
             "sklearn.config_context(enable_metadata_routing=True)."
         )
     groups = encode_groups(sensitive_features, n_samples=n_samples)
-    names, columns = ("sensitive_features",), [groups.labels]
+    names: tuple[str, ...] = ("sensitive_features",)
+    columns: list[tuple] = [groups.labels]
     if not combine and len(groups.names) > 1:
         names, columns = groups.names, list(zip(*groups.labels, strict=True))
     codes, classes = [], []

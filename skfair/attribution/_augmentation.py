@@ -31,6 +31,8 @@ class PatchAugmentation(nn.Module):
         What happens to them.
     """
 
+    general: torch.Tensor | None
+
     def __init__(
         self,
         classifier: RegionClassifier,

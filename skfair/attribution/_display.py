@@ -241,7 +241,7 @@ class AttributionDisplay:
             draw(row, 0.5 + 0.5 * _luminance(colours), **grey)
             self.maps_[name] = draw(row, maps, **(_MAP_STYLE | (map_kw or {})), vmin=0, vmax=1)
             if self.hidden is not None:
-                self.outlines_[name] = self._draw_outlines(row * down, across)
+                self.outlines_[name] = self._draw_outlines(self.hidden, row * down, across)
         for row, (name, perturbed) in enumerate(self.perturbed.items(), 1 + len(self.maps)):
             self.perturbed_[name] = draw(row, self._colours(perturbed))
 
@@ -318,15 +318,15 @@ class AttributionDisplay:
         images = np.clip((images - low) / (high - low if high > low else 1), 0, 1)
         return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
-    def _draw_outlines(self, top: float, across: float) -> np.ndarray:
+    def _draw_outlines(self, hidden: np.ndarray, top: float, across: float) -> np.ndarray:
         effects = import_optional(
             "matplotlib.patheffects", extra="plot", purpose="AttributionDisplay"
         )
         border = [effects.withStroke(linewidth=2 * _LINE, foreground="black")]
-        drawn = np.empty(len(self.hidden), dtype=object)
-        for i, hidden in enumerate(self.hidden):
+        drawn = np.empty(len(hidden), dtype=object)
+        for i, pixels in enumerate(hidden):
             (drawn[i],) = self.ax_.plot(
-                *(_outline(hidden) + np.array([i * across, top])).T,
+                *(_outline(pixels) + np.array([i * across, top])).T,
                 color="white",
                 linewidth=_LINE,
                 solid_capstyle="projecting",
@@ -348,7 +348,7 @@ def _arrays(argument: str, named: Mapping[str, ArrayLike] | None) -> dict[str, n
 def _first(X: Any, n: int) -> Any:
     """The first samples, in whatever form they are."""
     if isinstance(X, torch.utils.data.Dataset):
-        return torch.utils.data.Subset(X, range(min(n, len(X))))
+        return torch.utils.data.Subset(X, range(min(n, len(X))))  # type: ignore[arg-type]  # not all have
     return getattr(X, "iloc", X)[:n]
 
 
@@ -358,11 +358,11 @@ def _channels_last(images: np.ndarray) -> np.ndarray:
 
 def _maps(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
     array = images.read(0, images.n_samples)
-    maps = masker.attribute(array)
-    if maps.ndim == 3:
-        maps = {"maps": maps}
+    found = masker.attribute(array)
+    if found.ndim == 3:
+        maps = {"maps": found}
     else:
-        maps = {name: maps[:, i] for i, name in enumerate(masker.attribute_names_)}
+        maps = {name: found[:, i] for i, name in enumerate(masker.attribute_names_)}
     return {
         "images": _channels_last(array),
         "maps": maps,

@@ -441,7 +441,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             self.fill, self.channel_mean_, *self.data_range_, slack=slack, eight_bit=eight_bit
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         # scikit-learn's word for a fit_transform that need not agree with transform.

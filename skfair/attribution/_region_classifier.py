@@ -34,6 +34,10 @@ class RegionClassifier(nn.Module):
         position means something to the network.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+    temperature: torch.Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -46,8 +50,8 @@ class RegionClassifier(nn.Module):
         any_size: bool = False,
     ):
         super().__init__()
-        # In this layout convolutions take a fifth to a third less time on a CPU.
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
+        self.to_channels_last()
         self.n_classes = tuple(n_classes)
         self.patch_size = patch_size
         self.stride = stride
@@ -59,6 +63,11 @@ class RegionClassifier(nn.Module):
     def grid(self, images: torch.Tensor) -> PatchGrid:
         """The positions on images of this size."""
         return PatchGrid(images.shape[-2], images.shape[-1], self.patch_size, self.stride)
+
+    def to_channels_last(self) -> None:
+        """Lay the weights out so that convolutions take up to a third less time on a CPU."""
+        # torch's types of `to` leave out that it takes a layout.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the logits of patches at random positions, for training.
@@ -224,7 +233,7 @@ class RegionLoss(nn.Module):
         tensor of shape (n,)
         """
         logits = logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
-        total = 0.0
+        total = logits.new_zeros(len(logits))
         for part, code in zip(logits.split(self.n_classes, 1), codes.T, strict=True):
             total = total + F.cross_entropy(
                 part,

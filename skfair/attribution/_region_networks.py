@@ -157,7 +157,10 @@ class DenseRegionNet(nn.Module):
         for i, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             needed = math.gcd(stride, *spacings[i + 1 :])
             images = F.conv2d(
-                images, layer.weight, stride=needed // jump, dilation=spacings[i] // jump
+                images,
+                layer.get_parameter("weight"),
+                stride=needed // jump,
+                dilation=spacings[i] // jump,
             )
             images = F.relu(norm(images), inplace=True)
             jump = needed

@@ -39,7 +39,8 @@ def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
     ValueError
         All images are of one and the same colour.
     """
-    n_pixels, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    n_pixels, total, squares = 0, np.zeros(1), np.zeros(1)
+    low, high = np.full(1, np.inf), np.full(1, -np.inf)
     for batch in batches:
         values = np.moveaxis(batch, 1, 0).reshape(batch.shape[1], -1).astype(np.float64)
         n_pixels += values.shape[1]

@@ -110,13 +110,14 @@ class BatchEncoder:
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray], Any]:
         # Not in the constructor: a call that finds all in the store needs no encoder.
-        kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        encoder: Any = self.encoder
+        kind = encoder_kind(encoder, layer=self.layer, amp=self.amp)
         if kind == "module":
-            device = module_device(self.encoder, self.device)
-            return _module_run(self.encoder, self.layer, self.preprocess, device, self.amp)
+            device = module_device(encoder, self.device)
+            return _module_run(encoder, self.layer, self.preprocess, device, self.amp)
         if kind == "onnx":
-            return _onnx_run(self.encoder, self.layer, self.preprocess, self.device)
-        return lambda batch: self.encoder(_preprocess(batch, self.preprocess))
+            return _onnx_run(encoder, self.layer, self.preprocess, self.device)
+        return lambda batch: encoder(_preprocess(batch, self.preprocess))
 
     def launch(self, batch: np.ndarray) -> Any:
         """Start to encode a batch; an accelerator may still be at it when this returns."""
@@ -142,8 +143,8 @@ class BatchEncoder:
         ndarray of shape (n_rows, n_features) and type float32
         """
         with torch.inference_mode():
-            features = _pool(_check_output(output, n_rows), self.pooling)
-            features = features.to("cpu", torch.float32).numpy()
+            pooled = _pool(_check_output(output, n_rows), self.pooling)
+            features = pooled.to("cpu", torch.float32).numpy()
         self.check_width(features.shape[1], "encoder returned")
         finite = np.isfinite(features)
         if not finite.all():

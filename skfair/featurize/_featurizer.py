@@ -305,7 +305,7 @@ class FrozenEncoderFeaturizer(
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         features = state.pop("_probe", None)
-        vars(self).update(state)
+        self.__dict__.update(state)
         check_probe(self._features_of_noise, features, "encoder, after preprocess,")
 
     def _features_of_noise(self, rng: np.random.Generator) -> np.ndarray:
@@ -336,7 +336,7 @@ class FrozenEncoderFeaturizer(
         copied.__dict__.update(self.__dict__)  # by reference, where a pickle's state is not
         return copied
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

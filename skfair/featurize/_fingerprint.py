@@ -264,7 +264,9 @@ class _Walk:
 
     def _globals(self, function: types.FunctionType) -> list[bytes]:
         """Digest what a user's function reaches by name outside itself."""
-        loaded, attributes, imported = set(), set(), set()
+        loaded: set[str] = set()
+        attributes: set[str] = set()
+        imported: set[str] = set()
         codes = [function.__code__]
         while codes:
             code = codes.pop()
@@ -359,7 +361,7 @@ class _Walk:
 
 
 def _sha256(array: np.ndarray) -> bytes:
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).digest()
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
 
 
 @functools.cache
@@ -393,7 +395,7 @@ def _is_public(obj: Any) -> bool:
 def _name_and_version(module: str) -> bytes:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or not top:
-        version = ".".join(map(str, sys.version_info[:2]))
+        version: Any = ".".join(map(str, sys.version_info[:2]))
     else:
         version = getattr(sys.modules.get(top), "__version__", None)
         if version is None:

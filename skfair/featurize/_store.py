@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +183,7 @@ class FeatureStore:
         n_tables = self._execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         return n_tables == 0 and self._execute("PRAGMA application_id").fetchone()[0] == 0
 
-    def _execute(self, query: str, parameters: list[bytes] = ()) -> sqlite3.Cursor:
+    def _execute(self, query: str, parameters: Sequence[bytes] = ()) -> sqlite3.Cursor:
         """Execute; while another process holds the lock, wait, for as long as it takes."""
         started = time.monotonic()
         warned = False

@@ -233,7 +233,7 @@ default="balanced_accuracy"
                     "the network in estimator does not end in one. Use critic='set'."
                 )
             module = HiddenActivations(search.network, layer)
-            critic = FlatCritic(layer.in_features, batches.n_rows)
+            critic: FlatCritic | SetCritic = FlatCritic(layer.in_features, batches.n_rows)
         else:
             critic = SetCritic(bias)
         critic = critic.to(search.device)

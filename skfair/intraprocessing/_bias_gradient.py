@@ -22,7 +22,9 @@ class _ProximalBias(nn.Module):
         self.bias = bias
         self.proximity = proximity
 
-    def forward(self, logit, target, weight):
+    def forward(
+        self, logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
         original, cell = target[:, 0], target[:, 1].long()
         moved = (weight * (logit - original).square()).mean()
         return self.bias(logit, cell, weight).abs() + self.proximity * moved

@@ -144,12 +144,12 @@ class TrainCritic(Callback):
             self.optimizer_.step()
         self.critic.eval()
 
-    def _flat(self, logit: torch.Tensor, hidden: torch.Tensor):
+    def _flat(self, logit: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.randint(len(logit), (self.batches.n_rows,)).to(logit.device)
         weight = torch.ones_like(logit[rows])
         return self.critic(hidden[rows]), self.bias(logit[rows], self.cell_[rows], weight)
 
-    def _sets(self, logit: torch.Tensor):
+    def _sets(self, logit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         share = max(1, _SET_SIZE // len(self.batches.cells))
         rows = torch.cat(
             [
@@ -182,6 +182,7 @@ class AttributeAdversary(nn.Module):
         super().__init__()
         self.threshold = bias.threshold
         self.spread = spread
+        self.n_groups = bias.n_groups
         rates = {rate for statistic in bias.statistics for rate in statistic}
         self.sees_label = "selection" not in rates
         self.positives_only = rates == {"true_positive"}
@@ -199,7 +200,7 @@ class AttributeAdversary(nn.Module):
             soft = torch.cat([soft * one, soft * (1 - one), one], dim=1)
         group = cell // 2
         used = label if self.positives_only else torch.ones_like(label)
-        sizes = torch.zeros(self.layers[-1].out_features, device=logit.device, dtype=logit.dtype)
+        sizes = torch.zeros(self.n_groups, device=logit.device, dtype=logit.dtype)
         sizes = sizes.index_add(0, group, used).clamp_min(1)
         losses = nn.functional.cross_entropy(self.layers(soft), group, reduction="none")
         return (used / sizes[group] * losses).sum() / len(sizes)

@@ -10,7 +10,7 @@ from torch import nn
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
 from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Search, named_parameters
-from skfair.metrics._rates import CONSTRAINTS, group_statistic
+from skfair.metrics._rates import group_statistic
 from skfair.utils._net import TensorData, TensorNet, one_cycle
 
 _MIN_STEPS = 10
@@ -244,7 +244,7 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
     ndarray of shape (n_groups,)
     """
     # No thresholds give two groups both rates alike; their mean stands for them.
-    rates = sorted({rate for rates in CONSTRAINTS[objective.constraint] for rate in rates})
+    rates = sorted({rate for rates in objective.statistics for rate in rates})
     levels = (np.arange(n_levels) + 0.5) / n_levels
     thresholds = np.empty((n_levels, objective.n_groups))
     counts = np.empty((n_levels, objective.n_groups, 2))

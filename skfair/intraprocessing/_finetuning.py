@@ -150,6 +150,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         """The soft bias around the threshold at which the original network performs best."""
         known = search.objective.take(search.known).unconstrained()
         threshold = known.choose(search.scores[None, search.known]).threshold[0]
+        assert isinstance(self.constraint, str)  # a callable has no gradient
         return SoftBias(self.constraint, search.objective.n_groups, float(threshold))
 
     def _tuning_data(self, search: Search) -> TensorData:

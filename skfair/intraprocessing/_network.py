@@ -14,7 +14,8 @@ from skfair.utils._groups import describe_rows
 
 _PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
 # What the outputs of a skorch net are follows from the loss it was trained with.
-_KIND_OF_CRITERION = {
+Kind = Literal["logits", "probabilities"]
+_KIND_OF_CRITERION: dict[type[nn.Module], Kind] = {
     nn.BCEWithLogitsLoss: "logits",
     nn.CrossEntropyLoss: "logits",
     nn.BCELoss: "probabilities",
@@ -25,7 +26,7 @@ _KIND_OF_CRITERION = {
 class Output(NamedTuple):
     """What comes out of a network: logits or probabilities, of one class or of both."""
 
-    kind: Literal["logits", "probabilities"]
+    kind: Kind
     n_columns: int
 
 
@@ -33,7 +34,7 @@ class Trained(NamedTuple):
     """A trained network as it was given: its module, its kind of output and its classes."""
 
     module: nn.Module
-    kind: str | None
+    kind: Kind | None
     classes: np.ndarray | None
 
 
@@ -116,7 +117,7 @@ def _last_module(module: nn.Module) -> nn.Module:
     return module
 
 
-def find_output(network: nn.Module, raw: torch.Tensor, kind: str | None) -> Output:
+def find_output(network: nn.Module, raw: torch.Tensor, kind: Kind | None) -> Output:
     """Find out what a network puts out, or check what was said of it.
 
     Parameters
@@ -244,7 +245,7 @@ class _Shift(nn.Module):
         return torch.softmax(raw.clamp_min(_PROBABILITY_FLOOR).log() - self.shift, dim=1)
 
 
-def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Module:
+def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Sequential:
     """Put a threshold on the logit into a network, so that the usual one, 0 or 0.5, is right.
 
     Parameters
@@ -258,7 +259,7 @@ def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.M
 
     Returns
     -------
-    torch.nn.Module
+    torch.nn.Sequential
         The network and the shift, which are of torch alone: pickled, it opens where skfair is
         not installed, as far as the network itself does.
     """

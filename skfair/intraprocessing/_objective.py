@@ -83,7 +83,7 @@ class Choice(NamedTuple):
         """
         return int(np.lexsort((self.bound, -self.objective, ~self.feasible, self.constant))[0])
 
-    def take(self, index) -> "Choice":
+    def take(self, index: slice | np.ndarray) -> "Choice":
         """The choices at some positions.
 
         Returns
@@ -140,6 +140,12 @@ class Objective:
         constant = np.stack([np.zeros_like(self.totals), self.totals])
         chance = self._performance(constant, np.array([[False], [True]]))
         self.chance = float(np.nan_to_num(chance).max())
+
+    @property
+    def statistics(self) -> list[list[str]]:
+        """What a constraint by name wants to be alike in the groups, as in ``CONSTRAINTS``."""
+        assert isinstance(self.constraint, str)
+        return CONSTRAINTS[self.constraint]
 
     def take(self, rows: np.ndarray) -> "Objective":
         """The same question, asked of some of the rows.
@@ -243,7 +249,8 @@ class Objective:
         """
         comparisons = 1
         if not callable(self.constraint):
-            comparisons = len(CONSTRAINTS[self.constraint]) * comb(self.n_groups, 2)
+            comparisons = len(self.statistics) * comb(self.n_groups, 2)
+        assert not isinstance(self.confidence, str | None)  # asked for by a number only
         wanted = self.epsilon / (
             np.sqrt(_NEW_VARIANCE) * ndtri(1 - (1 - self.confidence) / comparisons / 2)
         )
@@ -297,7 +304,7 @@ class Objective:
         negatives, positives = self.totals.T[..., None, None]
         predicted = counts.sum(0)
         within = (predicted > 0) & (predicted < len(self.y))
-        for rates in CONSTRAINTS[self.constraint]:
+        for rates in self.statistics:
             mean = group_statistic(rates, true, false, positives, negatives)
             margin = self.margin if self.confidence is None else 0.0
             within &= mean.max(0) - mean.min(0) < self.epsilon - margin
@@ -309,6 +316,7 @@ class Objective:
         """Judge thresholds by their counts of positive predictions, (n, n_groups, 2)."""
         performance = self._performance(counts, predicted)
         if callable(self.constraint):
+            assert predicted is not None  # as with all callables
             bias, error = self._called(predicted, performance)
             zero = np.zeros_like(bias)
             mean, variance = np.stack([bias, zero], -1), np.stack([error**2, zero], -1)
@@ -319,7 +327,7 @@ class Objective:
 
         # A callable may say NaN, for instance of the precision where nothing is positive.
         size = np.where(np.isfinite(bias) & np.isfinite(performance), np.abs(bias), np.inf)
-        if self.confidence == "auto":
+        if isinstance(self.confidence, str):
             feasible, bound = size < self.epsilon, size
             gain = np.maximum(performance - self.chance, 0)
             objective = np.where(feasible, gain * probability, 0)
@@ -336,6 +344,7 @@ class Objective:
 
     def _performance(self, counts: np.ndarray, predicted: np.ndarray | None) -> np.ndarray:
         if callable(self.performance):
+            assert predicted is not None
             rows = np.broadcast_to(predicted, (len(predicted), len(self.y))).astype(np.int64)
             return np.array([_call("performance", self.performance, self.y, row) for row in rows])
         n, p = self.totals.sum(0)
@@ -345,10 +354,10 @@ class Objective:
     def _rated(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Bias, its standard error and the probability to hold, of a constraint by name."""
         negatives, positives = self.totals.T
-        probability = 1.0
+        probability = np.ones(len(counts))
         widest = None
-        for rates in CONSTRAINTS[self.constraint]:
-            mean, variance = 0.0, 0.0
+        for rates in self.statistics:
+            mean = variance = np.zeros(counts.shape[:-1])
             for rate in rates:
                 hits, of = RATES[rate](counts[..., 1], counts[..., 0], positives, negatives)
                 mean = mean + hits / of / len(rates)
@@ -384,6 +393,7 @@ class Objective:
         return bias, np.full(len(bias), self._resampled_error)
 
     def _call(self, predicted: np.ndarray, rows: Any) -> float:
+        assert not isinstance(self.constraint, str)
         features = _safe_indexing(self.features, rows)
         return _call(
             "constraint",

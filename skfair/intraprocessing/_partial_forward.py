@@ -46,10 +46,10 @@ class PartialForward:
         if self._steps is not None:
             # What no change touches is run here, if it can be kept for all batches.
             self._rest = self._steps.all()
-            self._start: list[list[Any] | None] = [[batch] for batch in self._batches]
+            self._start: list[list[Any]] = [[batch] for batch in self._batches]
             once, rest = self._steps.split(self._rest, self._parameters(names))
-            start = self._run(once)
-            if None not in start:
+            start = [values for values in self._run(once) if values is not None]
+            if len(start) == len(self._batches):
                 self._start, self._rest = start, rest
 
     @torch.no_grad()
@@ -219,7 +219,7 @@ class _Steps(fx.Interpreter):
         if node.op == "call_module":
             used = self.submodules[node.target].parameters()
         elif node.op == "get_attr":
-            used = [self.fetch_attr(node.target)]
+            used = [self.fetch_attr(str(node.target))]
         else:
             return False
         return any(u is c for u in used for c in changed)

@@ -1,7 +1,7 @@
 """Intra-processing: random perturbation of the weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -205,24 +205,26 @@ default="balanced_accuracy"
         scores = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
             delayed(score)(block) for block in blocks
         )
+
+        def weights_of(block: list[int], i: int) -> dict[str, torch.Tensor]:
+            drawn = _draw(parameters, block[i : i + 1], search, self.std)
+            return search.original | _pick(drawn, 0)
+
         with tqdm(total=self.n_trials, unit="trial", disable=not self.verbose) as bar:
             for block, part in zip(blocks, scores, strict=True):
                 search.consider(
                     part,
-                    lambda i, block=block: (
-                        search.original
-                        | _pick(_draw(parameters, block[i : i + 1], search, self.std), 0)
-                    ),
+                    partial(weights_of, block),
                     candidate="perturbed",
                 )
                 bar.update(len(block))
 
 
 def _draw(
-    parameters: dict[str, torch.Tensor], trials: list[int], search: Search, std: float
+    parameters: Mapping[str, torch.Tensor], trials: list[int], search: Search, std: float
 ) -> dict[str, torch.Tensor]:
     """Perturbed weights of some trials, stacked; each trial has a seed of its own."""
-    stacks = {name: [] for name in parameters}
+    stacks: dict[str, list[torch.Tensor]] = {name: [] for name in parameters}
     for trial in trials:
         generator = torch.Generator().manual_seed(search.seed + trial)
         for name, parameter in parameters.items():

@@ -53,7 +53,7 @@ class SoftBias(nn.Module):
         hits = ((weight * soft)[..., None, :] @ member).squeeze(-2).unflatten(-1, (-1, 2))
         biases = []
         for rates in self.statistics:
-            mean = 0.0
+            mean = torch.zeros_like(hits[..., 0])
             for rate in rates:
                 count, of = RATES[rate](hits[..., 1], hits[..., 0], totals[..., 1], totals[..., 0])
                 mean = mean + count / of.clamp_min(1e-12) / len(rates)

@@ -15,7 +15,7 @@ from skfair.margin._stages import ClusterMarginStages
 from skfair.utils._typed import available_if, fit_context
 
 
-def _has_clusters(estimator) -> bool:
+def _has_clusters(estimator: Any) -> bool:
     if estimator.loss == "cross_entropy":
         raise AttributeError(
             "loss='cross_entropy' is ordinary training, which has no amplifier and no clusters. "
@@ -357,10 +357,11 @@ default=None
         return prediction_module(super().to_module())
 
     @property
-    def _n_features_out(self):
-        return self.module_.adapter.linear.out_features
+    def _n_features_out(self) -> int:
+        adapter: Any = self.module_.adapter
+        return adapter.linear.out_features
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         # scikit-learn's checks ask for a high accuracy on data without any bias, where all

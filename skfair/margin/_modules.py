@@ -68,6 +68,9 @@ class Adapter(nn.Module):
         scaling each batch anew would cost a tenth of the step.
     """
 
+    mean: torch.Tensor
+    spread: torch.Tensor
+
     def __init__(self, n_features, n_units, activation, mean, spread):
         super().__init__()
         self.register_buffer("mean", mean)
@@ -108,6 +111,8 @@ class MarginNet(nn.Module):
     **adapter
         Arguments of :class:`Adapter`.
     """
+
+    margins: torch.Tensor
 
     def __init__(self, margins, margin_std, scale, **adapter):
         super().__init__()

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.utils import check_random_state
+from torch import nn
 
 from skfair.margin._amplifier import (
     balanced_accuracy,
@@ -48,7 +50,7 @@ _LEAST_WEIGHT = 1e-6
 class ClusterMarginStages(TorchClassifier):
     """What ``ClusterMarginClassifier`` does in ``fit``; its parameters are documented there."""
 
-    def _fit(self, X, y, sample_weight, sensitive_features) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, sensitive_features: Any) -> None:
         X, codes, weight = self._validate_training_data(X, y, sample_weight)
         groups = self._validate_groups(sensitive_features, len(X))
         if self.n_clusters != "auto" and self.n_clusters > len(X):
@@ -70,7 +72,9 @@ class ClusterMarginStages(TorchClassifier):
             "module__spread": spread,
         }
 
-        self.loss_, self.history_, self.diagnostics_ = self.loss, {}, {}
+        self.loss_ = self.loss
+        self.history_: dict[str, pd.DataFrame] = {}
+        self.diagnostics_: dict[str, Any] = {}
         if self.loss != "cross_entropy":
             self._amplify(samples, amplifier_seed)
             logits = self._run(self.amplifier_, samples.X)
@@ -100,19 +104,21 @@ class ClusterMarginStages(TorchClassifier):
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights = {name: state.pop(name) for name in ("amplifier_", "module_") if name in state}
         head = state.pop("_head", None)
-        vars(self).update(state)
+        self.__dict__.update(state)
         adapter = {k.removeprefix("module__"): v for k, v in self._network_parameters.items()}
         n_classes = {"n_classes": len(self.classes_)}
         if head is not None:
             head["margins"] = torch.as_tensor(self.margins_, dtype=torch.float32)
         with torch.device("meta"):
-            networks = {"amplifier_": LinearNet(**n_classes, **adapter, activation="tanh")}
+            networks: dict[str, nn.Module] = {
+                "amplifier_": LinearNet(**n_classes, **adapter, activation="tanh")
+            }
             classifier = LinearNet if head is None else MarginNet
             networks["module_"] = classifier(**head or n_classes, **adapter, activation="relu")
         for name, tensors in weights.items():
             setattr(self, name, load_weights(networks[name], tensors, name).eval())
 
-    def _diagnose_classifier(self, samples) -> None:
+    def _diagnose_classifier(self, samples: Samples) -> None:
         accuracy = balanced_accuracy(samples.codes, self._run(self.module_, samples.X))
         self.diagnostics_["classifier_accuracy"] = accuracy
         chance = 1 / len(self.classes_)
@@ -126,7 +132,7 @@ class ClusterMarginStages(TorchClassifier):
             )
 
     @staticmethod
-    def _validate_groups(sensitive_features, n_samples) -> np.ndarray:
+    def _validate_groups(sensitive_features: Any, n_samples: int) -> np.ndarray:
         """Codes of the groups, -1 where there is no label."""
         if sensitive_features is None:
             return np.full(n_samples, -1)
@@ -138,7 +144,9 @@ class ClusterMarginStages(TorchClassifier):
             )
         return codes
 
-    def _train(self, name, module, samples, seed, **parameters):
+    def _train(
+        self, name: str, module: type[nn.Module], samples: Samples, seed: int, **parameters: Any
+    ) -> tuple[nn.Module, pd.DataFrame]:
         return train_network(
             module,
             samples,
@@ -151,7 +159,7 @@ class ClusterMarginStages(TorchClassifier):
             **self._network_parameters,
         )
 
-    def _amplify(self, samples, seed) -> None:
+    def _amplify(self, samples: Samples, seed: int) -> None:
         """Stage 1."""
         n_classes = len(self.classes_)
         decay = self.amplifier_weight_decay
@@ -178,7 +186,9 @@ class ClusterMarginStages(TorchClassifier):
             iterator_train__sampling_weight=as_tensor(samples.weight / per_class[samples.codes]),
         )
 
-    def _cluster(self, samples, logits, random_state) -> Samples:
+    def _cluster(
+        self, samples: Samples, logits: np.ndarray, random_state: np.random.RandomState
+    ) -> Samples:
         """Stage 2; returns the samples with their clusters and what a weighted loss needs."""
         n_classes = len(self.classes_)
         features = self._adapt(self.amplifier_, samples.X)
@@ -203,28 +213,30 @@ class ClusterMarginStages(TorchClassifier):
             boost = cross_entropies(samples.codes, logits)
         return replace(samples, clusters=clusters, boost=boost)
 
-    def _adapt(self, network, X) -> np.ndarray:
+    def _adapt(self, network: Any, X: np.ndarray) -> np.ndarray:
         """The features of a network's adapter, float32."""
         return self._run(network.adapter, X).astype(np.float32, copy=False)
 
-    def _cluster_space(self, X) -> np.ndarray:
+    def _cluster_space(self, X: np.ndarray) -> np.ndarray:
         """The rows of unit length that are clustered."""
         if self.cluster_on == "amplified":
             return unit_rows(self._adapt(self.amplifier_, X))
-        adapter = self.amplifier_.adapter
+        adapter: Any = self.amplifier_.adapter
         return unit_rows((X - adapter.mean.numpy(force=True)) / adapter.spread.numpy(force=True))
 
-    def _assign(self, X) -> np.ndarray:
+    def _assign(self, X: np.ndarray) -> np.ndarray:
         return nearest_centre(self._cluster_space(X), self.cluster_centers_)
 
-    def _train_classifier(self, loss, samples, seed):
+    def _train_classifier(
+        self, loss: str, samples: Samples, seed: int
+    ) -> tuple[nn.Module, pd.DataFrame]:
         """Stage 3, or ordinary training; returns the network and its history."""
         n_classes = len(self.classes_)
         max_epochs = self.max_epochs
         if max_epochs == "auto":
             max_epochs = min(3 * n_classes, 20)
         if loss == "margin":
-            module = MarginNet
+            module: type[nn.Module] = MarginNet
             head = {
                 "module__margins": torch.as_tensor(self.margins_, dtype=torch.float32),
                 "module__margin_std": self.margin_std,
@@ -235,6 +247,7 @@ class ClusterMarginStages(TorchClassifier):
             head = {"module__n_classes": n_classes}
         weight = samples.weight
         if loss in ("cluster_weighted", "loss_weighted"):
+            assert samples.boost is not None  # from the clusters
             # The floor keeps a cluster of one class in the data where all clusters are such.
             weight = weight * np.maximum(samples.boost, _LEAST_WEIGHT)
         return self._train(
@@ -251,7 +264,14 @@ class ClusterMarginStages(TorchClassifier):
             **head,
         )
 
-    def _choose_loss(self, samples, groups, hard, easy, seed) -> str:
+    def _choose_loss(
+        self,
+        samples: Samples,
+        groups: np.ndarray,
+        hard: np.ndarray,
+        easy: np.ndarray,
+        seed: int,
+    ) -> str:
         """Decide between `loss` and ordinary training by the group labels there are."""
         held_out = hold_out(samples.codes, groups, seed)
         if held_out is None:

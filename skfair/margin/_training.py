@@ -1,6 +1,7 @@
 """Cluster margins, stages 1 and 3: the samples of a fit, and the training of one network."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def train_network(
     max_epochs: int,
     anneal: bool,
     description: str | None,
-    **net_parameters,
+    **net_parameters: Any,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train one network in a skorch net.
 
@@ -101,8 +102,9 @@ def train_network(
     scaled /= net_parameters["module__spread"].numpy()
     inputs = {"X": as_tensor(scaled)}
     if module is MarginNet:
+        assert samples.clusters is not None  # the margins are by cluster
         inputs["cluster"] = as_tensor(samples.clusters)
-    weight = as_tensor((weight / weight.mean()).astype(np.float32))
+    in_loss = as_tensor((weight / weight.mean()).astype(np.float32))
     batch_size = min(batch_size, max(1, len(samples) // 10))
     callbacks = []
     if anneal:
@@ -127,6 +129,6 @@ def train_network(
         **net_parameters,
     )
     with seeded(seed, device):
-        net.fit(TensorData(as_tensor(samples.codes), weight, **inputs).to(device), None)
+        net.fit(TensorData(as_tensor(samples.codes), in_loss, **inputs).to(device), None)
     history = pd.DataFrame({"train_loss": net.history[:, "train_loss"]}).rename_axis("epoch")
     return net.module_.eval(), history
