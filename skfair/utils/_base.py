@@ -3,6 +3,7 @@
 import copy
 import os
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from skfair.utils._validation import (
 _PREDICT_BATCH = 8192
 
 
-def _check_shape(X) -> None:
+def _check_shape(X: Any) -> None:
     """Refuse what scikit-learn refuses too, with the name of the argument and what to do."""
     shape = tuple(getattr(X, "shape", ()))
     if len(shape) > 2:
@@ -57,7 +58,7 @@ class TorchEstimator(FreshFit, BaseEstimator):
         "verbose": ["verbose"],
     }
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
         state = dict(super().__getstate__())
         for name, value in state.items():
@@ -75,7 +76,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
     """
 
     def _validate_training_data(
-        self, X, y, sample_weight
+        self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Check X, y and the weights; set ``classes_`` and ``n_features_in_``.
 
@@ -106,13 +107,13 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         self.classes_ = classes
         return X, codes, weight
 
-    def _validate_features(self, X) -> np.ndarray:
+    def _validate_features(self, X: Any) -> np.ndarray:
         """Check that X has the features of :meth:`fit`; float32."""
         check_is_fitted(self)
         _check_shape(X)
         return validate_rows(self, X, reset=False, dtype=np.float32)
 
-    def _logits(self, X) -> np.ndarray:
+    def _logits(self, X: Any) -> np.ndarray:
         """Logits of shape (n_samples, n_classes), float64."""
         X = self._validate_features(X)
         logits = self._run(self.module_, X).astype(np.float64, copy=False)

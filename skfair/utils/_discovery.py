@@ -43,7 +43,7 @@ def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
         raise ValueError(
             f"type_filter={type_filter!r} is not one of {sorted(_TYPES)}. Leave it None for all."
         )
-    kind = _TYPES.get(type_filter, BaseEstimator)
+    kind = BaseEstimator if type_filter is None else _TYPES[type_filter]
     root = importlib.import_module(__name__.split(".")[0])
     found = {
         name: value

@@ -272,7 +272,7 @@ def _shown(values: Any) -> Any:
     if hasattr(values, "detach"):
         return as_numpy(values)
     if isinstance(values, np.ma.MaskedArray):
-        return np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
+        return np.where(np.ma.getmaskarray(values), np.array(None), values.data.astype(object))
     return values
 
 

@@ -80,7 +80,8 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
             f"image_shape={image_shape!r} is not (channels, height, width): three positive "
             "integers, of which one may be -1 to be worked out."
         )
-    return tuple(int(size) for size in shape)
+    channels, height, width = (int(size) for size in shape)
+    return channels, height, width
 
 
 class Images(ABC):

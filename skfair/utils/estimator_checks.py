@@ -6,7 +6,7 @@ which promises are about it.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skfair.utils._checks import (  # noqa: F401  (each registers its checks)
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["check_estimator", "estimator_checks_generator", "parametrize_with_checks"]
 
 
-def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, Callable]]:
+def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.partial]]:
     """Yield the checks of all promises that are about an estimator.
 
     Parameters
@@ -39,7 +39,7 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, Callable]]
     ------
     estimator : object
         The one that was given.
-    check : callable
+    check : functools.partial
         Takes the estimator; raises where it does not keep the promise.
 
     Examples

@@ -191,10 +191,10 @@ def _sample_shape(parameters: dict[str, Any]) -> tuple[int, ...]:
 def _input_shape(module: nn.Module | None) -> tuple[int, ...] | None:
     """Shape of a sample, by the first layer that says how wide its input is."""
     for layer in module.modules() if module is not None else ():
-        if getattr(layer, "in_channels", 0):
-            return layer.in_channels, _SIDE, _SIDE
-        if getattr(layer, "in_features", 0):
-            return (layer.in_features,)
+        if n_channels := getattr(layer, "in_channels", 0):
+            return n_channels, _SIDE, _SIDE
+        if n_features := getattr(layer, "in_features", 0):
+            return (n_features,)
     return None
 
 

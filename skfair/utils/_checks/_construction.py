@@ -103,7 +103,7 @@ def check_needs_a_fit(name: str, estimator: Any) -> None:
     case = make_case(estimator)
     methods = output_methods(case.estimator)
     assert methods, f"{name} has no method that takes rows."
-    calls = dict.fromkeys(methods, (case.X,))
+    calls: dict[str, tuple] = dict.fromkeys(methods, (case.X,))
     if hasattr(estimator, "to_module"):
         calls["to_module"] = ()
     for method, arguments in calls.items():

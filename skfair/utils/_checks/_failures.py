@@ -1,6 +1,7 @@
 """Promises about fits that do not get to their end."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ def check_failed_fit(name: str, estimator: Any) -> None:
     case = make_case(estimator)
     bad = np.full(case.X.shape, np.nan)
     for X in (bad, bad[:0]):
-        assert not _was_fitted(name, case, lambda fitted, X=X: _fit(fitted, case, X)), (
+        assert not _was_fitted(name, case, partial(_fit, case=case, X=X)), (
             f"{name} was fitted on X without a value."
         )
     for number in _some_calls(case):
-        _was_fitted(name, case, lambda fitted, n=number: _stop(fitted, case, n, Stopped))
+        _was_fitted(name, case, partial(_stop, case=case, number=number, error=Stopped))
 
 
 @promise()

@@ -4,7 +4,7 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def _strided(X: np.ndarray) -> np.ndarray:
     return view
 
 
-def _memory_map(X: np.ndarray, folder: Path, mode: str) -> np.ndarray:
+def _memory_map(X: np.ndarray, folder: Path, mode: Literal["r", "r+"]) -> np.ndarray:
     path = folder / f"{mode.strip('+')}.npy"
     np.save(path, X)
     return np.load(path, mmap_mode=mode)
@@ -144,6 +144,7 @@ def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]
 def check_image_forms(name: str, estimator: Any) -> None:
     """Images give the same as arrays, channels first or last, rows, lists, files and datasets."""
     case = make_case(estimator)
+    assert case.image_shape is not None  # it takes images
     X = case.X.reshape(len(case.X), *case.image_shape)
     plain = {"image_shape": None, "data_format": "channels_first"}
     base = case.with_parameters(**plain)

@@ -42,6 +42,12 @@ def _mark(module: nn.Module) -> nn.Module:
     return module
 
 
+def _module_in(value: Any) -> nn.Module:
+    module = find_module(value)
+    assert module is not None, f"{value!r} holds no network."
+    return module
+
+
 def _use(fitted: Any, case: Case) -> None:
     outputs(fitted, case.X)
     if hasattr(fitted, "to_module"):
@@ -55,7 +61,7 @@ def check_network_is_left_alone(name: str, estimator: Any) -> None:
     for parameter in network_parameters(estimator):
         value = case.estimator.get_params(deep=False)[parameter]
         given = copy.deepcopy(value) if find_module(value) is not None else make_network(parameter)
-        module = _mark(find_module(given))
+        module = _mark(_module_in(given))
         before = network_state(module)
         fresh = clone(case.estimator)
         setattr(fresh, parameter, given)  # a clone would have a network of its own
@@ -91,7 +97,7 @@ def check_network_containers(name: str, estimator: Any) -> None:
     module = _two_outputs(case)
     expected = None
     for what, given in _containers(case, module).items():
-        inner = find_module(given.estimator if isinstance(given, FrozenEstimator) else given)
+        inner = _module_in(given.estimator if isinstance(given, FrozenEstimator) else given)
         before = network_state(inner)
         fresh = clone(case.estimator)
         fresh.estimator = given
@@ -110,7 +116,7 @@ def _modules_behind(network: nn.Module) -> set[str]:
 
 def _two_outputs(case: Case) -> nn.Module:
     """The network of the estimator with an output for each class, as the containers need it."""
-    module = copy.deepcopy(find_module(case.estimator.estimator))
+    module = copy.deepcopy(_module_in(case.estimator.estimator))
     with torch.no_grad():
         width = module.eval()(torch.as_tensor(case.X[:2])).reshape(2, -1).shape[1]
     return module if width == 2 else nn.Sequential(module, _Pair())
@@ -170,8 +176,9 @@ def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
 
 def _elsewhere(module: nn.Module) -> nn.Module:
     """Copy a module into one that says where it is, as one on an accelerator would."""
+    kind: Any = type(module)
 
-    class Elsewhere(type(module)):
+    class Elsewhere(kind):
         where = "accelerator"
 
         def to(self, *args, **kwargs):

@@ -12,13 +12,13 @@ class Check(NamedTuple):
     """A check and the estimators that it is about."""
 
     function: Callable[[str, Any], None]
-    applies: Callable[[Any], bool]
+    applies: Callable[[Any], object]  # by truth: a list of parameters will do
 
 
 CHECKS: list[Check] = []
 
 
-def promise(applies: Callable[[Any], bool] = lambda estimator: True) -> Callable:
+def promise(applies: Callable[[Any], object] = lambda estimator: True) -> Callable:
     """Register ``check_...(name, estimator)``, for the estimators to which it applies.
 
     Its docstring is the promise. What it finds out about little data is not what it checks, so

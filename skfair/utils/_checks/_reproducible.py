@@ -52,7 +52,7 @@ def check_random_state_moves_on(name: str, estimator: Any) -> None:
     """A ``RandomState`` is drawn from: it moves on with each fit, and gives the same again."""
     case = make_case(estimator)
 
-    def run() -> tuple[Any, dict, list]:
+    def run() -> tuple[list, list]:
         generator = np.random.RandomState(0)
         states, fits = [_state_of(generator)], []
         for _ in range(2):
