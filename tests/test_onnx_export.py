@@ -1,5 +1,6 @@
 """Networks of fitted classifiers as ONNX files and plain modules decide what they decided."""
 
+import logging
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 
 import skfair
 from skfair.utils import FairnessWarning
+from skfair.utils._onnx import _reason
 
 rng = np.random.default_rng(0)
 N = 150
@@ -191,10 +193,67 @@ def test_a_network_that_onnx_cannot_hold(tmp_path):
         debiaser = skfair.ThresholdDebiaser(Branching(), output="logits")
     fit(debiaser, X, Y, sensitive_features=GROUPS)
     (tmp_path / "model.onnx").write_bytes(b"old")
-    with pytest.raises(ValueError, match=r"cannot write this network as ONNX.*to_module\(\)"):
+    with pytest.raises(ValueError, match=r"cannot write this network as ONNX.*to_module\(\)") as e:
         debiaser.to_onnx(tmp_path / "model.onnx")
+    assert "data-dependent expression" in str(e.value)  # torch's reason
+    assert str(e.value).isprintable()  # and none of its colours
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"old"
+
+
+def test_reasons_have_no_colours():
+    assert (
+        _reason(TypeError("\n \x1b[96mno such\x1b[0m thing.\nmore")) == "TypeError: no such thing"
+    )
+
+
+class RowByRow(nn.Module):
+    """A network whose graph would be one of as many rows as the sample has."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, X):
+        return torch.cat([self.layer(row) for row in X])
+
+
+def test_a_network_whose_graph_has_a_fixed_number_of_rows(tmp_path):
+    with torch.random.fork_rng():
+        debiaser = skfair.ThresholdDebiaser(RowByRow(), output="logits")
+    fit(debiaser, X, Y, sensitive_features=GROUPS)
+    with pytest.raises(ValueError, match=r"ONNX: .*number of rows"):
+        debiaser.to_onnx(tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_no_file_can_have_are_said_before_any_work(tmp_path, monkeypatch):
+    debiaser = debiased(NETWORKS["one logit"]())
+    monkeypatch.delattr(torch.onnx, "export")
+    with pytest.raises(
+        FileNotFoundError, match=r"none/model\.onnx' is in a directory that does not"
+    ):
+        debiaser.to_onnx(tmp_path / "none" / "model.onnx")
+    with pytest.raises(IsADirectoryError, match=f"path={str(tmp_path)!r} is a directory"):
+        debiaser.to_onnx(tmp_path)
+
+
+def test_torch_is_quiet_about_torchvision_during_the_call_only(tmp_path):
+    debiaser = debiased(NETWORKS["one logit"]())
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    before = logger.filters.copy()
+    logger.addHandler(handler)
+    try:
+        debiaser.to_onnx(tmp_path / "model.onnx")
+        assert not [message for message in seen if "torchvision" in message]
+        logger.warning("torchvision is not installed. Skipping nothing")
+        assert len(seen) == 1
+    finally:
+        logger.removeHandler(handler)
+    assert logger.filters == before
 
 
 def test_without_the_extra(tmp_path, monkeypatch):

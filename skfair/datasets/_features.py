@@ -57,6 +57,11 @@ def load_features(
         The file is damaged or of another format, an array or column is missing or of the
         wrong shape, or ``mmap`` is asked of a file.
 
+    Notes
+    -----
+    A compressed ``.npz`` takes the memory that its arrays claim, a thousand times the size of the
+    file at worst: take files of strangers as ``.safetensors`` or a folder.
+
     Examples
     --------
     >>> import tempfile

@@ -14,6 +14,10 @@ import numpy as np
 _APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
 _SCHEMA_VERSION = 1
 _KEYS_PER_QUERY = 500
+_LARGEST_ROW = 2**26  # bytes; larger than any features, and fits in memory
+_CREATE_TABLE = (
+    "CREATE TABLE features (key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL)"
+)
 _WAIT_WARNING_SECONDS = 60
 
 
@@ -26,7 +30,11 @@ class FeatureStore:
     A row that is not there yet is computed *inside* the transaction that writes it. So nobody
     else computes it meanwhile, a killed process leaves the file as it was before the batch, and
     an exception undoes the batch and no more. Readers never wait (write-ahead log). Each row
-    carries a checksum of key and value; one that does not fit counts as missing.
+    carries a checksum of key and value; one that does not fit counts as missing, and so does
+    one that is no row of float32 or larger than 64 MiB.
+
+    A file from somebody else can hold wrong features, but nothing that sqlite would execute: its
+    tables must be the ones that are made here, to the letter.
 
     Parameters
     ----------
@@ -109,9 +117,13 @@ class FeatureStore:
         with self._errors():
             for start in range(0, len(wanted), _KEYS_PER_QUERY):
                 some = wanted[start : start + _KEYS_PER_QUERY]
+                # Type and length stand in the head of a row: nothing odd is read to see that.
                 query = (
                     "SELECT key, value, checksum FROM features WHERE key IN "
-                    f"({','.join('?' * len(some))})"
+                    f"({','.join('?' * len(some))}) "
+                    f"AND typeof(value) = 'blob' AND length(value) <= {_LARGEST_ROW} "
+                    "AND length(value) % 4 = 0 "
+                    "AND typeof(checksum) = 'blob' AND length(checksum) = 8"
                 )
                 for key, value, checksum in self._execute(query, some):
                     if _checksum(key, value) == checksum:
@@ -154,6 +166,7 @@ class FeatureStore:
 
     def _prepare(self) -> None:
         """Check whose file it is; make the table in an empty one."""
+        self._connection.execute("PRAGMA trusted_schema=OFF")
         # Nothing is written, not even the journal mode, before the file is known to be ours.
         if self._is_empty():
             if self._execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
@@ -165,13 +178,16 @@ class FeatureStore:
                 if self._is_empty():
                     self._connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                     self._connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-                    self._connection.execute(
-                        "CREATE TABLE features "
-                        "(key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL)"
-                    )
+                    self._connection.execute(_CREATE_TABLE)
         application = self._execute("PRAGMA application_id").fetchone()[0]
         version = self._execute("PRAGMA user_version").fetchone()[0]
-        if (application, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
+        # A view, a trigger or an expression in a table would be code of whoever wrote the file.
+        schema = set(self._execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+        ours = {
+            ("table", "features", "features", _CREATE_TABLE),
+            ("index", "sqlite_autoindex_features_1", "features", None),
+        }
+        if (application, version, schema) != (_APPLICATION_ID, _SCHEMA_VERSION, ours):
             raise ValueError(
                 f"memory={str(self.path)!r} is a database that this version of skfair did not "
                 "make. Name another file."

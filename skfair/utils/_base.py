@@ -153,6 +153,8 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
 
         Raises
         ------
+        FileNotFoundError, IsADirectoryError
+            The directory of the file does not exist, or the path is a directory.
         ImportError
             The packages that write ONNX are not installed (extra ``onnx``).
         ValueError

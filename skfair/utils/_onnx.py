@@ -1,7 +1,11 @@
 """Networks as ONNX files, for programs without Python."""
 
+import logging
 import os
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,19 +28,28 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
 
     Raises
     ------
+    FileNotFoundError, IsADirectoryError
+        The directory of the file does not exist, or the path is a directory.
     ImportError
         The packages that write ONNX are not installed.
     ValueError
-        The network has operations, or ways that depend on its input, that ONNX has not.
+        The network has operations, or ways that depend on its input, that ONNX has not, or it
+        works on a fixed number of rows.
     """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"path={str(path)!r} is in a directory that does not exist. Make it first."
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a directory. Name a file in it.")
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="Writing ONNX")
-    path = Path(path)
     part = path.with_name(f"{path.name}.part")
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), _without_torchvision(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's, about its own insides
-            torch.onnx.export(
+            program = torch.onnx.export(
                 module,
                 (sample,),
                 part,
@@ -47,11 +60,41 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
                 external_data=False,
                 verbose=False,
             )
+        # Loops over rows, or a reshape by their number, hold for as many as the sample has.
+        if isinstance(program.model.graph.inputs[0].shape[0], int):
+            raise ValueError(
+                "torch cannot write this network as ONNX: the file would take a fixed number of "
+                "rows. Work on all rows at once in the network's forward, without their number."
+            )
         os.replace(part, path)
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(
-            f"torch cannot write this network as ONNX: {str(error).splitlines()[0]} Export "
-            "to_module() yourself with torch.onnx.export, or change the network."
+            f"torch cannot write this network as ONNX: {_reason(error)}. Export to_module() "
+            "yourself with torch.onnx.export, or change the network."
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Keep torch from logging, once an operation, that torchvision is not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def silence(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    logger.addFilter(silence)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silence)
+
+
+def _reason(error: BaseException) -> str:
+    """Find what torch stumbled over: its own message is about its steps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")  # without colours
+    first = next((line.strip() for line in lines if line.strip()), "")
+    return f"{type(error).__name__}: {first}".rstrip(" .:")

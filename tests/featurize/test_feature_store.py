@@ -1,5 +1,6 @@
 """The feature store: once per image, never a wrong row; kills, crashes, crowds and bad files."""
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -221,7 +222,10 @@ def test_bad_output_is_not_kept(tmp_path):
     assert n_rows(tmp_path) == 0
 
 
-@pytest.mark.parametrize("damage", ["zeroblob(12)", "x'00'", "(SELECT max(value) FROM features)"])
+DAMAGES = ["zeroblob(12)", "x'00'", "'text'", "12", "(SELECT max(value) FROM features)"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_row_is_made_again(tmp_path, damage):
     model = featurizer(tmp_path)
     expected = model.fit_transform(X)
@@ -232,6 +236,27 @@ def test_a_damaged_row_is_made_again(tmp_path, damage):
     again = len(logged(tmp_path / "log"))
     np.testing.assert_array_equal(model.transform(X), expected)
     assert len(logged(tmp_path / "log")) == again
+
+
+@pytest.mark.parametrize("value", [b"\0" * 2000, b"\0" * 3])
+def test_a_row_that_cannot_be_features_is_made_again_whatever_its_checksum(
+    tmp_path, monkeypatch, value
+):
+    monkeypatch.setattr("skfair.featurize._store._LARGEST_ROW", 1000)
+    model = featurizer(tmp_path)
+    expected = model.fit_transform(X)
+    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+        (key,) = connection.execute("SELECT key FROM features WHERE rowid = 7").fetchone()
+        checksum = hashlib.sha256(key + value).digest()[:8]
+        connection.execute(
+            "UPDATE features SET value = ?, checksum = ? WHERE rowid = 7",
+            (
+                value,
+                checksum,
+            ),
+        )
+    np.testing.assert_array_equal(model.transform(X), expected)
+    assert len(logged(tmp_path / "log")) == 21
 
 
 CHILD = """
@@ -309,6 +334,38 @@ def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
     with pytest.raises(ValueError, match="did not make"):
         featurizer(tmp_path).fit(X)
     assert (tmp_path / "store.sqlite").read_bytes() == before
+
+
+TABLE = "CREATE TABLE features (key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL"
+ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        f"DROP TABLE features; CREATE VIEW features AS SELECT ({ENDLESS}) AS key, 1 AS value, 1 "
+        "AS checksum",
+        f"CREATE TRIGGER t AFTER INSERT ON features BEGIN {ENDLESS}; END",
+        f"DROP TABLE features; {TABLE}, CHECK (length(randomblob(1000000000)) > 0))",
+        f"DROP TABLE features; {TABLE}, more BLOB DEFAULT (randomblob(1000000000)))",
+        f"DROP TABLE features; {TABLE}, more BLOB AS (zeroblob(1000000000)))",
+        "CREATE INDEX i ON features (hex(zeroblob(length(value) + 500000000)))",
+        "CREATE TABLE more (a)",
+        "DROP TABLE features",
+    ],
+)
+def test_nothing_in_a_store_from_somebody_else_is_executed(tmp_path, schema):
+    path = tmp_path / "store.sqlite"
+    with FeatureStore(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.executescript(schema)
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="this version of skfair did not make"):
+        featurizer(tmp_path).fit(X)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_store_of_another_version(tmp_path):
