@@ -11,9 +11,15 @@ import pandas as pd
 import pytest
 import torch
 from lazy_nets import lazy_net
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import EstimatorCheckFailedWarning
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import estimator_checks as scikit_learn
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skfair.attribution import PatchAttributionMasker
@@ -24,6 +30,7 @@ from skfair.utils import FairnessWarning, all_estimators
 from skfair.utils._checks import _copies
 from skfair.utils._checks._case import make_case, small_instance, takes_groups
 from skfair.utils._checks._registry import CHECKS
+from skfair.utils._checks._running import assert_identical
 from skfair.utils._persistence import _classes
 from skfair.utils._random import seeded
 from skfair.utils.estimator_checks import (
@@ -615,7 +622,8 @@ def test_an_estimator_as_somebody_has_it_is_not_changed():
     network = a_network(lambda: nn.Linear(7, 5), nn.Tanh, lambda: nn.Linear(5, 2))
     debiaser = Wider(network, shift=0.5, epsilon=0.2)
     before = dict(vars(debiaser))
-    passed = check_estimator(debiaser)
+    results = check_estimator(debiaser)
+    passed = [result["check_name"] for result in results if result["status"] == "passed"]
     assert vars(debiaser) == before
     assert passed == [check.func.__name__ for _, check in estimator_checks_generator(debiaser)]
     assert len(passed) == len(set(passed)) > 30
@@ -645,3 +653,216 @@ def test_warnings_of_a_method_are_not_shown_and_others_are():
 
     with pytest.raises(DeprecationWarning, match="old"):
         check(small_instance(Alarms))
+
+
+class Holds(ClassifierMixin, BaseEstimator):
+    """Somebody's own classifier around one of scikit-learn.
+
+    Parameters
+    ----------
+    model : object
+        Another classifier, which checks its parameters itself.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels.
+    model_ : object
+        What was fitted.
+    n_features_in_ : int
+        Number of features.
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, X, y):
+        X, y = validate_data(self, X, y)
+        kind, parameters = type(self.model), self.model.get_params()
+        self.model_ = kind(**parameters).fit(X, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X):
+        check_is_fitted(self)
+        return self.model_.predict(validate_data(self, X, reset=False))
+
+    def predict_proba(self, X):
+        check_is_fitted(self)
+        return self.model_.predict_proba(validate_data(self, X, reset=False))
+
+
+class HoldsAnother(Holds):
+    __doc__ = Holds.__doc__
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.model_.coef_ = self.model_.coef_ + np.random.rand()  # noqa: NPY002
+        return self
+
+    def predict(self, X):
+        check_is_fitted(self)
+        return np.full(len(validate_data(self, X, reset=False)), self.classes_[0])
+
+    def predict_proba(self, X):
+        check_is_fitted(self)
+        certain = np.eye(len(self.classes_))[:1]
+        return certain.repeat(len(validate_data(self, X, reset=False)), axis=0)
+
+
+def failures(estimator):
+    results = check_estimator(estimator, on_fail=None)
+    return {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+
+
+@pytest.mark.parametrize(
+    "model", [LogisticRegression(), GaussianNB(), DecisionTreeClassifier(random_state=0)]
+)
+def test_an_estimator_that_holds_a_model_of_scikit_learn(model):
+    assert failures(Holds(model)) == {}
+
+
+def test_the_state_of_a_model_inside_is_compared():
+    # Outputs do not show what differs.
+    failed = failures(HoldsAnother(LogisticRegression()))
+    assert {"check_same_seed_same_bits", "check_clone", "check_fitting_again"} <= failed.keys()
+    assert "outputs" not in str(failed["check_same_seed_same_bits"])
+
+
+class Node:
+    def __init__(self, value):
+        self.value = value
+        self.next = self
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: Node(value),
+        lambda value: [Node({"a": value})],
+        lambda value: np.array([Node(value), None]),
+        lambda value: Node(Node(np.arange(value))),
+    ],
+)
+def test_objects_are_compared_by_their_state(make):
+    assert_identical(make(1), make(1), "a node")
+    with pytest.raises(AssertionError, match="a node"):
+        assert_identical(make(1), make(2), "a node")
+
+
+def test_what_has_no_state_is_compared_by_itself():
+    one, two = (lambda: 1), (lambda: 2)
+    assert_identical(one, one, "a function")
+    with pytest.raises(AssertionError, match="a function is <function"):
+        assert_identical(one, two, "a function")
+
+
+def test_data_for_networks_are_in_their_precision():
+    kinds = {type(e).__name__: make_case(e).X.dtype for e in INSTANCES + others()}
+    assert set(map(str, kinds.values())) == {"float32", "uint8"}
+    assert make_case(Holds(LogisticRegression())).X.dtype == np.float64
+
+
+def test_data_that_do_not_fit_are_described():
+    encoder = a_network(lambda: nn.Conv2d(1, 2, 3), nn.Flatten, lambda: nn.Linear(2 * 14 * 14, 3))
+    with pytest.raises(RuntimeError) as raised:
+        check_estimator(FrozenEncoderFeaturizer(encoder))
+    notes = " ".join(raised.value.__notes__)
+    assert "of shape (64, 1, 12, 12) as uint8" in notes
+    assert "with image_shape=" in notes
+    assert failures(FrozenEncoderFeaturizer(encoder, image_shape=(1, 16, 16))) == {}
+
+
+class UsesItFirst(Broken):
+    def fit(self, X, y, *, sensitive_features=None):
+        self.estimator.parameters()
+        return super().fit(X, y, sensitive_features=sensitive_features)
+
+
+class PassesOnLess(ThresholdDebiaser):
+    def __init__(self, estimator, *, extra=1, epsilon=0.05):
+        super().__init__(estimator, epsilon=epsilon)
+
+
+class ReturnsNothing(Holds):
+    def fit(self, X, y):
+        super().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check", "message"),
+    [
+        (
+            UsesItFirst(nn.Linear(4, 1)),
+            "check_bad_parameters_are_refused_first",
+            "UsesItFirst uses estimator=<object",
+        ),
+        (
+            PassesOnLess(nn.Linear(4, 1)),
+            "check_constructor",
+            "does not store its arguments ['extra']",
+        ),
+        (DoesMoreThanStore(), "check_constructor", "DoesMoreThanStore() sets ['double']"),
+        (
+            ReturnsNothing(LogisticRegression()),
+            "check_data_are_left_alone",
+            "fit of ReturnsNothing returns None",
+        ),
+    ],
+)
+def test_messages_say_what_to_mend(estimator, check, message):
+    results = (
+        run for _, run in estimator_checks_generator(estimator) if run.func.__name__ == check
+    )
+    with pytest.raises(AssertionError) as raised:
+        next(results)(estimator)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (None, "NoneType, which has no fit"),
+        (nn.Linear(4, 1), "Linear, which has no fit"),
+        (make_pipeline(Holds(LogisticRegression())), "Pipeline, which is made of other estimators"),
+    ],
+)
+def test_what_is_no_estimator_by_itself(estimator, message):
+    with pytest.raises(TypeError, match=message):
+        check_estimator(estimator)
+
+
+def test_all_failures_can_be_had_at_once():
+    estimator = HoldsAnother(LogisticRegression())
+    reasons = {"check_clone": "drawn anew", "check_needs_a_fit": "never fails"}
+    with pytest.warns(EstimatorCheckFailedWarning) as warned:
+        results = check_estimator(estimator, on_fail="warn", expected_failed_checks=reasons)
+    by_name = {result["check_name"]: result for result in results}
+    assert list(by_name) == [run.func.__name__ for _, run in estimator_checks_generator(estimator)]
+    assert by_name["check_clone"]["status"] == "xfail"
+    assert by_name["check_clone"]["expected_to_fail_reason"] == "drawn anew"
+    assert isinstance(by_name["check_clone"]["exception"], AssertionError)
+    assert by_name["check_needs_a_fit"]["status"] == "passed"
+    assert by_name["check_needs_a_fit"]["expected_to_fail"]
+    assert by_name["check_same_seed_same_bits"]["status"] == "failed"
+    assert len(warned) == sum(result["exception"] is not None for result in results)
+    of_scikit_learn = scikit_learn.check_estimator(estimator, on_fail=None, on_skip=None)[0]
+    assert by_name["check_clone"].keys() == of_scikit_learn.keys()
+    with pytest.raises(AssertionError, match="fitted attributes"):
+        check_estimator(estimator, expected_failed_checks={"check_needs_a_fit": "no reason"})
+    with pytest.raises(ValueError, match="on_fail is 'ignore'"):
+        check_estimator(estimator, on_fail="ignore")
+
+
+def test_checks_that_are_expected_to_fail_are_marked():
+    mark = parametrize_with_checks(
+        [Holds(GaussianNB())], expected_failed_checks=lambda estimator: {"check_clone": "why not"}
+    )
+    (marked,) = [test for test in mark.args[1] if test.marks]
+    assert marked.id == "Holds-check_clone"
+    assert [(m.name, m.kwargs) for m in marked.marks] == [("xfail", {"reason": "why not"})]
+
+
+def test_the_docstring_is_checked_last():
+    assert CHECKS[-1].function.__name__ == "check_documented"
+    assert [*failures(SaysNothing(nn.Linear(4, 1)))] == ["check_documented"]

@@ -15,11 +15,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from torch import nn
 
+from skfair.utils._base import TorchEstimator
 from skfair.utils._random import seeded
 
 _N_SAMPLES = 64
 _SIDE = 12  # of images, in pixels
 _N_FEATURES = 4
+_SHAPE_OF_X = (
+    "The checks made X themselves, of shape {shape} as {dtype}. They go by image_shape, patch_size "
+    "and the first layer with in_channels or in_features of the network that a parameter holds. "
+    "If X is not what the estimator takes, make it with these{instance}."
+)
 # Trainings and searches are as short as can be; what they find is not what is checked.
 _SHORT = {
     "max_epochs": 1,
@@ -110,11 +116,24 @@ class Case:
 
 def fit_on(estimator: Any, case: Case, X: Any = None, y: Any = None, **fit_params: Any) -> Any:
     """Fit this very estimator on the data of a case, or on others."""
-    return estimator.fit(
-        case.X if X is None else X,
-        case.y if y is None else y,
-        **{**case.fit_params, **fit_params},
+    try:
+        fitted = estimator.fit(
+            case.X if X is None else X,
+            case.y if y is None else y,
+            **{**case.fit_params, **fit_params},
+        )
+    except Exception as error:
+        if X is None:
+            images = has_parameters(estimator, "image_shape")
+            instance = ", for instance with image_shape=(3, 32, 32)" if images else ""
+            error.add_note(
+                _SHAPE_OF_X.format(shape=case.X.shape, dtype=case.X.dtype, instance=instance)
+            )
+        raise
+    assert fitted is estimator, (
+        f"fit of {type(estimator).__name__} returns {fitted!r}, not the estimator itself."
     )
+    return fitted
 
 
 def small_instance(estimator_class: type) -> Any:
@@ -163,6 +182,10 @@ def make_case(estimator: BaseEstimator) -> Case:
     y = np.arange(_N_SAMPLES) % (3 if multi_class else 2)
     group = np.arange(_N_SAMPLES) // 6 % 2
     X = _draw(shape, y, group, eight_bit="image_shape" in parameters and len(shape) == 3)
+    if X.dtype == np.float32 and not (
+        network_parameters(estimator) or isinstance(estimator, TorchEstimator)
+    ):
+        X = X.astype(np.float64)  # scikit-learn's own give float32 for float32
     if parameters.get("image_shape") is not None:
         X = X.reshape(_N_SAMPLES, -1)
     fit_params = {}

@@ -32,7 +32,9 @@ def check_constructor(name: str, estimator: Any) -> None:
     )
     given = {p.name: object() for p in parameters}
     made = type(estimator)(**given)
-    assert vars(made).keys() == given.keys(), f"{name}() sets other attributes than its arguments."
+    missing, other = given.keys() - vars(made).keys(), vars(made).keys() - given.keys()
+    assert not missing, f"{name}() does not store its arguments {sorted(missing)}."
+    assert not other, f"{name}() sets {sorted(other)}, which are not among its arguments."
     for parameter, value in given.items():
         assert getattr(made, parameter) is value, f"{name}() changes {parameter}."
 
@@ -69,11 +71,11 @@ def check_documented(name: str, estimator: Any) -> None:
     assert wanted <= entries, f"The docstring of {name} says nothing of {sorted(wanted - entries)}."
 
 
-@promise()
+@promise(lambda estimator: hasattr(estimator, "_parameter_constraints"))
 def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
     """A bad parameter is refused by its name, before any network runs and anything is set."""
     case = make_case(estimator)
-    all_constraints = getattr(estimator, "_parameter_constraints", {})
+    all_constraints = estimator._parameter_constraints
     for parameter in case.estimator.get_params(deep=False):
         constraints = [make_constraint(c) for c in all_constraints.get(parameter, ())]
         bad = [object()]
@@ -90,6 +92,11 @@ def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
                     fit_on(tried, case)
                 except (ValueError, TypeError) as error:
                     said = str(error)
+                except Exception as error:
+                    raise AssertionError(
+                        f"{name} uses {parameter}={value!r} before it looks whether that will do: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
                 else:
                     raise AssertionError(f"{name} was fitted with {parameter}={value!r}.")
             assert parameter in said, f"{parameter}={value!r} is refused without its name: {said}"

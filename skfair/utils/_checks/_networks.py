@@ -90,7 +90,12 @@ def _containers(case: Case, module: nn.Module) -> dict[str, Any]:
     return {**held, **{f"{what}, frozen": FrozenEstimator(v) for what, v in held.items()}}
 
 
-@promise(lambda estimator: has_parameters(estimator, "estimator"))
+def _takes_a_network(estimator: Any) -> bool:
+    given = estimator.get_params(deep=False).get("estimator")
+    return find_module(given) is not None
+
+
+@promise(_takes_a_network)
 def check_network_containers(name: str, estimator: Any) -> None:
     """A module, a fitted skorch net, a fitted skfair classifier, frozen or not, all serve alike."""
     case = make_case(estimator)

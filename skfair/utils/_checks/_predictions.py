@@ -9,28 +9,44 @@ from skfair.utils._checks._case import make_case
 from skfair.utils._checks._registry import promise
 
 
-@promise(is_classifier)
+def _gives_probabilities(estimator: Any) -> bool:
+    return is_classifier(estimator) and hasattr(estimator, "predict_proba")
+
+
+@promise(_gives_probabilities)
 def check_probabilities(name: str, estimator: Any) -> None:
     """Probabilities are float64, sum to one, and agree with predict and decision_function."""
     case = make_case(estimator)
     fitted = case.fit()
     n_classes = len(fitted.classes_)
-    proba, decision = fitted.predict_proba(case.X), fitted.decision_function(case.X)
+    proba = fitted.predict_proba(case.X)
     np.testing.assert_array_equal(fitted.classes_, np.unique(case.y))
     assert proba.shape == (len(case.X), n_classes)
-    assert decision.shape == ((len(case.X),) if n_classes == 2 else proba.shape)
-    assert proba.dtype == decision.dtype == np.float64, (
-        f"{name} gives {proba.dtype} probabilities and {decision.dtype} decisions."
-    )
+    assert proba.dtype == np.float64, f"{name} gives {proba.dtype} probabilities."
     assert ((proba >= 0) & (proba <= 1)).all()
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-12)
-    logits = np.column_stack([np.zeros(len(decision)), decision]) if n_classes == 2 else decision
+    scores = proba
+    if hasattr(fitted, "decision_function"):
+        scores = _logits(name, fitted.decision_function(case.X), proba)
+    predicted = fitted.predict(case.X)
+    np.testing.assert_array_equal(
+        predicted, fitted.classes_[scores.argmax(1)], err_msg=f"{name}.predict disagrees."
+    )
+    assert fitted.score(case.X, case.y) == np.mean(predicted == case.y)
+
+
+def _logits(name: str, decision: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """A column for each class, of which the probabilities are the softmax."""
+    binary = proba.shape[1] == 2
+    assert decision.shape == ((len(proba),) if binary else proba.shape)
+    assert decision.dtype == np.float64, f"{name} gives {decision.dtype} decisions."
+    logits = np.column_stack([np.zeros(len(decision)), decision]) if binary else decision
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     softmax = exponentials / exponentials.sum(1, keepdims=True)
-    np.testing.assert_allclose(proba, softmax, atol=1e-10, err_msg="decision_function disagrees.")
-    predicted = fitted.predict(case.X)
-    np.testing.assert_array_equal(predicted, fitted.classes_[logits.argmax(1)])
-    assert fitted.score(case.X, case.y) == np.mean(predicted == case.y)
+    np.testing.assert_allclose(
+        proba, softmax, atol=1e-10, err_msg=f"{name}.decision_function is not their log-odds."
+    )
+    return logits
 
 
 @promise(is_classifier)
@@ -38,7 +54,7 @@ def check_label_types(name: str, estimator: Any) -> None:
     """Labels of any type come back as they went in, and change nothing else."""
     case = make_case(estimator)
     base = case.fit()
-    expected = base.predict_proba(case.X)
+    expected = _probabilities(base, case.X)
     codes = np.searchsorted(base.classes_, base.predict(case.X))
     n_classes = len(base.classes_)
     words = np.array(["ant", "bee", "cow"])[:n_classes]
@@ -58,4 +74,8 @@ def check_label_types(name: str, estimator: Any) -> None:
         predicted = fitted.predict(case.X)
         assert predicted.dtype == fitted.classes_.dtype, f"{name} changes {what}."
         np.testing.assert_array_equal(predicted, labels[codes], err_msg=what)
-        np.testing.assert_array_equal(fitted.predict_proba(case.X), expected, err_msg=what)
+        np.testing.assert_array_equal(_probabilities(fitted, case.X), expected, err_msg=what)
+
+
+def _probabilities(fitted: Any, X: np.ndarray) -> np.ndarray | None:
+    return fitted.predict_proba(X) if hasattr(fitted, "predict_proba") else None
