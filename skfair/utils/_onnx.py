@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     try:
         with warnings.catch_warnings(), _without_torchvision(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's, about its own insides
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 module,
                 (sample,),
                 part,
