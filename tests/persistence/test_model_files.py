@@ -393,11 +393,45 @@ def test_files_beside_a_saved_model_stay(saved):
     assert (saved / "README.md").read_text() == "mine"
 
 
-def test_a_damaged_model_can_be_replaced(saved):
-    estimator, _ = fitted("ClusterMarginClassifier", n_units=3)
-    (saved / "config.json").write_text("{")
-    skfair.save(estimator, saved)
-    assert_same_outputs(skfair.load(saved), estimator, X)
+HEX = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": '{"architectures": []}', "model.safetensors": "theirs"},
+        {"config.json": "{", "model.safetensors": "theirs"},
+        {"config.json": "[]"},
+        {"model.safetensors": "theirs"},
+        {"model.safetensors.index.json": "theirs"},
+        {"config.json.old": "mine"},
+        {"files/notes.txt": "mine"},
+        {f"files/{HEX}/part": "left", "files/notes.txt": "mine"},
+    ],
+    ids=lambda files: " ".join(files),
+)
+def test_models_of_others_are_not_taken_for_ours(files, tmp_path):
+    # Hugging Face has files of the same names.
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(FileExistsError, match=r"other files|not of skfair, or was damaged"):
+        skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path)
+    for name, text in files.items():
+        assert (tmp_path / name).read_text() == text
+
+
+def test_what_is_beside_a_model_stays_and_what_kills_left_goes(saved):
+    mine = ["model.safetensors.old", "config.json~", "files/notes.txt", "files/sub/notes.txt"]
+    left = [".saving/model.safetensors", f"model.safetensors.{HEX}", f"files/{HEX}/a/b.onnx"]
+    for name in mine + left:
+        (saved / name).parent.mkdir(parents=True, exist_ok=True)
+        (saved / name).write_text("text")
+    skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
+    there = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()}
+    assert there == {"config.json", "model.safetensors", *mine}
+    assert not (saved / "files" / HEX).exists()
+    assert not (saved / ".saving").exists()
 
 
 class Killed(BaseException):

@@ -8,6 +8,7 @@ get their plain name when nothing refers to the old ones any more.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,9 @@ SCHEMA_VERSION = 1
 _CONFIG, _WEIGHTS, _FILES = "config.json", "model.safetensors", "files"
 _STAGING = ".saving"  # a folder for what is half written, that of safetensors itself included
 _MAX_CONFIG = 1 << 24  # bytes; what is large is among the tensors
-_BLOCK = 1 << 20
+# Names that a save gives and takes away again; nothing else is ever removed.
+_UNCOMMITTED = re.compile(r"model\.safetensors\.[0-9a-f]{16}")
+_CONTENT = re.compile(r"[0-9a-f]{16}")
 
 
 class InvalidModelError(ValueError):
@@ -150,27 +153,31 @@ def _check_target(path: Path) -> None:
             f"path={str(path)!r} is a file or leads nowhere; a model is saved to a directory. Give "
             "another name."
         )
-    if path.is_dir() and not (path / _CONFIG).is_file():
-        others = [p.name for p in path.iterdir() if not _is_ours(p.name)]
+    if not path.is_dir():
+        return
+    if not os.path.lexists(path / _CONFIG):
+        others = sorted(p.name for p in path.iterdir() if not _is_left_by_a_kill(p))
         if others:
             raise FileExistsError(
-                f"path={str(path)!r} holds other files ({sorted(others)[0]!r}) and no saved model. "
-                "Give a directory that is empty, new, or has a model that may be replaced."
+                f"path={str(path)!r} holds other files ({others[0]!r}) and no saved model. Give a "
+                "directory that is empty, new, or has a model that may be replaced."
             )
-    if (path / _CONFIG).is_file():
-        try:
-            found = json.loads((path / _CONFIG).read_bytes())["format"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            found = None
-        if found != FORMAT and not (path / _WEIGHTS).is_file():
-            raise FileExistsError(
-                f"path={str(path)!r} holds a {_CONFIG} that is not of skfair. Give another "
-                "directory."
-            )
+        return
+    try:
+        found = json.loads(_read_config(path))["format"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found = None
+    if found != FORMAT:
+        raise FileExistsError(
+            f"path={str(path)!r} holds a {_CONFIG} that is not of skfair, or was damaged. Give "
+            "another directory, or remove what is there."
+        )
 
 
-def _is_ours(name: str) -> bool:
-    return name in (_FILES, _STAGING) or name.startswith((_CONFIG, _WEIGHTS))
+def _is_left_by_a_kill(file: Path) -> bool:
+    if file.name == _FILES and file.is_dir():
+        return all(_CONTENT.fullmatch(part.name) for part in file.iterdir())
+    return file.name == _STAGING or _UNCOMMITTED.fullmatch(file.name) is not None
 
 
 def _read_config(path: Path) -> bytes:
@@ -341,18 +348,19 @@ def _remove_unnamed(path: Path) -> None:
         until = _name_until_committed(body["weights"])
         if (path / until).is_file():  # a kill came between the two names
             os.replace(path / until, path / _WEIGHTS)
-        named = {_CONFIG, _WEIGHTS}
-        named |= {part["name"] for parts in body["files"].values() for part in parts}
-    for file in [
-        *path.glob(f"{_CONFIG}*"),
-        *path.glob(f"{_WEIGHTS}*"),
-        *path.glob(f"{_FILES}/**/*"),
-    ]:
-        if file.is_file() and file.relative_to(path).as_posix() not in named:
+        named = {part["name"] for parts in body["files"].values() for part in parts}
+    contents = [p for p in (path / _FILES).glob("*") if _CONTENT.fullmatch(p.name)]
+    left = [p for p in path.iterdir() if _UNCOMMITTED.fullmatch(p.name)]
+    left += [file for folder in contents for file in folder.rglob("*") if file.is_file()]
+    for file in left:
+        if file.relative_to(path).as_posix() not in named:
             file.unlink()
-    for folder in sorted((path / _FILES).glob("**/"), reverse=True):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    for folder in contents:
+        for part in sorted(folder.glob("**/"), reverse=True):
+            if not any(part.iterdir()):
+                part.rmdir()
+    if contents and not any((path / _FILES).iterdir()):
+        (path / _FILES).rmdir()
 
 
 # -- durability --------------------------------------------------------------------------------

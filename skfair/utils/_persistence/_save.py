@@ -195,9 +195,9 @@ def load(
         raise
     except MALFORMED as error:
         raise InvalidModelError(
-            f"config.json does not describe a {body['class']} ({type(error).__name__}: {error})."
+            f"config.json does not describe an estimator ({type(error).__name__}: {error})."
         ) from error
-    saved_with = body["versions"]["scikit-learn"]
+    saved_with = str(body["versions"].get("scikit-learn"))
     if reader.made_sklearn and saved_with != sklearn.__version__:
         warnings.warn(
             InconsistentVersionWarning(
