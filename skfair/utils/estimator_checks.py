@@ -6,6 +6,7 @@ which promises are about it.
 """
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,13 +24,21 @@ from skfair.utils._checks import (  # noqa: F401  (each registers its checks)
     _predictions,
     _reproducible,
 )
-from skfair.utils._checks._registry import CHECKS
+from skfair.utils._checks._registry import CHECKS, Check
 
 if TYPE_CHECKING:
     import pytest
 
-# What is said of an estimator comes after what it does.
-CHECKS.sort(key=lambda check: check.function is _construction.check_documented)
+
+def _place(check: Check) -> tuple[bool, str, int]:
+    """Order the checks as they are written, whatever was imported first."""
+    function = inspect.unwrap(check.function)
+    # What is said of an estimator comes after what it does.
+    is_last = check.function is _construction.check_documented
+    return is_last, function.__module__, function.__code__.co_firstlineno
+
+
+CHECKS.sort(key=_place)
 
 __all__ = ["check_estimator", "estimator_checks_generator", "parametrize_with_checks"]
 
