@@ -1,14 +1,9 @@
 """Saved estimators: a directory of JSON and safetensors, which holds data and no code."""
 
 from skfair.utils._persistence._files import InvalidModelError
-from skfair.utils._persistence._save import (
-    check_probe,
-    fitted_state,
-    load,
-    load_weights,
-    probe,
-    save,
-)
+from skfair.utils._persistence._networks import check_probe, load_weights, probe
+from skfair.utils._persistence._save import load, save
+from skfair.utils._persistence._writer import fitted_state
 
 __all__ = [
     "InvalidModelError",
