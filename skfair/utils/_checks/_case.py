@@ -182,9 +182,7 @@ def make_case(estimator: BaseEstimator) -> Case:
     y = np.arange(_N_SAMPLES) % (3 if multi_class else 2)
     group = np.arange(_N_SAMPLES) // 6 % 2
     X = _draw(shape, y, group, eight_bit="image_shape" in parameters and len(shape) == 3)
-    if X.dtype == np.float32 and not (
-        network_parameters(estimator) or isinstance(estimator, TorchEstimator)
-    ):
+    if X.dtype == np.float32 and not has_network(estimator):
         X = X.astype(np.float64)  # scikit-learn's own give float32 for float32
     if parameters.get("image_shape") is not None:
         X = X.reshape(_N_SAMPLES, -1)
@@ -265,6 +263,11 @@ def takes_images(estimator: Any) -> bool:
     return has_parameters(estimator, "image_shape", "data_format") and (
         len(_sample_shape(estimator.get_params(deep=False))) == 3
     )
+
+
+def has_network(estimator: Any) -> bool:
+    """Whether the estimator takes a network or trains one."""
+    return bool(network_parameters(estimator)) or isinstance(estimator, TorchEstimator)
 
 
 def network_parameters(estimator: Any) -> list[str]:

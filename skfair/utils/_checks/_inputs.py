@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skfair.utils._checks._case import Case, make_case, takes_images
+from skfair.utils._checks._case import Case, has_network, make_case, takes_images
 from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import as_parts, assert_identical, outputs
+from skfair.utils._checks._running import as_parts, assert_close, assert_identical, outputs
 
 _CHANNELS = (1, 3, 4)  # as many as images can have
 
@@ -78,7 +78,13 @@ def _compare_forms(name: str, case: Case, forms: Iterator[tuple[str, Any, Case]]
     expected = _values(case.fit(), case.X, case.X)
     for what, X, other in forms:
         found = _values(other.fit(X), X, case.X)
-        assert_identical(expected, found, f"outputs of {name} where X is {what}")
+        if has_network(case.estimator):
+            assert_identical(expected, found, f"outputs of {name} where X is {what}")
+            continue
+        # The last bits of a product of matrices depend on how NumPy finds them in memory.
+        for method, value in expected.items():
+            said = f"{method} of {name} where X is {what}"
+            assert_close(value, found[method], said, single=False)
 
 
 @promise()
