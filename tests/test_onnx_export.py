@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from biased_rows import biased_rows
 from torch import nn
 
 import skfair
@@ -19,11 +20,7 @@ from skfair.utils._onnx import _reason
 
 rng = np.random.default_rng(0)
 N = 150
-Y = np.arange(N) % 2
-GROUPS = np.where(rng.random(N) < 0.7, Y, 1 - Y)
-X = rng.normal(size=(N, 4)).astype(np.float32)
-X[:, 0] += 2 * Y
-X[:, 1] += 2 * GROUPS
+X, Y, GROUPS = biased_rows(rng, N)
 IMAGES = (rng.normal(size=(N, 3, 8, 8)) + 0.5 * Y[:, None, None, None]).astype(np.float32)
 
 

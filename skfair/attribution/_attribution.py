@@ -28,7 +28,7 @@ from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
-from skfair.utils._persistence import check_probe, fitted_state, load_weights, probe
+from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 
@@ -199,12 +199,10 @@ class PatchAttribution(TorchEstimator):
             for name, kind in _NETWORKS.items():
                 if isinstance(module.network, kind):
                     state["_network_parameters"]["region_classifier"] = name
-            state["_probe"] = probe(self._outputs_of_noise)
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, parameters = state.pop("module_"), state.pop("_network_parameters")
-        outputs = state.pop("_probe")
         self.__dict__.update(state)
         as_fitted = copy.copy(self)
         as_fitted.__dict__.update(parameters)
@@ -216,7 +214,6 @@ class PatchAttribution(TorchEstimator):
             module = as_fitted._make_classifier(grid, [len(c) for c in classes])
         self.module_ = load_weights(module, weights, "module_").eval()
         self.module_.to_channels_last()  # files have no layouts
-        check_probe(self._outputs_of_noise, outputs, "The network of region_classifier")
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
         size = self.module_.patch_size

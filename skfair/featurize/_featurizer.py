@@ -27,7 +27,6 @@ from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
-from skfair.utils._persistence import check_probe, fitted_state, probe
 from skfair.utils._typed import fit_context
 
 
@@ -297,18 +296,9 @@ class FrozenEncoderFeaturizer(
     def _files_of(self, parameter: str) -> list[Path]:
         return onnx_files(getattr(self, parameter))
 
-    def _state_to_save(self) -> dict[str, Any]:
-        state = fitted_state(self)
-        if state and isinstance(self.encoder, torch.nn.Module):  # others may cost money to run
-            state["_probe"] = probe(self._features_of_noise)
-        return state
-
-    def _restore_state(self, state: dict[str, Any]) -> None:
-        features = state.pop("_probe", None)
-        self.__dict__.update(state)
-        check_probe(self._features_of_noise, features, "encoder, after preprocess,")
-
-    def _features_of_noise(self, rng: np.random.Generator) -> np.ndarray:
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
+        if not isinstance(self.encoder, torch.nn.Module):
+            return None  # others may cost money to run
         shape = (3, *(self.image_shape_ or (self.n_features_in_,)))
         samples = rng.random(shape, dtype=np.float32)
         if self.input_dtype_ == np.uint8:

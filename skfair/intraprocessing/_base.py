@@ -43,7 +43,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, rows_at_once
-from skfair.utils._persistence import check_probe, fitted_state, load_weights, probe
+from skfair.utils._persistence import fitted_state, load_weights
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
@@ -142,45 +142,26 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             self._fit(X, y, sensitive_features)
         return self
 
-    def to_module(self) -> torch.nn.Module:
-        """Export the debiased network, threshold included.
-
-        Returns
-        -------
-        torch.nn.Module
-            A copy on the CPU in eval mode, with inputs and outputs of the network that was
-            given, so that the usual threshold (0 for a logit, 0.5 for a probability, the
-            larger of two) is the right one. It needs nothing of skfair.
-        """
-        check_is_fitted(self)
-        return copy.deepcopy(self.module_).cpu().eval()
-
     def _state_to_save(self) -> dict[str, Any]:
         state = fitted_state(self)
         if "module_" in state:
             # The weights in the place of the network, which is of the structure of the original.
             state["module_"] = dict(self.module_[0].state_dict())
             state["_output"] = tuple(self._output)
-            state["_probe"] = probe(self._outputs_of_noise)
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, output = state.pop("module_"), Output(*state.pop("_output"))
-        outputs = state.pop("_probe")
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
         assert trained is not None  # it is initialised
         network = load_weights(copy_network(trained.module), weights, "module_")
         self.__dict__.update(state)
         self._output = output
         self.module_ = fold_threshold(network, output, self.threshold_)
-        check_probe(self._outputs_of_noise, outputs, "The network of estimator")
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
         rows = rng.standard_normal((3, *self._sample_shape), dtype=np.float32)
-        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to("cpu", self._dtype)
-        return forward_batches(
-            network, rows, batch_size=3, device=torch.device("cpu"), dtype=self._dtype
-        ).numpy()
+        return self._logit_on(torch.device("cpu"), rows)
 
     # -- fitting ---------------------------------------------------------------------------
 
@@ -476,14 +457,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _logit(self, X: np.ndarray) -> np.ndarray:
         """Logit of the debiased network, float64; above zero for the second class."""
-        device = resolve_device(self.device)
-        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
-        found = forward_batches(
-            network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
-        )
-        logit = found.double().numpy()
+        logit = self._logit_on(resolve_device(self.device), X)
         check_logits(logit)
         return logit
+
+    def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
+        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
+        logit = forward_batches(
+            network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
+        )
+        return logit.double().numpy()
 
     def _validate_features(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)

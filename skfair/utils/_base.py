@@ -136,8 +136,8 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         Returns
         -------
         torch.nn.Module
-            A copy on the CPU in eval mode, which maps float32 features to logits of shape
-            (n_samples, n_classes), in the order of ``classes_``. It needs nothing of skfair.
+            A copy of ``module_`` on the CPU in eval mode, threshold included: its inputs and
+            outputs are those of ``module_``. It needs nothing of skfair.
         """
         check_is_fitted(self)
         return copy.deepcopy(self.module_).cpu().eval()

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import torch
+from biased_rows import biased_rows
 from torch import nn
 
 import skfair
@@ -13,11 +14,7 @@ from skfair.utils._persistence._files import _digest
 
 rng = np.random.default_rng(0)
 N = 120
-Y = np.arange(N) % 2
-GROUPS = np.where(rng.random(N) < 0.7, Y, 1 - Y)
-X = rng.normal(size=(N, 4)).astype(np.float32)
-X[:, 0] += 2 * Y
-X[:, 1] += 2 * GROUPS
+X, Y, GROUPS = biased_rows(rng, N)
 IMAGES = rng.integers(0, 200, size=(N, 6, 6, 3), dtype=np.uint8)
 IMAGES[GROUPS == 1, :3, :3] += 50
 

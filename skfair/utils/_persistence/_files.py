@@ -267,7 +267,7 @@ def _store(path: Path, name: str, sources: list[Path]) -> tuple[str, list[dict]]
     for source, part in zip(sources, parts, strict=True):
         target = folder / part["name"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file() or _describe(target) != _describe(source):
+        if not target.is_file() or {"name": part["name"], **_describe(target)} != part:
             new = path / _STAGING / target.name
             shutil.copyfile(source, new)
             _sync(new)

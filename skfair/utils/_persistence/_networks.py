@@ -49,13 +49,13 @@ def load_weights(module: Network, weights: dict[str, torch.Tensor], what: str) -
     return module
 
 
-def probe(compute: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray | None:
+def probe(compute: Callable[[np.random.Generator], np.ndarray | None]) -> np.ndarray | None:
     """Compute a few outputs that are saved, so that a loaded network can be told from another.
 
     Parameters
     ----------
     compute : callable
-        Runs the network on what it draws from a generator.
+        Runs the network on what it draws from a generator, or returns None.
 
     Returns
     -------
@@ -66,11 +66,11 @@ def probe(compute: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray | 
         outputs = compute(np.random.default_rng(0))
     except Exception:  # it is the user's network
         return None
-    return outputs if np.isfinite(outputs).all() else None
+    return outputs if outputs is not None and np.isfinite(outputs).all() else None
 
 
 def check_probe(
-    compute: Callable[[np.random.Generator], np.ndarray], saved: np.ndarray | None, what: str
+    compute: Callable[[np.random.Generator], np.ndarray | None], saved: np.ndarray | None, what: str
 ) -> None:
     """Compare outputs with those that :func:`probe` gave when the network was saved.
 

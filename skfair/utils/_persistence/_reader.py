@@ -15,7 +15,7 @@ from torch import nn
 from skfair.utils._device import resolve_device
 from skfair.utils._persistence._classes import check_state, estimator_class, module_class
 from skfair.utils._persistence._files import InvalidModelError
-from skfair.utils._persistence._networks import load_weights
+from skfair.utils._persistence._networks import check_probe, load_weights
 from skfair.utils._persistence._values import ValueReader
 from skfair.utils._persistence._writer import LOCAL, is_path
 from skfair.utils._random import seeded
@@ -115,6 +115,10 @@ class EstimatorReader:
         else:
             vars(estimator).update(state)
         check_state(estimator)
+        if "probe" in written:
+            outputs = self._values.read(written["probe"]["outputs"], path)
+            what = f"The network of {', '.join(written['probe']['made'])}"
+            check_probe(estimator._outputs_of_noise, outputs, what)
         if "output" in written:
             ((method, container),) = written["output"].items()
             if (method, container) not in _OUTPUTS:

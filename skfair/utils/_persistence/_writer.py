@@ -4,6 +4,8 @@ An estimator may say more than its attributes do:
 
 - ``_state_to_save()`` returns its fitted state as data, in place of its attributes;
 - ``_restore_state(state)`` takes that back;
+- ``_outputs_of_noise(rng)`` returns a few outputs of the fitted estimator, by which a network that
+  the caller makes again is told from another; None where running it is not free;
 - ``_file_parameters`` are parameters that may be the path of a file, which is then copied into
   the model, and ``_files_of(name)`` lists that file and those that belong to it.
 """
@@ -28,6 +30,7 @@ from skfair.utils._persistence._classes import (
     sklearn_classes,
 )
 from skfair.utils._persistence._files import InvalidModelError
+from skfair.utils._persistence._networks import probe
 from skfair.utils._persistence._values import Unsaveable, ValueWriter
 
 # Where one machine keeps what it has computed is not for another one, nor for a stranger to say.
@@ -79,6 +82,7 @@ class EstimatorWriter:
         except InvalidModelError as error:
             raise TypeError(f"{error} Use joblib.dump, for files that only you load.") from error
         written: dict[str, Any] = {"class": name, "parameters": {}, "state": {}}
+        made_before = len(self.made_by_caller)
         for key, value in estimator.get_params(deep=False).items():
             if key == LOCAL:
                 _warn_of_local(estimator, f"{path}{key}", value)
@@ -90,6 +94,10 @@ class EstimatorWriter:
                 written["parameters"][key] = self._write(estimator, key, value, path)
         for key, value in state.items():
             written["state"][key] = self._write(estimator, key, value, path)
+        made = list(self.made_by_caller)[made_before:]
+        if made and state and hasattr(estimator, "_outputs_of_noise"):
+            outputs = self._write(estimator, "probe", probe(estimator._outputs_of_noise), path)
+            written["probe"] = {"made": made, "outputs": outputs}
         if vars(estimator).get(OUTPUT):
             written["output"] = dict(vars(estimator)[OUTPUT])
         if REQUESTS in vars(estimator):
