@@ -6,19 +6,26 @@ gives any slice of them as one contiguous array of channels-first images, so tha
 bounded by the slice.
 """
 
+import math
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from skfair.utils._imports import import_optional
+from skfair.utils._regular_files import open_regular
+from skfair.utils._shown import plain, shown
 
 _CHANNELS = (1, 3, 4)
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
+FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
 
 
 def holds_images(X: Any) -> bool:
@@ -77,7 +84,7 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
         or shape.count(-1) > 1
     ):
         raise ValueError(
-            f"image_shape={image_shape!r} is not (channels, height, width): three positive "
+            f"image_shape={shown(image_shape)} is not (channels, height, width): three positive "
             "integers, of which one may be -1 to be worked out."
         )
     channels, height, width = (int(size) for size in shape)
@@ -170,7 +177,8 @@ def open_images(
           channels), uint8 or floating; a :class:`numpy.memmap` is never read whole;
         - an array of rows, shape (n, n_features); with `image_shape` each row is one image,
           without it the row itself is the sample;
-        - a sequence of image files (Pillow reads them), Pillow images, or arrays of one image;
+        - a sequence of image files, Pillow images, or arrays of one image. Files are read by
+          Pillow, have one of `FILE_FORMATS`, and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels;
         - a map-style :class:`torch.utils.data.Dataset` of those. Of items that are tuples,
           as in (image, label), the first entry is taken.
     image_shape : tuple of three int, default=None
@@ -191,7 +199,8 @@ def open_images(
     ------
     ValueError
         X is empty, has another number of dimensions, another shape than the expected one, an
-        ambiguous layout, a type that is neither uint8 nor floating, or a file that is no image.
+        ambiguous layout, a type that is neither uint8 nor floating, or a file that is no image
+        or too large a one.
     TypeError
         X is a dataset without length or random access.
 
@@ -378,14 +387,7 @@ class _ImageSequence(Images):
     def _load(self, row: int) -> np.ndarray:
         image = _first_entry(self._items[row])
         if isinstance(image, (str, os.PathLike)):
-            pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
-            try:
-                with pillow.open(image) as opened:
-                    array = self._from_pillow(opened, row)
-            except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError on broken PNGs
-                raise ValueError(
-                    f"{self._name(row)} is not an image that can be read: {error}"
-                ) from error
+            array = self._from_file(image, row)
         elif _is_pillow(image):
             array = self._from_pillow(image, row)
         else:
@@ -393,17 +395,63 @@ class _ImageSequence(Images):
         self._layout.check(array.shape, self._name(row))
         return array
 
+    def _from_file(self, path: str | os.PathLike, row: int) -> np.ndarray:
+        pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
+        try:
+            file = open_regular(path, f"X[{row}]")
+        except OSError as error:
+            raise ValueError(str(error)) from error
+        with file:
+            most, n_bytes = pillow.MAX_IMAGE_PIXELS, os.fstat(file.fileno()).st_size
+            if most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL:  # some are read whole
+                raise ValueError(
+                    f"{self._name(row)} has {n_bytes:,} bytes, more than the "
+                    f"{most:,} pixels of PIL.Image.MAX_IMAGE_PIXELS can have. Give smaller images."
+                )
+            with self._in_words(row):
+                image = pillow.open(file, formats=FILE_FORMATS)
+                tags = getattr(image, "tag_v2", {})  # of TIFF, whose tiles may be larger than it
+                tile = int(tags.get(322, 0)), int(tags.get(323, 0))
+            for width, height in (image.size, tile):
+                if most is not None and width * height > most:
+                    raise ValueError(
+                        f"{self._name(row)} has {width:,} x {height:,} pixels, and no more than "
+                        f"{most:,} are read. Give smaller images, or, if you trust all of these "
+                        "files, set PIL.Image.MAX_IMAGE_PIXELS."
+                    )
+            return self._from_pillow(image, row)
+
+    @contextmanager
+    def _in_words(self, row: int) -> Iterator[None]:
+        """Say which image Pillow cannot read; on damaged ones it raises errors of any type."""
+        try:
+            yield
+        except Exception as error:
+            unknown = type(error).__name__ == "UnidentifiedImageError"  # which shows the open file
+            reason = f"{type(error).__name__}{'' if unknown else ': ' + plain(str(error))[:200]}"
+            raise ValueError(
+                f"{self._name(row)} is not an image that can be read ({reason}). Files are read in "
+                f"the formats {', '.join(FILE_FORMATS)}."
+            ) from error
+
     def _from_pillow(self, image: Any, row: int) -> np.ndarray:
         if image.mode.startswith(("I", "F")):
             raise ValueError(
-                f"{self._name(row)} has 16 or more bits a pixel (Pillow mode {image.mode!r}), "
+                f"{self._name(row)} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
                 "which does not fit 8 bits. Pass such images as a floating array."
             )
         n_channels = 3 if self._layout.known is None else self._layout.known[0]
-        image = image.convert(_PILLOW_MODES.get(n_channels, "RGB"))
+        with self._in_words(row):
+            image = image.convert(_PILLOW_MODES.get(n_channels, "RGB"))
         size = self._layout.image_shape
         if size is not None and -1 not in size and image.size != (size[2], size[1]):
             pillow = import_optional("PIL.Image", extra="images", purpose="Resizing images")
+            most = pillow.MAX_IMAGE_PIXELS
+            if most is not None and size[1] * size[2] > most:
+                raise ValueError(
+                    f"image_shape={size} has {size[1] * size[2]:,} pixels, and images are resized "
+                    f"to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller one."
+                )
             image = image.resize((size[2], size[1]), pillow.Resampling.BILINEAR)
         array = np.asarray(image)
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -426,8 +474,10 @@ class _ImageSequence(Images):
             return array.astype(_sample_dtype(array.dtype), copy=False)
 
     def _name(self, row: int) -> str:
-        item = self._items[row]
-        return f"X[{row}] = {str(item)!r}" if isinstance(item, (str, os.PathLike)) else f"X[{row}]"
+        item = _first_entry(self._items[row])
+        if not isinstance(item, (str, os.PathLike)):
+            return f"X[{row}]"
+        return f"X[{row}] = {shown(os.fspath(item), 200)}"
 
 
 def _as_items(X: Any) -> Sequence:
@@ -452,7 +502,7 @@ def _is_image_item(item: Any) -> bool:
 
 def _shape_of_rows(n_features: int, layout: _Layout) -> tuple[int, ...]:
     shape = layout.image_shape
-    known = int(np.prod([size for size in shape if size != -1]))
+    known = math.prod(size for size in shape if size != -1)
     if (n_features % known if -1 in shape else n_features != known) or n_features == 0:
         raise ValueError(
             f"image_shape={shape} does not fit the {n_features} features of X: it needs "

@@ -7,8 +7,6 @@ import pytest
 
 from skfair.utils._regular_files import open_regular
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are POSIX's")
-
 
 def test_a_file_and_a_link_to_one_are_read(tmp_path):
     file, link = tmp_path / "file", tmp_path / "link"
