@@ -11,7 +11,7 @@ from skfair.intraprocessing import (
     ThresholdDebiaser,
 )
 from skfair.margin import ClusterMarginClassifier
-from skfair.utils import load, save
+from skfair.persistence import load, save
 
 __version__ = "0.1.0"
 

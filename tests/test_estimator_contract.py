@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from lazy_nets import lazy_net
+from skfair.utils._persistence import _classes
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import EstimatorCheckFailedWarning
 from sklearn.frozen import FrozenEstimator
@@ -31,7 +32,6 @@ from skfair.utils._checks import _copies
 from skfair.utils._checks._case import make_case, small_instance, takes_groups
 from skfair.utils._checks._registry import CHECKS
 from skfair.utils._checks._running import assert_identical
-from skfair.utils._persistence import _classes
 from skfair.utils._random import seeded
 from skfair.utils.estimator_checks import (
     check_estimator,

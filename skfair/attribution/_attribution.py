@@ -27,10 +27,10 @@ from skfair.utils import UninformativeAttributionWarning, draw_seed, resolve_dev
 from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
-from skfair.utils._net import as_tensor
-from skfair.utils._persistence import fitted_state, load_weights
+from skfair.utils._net import as_tensor, load_weights, noise
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
+from skfair.utils._validation import check_logits
 
 _NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
@@ -185,8 +185,7 @@ class PatchAttribution(TorchEstimator):
             self.data_range_ = (statistics.low, statistics.high)
         self.channel_mean_, self.channel_std_ = statistics.mean, statistics.std
 
-    def _state_to_save(self) -> dict[str, Any]:
-        state = fitted_state(self)
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         if "module_" in state:
             module = self.module_
             state["module_"] = dict(module.state_dict())
@@ -215,12 +214,15 @@ class PatchAttribution(TorchEstimator):
         self.module_ = load_weights(module, weights, "module_").eval()
         self.module_.to_channels_last()  # files have no layouts
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         size = self.module_.patch_size
-        patches = rng.standard_normal((3, self.image_shape_[0], size, size), dtype=np.float32)
+        patches = noise(rng.standard_normal, (self.image_shape_[0], size, size))
+        if patches is None:
+            return None
         network = copy.deepcopy(self.module_.network).cpu().eval()
+        positions = torch.zeros(len(patches), dtype=torch.int64)
         with torch.no_grad():
-            return network(torch.from_numpy(patches), torch.zeros(3, dtype=torch.int64)).numpy()
+            return network(torch.from_numpy(patches), positions).numpy()
 
     def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
@@ -350,6 +352,7 @@ class PatchAttribution(TorchEstimator):
                 out = np.empty((images.n_samples, *block.shape[1:]), block.numpy().dtype)
             out[rows] = block.numpy()
         assert out is not None  # there is an image at least
+        check_logits(out)
         return out
 
     def _classifier(self) -> RegionClassifier:

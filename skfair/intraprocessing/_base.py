@@ -42,8 +42,7 @@ from skfair.utils import (
 )
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
-from skfair.utils._net import as_tensor, forward_batches, rows_at_once
-from skfair.utils._persistence import fitted_state, load_weights
+from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
@@ -142,8 +141,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             self._fit(X, y, sensitive_features)
         return self
 
-    def _state_to_save(self) -> dict[str, Any]:
-        state = fitted_state(self)
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         if "module_" in state:
             # The weights in the place of the network, which is of the structure of the original.
             state["module_"] = dict(self.module_[0].state_dict())
@@ -159,9 +157,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._output = output
         self.module_ = fold_threshold(network, output, self.threshold_)
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray:
-        rows = rng.standard_normal((3, *self._sample_shape), dtype=np.float32)
-        return self._logit_on(torch.device("cpu"), rows)
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
+        rows = noise(rng.standard_normal, self._sample_shape)
+        return None if rows is None else self._logit_on(torch.device("cpu"), rows)
 
     # -- fitting ---------------------------------------------------------------------------
 

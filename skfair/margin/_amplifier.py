@@ -30,7 +30,7 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 
 def cluster_features(
     features: np.ndarray, weight: np.ndarray, n_clusters: int, random_state: np.random.RandomState
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """K-means centres of rows of unit length.
 
     Parameters
@@ -46,9 +46,11 @@ def cluster_features(
 
     Returns
     -------
-    ndarray of shape (n_centres, n_units)
-        Centres to each of which at least one row belongs. Fewer than `n_clusters` where there
-        are fewer distinct rows: strong weight decay leaves little more than two points.
+    centres : ndarray of shape (n_centres, n_units)
+        To each of which at least one row belongs. Fewer than `n_clusters` where there are fewer
+        distinct rows: strong weight decay leaves little more than two points.
+    sizes : ndarray of shape (n_centres,), float64
+        Of how many rows each is the mean; rows of unequal weight count as fewer.
     """
     if len(features) > MAX_CLUSTERED:
         rows = random_state.choice(len(features), MAX_CLUSTERED, replace=False)
@@ -60,13 +62,21 @@ def cluster_features(
         kmeans.fit(features, sample_weight=weight)
     # In float64, so that of centres that nearly coincide none loses its rows to another.
     centres = kmeans.cluster_centers_.astype(np.float64)
-    return centres[np.unique(nearest_centre(features, centres))]
+    taken, cluster = np.unique(nearest_centre(features, centres), return_inverse=True)
+    weight = weight.astype(np.float64)
+    return centres[taken], np.square(np.bincount(cluster, weight)) / np.bincount(
+        cluster, np.square(weight)
+    )
 
 
 def nearest_centre(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre of each row, int64."""
+    """Index of the nearest centre of each row, int64; a centre of NaN is not known."""
     # |f - c|^2 less |f|^2, which is the same for every centre.
-    return (np.square(centres).sum(axis=1) - 2 * features @ centres.T).argmin(axis=1)
+    unknown = np.isnan(centres).any(axis=1)
+    centres = np.where(unknown[:, None], 0, centres)
+    distance = np.square(centres).sum(axis=1) - 2 * features @ centres.T
+    distance[:, unknown] = np.inf
+    return distance.argmin(axis=1)
 
 
 def class_shares(

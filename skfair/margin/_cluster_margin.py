@@ -299,6 +299,12 @@ default=None
         check_is_fitted(self, "cluster_centers_")
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
+        if not hasattr(self, "_hard"):
+            raise ValueError(
+                "This model was saved without row numbers of its training data, which are what "
+                "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
+                "again."
+            )
         hard = self._hard[: n // 2]
         return np.concatenate([hard, self._easy[: n - len(hard)]])
 

@@ -39,8 +39,8 @@ from skfair.utils import (
     resolve_device,
 )
 from skfair.utils._base import TorchClassifier
-from skfair.utils._net import as_tensor
-from skfair.utils._persistence import fitted_state, load_weights
+from skfair.utils._net import as_tensor, load_weights
+from skfair.utils._validation import check_logits
 
 # The paper's ablation without adaptive margins gives every class this one, in radians.
 _CONSTANT_MARGIN = 0.5
@@ -93,8 +93,7 @@ class ClusterMarginStages(TorchClassifier):
         )
         self._diagnose_classifier(samples)
 
-    def _state_to_save(self) -> dict[str, Any]:
-        state = fitted_state(self)
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         for name in {"amplifier_", "module_"} & set(state):
             state[name] = dict(state[name].state_dict())
         if isinstance(getattr(self, "module_", None), MarginNet):
@@ -196,7 +195,9 @@ class ClusterMarginStages(TorchClassifier):
         amplified = self.cluster_on == "amplified"
         points = unit_rows(features) if amplified else self._cluster_space(samples.X)
         n_clusters = 4 * n_classes if self.n_clusters == "auto" else self.n_clusters
-        self.cluster_centers_ = cluster_features(points, samples.weight, n_clusters, random_state)
+        self.cluster_centers_, self._cluster_sizes = cluster_features(
+            points, samples.weight, n_clusters, random_state
+        )
         clusters = nearest_centre(points, self.cluster_centers_)
         self.diagnostics_["normalized_mutual_info"] = float(
             normalized_mutual_info_score(samples.codes, clusters)
@@ -215,7 +216,10 @@ class ClusterMarginStages(TorchClassifier):
 
     def _adapt(self, network: Any, X: np.ndarray) -> np.ndarray:
         """The features of a network's adapter, float32."""
-        return self._run(network.adapter, X).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused
+            features = self._run(network.adapter, X).astype(np.float32, copy=False)
+        check_logits(features)
+        return features
 
     def _cluster_space(self, X: np.ndarray) -> np.ndarray:
         """The rows of unit length that are clustered."""

@@ -2,9 +2,9 @@
 
 from skfair.utils._device import resolve_device
 from skfair.utils._discovery import all_estimators
+from skfair.utils._errors import InvalidModelError
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
-from skfair.utils._persistence import InvalidModelError, load, save
 from skfair.utils._random import draw_seed, seeded
 from skfair.utils._warnings import (
     AmplificationWarning,
@@ -32,8 +32,6 @@ __all__ = [
     "draw_seed",
     "encode_groups",
     "import_optional",
-    "load",
     "resolve_device",
-    "save",
     "seeded",
 ]

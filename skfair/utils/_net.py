@@ -1,7 +1,8 @@
 """The skorch net in which every skfair estimator trains: tensors sliced, losses weighted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import skorch
@@ -12,7 +13,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from skfair.utils._shown import shown
+
 _NUMBERS_AT_ONCE = 1 << 22
+_NUMBERS_OF_NOISE = 1 << 18
+_ROWS_OF_NOISE = 3
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
@@ -47,6 +54,68 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
         array = array.astype(dtype, copy=False)
     viewed = array.flags.writeable and array.flags.c_contiguous
     return torch.from_numpy(array if viewed else array.copy())
+
+
+def load_weights(module: Network, weights: Mapping[str, torch.Tensor], what: str) -> Network:
+    """Give a network the weights from a file, if they are its own.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On the device "meta", where no memory is taken before the shapes are compared, or ready.
+    weights : dict of str to tensor
+        The state of such a network.
+    what : str
+        What it is, for messages.
+
+    Returns
+    -------
+    torch.nn.Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        The names, shapes or types are others.
+    """
+    wanted = {name: (tuple(t.shape), t.dtype) for name, t in module.state_dict().items()}
+    found = {name: (tuple(t.shape), t.dtype) for name, t in weights.items()}
+    if wanted != found:
+        differing = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
+        name = differing[0]
+        raise ValueError(
+            f"{what} is not the network whose weights were saved: {shown(name)} is "
+            f"{_described(wanted.get(name))} in the network and {_described(found.get(name))} in "
+            "the file"
+            f"{f', and so on for {len(differing)} tensors' if len(differing) > 1 else ''}."
+        )
+    on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
+    module.load_state_dict(weights, assign=on_meta)
+    return module
+
+
+def _described(tensor: tuple | None) -> str:
+    return "not" if tensor is None else f"{tensor[1]} of shape {tensor[0]}"
+
+
+def noise(draw: Callable[..., np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Draw a few samples, by whose outputs one network is told from another.
+
+    Parameters
+    ----------
+    draw : callable
+        Method of a NumPy generator: ``standard_normal`` or ``random``.
+    shape : tuple of int
+        Of one sample.
+
+    Returns
+    -------
+    ndarray of shape (3, *shape), float32, or None
+        None where samples are so large that to run a network on them is not free.
+    """
+    if math.prod(shape) > _NUMBERS_OF_NOISE:
+        return None
+    return draw((_ROWS_OF_NOISE, *shape), dtype=np.float32)
 
 
 class TensorData(Dataset):

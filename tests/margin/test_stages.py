@@ -129,7 +129,7 @@ def test_duplicate_points_make_fewer_clusters_without_a_word():
     points = unit_rows(np.repeat([[1.0, 0.0], [-2.0, 0.0]], 10, axis=0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        centres = cluster_features(points, np.ones(20), 6, np.random.RandomState(0))
+        centres, _ = cluster_features(points, np.ones(20), 6, np.random.RandomState(0))
     assert sorted(map(tuple, centres.round(9).tolist())) == [(-1.0, 0.0), (1.0, 0.0)]
     assert len(set(nearest_centre(points, centres)[:10])) == 1
 
@@ -138,7 +138,7 @@ def test_clusters_of_many_rows_come_from_a_subsample():
     rng = np.random.RandomState(0)
     blob = rng.randint(3, size=MAX_CLUSTERED + 500)
     points = unit_rows(np.eye(3)[blob] + 0.01 * rng.randn(len(blob), 3))
-    centres = cluster_features(points, np.ones(len(points)), 3, rng)
+    centres, _ = cluster_features(points, np.ones(len(points)), 3, rng)
     labels = nearest_centre(points, centres)
     assert len({(b, z) for b, z in zip(blob, labels, strict=True)}) == 3
 

@@ -1,10 +1,12 @@
-"""The files of a saved model: what is refused, and what a kill or a full disk leaves."""
+"""The file of a saved model: what is refused, and what faults on the way leave behind."""
 
 import contextlib
 import json
 import os
 import shutil
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -12,77 +14,89 @@ import types
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
-from saved_models import X, assert_same_outputs, fitted, forge, make_encoder, make_network
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from saved_models import (
+    X,
+    assert_same_outputs,
+    fitted,
+    forge,
+    make_encoder,
+    make_network,
+    parts,
+    put,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import skfair
-from skfair.utils import InvalidModelError
-from skfair.utils._persistence import _files
+from skfair.persistence import InvalidModelError, _files
+
+FILE = "model.safetensors"
 
 
-def estimator_in(path):
-    return json.loads((path / "config.json").read_text())["body"]["estimator"]
+def refused(saved, change, message="."):
+    """What the error says where a forged model is loaded."""
+    forge(saved, change)
+    with pytest.raises(InvalidModelError, match=message) as raised:
+        skfair.load(saved)
+    return str(raised.value)
 
 
-# Refused ----------------------------------------------------------------------------------
+# Damaged, or something else ---------------------------------------------------------------
 
 
 def test_what_is_no_saved_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no config.json.*save was given"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model.safetensors.*save was given"):
         skfair.load(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+    with pytest.raises(FileNotFoundError, match=FILE):
         skfair.load(tmp_path)
 
 
-def set_schema(path, value):
-    config = json.loads((path / "config.json").read_text())
-    config["schema_version"] = value
-    (path / "config.json").write_text(json.dumps(config))
+def header_of(saved):
+    content = (saved / FILE).read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 99])
+def put_header(saved, header, data):
+    text = json.dumps(header).encode()
+    (saved / FILE).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+@pytest.mark.parametrize("version", ["0", "1", "3", "99", "", None])
 def test_schemas_of_other_versions(version, saved):
-    set_schema(saved, version)
+    header, data = header_of(saved)
+    header["__metadata__"]["schema_version"] = version
+    put_header(saved, header, data)
     with pytest.raises(InvalidModelError, match=r"schema version .*with the version of skfair"):
         skfair.load(saved)
 
 
-def test_every_byte_of_the_weights_counts(saved):
-    file = saved / "model.safetensors"
-    content = file.read_bytes()
-    for position in range(0, len(content), len(content) // 40):
+def test_every_byte_counts(saved):
+    content = (saved / FILE).read_bytes()
+    for position in range(0, len(content), len(content) // 200):
         changed = bytearray(content)
         changed[position] ^= 0x10
-        file.write_bytes(changed)
-        with pytest.raises(InvalidModelError, match="altered"):
-            skfair.load(saved)
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_files_that_were_cut(name, saved):
-    content = (saved / name).read_bytes()
-    for length in [0, 1, 10, len(content) // 2, len(content) - 1]:
-        (saved / name).write_bytes(content[:length])
+        (saved / FILE).write_bytes(changed)
         with pytest.raises(InvalidModelError):
             skfair.load(saved)
-    (saved / name).write_bytes(content + b" ")
-    if name == "model.safetensors":
-        with pytest.raises(InvalidModelError, match="bytes"):
+
+
+def test_files_that_were_cut(saved):
+    content = (saved / FILE).read_bytes()
+    for length in [0, 1, 8, 10, len(content) // 2, len(content) - 1]:
+        (saved / FILE).write_bytes(content[:length])
+        with pytest.raises(InvalidModelError):
             skfair.load(saved)
-
-
-def test_a_missing_file(saved):
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(InvalidModelError, match="missing"):
+    (saved / FILE).write_bytes(content + b" ")
+    with pytest.raises(InvalidModelError, match="altered"):
         skfair.load(saved)
 
 
 def test_weights_of_another_model(saved, tmp_path):
     skfair.save(fitted("ClusterMarginClassifier", n_units=9)[0], tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "model.safetensors", saved)
+    put_header(saved, header_of(saved)[0], header_of(tmp_path / "other")[1])
     with pytest.raises(InvalidModelError):
         skfair.load(saved)
 
@@ -97,41 +111,104 @@ def test_weights_of_another_model(saved, tmp_path):
         b"\xff\xfe",
         b"NaN",
         b"[" * 100_000,
-        b'{"format": "skfair", "format": "skfair"}',
-        b'{"format": "other"}',
-        b'{"format": "skfair", "schema_version": 1}',
-        b'{"format": "skfair", "schema_version": 1, "sha256": 3, "body": NaN}',
-        b'{"format": "skfair", "schema_version": 1, "sha256": "", "body": ' + b"9" * 5000 + b"}",
+        b'{"__metadata__": 3}',
+        b'{"__metadata__": {"format": "other"}}',
+        b'{"__metadata__": {"format": "pt"}}',
+        b'{"__metadata__": {"format": "skfair"}}',
+        b'{"__metadata__": {"format": "skfair", "schema_version": "2", "config": "NaN"}}',
+        b'{"__metadata__": {"format": "skfair", "schema_version": "2"}, "a": NaN}',
+        b'{"a": ' + b"9" * 5000 + b"}",
     ],
     ids=lambda text: repr(text[:40]),
 )
-def test_other_json(text, saved):
-    (saved / "config.json").write_bytes(text)
+def test_other_headers(text, saved):
+    (saved / FILE).write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(InvalidModelError):
         skfair.load(saved)
 
 
-def test_a_huge_config_is_not_read(saved, monkeypatch):
-    monkeypatch.setattr(_files, "_MAX_CONFIG", 100)
-    with pytest.raises(InvalidModelError, match="at most 100 are read"):
+def test_safetensors_that_claim_absurd_sizes(saved):
+    for claim in (2**63 - 8, 2**40, 100_000_000):
+        (saved / FILE).write_bytes(struct.pack("<Q", claim) + b"{}" + bytes(64))
+        with pytest.raises(InvalidModelError, match="no safetensors"):
+            skfair.load(saved)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]},
+        {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [0] * 20, "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0]},
+        {"dtype": "code", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "BOOL", "shape": [4], "data_offsets": [0, 4]},
+        {"dtype": "F32"},
+        3,
+    ],
+    ids=str,
+)
+def test_tensors_that_are_described_oddly(tensor, saved):
+    body, _ = parts(saved)
+    data = (
+        b"\x00\x01\x02\x00"
+        if isinstance(tensor, dict) and 4 in tensor.get("data_offsets", [])
+        else b""
+    )
+    config = json.dumps(body)
+    header = {"a": tensor}
+    digest = _files._digest(config, header, memoryview(data))
+    metadata = {"format": "skfair", "schema_version": "2", "config": config, "sha256": digest}
+    put_header(saved, {"__metadata__": metadata, **header}, data)
+    with pytest.raises(InvalidModelError, match=r"no safetensors file|a tensor of shape|truth"):
         skfair.load(saved)
-    with pytest.raises(ValueError, match="at most are read"):
+
+
+def test_tensors_that_overlap(saved):
+    body, _ = parts(saved)
+    one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    header, config, data = {"a": one, "b": one}, json.dumps(body), bytes(8)
+    metadata = {
+        "format": "skfair",
+        "schema_version": "2",
+        "config": config,
+        "sha256": _files._digest(config, header, memoryview(data)),
+    }
+    put_header(saved, {"__metadata__": metadata, **header}, data)
+    with pytest.raises(InvalidModelError, match="no safetensors file"):
+        skfair.load(saved)
+
+
+def test_a_description_that_is_too_long(saved, monkeypatch):
+    monkeypatch.setattr(_files, "_MAX_HEADER", 3000)
+    with pytest.raises(InvalidModelError, match="more than 3000 bytes"):
+        skfair.load(saved)
+    with pytest.raises(ValueError, match="3000 at most are read"):
         skfair.save(fitted("ClusterMarginClassifier")[0], saved.parent / "new")
     assert not (saved.parent / "new").exists()
 
 
-def refused(saved, change, message="."):
-    """What the error says where a forged model is loaded."""
-    forge(saved, change)
-    with pytest.raises(InvalidModelError, match=message) as raised:
+def test_a_file_of_holes_is_not_read(saved):
+    with (saved / FILE).open("r+b") as file:
+        file.truncate(2**33)  # takes no room on the disk
+    with pytest.raises(InvalidModelError, match=r"claims 8589934592 bytes.*holes"):
         skfair.load(saved)
-    return str(raised.value)
+
+
+# Forged -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name", ["builtins.eval", "os.system", "sklearn.pipeline.make_pipeline", "sklearn.svm.SVC",
-             "skfair.save", "skfair.utils.estimator_checks", "torch.nn.Linear", "", None, 3,
-             "skfair.margin._stages.ClusterMarginStages", "marker.Class"],
+    "name",
+    ["os.system", "sklearn.svm.SVC", "sklearn.tree.DecisionTreeClassifier", "skfair.Base",
+     "skfair.utils._base.TorchClassifier", "ClusterMarginClassifier", "marker.Anything",
+     "sklearn.preprocessing.OneHotEncoder", "sklearn.dummy.DummyClassifier",
+     "skfair.save", "skfair.utils.estimator_checks", "torch.nn.Linear", "", None, 3, [], {}],
 )  # fmt: skip
 def test_only_named_classes_are_made(name, saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "marker", types.ModuleType("marker"))
@@ -144,191 +221,81 @@ def test_parameters_that_are_not_of_the_class(saved):
     assert refused(saved, lambda body: body["estimator"]["parameters"].update(other=3), "'other'")
 
 
+@pytest.mark.parametrize("name, value", [("n_units", 0), ("loss", "other"), ("lr", "fast")])
+def test_parameters_that_the_class_does_not_take(name, value, saved):
+    assert refused(saved, lambda body: body["estimator"]["parameters"].update({name: value}), name)
+
+
 def test_where_things_are_kept_is_not_for_a_file_to_say(tmp_path):
     skfair.save(fitted("FrozenEncoderFeaturizer")[0], tmp_path / "model")
-    forge(
-        tmp_path / "model",
-        lambda body: body["estimator"]["parameters"].update(memory="/etc/skfair.sqlite"),
-    )
-    with pytest.raises(InvalidModelError, match="memory"):
-        skfair.load(tmp_path / "model", factories=make_encoder)
-    skfair.save(make_pipeline(fitted("ClusterMarginClassifier")[0]), tmp_path / "pipeline")
-    forge(tmp_path / "pipeline", lambda body: body["estimator"]["parameters"].update(memory="/tmp"))
-    with pytest.raises(InvalidModelError, match="memory"):
-        skfair.load(tmp_path / "pipeline")
-
-
-def test_paths_that_leave_the_directory(tmp_path):
-    model, outside = tmp_path / "model", tmp_path / "outside.onnx"
-    outside.write_bytes(b"secret")
-    described = _files._describe(outside)
-
-    def encoder(value):
-        def change(body):
-            body["estimator"]["parameters"]["encoder"] = value
-            body["made_by_caller"] = {}
-
-        return change
-
-    def listed(name):
-        def change(body):
-            encoder({"file": "encoder"})(body)
-            body["files"] = {"encoder": [{"name": name, **described}]}
-
-        return change
-
-    featurizer, _ = fitted("FrozenEncoderFeaturizer")
-    (tmp_path / "other").mkdir()
-    for change in [encoder(str(outside)), listed("../outside.onnx"), listed(str(outside))]:
-        skfair.save(featurizer, model)
-        assert refused(model, change, "outside")
-    skfair.save(featurizer, model)
-    (model / "link.onnx").symlink_to(outside)
-    assert refused(model, listed("link.onnx"), "outside")
-    (model / "link.onnx").unlink()
-    for name in ["none.onnx", "a\0b", ".", "", 3, None]:
-        skfair.save(featurizer, model)
-        assert refused(model, listed(name))
-
-
-def test_weights_and_config_that_are_links_to_elsewhere(saved):
-    for name in ("model.safetensors", "config.json"):
-        elsewhere = saved.parent / name
-        shutil.move(saved / name, elsewhere)
-        (saved / name).symlink_to(elsewhere)
-        with pytest.raises(InvalidModelError, match="outside"):
-            skfair.load(saved)
-        (saved / name).unlink()
-        shutil.move(elsewhere, saved / name)
-    assert skfair.load(saved).n_features_in_ == 4
-
-
-def swap_weights(path, change):
-    """Put other tensors into a model, with the digest that they have."""
-    tensors = load_file(path / "model.safetensors")
-    change(tensors)
-    save_file(tensors, path / "model.safetensors")
-    described = _files._describe(path / "model.safetensors")
-    forge(path, lambda body: body["weights"].update(described))
-
-
-NAME = "module_.adapter.linear.weight"
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda tensors: tensors.update({NAME: torch.zeros(3, 4)}), r"shape \(3, 4\) in the file"),
-        (lambda tensors: tensors.update({NAME: tensors[NAME].double()}), "float64"),
-        (lambda tensors: tensors.pop(NAME), NAME),
-        (lambda tensors: tensors.update({"labels_": torch.zeros(3)}), "labels_"),
-    ],
-)
-def test_tensors_of_other_names_shapes_and_types(change, message, saved):
-    swap_weights(saved, change)
-    with pytest.raises(InvalidModelError, match=message):
-        skfair.load(saved)
-
-
-def one_hot(tmp_path):
-    encoder = OneHotEncoder().fit(np.array([[0.0], [1.0], [2.0]]))
-    skfair.save(make_pipeline(encoder), tmp_path / "encoder")
-    return tmp_path / "encoder"
-
-
-def state_of_step(body):
-    (step,) = body["estimator"]["parameters"]["steps"]
-    return step["tuple"][1]["estimator"]["state"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"_n_features_outs": [2**30]},
-        {"_n_features_outs": [2]},
-        {"_drop_idx_after_grouping": {"array": {"dtype": "O", "shape": [1], "items": [7]}}},
-        {"_infrequent_enabled": True},
-        {"categories_": [{"array": {"dtype": "<f8", "shape": [3], "items": [2.0, 1.0, 0.0]}}]},
-        {"categories_": []},
-    ],
-    ids=str,
-)
-def test_columns_that_compiled_code_would_follow_out_of_an_array(change, tmp_path):
-    # scipy writes where these say, without looking.
-    assert refused(one_hot(tmp_path), lambda body: state_of_step(body).update(change))
-
-
-def test_infrequent_categories_are_not_saved(tmp_path):
-    encoder = OneHotEncoder(min_frequency=2).fit(np.array([[0.0], [0.0], [2.0]]))
-    with pytest.raises(TypeError, match=r"min_frequency.*joblib"):
-        skfair.save(encoder, tmp_path / "encoder")
-    dropping = OneHotEncoder(drop="first").fit(np.array([[0.0, 1.0], [np.nan, 2.0]]))
-    skfair.save(dropping, tmp_path / "encoder")
-    np.testing.assert_array_equal(
-        skfair.load(tmp_path / "encoder").transform([[np.nan, 2.0]]).toarray(), [[1.0, 1.0]]
-    )
-
-
-def test_a_path_in_disguise(tmp_path):
-    skfair.save(fitted("FrozenEncoderFeaturizer")[0], tmp_path / "model")
-    text = {"scalar": {"array": {"dtype": "<U20", "shape": [], "items": ["/tmp/encoder.onnx"]}}}
 
     def change(body):
-        body["estimator"]["parameters"]["encoder"] = text
+        body["estimator"]["parameters"]["memory"] = str(tmp_path / "store.sqlite")
+
+    forge(tmp_path / "model", change)
+    with pytest.raises(InvalidModelError, match="'memory'"):
+        skfair.load(tmp_path / "model", factories=make_encoder)
+
+
+def test_a_path_as_encoder(tmp_path):
+    skfair.save(fitted("FrozenEncoderFeaturizer")[0], tmp_path / "model")
+
+    def change(body):
+        body["estimator"]["parameters"]["encoder"] = "/etc/encoder.onnx"
         body["made_by_caller"] = {}
 
-    assert refused(tmp_path / "model", change, "a path outside of the model")
+    forge(tmp_path / "model", change)
+    body, _ = parts(tmp_path / "model")
+    put(tmp_path / "model", body, {})
+    with pytest.raises(InvalidModelError, match="a path outside of the model"):
+        skfair.load(tmp_path / "model")
 
 
-def test_one_tensor_is_used_once(saved):
+def estimator_in(body):
+    """Something that NumPy would take for an array at an address."""
+    return {
+        "estimator": {
+            "class": "sklearn.preprocessing.StandardScaler",
+            "parameters": {},
+            "state": {
+                "__array_interface__": {
+                    "dict": [
+                        ["data", {"tuple": [16, True]}],
+                        ["shape", {"tuple": [2]}],
+                        ["typestr", "<f8"],
+                        ["version", 3],
+                    ]
+                }
+            },
+        }
+    }
+
+
+@pytest.mark.parametrize("name", ["labels_", "margins_", "classes_", "diagnostics_", "other_"])
+def test_an_estimator_stands_where_the_table_has_one_only(name, saved):
     def change(body):
-        state = body["estimator"]["state"]
-        state["again_"] = state["labels_"]
+        body["estimator"]["state"][name] = estimator_in(body)
 
-    assert refused(saved, change, "again_|labels_")
-
-
-def test_a_file_is_read_once_however_often_it_is_named(tmp_path, monkeypatch):
-    skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "model")
-    (tmp_path / "model" / "part").write_bytes(b"x")
-    part = {"name": "part", **_files._describe(tmp_path / "model" / "part")}
-    forge(tmp_path / "model", lambda body: body.update(files={"a": [part] * 400}))
-    read, describe = [], _files._describe
-    monkeypatch.setattr(_files, "_describe", lambda file: read.append(file) or describe(file))
-    skfair.load(tmp_path / "model")
-    assert len(read) == 2  # with the weights
-    other = {**part, "size": 3}
-    assert refused(tmp_path / "model", lambda body: body["files"].update(b=[other]), "twice")
+    assert refused(saved, change, "where there is none")
 
 
-def test_absurd_sizes_take_no_memory(saved):
-    # A layer of 10**15 weights would be petabytes; it is compared with the file before it is made.
+def test_an_estimator_with_the_face_of_an_array(tmp_path):
+    skfair.save(make_pipeline(StandardScaler().fit(X)), tmp_path / "model")
+
     def change(body):
-        (written,) = [
-            pair
-            for pair in body["estimator"]["state"]["_network_parameters"]["dict"]
-            if pair[0] == "module__n_units"
-        ]
-        written[1] = 10**15
+        body["estimator"]["parameters"]["steps"][0]["tuple"][1] = estimator_in(body)
 
-    assert refused(saved, change, "is not the network whose weights were saved")
-
-
-def test_safetensors_that_claim_absurd_sizes(saved):
-    header = json.dumps({"t": {"dtype": "F64", "shape": [10**15], "data_offsets": [0, 8 * 10**15]}})
-    for claim in (len(header), 10**18):
-        content = claim.to_bytes(8, "little") + header.encode() + bytes(64)
-        (saved / "model.safetensors").write_bytes(content)
-        described = _files._describe(saved / "model.safetensors")
-        assert refused(saved, lambda body, d=described: body["weights"].update(d), "no safetensors")
+    assert refused(tmp_path / "model", change, "is none that such an estimator has|is missing")
 
 
 @pytest.mark.parametrize(
-    "name", ["predict", "_logits", "fit", "__class__", "n_clusters", "a b", "__dict__", ""]
-)
-def test_attributes_that_would_hide_methods(name, saved):
+    "name",
+    ["predict", "_logits", "fit", "__class__", "n_clusters", "a b", "__dict__", "", "other_",
+     "__array_interface__", "__sklearn_tags__", "_sklearn_output_config"],
+)  # fmt: skip
+def test_attributes_that_are_not_in_the_table(name, saved):
     assert refused(
-        saved, lambda body: body["estimator"]["state"].update({name: 1}), "no fitted attribute"
+        saved, lambda body: body["estimator"]["state"].update({name: 1}), "none that such"
     )
 
 
@@ -339,42 +306,233 @@ def test_estimators_that_are_malformed(part, value, saved):
 
 
 def test_state_that_is_incomplete(tmp_path):
-    skfair.save(fitted("ThresholdDebiaser")[0], tmp_path / "debiaser")
-    skfair.save(fitted("PatchAttributionMasker")[0], tmp_path / "masker")
-    skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "margin")
-    for model, names in {
-        "debiaser": ["_output", "module_", "threshold_"],
-        "masker": ["_network_parameters", "classes_", "image_shape_"],
-        "margin": ["_network_parameters", "classes_", "margins_"],
-    }.items():
-        state = estimator_in(tmp_path / model)["state"]
-        for name in names:
-            assert name in state
-            copy = shutil.copytree(tmp_path / model, tmp_path / f"{model}{name}")
-            forge(copy, lambda body, name=name: body["estimator"]["state"].pop(name))
-            factories = make_network if model == "debiaser" else None
+    models = [("ThresholdDebiaser", make_network), ("PatchAttributionMasker", None)]
+    for name, factory in [*models, ("ClusterMarginClassifier", None)]:
+        model = tmp_path / name
+        skfair.save(fitted(name)[0], model)
+        body, tensors = parts(model)
+        # What may be missing is what only some fits have.
+        optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
+        for attribute in set(body["estimator"]["state"]) - optional:
+            state = {k: v for k, v in body["estimator"]["state"].items() if k != attribute}
+            put(model, {**body, "estimator": {**body["estimator"], "state": state}}, tensors)
             with pytest.raises(InvalidModelError):
-                skfair.load(copy, factories=factories)
+                skfair.load(model, factories=factory)
+
+
+def test_state_that_does_not_fit_together(saved):
+    for name, dtype, shape, items in [
+        ("margins_", "<f8", [1, 2], [0.0, 0.0]),
+        ("classes_", "<i8", [3], [0, 1, 2]),
+        ("classes_", "<i8", [2], [0, 0]),
+        ("classes_", "<i8", [2, 1], [0, 1]),
+        ("classes_", "<f8", [2], [0, 1]),
+    ]:
+        array = {"array": {"dtype": dtype, "shape": shape, "items": items}}
+        body, _ = parts(saved)
+        if dtype == "<f8" and name == "classes_":
+            continue  # labels may be numbers of any kind
+        assert body["estimator"]["state"][name] != array
+        copy = shutil.copytree(saved, saved.parent / f"{name}{shape}{items}")
+        assert refused(
+            copy, lambda body, n=name, a=array: body["estimator"]["state"].update({n: a})
+        )
 
 
 def test_requests_and_output_that_are_none(saved):
     for i, (part, value) in enumerate(
         [
             ("output", {"predict": "pandas"}),
-            ("output", {"transform": "os"}),
+            ("output", {"transform": "csv"}),
             ("output", {}),
-            ("requests", {"fit": {"other": True}}),
+            ("output", {"__class__": "pandas"}),
+            ("requests", {"fit": {"nothing": True}}),
+            ("requests", {"__init__": {}}),
+            ("requests", []),
         ]
     ):
         copy = shutil.copytree(saved, saved.parent / str(i))
         assert refused(copy, lambda body, p=part, v=value: body["estimator"].update({p: v}))
 
 
+def test_one_tensor_is_used_once(saved):
+    def change(body):
+        body["estimator"]["state"]["_easy"] = body["estimator"]["state"]["cluster_centers_"]
+
+    assert refused(saved, change, "cluster_centers_|_easy")
+
+
+def test_tensors_that_are_of_nothing(saved):
+    body, tensors = parts(saved)
+    put(saved, body, {**tensors, "more": torch.zeros(3)})
+    with pytest.raises(InvalidModelError, match="'more' is of nothing"):
+        skfair.load(saved)
+
+
+def test_absurd_sizes_take_no_memory(tmp_path):
+    # The networks are compared with the file before they are made.
+    skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "margin")
+
+    def many_units(body):
+        for pair in body["estimator"]["state"]["_network_parameters"]["dict"]:
+            if pair[0] == "module__n_units":
+                pair[1] = 10**9
+
+    assert refused(tmp_path / "margin", many_units, "module__n_units|cluster_centers_|network")
+    skfair.save(fitted("ThresholdDebiaser", epsilon=0.9)[0], tmp_path / "debiaser")
+    for shape in ([3 * 10**6, 4], [4, 3 * 10**6], [10**18], [4] * 1000, [0], [], [4, 10**5]):
+        forge(
+            tmp_path / "debiaser",
+            lambda body, s=shape: body["estimator"]["state"].update(_sample_shape={"tuple": s}),
+        )
+        with pytest.raises(InvalidModelError, match=r"_sample_shape|other values"):
+            skfair.load(tmp_path / "debiaser", factories=make_network)
+    skfair.save(fitted("PatchAttributionMasker")[0], tmp_path / "masker")
+    for shape in ([3, 10**9, 10**9], [3, 60000, 60000], [10**6, 6, 6]):
+        assert refused(
+            tmp_path / "masker",
+            lambda body, s=shape: body["estimator"]["state"].update(image_shape_={"tuple": s}),
+            "image_shape_|numbers|channel_mean_",
+        )
+
+
+def nest(body, depth):
+    inner = body["estimator"]
+    for _ in range(depth):
+        steps = [{"tuple": ["a", {"estimator": inner}]}]
+        inner = {
+            "class": "sklearn.pipeline.Pipeline",
+            "parameters": {"steps": steps, "verbose": False, "transform_input": None},
+            "state": {},
+        }
+    body["estimator"] = inner
+
+
+def test_pipelines_in_pipelines(tmp_path):
+    # To show one takes scikit-learn time that doubles with each level.
+    skfair.save(StandardScaler().fit(X), tmp_path / "few")
+    shutil.copytree(tmp_path / "few", tmp_path / "many")
+    forge(tmp_path / "few", lambda body: nest(body, 5))
+    loaded = skfair.load(tmp_path / "few")
+    np.testing.assert_array_equal(loaded.transform(X), StandardScaler().fit_transform(X))
+    assert refused(tmp_path / "many", lambda body: nest(body, 6), "more than 6 in one another")
+
+
+def test_more_steps_than_anybody_has(tmp_path):
+    steps = [(f"step{i}", MinMaxScaler()) for i in range(100)]
+    with pytest.raises(ValueError, match="more than 100 estimators"):
+        skfair.save(Pipeline(steps), tmp_path / "model")
+    skfair.save(Pipeline(steps[:2]).fit(X), tmp_path / "model")
+
+    def change(body):
+        body["estimator"]["parameters"]["steps"] *= 50
+
+    assert refused(tmp_path / "model", change, "more than 100 estimators|malformed")
+
+
+@pytest.mark.parametrize("name", ["a__b", "steps", "a"])
+def test_names_of_steps_that_cannot_be(name, tmp_path):
+    skfair.save(make_pipeline(StandardScaler(), MinMaxScaler()).fit(X), tmp_path / "model")
+
+    def change(body):
+        steps = body["estimator"]["parameters"]["steps"]
+        for step in steps[:2] if name == "a" else steps[:1]:
+            step["tuple"][0] = name
+
+    assert refused(tmp_path / "model", change, "names|__|conflict|unique")
+
+
+# Names of files and links -----------------------------------------------------------------
+
+
+def everything_in(folder):
+    """Names, kinds and contents of all that is there."""
+    return {
+        str(path.relative_to(folder)): (
+            os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else stat.S_IFMT(path.lstat().st_mode)
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Somebody's files, which nothing may touch."""
+    home = tmp_path / "home"
+    (home / "deep").mkdir(parents=True)
+    (home / "thesis.txt").write_text("mine")
+    (home / "deep" / "a").write_text("mine")
+    skfair.save(fitted("ClusterMarginClassifier", n_units=4)[0], home / "model")
+    return home
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["files", "files/0123456789abcdef", ".saving", ".model.0123456789abcdef.part", "notes",
+     "model.safetensors.0123456789abcdef", "config.json~", "tmp", ".git"],
+)  # fmt: skip
+@pytest.mark.parametrize("target", ["", "thesis.txt", "model/model.safetensors", "nothing"])
+def test_links_beside_a_model_are_left_alone(link, target, saved, home):
+    (saved / link).parent.mkdir(exist_ok=True)
+    (saved / link).symlink_to(home / target)
+    before = everything_in(home)
+    skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
+    assert skfair.load(saved).n_units == 3
+    assert everything_in(home) == before
+    assert os.readlink(saved / link) == str(home / target)
+
+
+@pytest.mark.parametrize("target", ["thesis.txt", "model/model.safetensors", "nothing", "deep"])
+def test_a_model_that_is_a_link(target, tmp_path, home):
+    before = everything_in(home)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / FILE).symlink_to(home / target)
+    with pytest.raises(FileExistsError, match="or is a link"):
+        skfair.save(fitted("ClusterMarginClassifier")[0], model)
+    with pytest.raises(InvalidModelError, match=r"is a link.*Copy"):
+        skfair.load(model)
+    (tmp_path / "linked").symlink_to(home / target)
+    with pytest.raises(FileExistsError, match="is a link"):
+        skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "linked")
+    assert everything_in(home) == before
+
+
+def test_a_model_with_another_name_on_the_disk(saved, tmp_path):
+    os.link(saved / FILE, tmp_path / "kept.safetensors")
+    before = (tmp_path / "kept.safetensors").read_bytes()
+    skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
+    assert (tmp_path / "kept.safetensors").read_bytes() == before
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / FILE)
+    (tmp_path / "folder" / FILE).mkdir(parents=True)
+    (tmp_path / "socket").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(tmp_path / "socket")  # a socket's path is short
+        try:
+            server.bind(FILE)
+        finally:
+            os.chdir(here)
+        for name in ("pipe", "folder", "socket"):
+            with pytest.raises(InvalidModelError, match="not a file"):
+                skfair.load(tmp_path / name)
+            with pytest.raises(FileExistsError, match="not of skfair"):
+                skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / name)
+
+
 # Written ----------------------------------------------------------------------------------
 
 
 def test_what_is_there_already_is_not_touched(tmp_path):
-    estimator, _ = fitted("ClusterMarginClassifier")
+    estimator, _ = fitted("ClusterMarginClassifier", loss="cross_entropy")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError, match="is a file"):
         skfair.save(estimator, tmp_path / "file")
@@ -382,37 +540,33 @@ def test_what_is_there_already_is_not_touched(tmp_path):
     (tmp_path / "folder" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"other files \('notes.txt'\)"):
         skfair.save(estimator, tmp_path / "folder")
-    (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "config.json").write_text('{"architectures": []}')
-    with pytest.raises(FileExistsError, match="not of skfair"):
-        skfair.save(estimator, tmp_path / "bert")
     assert (tmp_path / "file").read_text() == "mine"
     assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
-    assert (tmp_path / "bert" / "config.json").read_text() == '{"architectures": []}'
     skfair.save(estimator, tmp_path / "new" / "and" / "deep")
     assert_same_outputs(skfair.load(tmp_path / "new" / "and" / "deep"), estimator, X)
 
 
 def test_files_beside_a_saved_model_stay(saved):
-    (saved / "README.md").write_text("mine")
+    mine = ["README.md", "config.json~", "files/notes.txt", ".saving/a", f"{FILE}.old", "x.part"]
+    for name in mine:
+        (saved / name).parent.mkdir(exist_ok=True)
+        (saved / name).write_text("mine")
     skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
-    assert (saved / "README.md").read_text() == "mine"
-
-
-HEX = "0123456789abcdef"
+    for name in mine:
+        assert (saved / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     "files",
     [
-        {"config.json": '{"architectures": []}', "model.safetensors": "theirs"},
-        {"config.json": "{", "model.safetensors": "theirs"},
+        {"config.json": '{"architectures": []}', FILE: "theirs"},
+        {"config.json": "{", FILE: "theirs"},
         {"config.json": "[]"},
-        {"model.safetensors": "theirs"},
+        {"config.json": '{"format": "skfair"}', FILE: "of 0.1"},
+        {FILE: "theirs"},
         {"model.safetensors.index.json": "theirs"},
         {"config.json.old": "mine"},
         {"files/notes.txt": "mine"},
-        {f"files/{HEX}/part": "left", "files/notes.txt": "mine"},
     ],
     ids=lambda files: " ".join(files),
 )
@@ -421,23 +575,20 @@ def test_models_of_others_are_not_taken_for_ours(files, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(FileExistsError, match=r"other files|not of skfair, or was damaged"):
+    with pytest.raises(FileExistsError, match=r"other files|not of skfair"):
         skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path)
     for name, text in files.items():
         assert (tmp_path / name).read_text() == text
 
 
-def test_what_is_beside_a_model_stays_and_what_kills_left_goes(saved):
-    mine = ["model.safetensors.old", "config.json~", "files/notes.txt", "files/sub/notes.txt"]
-    left = [".saving/model.safetensors", f"model.safetensors.{HEX}", f"files/{HEX}/a/b.onnx"]
-    for name in mine + left:
-        (saved / name).parent.mkdir(parents=True, exist_ok=True)
-        (saved / name).write_text("text")
-    skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
-    there = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()}
-    assert there == {"config.json", "model.safetensors", *mine}
-    assert not (saved / "files" / HEX).exists()
-    assert not (saved / ".saving").exists()
+def test_a_model_of_another_program_in_a_file_of_that_name(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / FILE, {"format": "pt"})
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(FileExistsError, match="not of skfair"):
+        skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before
+    with pytest.raises(InvalidModelError, match="not that of a model saved by skfair"):
+        skfair.load(tmp_path)
 
 
 class Killed(BaseException):
@@ -455,7 +606,8 @@ def killed_at(monkeypatch):
         def step(function):
             def run(*arguments, **keywords):
                 if not left[0]:
-                    monkeypatch.setattr(_files, "_remove_unnamed", lambda path: None)
+                    for name in ("unlink", "rmdir"):  # a dead process tidies nothing up
+                        patches.setattr(_files.Path, name, lambda path: None)
                     raise Killed
                 left[0] -= 1
                 return function(*arguments, **keywords)
@@ -463,15 +615,10 @@ def killed_at(monkeypatch):
             return run
 
         with monkeypatch.context() as patches:
-            for name in ("save_file", "_sync", "_describe"):
-                patches.setattr(_files, name, step(getattr(_files, name)))
             patches.setattr(_files.os, "replace", step(os.replace))
-            patches.setattr(_files.shutil, "copyfile", step(shutil.copyfile))
-            tidy = _files._remove_unnamed
-            try:
-                yield
-            finally:
-                monkeypatch.setattr(_files, "_remove_unnamed", tidy)
+            patches.setattr(_files.os, "fsync", step(os.fsync))
+            patches.setattr(_files.secrets, "token_hex", step(_files.secrets.token_hex))
+            yield
 
     return at
 
@@ -489,17 +636,20 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(saved, killed_at):
             pass
         loaded = skfair.load(saved)
         seen.append(loaded.n_units)
-        assert_same_outputs(loaded, {8: old, 5: new}[loaded.n_units], X)
-        # The next save is none the worse for it.
+        assert np.array_equal(
+            loaded.predict_proba(X), {8: old, 5: new}[loaded.n_units].predict_proba(X)
+        )
+        # The next save is none the worse for it, and removes nothing that it did not make.
+        left = set(os.listdir(saved))
         third, _ = fitted("ClusterMarginClassifier", n_units=3)
         skfair.save(third, saved)
-        assert_same_outputs(skfair.load(saved), third, X)
-        assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
+        assert skfair.load(saved).n_units == 3
+        assert set(os.listdir(saved)) == left
         shutil.rmtree(saved)
         shutil.copytree(original, saved)
     assert seen == sorted(seen, reverse=True)  # once the new one is there it stays
     assert set(seen) == {5, 8}
-    assert n_steps > 5
+    assert n_steps == 4
 
 
 def test_a_kill_of_the_first_save_leaves_no_half_model(tmp_path, killed_at):
@@ -513,23 +663,24 @@ def test_a_kill_of_the_first_save_leaves_no_half_model(tmp_path, killed_at):
         except Killed:
             pass
         with contextlib.suppress(FileNotFoundError):  # the one answer beside the whole model
-            assert_same_outputs(skfair.load(path), new, X)
+            assert skfair.load(path).n_units == new.n_units
         skfair.save(new, path)
-        assert_same_outputs(skfair.load(path), new, X)
-    assert n_steps > 5
+        assert skfair.load(path).n_units == new.n_units
+    assert n_steps == 4
 
 
 def test_an_error_while_writing_leaves_the_old_model_and_nothing_else(saved, monkeypatch):
-    before = {p.name: p.read_bytes() for p in saved.iterdir()}
-
-    def full(tensors, file):
-        file.write_bytes(b"half")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_files, "save_file", full)
+    before = everything_in(saved)
+    monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved)
-    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+    assert everything_in(saved) == before
+    with pytest.raises(OSError, match="No space left"):
+        skfair.save(fitted("ClusterMarginClassifier", n_units=3)[0], saved.parent / "new")
+    assert not (saved.parent / "new").exists()
 
 
 def test_a_reader_beside_a_process_that_saves_the_same_again(saved):
@@ -553,10 +704,30 @@ while True:
     np.testing.assert_array_equal(skfair.load(saved).predict_proba(X), expected)
 
 
-def test_whoever_may_read_one_file_may_read_the_other(saved):
-    modes = {stat.S_IMODE((saved / n).stat().st_mode) for n in ("config.json", "model.safetensors")}
+def test_a_foreign_lock_is_not_waited_for(saved):
+    fcntl = pytest.importorskip("fcntl")
+    for name in (saved, saved / FILE):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            assert skfair.load(saved).n_units == 8
+            skfair.save(fitted("ClusterMarginClassifier")[0], saved)
+        finally:
+            os.close(descriptor)
+
+
+def test_a_file_that_is_cut_after_loading(saved):
+    loaded = skfair.load(saved)
+    expected = loaded.predict_proba(X)
+    os.truncate(saved / FILE, 10)
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_a_model_is_read_by_whoever_may_read_new_files(saved):
     (saved / "new").touch()
-    assert modes == {stat.S_IMODE((saved / "new").stat().st_mode)}
+    assert stat.S_IMODE((saved / FILE).stat().st_mode) == stat.S_IMODE(
+        (saved / "new").stat().st_mode
+    )
 
 
 def test_several_writers_and_a_reader(saved):
@@ -583,4 +754,4 @@ def test_several_writers_and_a_reader(saved):
     assert not errors
     assert n_read
     assert skfair.load(saved).n_units in (2, 3, 4)
-    assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert os.listdir(saved) == [FILE]

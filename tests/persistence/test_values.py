@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skfair.utils import InvalidModelError
-from skfair.utils._persistence._values import Unsaveable, ValueReader, ValueWriter
+from skfair.persistence import InvalidModelError
+from skfair.persistence._values import Unsaveable, ValueReader, ValueWriter
 
 
 def refuse(value, path):
@@ -71,9 +71,10 @@ scalars = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=5),
-    st.just(slice(1, None, 2)),
 )
-keys = st.one_of(st.text(max_size=5), st.integers(), st.tuples(st.integers(), st.text(max_size=2)))
+keys = st.one_of(
+    st.text(max_size=5), st.integers(), st.floats(allow_nan=False, allow_infinity=False)
+)
 values = st.recursive(
     st.one_of(scalars, arrays, texts),
     lambda inner: st.one_of(
@@ -100,9 +101,6 @@ def test_data_comes_back_as_it_was(value):
         np.bool_(True),
         np.float64("nan"),
         np.dtype("uint8"),
-        np.float32,
-        float,
-        str,
         torch.float64,
         torch.bfloat16,
         torch.device("cuda:1"),
@@ -133,11 +131,11 @@ def test_arrays_in_other_orders_and_layouts():
     )
 
 
-def test_wide_text_of_few_letters_becomes_narrow():
+def test_an_array_of_text_that_takes_more_room_than_any_labels_do():
     words = np.array(["no", "yes"], dtype="<U5000")
-    found = through_json(words)
-    assert found.dtype == np.dtype("<U3")
-    np.testing.assert_array_equal(found, words)
+    assert same(through_json(words), words)
+    with pytest.raises(Unsaveable, match="2 texts"):
+        through_json(np.empty(2, dtype="<U9000000"))
 
 
 def test_tables():
@@ -219,7 +217,12 @@ TENSOR = {"array": {"dtype": "f8", "shape": [2], "tensor": "t"}}
         {"torch dtype": "load"},
         {"torch dtype": 3},
         {"type": "eval"},
-        {"scalar type": "object_"},
+        {"scalar": ONE},
+        {"scalar": {"array": {"dtype": "O", "shape": [], "items": [{"tuple": []}]}}},
+        {"array": {"dtype": "f8", "shape": [1] * 9, "items": [1.0]}},
+        {"array": {"dtype": "f16", "shape": [1], "items": [1.0]}},
+        {"array": {"dtype": ">f8", "shape": [1], "items": [1.0]}},
+        {"array": {"dtype": "<U3", "shape": [1], "items": [1]}},
         {"device": "nowhere"},
         {"dict": [[ONE, 1]]},
         {"dict": [[1]]},
@@ -246,8 +249,10 @@ TENSOR = {"array": {"dtype": "f8", "shape": [2], "tensor": "t"}}
             }
         },
         {"torch dtype": "_inductor"},
-        {"dict": [[i, 0] for i in range(10_001)]},
-        {"array": {"dtype": "<U2000", "shape": [3], "items": ["", "", ""]}},
+        {"dict": [[i, 0] for i in range(1001)]},
+        {"dict": [[None, 0]]},
+        {"DataFrame": {"rows": 1, "index": None, "columns": [[3, "float64", ONE]]}},
+        {"array": {"dtype": "<U9000000", "shape": [2], "items": ["", ""]}},
         {"DataFrame": {"rows": 10**9, "index": None, "columns": [["a", "float64", SCALAR]]}},
         {"DataFrame": {"rows": 2, "index": None, "columns": [["a", "float64", TENSOR]] * 2}},
         {"DataFrame": {"rows": 1, "index": None, "columns": [["a", "int8", ONE]]}},

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -12,11 +11,12 @@ from typing import Any
 import joblib
 from sklearn.base import clone
 
+from skfair.persistence import load, save
+from skfair.persistence._files import read_model
 from skfair.utils._checks._case import find_module, fit_on, make_case
 from skfair.utils._checks._registry import promise
 from skfair.utils._checks._running import assert_same_fit
 from skfair.utils._discovery import all_estimators
-from skfair.utils._persistence import load, save
 
 
 @promise()
@@ -84,14 +84,14 @@ def check_saving(name: str, estimator: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def way(fitted: Any) -> Any:
-            save(fitted, folder)
-            config = json.loads((Path(folder) / "config.json").read_text())
+            save(fitted, folder, training_rows=True)
+            made, _ = read_model(Path(folder))
             parameters = fitted.get_params(deep=True)
             return load(
                 folder,
                 factories={
                     key: functools.partial(_as_new, parameters[key])
-                    for key in config["body"]["made_by_caller"]
+                    for key in made["made_by_caller"]
                 },
             )
 

@@ -2,7 +2,8 @@
 
 Numbers, text and lists are themselves. Everything else is a dict of one key, the name of what
 it is: ``{"tuple": [...]}``, ``{"array": ...}``. Arrays of more than a few entries, and what JSON
-cannot hold, go among the tensors.
+cannot hold, go among the tensors. What is read costs memory and time in proportion to the file;
+whether it is what an estimator has is for the schema to say.
 """
 
 import math
@@ -13,20 +14,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skfair.utils._persistence._files import InvalidModelError
+from skfair.persistence._files import MALFORMED
+from skfair.utils._errors import InvalidModelError
+from skfair.utils._shown import shown
 
 _INLINE = 32  # entries of an array that is written out, for people to read
 _KINDS = "biuf"
-# What NumPy, pandas, torch and scikit-learn raise of content that makes no sense.
-MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
-_MOST_KEYS = 10_000  # of a dict; keys can be made to meet, and more would take hours
+_MOST_KEYS = 1000  # of a dict; numbers can be made to meet in its table, which takes long
+_DEEPEST = 40
+_LARGEST_TEXT = (
+    1 << 26
+)  # bytes of an array of text, which gives all entries the room of the longest
 _TORCH_DTYPES = {
     str(value).removeprefix("torch."): value
     for value in vars(torch).values()
     if isinstance(value, torch.dtype)
 }
 _TEXT_DTYPES = ("object", "str", "string")
-_PLAIN_TYPES = {"bool": bool, "float": float, "int": int, "str": str}
 
 
 class Unsaveable(TypeError):
@@ -76,20 +80,15 @@ class ValueWriter:
         if type(value) is dict and value and all(map(_is_weight, value.items())):
             return {
                 "weights": {  # of a network
-                    name: self._keep(tensor.detach().cpu(), f"{path}.{name}")
+                    name: self.keep(tensor.detach().cpu(), f"{path}.{name}")
                     for name, tensor in value.items()
                 }
             }
         if type(value) is dict:
-            if len(value) > _MOST_KEYS:
-                raise Unsaveable(f"a dict of {len(value)} keys")
-            pairs = [
-                [self.write(key, f"{path}.key"), self.write(item, f"{path}.{key}")]
-                for key, item in value.items()
-            ]
+            if len(value) > _MOST_KEYS or not all(map(_is_key, value)):
+                raise Unsaveable("a dict of too many keys, or of others than text and numbers")
+            pairs = [[key, self.write(item, f"{path}.{key}")] for key, item in value.items()]
             return {"dict": pairs}
-        if type(value) is slice:
-            return {"slice": self._items([value.start, value.stop, value.step], path)}
         if isinstance(value, np.ndarray):
             return self._array(value, path)
         if isinstance(value, np.generic):
@@ -98,13 +97,8 @@ class ValueWriter:
             return {"RandomState": self.write(value.get_state(legacy=True), path)}
         if isinstance(value, np.dtype) and value.kind in _KINDS:
             return {"dtype": value.name}
-        if isinstance(value, type):
-            if value in _PLAIN_TYPES.values():
-                return {"type": value.__name__}
-            if issubclass(value, np.generic) and np.dtype(value).kind in _KINDS:
-                return {"scalar type": np.dtype(value).name}
         if isinstance(value, torch.Tensor):
-            return {"tensor": self._keep(value.detach().cpu(), path)}
+            return {"tensor": self.keep(value.detach().cpu(), path)}
         if isinstance(value, torch.dtype):
             return {"torch dtype": str(value).removeprefix("torch.")}
         if isinstance(value, torch.device):
@@ -113,15 +107,16 @@ class ValueWriter:
             return {"DataFrame": self._frame(value, path)}
         return self._other(value, path)
 
-    def _items(self, values: list | tuple, path: str) -> list:
-        return [self.write(item, f"{path}.{i}") for i, item in enumerate(values)]
-
-    def _keep(self, tensor: torch.Tensor, path: str) -> str:
+    def keep(self, tensor: torch.Tensor, path: str) -> str:
+        """Put a tensor into the file; returns its name there."""
         # One of its own each, since weights may be shared, and what is there twice, twice.
         while path in self.tensors:
             path += "'"
         self.tensors[path] = tensor.contiguous().clone(memory_format=torch.contiguous_format)
         return path
+
+    def _items(self, values: list | tuple, path: str) -> list:
+        return [self.write(item, f"{path}.{i}") for i, item in enumerate(values)]
 
     def _array(self, array: np.ndarray, path: str) -> dict:
         if np.ma.isMaskedArray(array):
@@ -130,10 +125,9 @@ class ValueWriter:
         if array.dtype.kind == "O":
             return {"array": {**written, "items": self._items(array.ravel().tolist(), path)}}
         if array.dtype.kind == "U":
-            items = array.ravel().tolist()
-            if not _is_narrow(array.dtype, items):
-                written["dtype"] = np.array(items).dtype.str
-            return {"array": {**written, "items": items}}
+            if array.dtype.itemsize * array.size > _LARGEST_TEXT:
+                raise Unsaveable(f"an array of {array.size} texts of type {array.dtype}")
+            return {"array": {**written, "items": array.ravel().tolist()}}
         if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
             raise Unsaveable(f"an array of type {array.dtype}")
         array = array.astype(array.dtype.newbyteorder("="))
@@ -143,7 +137,7 @@ class ValueWriter:
         if array.size <= _INLINE and (array.dtype.kind != "f" or np.isfinite(array).all()):
             return {"array": {**written, "items": array.ravel().tolist()}}
         rows = array.T if "order" in written else array
-        return {"array": {**written, "tensor": self._keep(torch.from_numpy(rows), path)}}
+        return {"array": {**written, "tensor": self.keep(torch.from_numpy(rows), path)}}
 
     def _frame(self, table: pd.DataFrame, path: str) -> dict:
         index = table.index
@@ -171,8 +165,9 @@ class ValueReader:
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], other: Callable[[str, Any, str], Any]):
-        self._tensors = tensors
+        self.tensors = tensors
         self._other = other
+        self._depth = 0
 
     def read(self, written: Any, path: str) -> Any:
         """Turn the JSON of one value back.
@@ -184,13 +179,17 @@ class ValueReader:
         """
         if written is None or isinstance(written, bool | int | float | str):
             return written
-        if isinstance(written, list):
-            return [self.read(item, path) for item in written]
-        if not isinstance(written, dict) or len(written) != 1:
-            raise InvalidModelError(f"config.json holds no value at {path}.")
-        ((kind, content),) = written.items()
-        method = getattr(self, f"_read_{kind.replace(' ', '_')}", None)
+        kind = "list"
         try:
+            self._depth += 1
+            if self._depth > _DEEPEST:
+                raise ValueError(f"more than {_DEEPEST} levels")
+            if isinstance(written, list):
+                return [self.read(item, path) for item in written]
+            if not isinstance(written, dict) or len(written) != 1:
+                raise ValueError("no value")
+            ((kind, content),) = written.items()
+            method = getattr(self, f"_read_{kind.replace(' ', '_')}", None)
             if method is None:
                 return self._other(kind, content, path)
             return method(content, path)
@@ -198,8 +197,15 @@ class ValueReader:
             raise
         except MALFORMED as error:
             raise InvalidModelError(
-                f"config.json holds a malformed {kind!r} at {path} ({error})."
+                f"The model holds a malformed {shown(kind)} at {shown(path, 100)} "
+                f"({type(error).__name__}: {shown(str(error), 200)})."
             ) from error
+        finally:
+            self._depth -= 1
+
+    def take(self, name: str) -> torch.Tensor:
+        """Take a tensor out of the file: once, or a small file could ask for a thousand."""
+        return self.tensors.pop(name)
 
     def _read_float(self, content, path):
         if content not in ("nan", "inf", "-inf"):
@@ -209,26 +215,19 @@ class ValueReader:
     def _read_tuple(self, content, path):
         return tuple(self.read(list(content), path))
 
-    def _read_slice(self, content, path):
-        start, stop, step = self.read(content, path)
-        return slice(start, stop, step)
-
     def _read_dict(self, content, path):
-        if len(content) > _MOST_KEYS:
-            raise ValueError(f"{len(content)} keys")
-        return {self.read(key, path): self.read(item, path) for key, item in content}
+        if len(content) > _MOST_KEYS or not all(_is_key(key) for key, _ in content):
+            raise ValueError("too many keys, or others than text and numbers")
+        return {key: self.read(item, path) for key, item in content}
 
     def _read_weights(self, content, path):
-        return {name: self._take(key) for name, key in content.items()}
+        return {name: self.take(key) for name, key in content.items()}
 
     def _read_tensor(self, content, path):
-        return self._take(content)
-
-    def _take(self, name):
-        return self._tensors.pop(name)  # once: of one tensor a file could ask for a thousand
+        return self.take(content)
 
     def _read_dtype(self, content, path):
-        dtype = np.dtype(content)
+        dtype = np.dtype(str(content))
         if dtype.kind not in _KINDS:
             raise ValueError(content)
         return dtype
@@ -238,12 +237,6 @@ class ValueReader:
 
     def _read_device(self, content, path):
         return torch.device(content)
-
-    def _read_type(self, content, path):
-        return _PLAIN_TYPES[content]
-
-    def _read_scalar_type(self, content, path):
-        return self._read_dtype(content, path).type
 
     def _read_RandomState(self, content, path):
         name, key, position, *rest = self.read(content, path)
@@ -255,47 +248,60 @@ class ValueReader:
         return state
 
     def _read_scalar(self, content, path):
-        return self._read_array(content["array"], path)[()]
+        array = self._read_array(content["array"], path)
+        if array.shape or array.dtype.kind == "O":
+            raise ValueError("no scalar")
+        return array[()]
 
     def _read_array(self, content, path):
-        dtype, shape = np.dtype(content["dtype"]), tuple(content["shape"])
+        dtype, shape = np.dtype(str(content["dtype"])), tuple(content["shape"])
+        if not dtype.isnative or (dtype.kind in _KINDS and dtype.itemsize > 8):
+            raise ValueError(dtype)
         if "tensor" in content:
-            array = self._take(content["tensor"]).numpy()
+            array = self.take(content["tensor"]).numpy()
             array = array.T if content.get("order") == "F" else array
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(f"its tensor is {array.dtype} of shape {array.shape}")
             return array
         items = content["items"]
-        if math.prod(shape) != len(items):
-            raise ValueError(f"{len(items)} items for the shape {shape}")
+        if type(items) is not list or len(shape) > 8 or math.prod(shape) != len(items):
+            raise ValueError(f"no items for the shape {shape[:8]}")
         if dtype.kind == "O":
             array = np.empty(len(items), dtype=object)
             for i, item in enumerate(self.read(items, path)):
                 array[i] = item  # one by one: a tuple is an item
-        elif dtype.kind in _KINDS or (dtype.kind == "U" and _is_narrow(dtype, items)):
+        elif dtype.kind in _KINDS and all(isinstance(item, int | float) for item in items):
+            array = np.array(items, dtype=dtype)
+        elif dtype.kind == "U" and all(isinstance(item, str) for item in items):
+            if dtype.itemsize * len(items) > _LARGEST_TEXT:
+                raise ValueError(dtype)
             array = np.array(items, dtype=dtype)
         else:
             raise ValueError(dtype)
         return array.reshape(shape, order="C").copy(order=content.get("order", "C"))
 
     def _read_DataFrame(self, content, path):
-        index = pd.RangeIndex(content["rows"], name=self.read(content["index"], path))
-        columns = {}
-        for name, dtype, written in content["columns"]:
+        rows, columns = content["rows"], content["columns"]
+        if len(columns) > _MOST_KEYS:
+            raise ValueError(f"{len(columns)} columns")
+        index = pd.RangeIndex(rows, name=self.read(content["index"], path))
+        made = {}
+        for name, dtype, written in columns:
             values = self._read_array(written["array"], path)
             # Names of types of pandas are little programs, which read files of time zones.
-            if values.shape != (len(index),) or dtype not in (*_TEXT_DTYPES, values.dtype.name):
-                raise ValueError(f"a column of type {dtype} and shape {values.shape}")
+            if type(name) is not str or values.shape != (len(index),):
+                raise ValueError(f"a column of shape {values.shape}")
+            if dtype not in (*_TEXT_DTYPES, values.dtype.name):
+                raise ValueError(f"a column of type {dtype}")
             if dtype == "str" and int(pd.__version__.split(".")[0]) < 3:
                 dtype = "object"  # which was the type of text then
-            columns[name] = pd.Series(values, index=index, dtype=dtype)
-        return pd.DataFrame(columns, index=index)
+            made[name] = pd.Series(values, index=index, dtype=dtype)
+        return pd.DataFrame(made, index=index)
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     return type(item[0]) is str and isinstance(item[1], torch.Tensor)
 
 
-def _is_narrow(dtype: np.dtype, items: list[str]) -> bool:
-    """Whether an array of text takes memory in proportion to the text, or to 64 characters."""
-    return 0 <= dtype.itemsize * len(items) <= 256 * len(items) + 16 * sum(map(len, items))
+def _is_key(key: Any) -> bool:
+    return type(key) in (str, int, bool) or (type(key) is float and math.isfinite(key))

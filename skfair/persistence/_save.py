@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,37 +14,48 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
-import skfair
-from skfair.utils._persistence._classes import class_name
-from skfair.utils._persistence._files import InvalidModelError, read_model, write_model
-from skfair.utils._persistence._reader import EstimatorReader, match_factories
-from skfair.utils._persistence._values import MALFORMED
-from skfair.utils._persistence._writer import EstimatorWriter
+from skfair.persistence._files import is_old_model, read_model, write_model
+from skfair.persistence._old_format import read_old_model
+from skfair.persistence._reader import EstimatorReader, match_factories
+from skfair.persistence._schema import check_nesting
+from skfair.persistence._writer import EstimatorWriter
+from skfair.utils._errors import InvalidModelError
+
+_VERSION = re.compile(r"[\w.+-]{1,50}", re.ASCII)
 
 
-def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
-    """Save an estimator as a directory of data, which can be loaded without trust.
+def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bool = False) -> None:
+    """Save an estimator as a file of data, which can be loaded without trust.
 
-    The directory holds ``config.json`` (class, parameters, fitted attributes, versions) and
-    ``model.safetensors`` (weights and arrays), and the files of an encoder that is an ``.onnx``
-    file. What is there of an earlier save is replaced, in one step: a process that is killed
+    The folder gets one file, ``model.safetensors``: weights and arrays, and in its header, as
+    JSON, classes, parameters, fitted attributes and versions. An encoder that is an ``.onnx`` file
+    goes into it. A model of an earlier save is replaced, in one step: a process that is killed
     leaves the old model or the new one.
 
     Parameters
     ----------
     estimator : estimator of skfair, or a scikit-learn pipeline with such
-        Fitted or not. Of scikit-learn the usual steps before a classifier are known: scalers,
-        encoders, imputers, ``PCA``, ``ColumnTransformer``, linear classifiers; an error names
-        what is not. Of a search, give ``best_estimator_``.
+        Fitted or not. Of scikit-learn these are known: ``Pipeline``, ``FrozenEstimator``,
+        ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler``, ``RobustScaler``, ``Normalizer``,
+        ``PCA`` and ``LogisticRegression``; an error names what is not. Of a search, give
+        ``best_estimator_``.
     path : path-like
-        The directory: new, empty, or with a model to replace.
+        The folder: new, empty, or with a model to replace.
+    training_rows : bool, default=False
+        Whether what belongs to single rows of the training data goes along: of
+        ``ClusterMarginClassifier`` the ``labels_``, the row numbers behind ``suggest_labels``, and
+        those ``cluster_centers_`` that are the mean of fewer than ten rows, from which a row can be
+        rebuilt. Without these the centres are NaN, ``predict_cluster`` takes the nearest of the
+        others, and all other predictions are the same bits.
 
     Raises
     ------
     TypeError
         The estimator, or something in it, cannot be saved as data; use joblib for it.
+    ValueError
+        A parameter is not one that the estimator takes, or the description is too long.
     FileExistsError
-        `path` is a file, or holds something else than a model.
+        `path` is a file or a link, or holds something else than a model.
     OSError
         The disk is full or cannot be written to; a model that was there is as it was.
 
@@ -62,6 +74,10 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     Code is not saved: of a network of your own, the weights are, and the network is made again
     by a function that you pass to :func:`load`; the same goes for functions (`preprocess`, an
     encoder that is a callable, a callable constraint).
+
+    A process that is killed while it saves may leave a file ``.model.<letters>.part`` beside the
+    model. Nothing reads such a file, and since a save removes only what it made itself, it stays
+    until you delete it.
 
     Examples
     --------
@@ -83,14 +99,20 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
             f"estimator is a {type(estimator).__name__}, where an estimator of skfair or a "
             "pipeline was wanted."
         )
-    writer = EstimatorWriter(estimator)
+    writer = EstimatorWriter(estimator, training_rows=training_rows)
+    written = writer.estimator(estimator, "")
+    check_nesting(written)
     body = {
-        "class": class_name(type(estimator)),
-        "versions": _versions(),
-        "estimator": writer.estimator(estimator, ""),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        "estimator": written,
         "made_by_caller": writer.made_by_caller,
     }
-    write_model(Path(path), body, writer.values.tensors, writer.files)
+    write_model(Path(path).absolute(), body, writer.values.tensors)
 
 
 def load(
@@ -98,12 +120,12 @@ def load(
     *,
     factories: Callable[[], Any] | Mapping[str, Callable[[], Any]] | None = None,
 ) -> Any:
-    """Load an estimator that :func:`save` has saved, without running code from the files.
+    """Load an estimator that :func:`save` has saved, without running code from the file.
 
     Parameters
     ----------
     path : path-like
-        The directory.
+        The folder. Models of skfair 0.1, which were two files, are loaded as well.
     factories : callable or dict of str to callable, default=None
         Functions without arguments that make what was not saved: your network, whose saved
         weights are then loaded into it, or a function. By the name of the parameter, as
@@ -120,9 +142,10 @@ def load(
     FileNotFoundError
         There is no saved model at `path`.
     InvalidModelError
-        The files are damaged, altered, of an unknown schema, name a class that is not known or
-        a file outside of the directory, or hold tensors of other names or shapes than the
-        networks have, those that `factories` make included. It is a ``ValueError``.
+        The file is damaged, altered, a link, of an unknown schema, names a class that is not
+        known, or holds anything that such an estimator does not have: an attribute of another
+        name, type, shape or range, or weights that are not those of the networks, those that
+        `factories` make included. It is a ``ValueError``.
     TypeError, ValueError
         `factories` lacks what is needed, has a name that is not, or holds no functions.
 
@@ -137,9 +160,12 @@ def load(
 
     Notes
     -----
-    Digests find damage, not malice: whoever makes a file can make its digests. What protects
-    from malice is that the files hold no code, and that only classes of skfair and a list of
-    scikit-learn's are made of them. An ``.onnx`` encoder is a program for onnxruntime, though.
+    The digest finds damage, not malice: whoever makes a file can make its digest. What protects
+    from malice is that the file holds no code, and that each attribute of each class is held
+    against a table of what it may be. An ``.onnx`` encoder is a program for onnxruntime, though,
+    which runs when the loaded model does.
+
+    The file is read once and whole: what happens to it later does not matter to the estimator.
 
     Examples
     --------
@@ -161,17 +187,18 @@ def load(
     >>> bool((loaded.predict(X) == model.predict(X)).all())
     True
     """
-    body, tensors, files = read_model(Path(path).absolute())
-    reader = EstimatorReader(tensors, files, match_factories(factories, body["made_by_caller"]))
-    try:
-        estimator = reader.estimator(body["estimator"], "")
-    except InvalidModelError:
-        raise
-    except MALFORMED as error:
-        raise InvalidModelError(
-            f"config.json does not describe an estimator ({type(error).__name__}: {error})."
-        ) from error
-    saved_with = str(body["versions"].get("scikit-learn"))
+    folder = Path(path).absolute()
+    body, tensors = read_old_model(folder) if is_old_model(folder) else read_model(folder)
+    needed, saved_with = body.get("made_by_caller"), body.get("versions", {}).get("scikit-learn")
+    if not (
+        isinstance(needed, dict)
+        and all(isinstance(kind, str) for kind in needed.values())
+        and isinstance(saved_with, str)
+        and _VERSION.fullmatch(saved_with)
+    ):
+        raise InvalidModelError("The model does not say what it needs, or what it was saved with.")
+    reader = EstimatorReader(tensors, match_factories(factories, needed))
+    estimator = reader.root(body.get("estimator"))
     if reader.made_sklearn and saved_with != sklearn.__version__:
         warnings.warn(
             InconsistentVersionWarning(
@@ -181,13 +208,3 @@ def load(
             )
         )
     return estimator
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "skfair": skfair.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-    }

@@ -1,0 +1,6 @@
+"""Saved estimators: one file of JSON and tensors, which holds data and no code."""
+
+from skfair.persistence._save import load, save
+from skfair.utils._errors import InvalidModelError
+
+__all__ = ["InvalidModelError", "load", "save"]

@@ -1,0 +1,297 @@
+"""Saved estimators: the file, which is read once, and written beside the old one and renamed.
+
+A model is a folder with ``model.safetensors``: tensors, and in the header's metadata what
+they are of, as JSON. To replace this file is to replace the model, in one step.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from skfair.utils._errors import InvalidModelError
+from skfair.utils._regular_files import open_regular
+from skfair.utils._shown import shown
+
+FILE = "model.safetensors"
+_FORMAT = "skfair"
+_SCHEMA_VERSION = "2"
+_OLD_CONFIG = "config.json"  # of skfair 0.1, and of models of other programs
+_MAX_HEADER = 1 << 22  # bytes; what is large is among the tensors
+_MAX_HOLES = 1 << 26  # bytes
+_MAX_DIMENSIONS, _MAX_LENGTH = 8, 1 << 40
+# What a save that was killed leaves; nothing reads it, and nothing here removes it.
+_PART = re.compile(r"\.model\.[0-9a-f]{16}\.part")
+# What json, torch, NumPy, pandas and scikit-learn raise of content that makes no sense.
+MALFORMED = (
+    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(MemoryError, SafetensorError),
+)
+
+
+def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a model, in place of one that is there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; made where it is missing.
+    body : dict
+        What the tensors are of, as JSON has it.
+    tensors : dict of str to tensor
+
+    Raises
+    ------
+    FileExistsError
+        `path` is something else than a new or empty folder or a saved model.
+    ValueError
+        `body` is larger than what is read.
+    OSError
+        The file cannot be written; what was there is as it was.
+    """
+    _check_target(path)
+    content = _pack(body, tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+        made = [path]
+    except FileExistsError:
+        made = []
+    part = path / f".model.{secrets.token_hex(8)}.part"
+    try:
+        with part.open("xb") as stream:  # a new file, and nothing that a link leads to
+            made.insert(0, part)
+            for block in content:
+                stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path / FILE)  # from here on it is the new model
+        made = []
+        _sync(path)
+    finally:
+        for own in made:
+            with suppress(OSError):
+                own.rmdir() if own == path else own.unlink()
+
+
+def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read a model, after its size, digest and names have been checked.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    body : dict
+    tensors : dict of str to tensor
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no saved model.
+    InvalidModelError
+        It is damaged, or not of this format.
+    """
+    content = read_file(path / FILE)
+    header, start = _header(content)
+    metadata = header.pop("__metadata__", None)
+    if not _is_ours(metadata):
+        raise InvalidModelError(f"{FILE} is not that of a model saved by skfair.")
+    if metadata.get("schema_version") != _SCHEMA_VERSION:
+        raise InvalidModelError(
+            f"{FILE} has the schema version {shown(metadata.get('schema_version'))}; this skfair "
+            f"reads {_SCHEMA_VERSION}. Load it with the version of skfair that saved it, or a "
+            "later one."
+        )
+    config = metadata.get("config")
+    if metadata.get("sha256") != _digest(config, header, memoryview(content)[start:]):
+        raise InvalidModelError(
+            f"{FILE} was altered after it was saved: its digest is another one. Save the model "
+            "again."
+        )
+    return parse_json(config), tensors_of(content)
+
+
+def is_old_model(path: Path) -> bool:
+    """Whether a folder holds a model of skfair 0.1, which was two files."""
+    if not os.path.lexists(path / _OLD_CONFIG) or not os.path.lexists(path / FILE):
+        return False
+    return not _is_ours(_metadata(path / FILE))
+
+
+def read_file(file: Path) -> bytes:
+    """Read a file of a model once and whole, so that nothing that happens to it later matters.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not there.
+    InvalidModelError
+        It is a link, no regular file, or for the most part not there.
+    """
+    if not file.parent.is_dir() or not os.path.lexists(file):
+        raise FileNotFoundError(
+            f"path={shown(str(file.parent), 200)} holds no {file.name}. Give the folder that save "
+            "was given."
+        )
+    if file.is_symlink():
+        raise InvalidModelError(
+            f"{file.name} is a link, and nothing outside of a model is read. Copy the model with "
+            "what its links lead to (cp -L), or download it to a folder of its own."
+        )
+    try:
+        with open_regular(file, "path") as stream:
+            state = os.fstat(stream.fileno())
+            there = getattr(state, "st_blocks", state.st_size) * 512
+            if state.st_size > _MAX_HOLES + 2 * there:
+                raise InvalidModelError(
+                    f"{file.name} claims {state.st_size} bytes, of which {there} are on the disk: "
+                    "the rest are holes. If the file system compresses, load a copy from another."
+                )
+            return stream.read(state.st_size)
+    except InvalidModelError:
+        raise
+    except ValueError as error:
+        raise InvalidModelError(str(error)) from error
+
+
+def parse_json(text: Any) -> dict:
+    """Parse the JSON of a file; it is an object, and its numbers are numbers."""
+    if not isinstance(text, str | bytes) or len(text) > _MAX_HEADER:
+        raise InvalidModelError(
+            f"The model describes itself in more than {_MAX_HEADER} bytes, or in none."
+        )
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"The model's JSON cannot be read ({error}).") from error
+    if not isinstance(found, dict):
+        raise InvalidModelError("The model's JSON is no object.")
+    return found
+
+
+def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
+    """Take the tensors out of a file's content; torch has no other tensors like them."""
+    try:
+        tensors = safetensors.torch.load(content)
+    except MALFORMED as error:
+        raise InvalidModelError(f"{FILE} is no safetensors file ({error}).") from error
+    for name, tensor in tensors.items():
+        length = math.prod(max(1, side) for side in tensor.shape)
+        if tensor.ndim > _MAX_DIMENSIONS or length > _MAX_LENGTH:
+            raise InvalidModelError(f"{FILE} has a tensor of shape {tuple(tensor.shape)}.")
+        # Compiled code counts what is true by adding up bytes, and trusts that they are 0 or 1.
+        if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
+            raise InvalidModelError(f"{FILE} has truth values in {shown(name)} that are none.")
+    return tensors
+
+
+# -- the header --------------------------------------------------------------------------------
+
+
+def _pack(body: dict, tensors: dict[str, torch.Tensor]) -> list[bytes | memoryview]:
+    packed = memoryview(safetensors.torch.save(tensors))
+    header, start = _header(packed)
+    config = json.dumps(body, allow_nan=False)
+    metadata = {
+        "format": _FORMAT,
+        "schema_version": _SCHEMA_VERSION,
+        "sha256": _digest(config, header, packed[start:]),
+        "config": config,
+    }
+    text = json.dumps({"__metadata__": metadata, **header}).encode()
+    text += b" " * (-len(text) % 8)  # where tensors are aligned, they can be mapped
+    if len(text) > _MAX_HEADER:
+        raise ValueError(
+            f"The model would describe itself in {len(text)} bytes, and {_MAX_HEADER} at most are "
+            "read: the estimator holds too many names or labels. Use joblib."
+        )
+    return [struct.pack("<Q", len(text)), text, packed[start:]]
+
+
+def _header(content: bytes | memoryview) -> tuple[dict, int]:
+    """Parse the header of a safetensors file; its end is where the tensors begin."""
+    (length,) = struct.unpack_from("<Q", content) if len(content) >= 8 else (_MAX_HEADER + 1,)
+    if length > min(_MAX_HEADER, len(content) - 8):
+        raise InvalidModelError(
+            f"{FILE} is no safetensors file, or was cut, or its header has more than "
+            f"{_MAX_HEADER} bytes."
+        )
+    return parse_json(bytes(content[8 : 8 + length])), 8 + length
+
+
+def _metadata(file: Path) -> Any:
+    """What the header of a file says, as far as the file is one; of all else None."""
+    try:
+        with open_regular(file, "path") as stream:
+            start = stream.read(8)
+            length = min(int.from_bytes(start, "little"), _MAX_HEADER)
+            return _header(start + stream.read(length))[0].get("__metadata__")
+    except (OSError, ValueError):
+        return None
+
+
+def _is_ours(metadata: Any) -> bool:
+    return isinstance(metadata, dict) and metadata.get("format") == _FORMAT
+
+
+def _digest(config: Any, header: dict, data: memoryview) -> str:
+    digest = hashlib.sha256(json.dumps([config, header], sort_keys=True).encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+# -- the folder --------------------------------------------------------------------------------
+
+
+def _check_target(path: Path) -> None:
+    what, others = f"path={shown(str(path), 200)}", []
+    if path.is_symlink():
+        raise FileExistsError(
+            f"{what} is a link, and nothing is written to where links lead. Give the folder itself."
+        )
+    if os.path.lexists(path) and not path.is_dir():
+        raise FileExistsError(f"{what} is a file; a model is saved to a folder. Give another name.")
+    if path.is_dir():
+        others = [name for name in sorted(os.listdir(path)) if not _PART.fullmatch(name)]
+    if _OLD_CONFIG in others:
+        raise FileExistsError(
+            f"{what} holds a {_OLD_CONFIG}: a model of skfair 0.1, which was more files than one, "
+            "or one that is not of skfair. Give another folder, or remove what is there."
+        )
+    if FILE in others and ((path / FILE).is_symlink() or not _is_ours(_metadata(path / FILE))):
+        raise FileExistsError(
+            f"{what} holds a {FILE} that is not of skfair, was damaged, or is a link. Give another "
+            "folder, or remove what is there."
+        )
+    if others and FILE not in others:
+        raise FileExistsError(
+            f"{what} holds other files ({shown(others[0])}) and no saved model. Give a folder that "
+            "is empty, new, or has a model that may be replaced."
+        )
+
+
+def _sync(folder: Path) -> None:
+    """Have the new name on the disk, where folders can be opened for that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Saved estimators of skfair 0.1: a folder of config.json, model.safetensors and copied files."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skfair.persistence._files import FILE, MALFORMED, parse_json, read_file, tensors_of
+from skfair.utils._errors import InvalidModelError
+from skfair.utils._shown import shown
+
+_CONFIG = "config.json"
+_FORMAT, _SCHEMA_VERSION = "skfair", 1
+
+
+def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read a model of skfair 0.1, and describe it as :func:`read_model` does.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    body : dict
+        Its files stand in it as tensors of bytes.
+    tensors : dict of str to tensor
+
+    Raises
+    ------
+    InvalidModelError
+        It is damaged, or not of this format.
+    """
+    config = parse_json(read_file(path / _CONFIG))
+    if config.get("format") != _FORMAT or config.get("schema_version") != _SCHEMA_VERSION:
+        raise InvalidModelError(
+            f"{_CONFIG} is not that of a model saved by skfair 0.1, or has another schema version "
+            f"({shown(config.get('schema_version'))}). Load it with the version of skfair that "
+            "saved it, or a later one."
+        )
+    try:
+        body = config["body"]
+        if _digest(body) != config["sha256"]:
+            raise InvalidModelError(
+                f"{_CONFIG} was altered after it was saved: its digest is another one."
+            )
+        weights = body.pop("weights")
+        # The save was killed before it could give the file its name.
+        early = f"{FILE}.{weights['sha256'][:16]}"
+        name = early if _is_name(early) and (path / early).is_file() else FILE
+        tensors = tensors_of(_read(path, {**weights, "name": name}))
+        files: dict[str, dict[str, str]] = {}
+        for parameter, parts in body.pop("files").items():
+            first = Path(parts[0]["name"]).parent
+            files[parameter] = {}
+            for part in parts:
+                key = f"file {part['name']}"
+                if key in tensors:  # a file is asked for once, or a small model could become large
+                    raise InvalidModelError(f"{_CONFIG} names {shown(part['name'])} twice.")
+                content = bytearray(_read(path, part))
+                tensors[key] = torch.frombuffer(content, dtype=torch.uint8)
+                files[parameter][Path(part["name"]).relative_to(first).as_posix()] = key
+        made = list(body["made_by_caller"])
+        body["estimator"] = _renew(body["estimator"], files, made, depth=0)
+    except InvalidModelError:
+        raise
+    except MALFORMED as error:
+        raise InvalidModelError(
+            f"{_CONFIG} does not describe a model ({type(error).__name__}: {error})."
+        ) from error
+    return body, tensors
+
+
+def _renew(written: Any, files: dict, made: list[str], depth: int) -> Any:
+    """Say as this version does what has another form now."""
+    if depth > 100:
+        raise ValueError("too deep")
+    if isinstance(written, list):
+        return [_renew(item, files, made, depth + 1) for item in written]
+    if not isinstance(written, dict):
+        return written
+    if written.keys() == {"file"}:
+        return {"onnx": files[written["file"]]}
+    renewed = {key: _renew(item, files, made, depth + 1) for key, item in written.items()}
+    if "class" in renewed and isinstance(renewed.get("state"), dict):
+        outputs = renewed["state"].pop("_probe", None)
+        if outputs is not None and made:
+            renewed["probe"] = {"made": made, "outputs": outputs}
+    return renewed
+
+
+def _read(path: Path, part: dict) -> bytes:
+    name = part["name"]
+    if not all(map(_is_name, name.split("/"))):
+        raise InvalidModelError(f"{shown(name)} is a path outside of the model.")
+    file = path
+    for step in name.split("/"):
+        file = file / step
+        if file.is_symlink():
+            raise InvalidModelError(f"{shown(name)} is a link, and nothing outside is read.")
+    try:
+        content = read_file(file)
+    except FileNotFoundError as error:
+        raise InvalidModelError(f"{shown(name)} is missing in {path}.") from error
+    if len(content) != part["size"]:
+        raise InvalidModelError(f"{name} has {len(content)} bytes where {part['size']} were saved.")
+    if hashlib.sha256(content).hexdigest() != part["sha256"]:
+        raise InvalidModelError(
+            f"{name} was altered after it was saved: its digest is another one."
+        )
+    return content
+
+
+def _is_name(step: str) -> bool:
+    return step not in ("", ".", "..") and not set(step) & set("\0/\\:")
+
+
+def _digest(body: Any) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
