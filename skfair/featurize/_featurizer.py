@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +20,15 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
-from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx, onnx_files
+from skfair.featurize._fingerprint import (
+    UnknownEncoder,
+    check_module,
+    fingerprint,
+    is_as_written,
+    module_digest,
+)
+from skfair.featurize._normalize import Normalize
+from skfair.featurize._onnx_model import OnnxModel
 from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
@@ -157,7 +164,7 @@ class FrozenEncoderFeaturizer(
     __metadata_request__transform = {"out": UNUSED}
 
     _parameter_constraints: dict = {
-        "encoder": [callable, str, os.PathLike],
+        "encoder": [callable, str, os.PathLike, OnnxModel],
         "layer": [str, None],
         "pooling": [StrOptions({"mean", "max", "cls", "flatten"})],
         "preprocess": [callable, None],
@@ -173,7 +180,7 @@ class FrozenEncoderFeaturizer(
 
     def __init__(
         self,
-        encoder: torch.nn.Module | str | os.PathLike | Callable,
+        encoder: torch.nn.Module | str | os.PathLike | OnnxModel | Callable,
         *,
         layer: str | None = None,
         pooling: str = "mean",
@@ -290,11 +297,8 @@ class FrozenEncoderFeaturizer(
     def _n_features_out(self) -> int:
         return self.n_features_out_
 
-    # A saved model holds the files of its encoder.
+    # May be the path of a file, which a saved model then holds.
     _file_parameters = ("encoder",)
-
-    def _files_of(self, parameter: str) -> list[Path]:
-        return onnx_files(getattr(self, parameter))
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):
@@ -333,7 +337,9 @@ class FrozenEncoderFeaturizer(
 
     def _open(self, X: Any, *, reset: bool) -> Images:
         """Check the parameters that go together, and X against what `fit` saw."""
-        encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        if self.memory is not None and self.encoder_id is None:
+            self._check_known(kind)
         return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -385,7 +391,8 @@ class FrozenEncoderFeaturizer(
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Take what the store has, and collect the rest into full batches to encode and keep."""
         assert self.memory is not None
-        token = self._fingerprint()
+        digest = encoder.freeze() if self.encoder_id is None else None
+        token = self._fingerprint(digest)
         waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
         samples: dict[bytes, np.ndarray] = {}
         with FeatureStore(self.memory) as store:
@@ -406,10 +413,11 @@ class FrozenEncoderFeaturizer(
                     made = self._encode_and_keep(encoder, store, some, samples)
                     rows = {row: made[key] for key in some for row in waiting.pop(key)}
                     yield list(rows), self._stack(encoder, rows.values())
-        if encoder.n_batches and self._fingerprint() != token:
+        if encoder.n_batches and digest is not None and self._has_changed(digest):
             warnings.warn(
-                "encoder or preprocess changed its own state while it ran, so that the features "
-                "now in memory will not be found again. Pass encoder_id to name them yourself.",
+                "encoder was changed while it ran. These features, also those now in memory, are "
+                "of the encoder as it was at first; as it is now they are not found again. Pass "
+                "encoder_id to name them yourself.",
                 UserWarning,
             )
 
@@ -443,15 +451,51 @@ class FrozenEncoderFeaturizer(
             encoder.check_width(len(row), f"memory={str(self.memory)!r} holds")
         return np.stack(features)
 
-    def _fingerprint(self) -> bytes:
+    def _check_known(self, kind: str) -> None:
+        """Refuse what the store could only guess, before anything runs."""
+        named = (
+            "Pass encoder_id='a name of your own' for encoder and preprocess together, and "
+            "another one whenever one of them changes."
+        )
+        reason = f"encoder is a {type(self.encoder).__qualname__}" if kind == "callable" else ""
+        if kind == "module":
+            try:
+                check_module(self.encoder)  # type: ignore[arg-type]
+            except UnknownEncoder as error:
+                reason = str(error)
+        if reason:
+            raise ValueError(
+                f"memory={str(self.memory)!r} finds features by what made them, which can be told "
+                f"of ONNX files and of modules that consist of torch's own layers, and {reason}. "
+                f"{named}"
+            )
+        if self.preprocess is not None and not (
+            type(self.preprocess) is Normalize
+            and is_as_written(Normalize, "__call__", Normalize.__call__)
+        ):
+            raise ValueError(
+                f"memory={str(self.memory)!r} finds features by what made them, and no one can "
+                f"tell all that preprocess={self.preprocess!r} depends on. {named} "
+                "preprocess=Normalize(mean, std), or None, needs no name."
+            )
+
+    def _has_changed(self, digest: bytes) -> bool:
+        if not isinstance(self.encoder, torch.nn.Module):
+            return False
+        try:
+            return module_digest(self.encoder) != digest
+        except UnknownEncoder:
+            return True
+
+    def _fingerprint(self, digest: bytes | None) -> bytes:
         """Identify in the store all that decides the features of a given sample."""
-        encoder: Any = self.encoder
         amp_dtype = None
         if self.amp:
+            encoder: Any = self.encoder
             amp_dtype = torch.get_autocast_dtype(module_device(encoder, self.device).type)
         settings = {"layer": self.layer, "pooling": self.pooling, "amp_dtype": amp_dtype}
-        if self.encoder_id is not None:
+        if digest is None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
-        if isinstance(encoder, (str, os.PathLike)):
-            encoder = fingerprint_onnx(encoder)
-        return fingerprint(encoder=encoder, preprocess=self.preprocess, **settings)
+        preprocess: Any = self.preprocess  # None or Normalize
+        normalize = None if preprocess is None else (preprocess.mean, preprocess.std)
+        return fingerprint(encoder=digest, normalize=normalize, **settings)
