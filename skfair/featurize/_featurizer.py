@@ -47,8 +47,8 @@ class FrozenEncoderFeaturizer(
     weights, buffers, device, training flags and hooks.
 
     With ``memory`` each image is encoded once, in whatever order, split or process it comes
-    again: features are kept in a file, under the content of the image and a fingerprint of
-    the encoder.
+    again: features are kept in a file, under the contents of the image and of the encoder, or a
+    name that you give the encoder.
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ class FrozenEncoderFeaturizer(
         - A torch module. It gets a float32 tensor of shape (batch, channels, height, width) on
           `device`.
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
-          the same as an array; its first output is taken. A pickle of the estimator holds the
-          path and not the weights.
+          the same as an array; its first output is taken. It is read when a call begins, unless
+          it is unchanged, and with it the files of its folder in which it keeps weights; no
+          other file is opened. A pickle of the estimator holds the path and not the weights. In
+          a model that ``skfair.load`` made the contents of the file stand for it.
         - A callable, for instance the client of an embedding service. It gets the batch as a
           NumPy array and returns an array-like with one row an image, in the same order.
 
@@ -75,8 +77,8 @@ class FrozenEncoderFeaturizer(
     preprocess : callable, default=None
         Takes a batch of images, channels first and of the type that `X` has, and returns
         what the encoder gets. For a torch module the batch is a tensor on `device`, otherwise an
-        array. It has to be deterministic. None turns uint8 values 0 to 255 into float32 numbers
-        0 to 1 and leaves floats alone.
+        array. It has to be deterministic. :class:`Normalize` is what most encoders need. None
+        turns uint8 values 0 to 255 into float32 numbers 0 to 1 and leaves floats alone.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it
         (bilinear) and converted to its number of channels (1, 3 or 4), arrays must have it. One
@@ -99,9 +101,10 @@ class FrozenEncoderFeaturizer(
         File (SQLite) in which features are kept; made when it is not there. See Notes.
     encoder_id : str, default=None
         Your name for `encoder` and `preprocess` together, used in `memory` in place of their
-        fingerprint. Needed where that cannot be taken (open connections, compiled code) or
-        cannot know (a service that changes behind the same address). It also saves reading
-        all weights at each call. Another encoder or preprocessing needs another name.
+        contents. Needed where these do not say what is computed: for callables, for modules with
+        code that is not torch's own, and for a `preprocess` other than :class:`Normalize`.
+        Another encoder or preprocessing needs another name: whoever uses a name again gets the
+        rows that were kept under it. It also saves reading all weights at each call.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -137,13 +140,22 @@ class FrozenEncoderFeaturizer(
     `fit` learns nothing from the data but their shape and type, and the number of features from
     the first sample.
 
-    The fingerprint covers the weights and buffers of a torch module, its other attributes, and
-    the code of its classes and of the functions that these use, as well as `preprocess`,
-    `layer`, `pooling` and the type of `amp`; for an ONNX file the files' content. Of installed
-    packages it covers name and version. Rows are checked when they are read. Several processes
-    can share the file; they encode in turn, so that none repeats what another is doing. A killed
-    process loses the batch that it was at, an encoder that raises loses the same, and the next
-    call goes on from there. The file has to be on a local disk.
+    Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
+    content, with that of the files which hold its weights; of a torch module its weights, buffers
+    and attributes, its layers in their order, the versions of torch and skfair and torch's
+    default dtype; besides, `layer`, `pooling`, the type of `amp` and the numbers of
+    :class:`Normalize`. This is complete where the code is known. So a module has to consist of
+    layers of :mod:`torch.nn`, or be a :class:`~skfair.datasets.DigitsEncoder`, as they were
+    written: no classes of other packages or of your own, no forward hooks, parametrizations or
+    methods that were replaced. For all else `encoder_id` is asked for, before anything runs.
+    Settings by which torch trades digits for speed, such as TF32, and the device are not part of
+    it.
+
+    A call uses the encoder as it is when the call begins: contents are read or copied once, for
+    the keys and for the rows. Rows are checked when they are read. Several processes can share
+    the file; they encode in turn, so that none repeats what another is doing. A killed process
+    loses the batch that it was at, an encoder that raises loses the same, and the next call goes
+    on from there. The file has to be on a local disk, and no link.
 
     The last bits of a row can depend on the batch in which it was encoded, as everywhere in
     torch; with `memory` it keeps those that it got first.
@@ -473,9 +485,10 @@ class FrozenEncoderFeaturizer(
             type(self.preprocess) is Normalize
             and is_as_written(Normalize, "__call__", Normalize.__call__)
         ):
+            function = getattr(self.preprocess, "__qualname__", type(self.preprocess).__qualname__)
             raise ValueError(
                 f"memory={str(self.memory)!r} finds features by what made them, and no one can "
-                f"tell all that preprocess={self.preprocess!r} depends on. {named} "
+                f"tell all that preprocess={function} depends on. {named} "
                 "preprocess=Normalize(mean, std), or None, needs no name."
             )
 

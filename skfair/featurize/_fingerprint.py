@@ -36,15 +36,21 @@ _TORCH_FOLDER = str(Path(torch.__file__).parent)
 _SPECIAL_DATA = (type(None), str, dict, list, tuple, types.GetSetDescriptorType)  # of a class
 
 
-def _functions(owner: Any) -> dict[str, Any]:
+def _names(owner: Any) -> dict[str, Any]:
+    """List what code of torch may reach in one of its modules or classes."""
     kinds: tuple[type, ...] = (types.BuiltinFunctionType,)
     if owner is not torch:  # which replaces functions of its own, as manual_seed when it compiles
-        kinds += (types.FunctionType, types.MethodDescriptorType)
+        kinds += (types.FunctionType, types.MethodDescriptorType, types.ModuleType)
     return {name: member for name, member in vars(owner).items() if isinstance(member, kinds)}
 
 
-# Modules reach functions by these; as they were when skfair was imported.
-_FUNCTIONS = {owner: _functions(owner) for owner in (F, torch, torch._C._nn, torch.Tensor)}
+# As they were when skfair was imported.
+_NAMES = {owner: _names(owner) for owner in (F, torch, torch._C._nn, torch.Tensor)}
+_NAMES |= {
+    module: _names(module)
+    for name, module in sorted(sys.modules.items())
+    if name.startswith("torch.nn.modules.")
+}
 
 
 class UnknownEncoder(ValueError):
@@ -163,7 +169,7 @@ class _Walk:
             return (kind.__name__, sorted(parts) if kind in (set, frozenset) else parts)
         for owner in (F, torch):  # an activation that is passed as a function
             name = getattr(value, "__name__", None)
-            if isinstance(name, str) and _FUNCTIONS[owner].get(name) is value:
+            if isinstance(name, str) and _NAMES[owner].get(name) is value:
                 return (owner.__name__, name)
         raise UnknownEncoder(f"{path} is a {kind.__module__}.{kind.__qualname__}")
 
@@ -240,21 +246,21 @@ def _check_torch() -> None:
     modes = _get_current_function_mode_stack()
     if _get_current_dispatch_mode() is not None or {type(m) for m in modes} - {DeviceContext}:
         raise UnknownEncoder("torch is in a mode that replaces its functions")
-    for owner, functions in _FUNCTIONS.items():
+    for owner, names in _NAMES.items():
         now = vars(owner)
-        replaced = [name for name, function in functions.items() if now.get(name) is not function]
+        replaced = [name for name, member in names.items() if now.get(name) is not member]
         if owner is torch.Tensor:  # whose methods in C a new one hides
-            new = _functions(owner).keys() - functions.keys()
+            new = _names(owner).keys() - names.keys()
             replaced += [name for name in new if hasattr(torch._C.TensorBase, name)]
         if owner is F:  # by what was imported before skfair
             replaced += [
                 name
-                for name, function in functions.items()
-                if isinstance(function, types.FunctionType)
-                and not function.__code__.co_filename.startswith(_TORCH_FOLDER)
+                for name, member in names.items()
+                if isinstance(member, types.FunctionType)
+                and not member.__code__.co_filename.startswith(_TORCH_FOLDER)
             ]
         if replaced:
-            raise UnknownEncoder(f"torch's {sorted(replaced)[0]} has been replaced")
+            raise UnknownEncoder(f"torch's {min(replaced)} has been replaced")
 
 
 def _digest(parts: tuple) -> bytes:

@@ -377,6 +377,7 @@ def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
 def _open_session(model: OnnxModel, provider: str) -> Any:
     onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
     proto = _parse(model.name, model.files[model.name])
+    proto.ClearField("metadata_props")  # in which onnxruntime may be told to find settings
     # onnxruntime takes large weights of the graph itself from memory; all else that is kept
     # outside (shapes, subgraphs, functions) it would look for on the disk, and so goes inside.
     large = []
@@ -406,10 +407,10 @@ def _open_session(model: OnnxModel, provider: str) -> Any:
         options.add_external_initializers_from_files_in_memory(
             names, contents, [len(content) for content in contents]
         )
+    content = proto.SerializeToString()
+    del proto  # as large as the model
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=[provider]
-        )
+        return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # of many classes, without a common one
         raise ValueError(
             f"encoder={shown(model.name)} cannot be opened as an ONNX model: {error}"

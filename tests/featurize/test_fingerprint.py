@@ -335,6 +335,8 @@ UNKNOWN = {
     "call that is no function": _patch(nn.ReLU, "__call__", functools.partial(F.relu)),
     "function of torch": _patch(F, "relu", lambda x, inplace=False: 3 * x),
     "function of torch by another": _patch(F, "batch_norm", F.instance_norm),
+    "function that a module of torch uses": _patch(nn.modules.conv, "_single", lambda x: (3,)),
+    "module that a module of torch uses": _patch(nn.modules.activation, "F", CONFIG),
     "method of tensors": _patch(torch.Tensor, "flatten", lambda self, *_: self),
     "hook": _hook,
     "hook before": _pre_hook,
