@@ -115,7 +115,10 @@ def second_transform(folder):
     for size, n in ((64, 1024), (128, 256)):
         X = random_images(n, size)
         featurizer = FrozenEncoderFeaturizer(
-            resnet18(), memory=folder / f"{size}.sqlite", batch_size=BATCH_SIZE
+            resnet18(),
+            memory=folder / f"{size}.sqlite",
+            encoder_id="resnet18",
+            batch_size=BATCH_SIZE,
         ).fit(X[:1])
         first = seconds(featurizer.transform, X)
         second = min(seconds(featurizer.transform, X) for _ in range(3))
@@ -167,7 +170,7 @@ def search(folder):
     for n_jobs in (1, 2):
         log = folder / f"log-{n_jobs}"
         featurizer = FrozenEncoderFeaturizer(
-            Counting(str(log)), memory=folder / f"search-{n_jobs}.sqlite"
+            Counting(str(log)), memory=folder / f"search-{n_jobs}.sqlite", encoder_id="means"
         )
         GridSearchCV(
             make_pipeline(featurizer, LogisticRegression(max_iter=1000)),

@@ -1,7 +1,9 @@
 """Networks of fitted classifiers as ONNX files and plain modules decide what they decided."""
 
 import logging
+import os
 import pickle
+import stat
 import subprocess
 import sys
 import warnings
@@ -16,7 +18,7 @@ from torch import nn
 
 import skfair
 from skfair.utils import FairnessWarning
-from skfair.utils._onnx import _reason
+from skfair.utils._onnx import _reason, export_onnx
 
 rng = np.random.default_rng(0)
 N = 150
@@ -233,6 +235,79 @@ def test_paths_that_no_file_can_have_are_said_before_any_work(tmp_path, monkeypa
         debiaser.to_onnx(tmp_path / "none" / "model.onnx")
     with pytest.raises(IsADirectoryError, match=f"path={str(tmp_path)!r} is a directory"):
         debiaser.to_onnx(tmp_path)
+
+
+def exported(folder):
+    debiaser = debiased(NETWORKS["one logit"]())
+    debiaser.to_onnx(folder / "model.onnx")
+    expected = debiaser.to_module()(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(run(folder / "model.onnx", X), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_no_other_file_is_touched(tmp_path):
+    """Not what a name that others may have chosen too leads to, and not the target of a link."""
+    for name in ("victim", "other"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.onnx.part").write_text("mine")
+    (tmp_path / "a" / "model.onnx").symlink_to(tmp_path / "victim")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.onnx.part").symlink_to(tmp_path / "other")
+    (tmp_path / "b" / "model.onnx").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        exported(folder)
+        assert not (folder / "model.onnx").is_symlink()
+        assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "model.onnx.part"]
+    assert (tmp_path / "a" / "model.onnx.part").read_text() == "mine"
+    assert (tmp_path / "b" / "model.onnx.part").is_symlink()
+    assert (tmp_path / "victim").read_text() == (tmp_path / "other").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_the_file_may_be_read_by_whom_the_system_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        exported(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.onnx").stat().st_mode) == mode
+
+
+def test_a_file_that_cannot_be_put_in_its_place_is_taken_away(tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_text("old")
+    debiaser = debiased(NETWORKS["one logit"]())
+    parts = []
+
+    def fail(part, path):
+        parts.append(part)
+        assert part.parent == tmp_path
+        assert part.stat().st_size > 100
+        raise OSError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="no"):
+                debiaser.to_onnx(tmp_path / "model.onnx")
+    assert len(set(parts)) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "old"
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "model.onnx")
+    debiaser = debiased(NETWORKS["one logit"]())
+    with pytest.raises(ValueError, match="is a device or a pipe"):
+        debiaser.to_onnx(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_fifo()
+
+
+def test_weights_that_one_file_cannot_hold(tmp_path):
+    large = nn.Linear(30_000, 30_000, device="meta")  # 3.6 GB, without memory for it
+    with pytest.raises(ValueError, match=r"weights have 3600120000 bytes, and one ONNX file holds"):
+        export_onnx(large, torch.zeros(2, 30_000, device="meta"), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torch_is_quiet_about_torchvision_during_the_call_only(tmp_path):

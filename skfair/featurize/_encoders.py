@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from skfair.featurize._fingerprint import onnx_files
+from skfair.featurize._fingerprint import check_module, module_digest
+from skfair.featurize._onnx_model import OnnxModel, open_onnx
 from skfair.utils._device import resolve_device
-from skfair.utils._imports import import_optional
 
 
 def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
@@ -26,7 +26,7 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
 
     Parameters
     ----------
-    encoder : torch.nn.Module, path-like or callable
+    encoder : torch.nn.Module, path-like, OnnxModel or callable
     layer : str or None
     amp : bool
 
@@ -55,10 +55,12 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
                 f"encoder={os.fspath(encoder)!r} is not the path of an .onnx file. Load other "
                 "formats yourself and pass the torch module or a callable."
             )
-        if not Path(encoder).is_file():
+        if not Path(encoder).exists():
             raise FileNotFoundError(
                 f"encoder={os.fspath(encoder)!r} does not exist. Check the path."
             )
+        kind = "onnx"
+    elif isinstance(encoder, OnnxModel):
         kind = "onnx"
     elif isinstance(encoder, torch.nn.Module):
         if layer is not None:
@@ -89,7 +91,7 @@ class BatchEncoder:
 
     def __init__(
         self,
-        encoder: torch.nn.Module | str | os.PathLike | Callable,
+        encoder: torch.nn.Module | str | os.PathLike | OnnxModel | Callable,
         *,
         layer: str | None,
         pooling: str,
@@ -106,6 +108,28 @@ class BatchEncoder:
         self.amp = amp
         self.width = width
         self.n_batches = 0
+        self._open_session: Callable | None = None
+
+    def freeze(self) -> bytes:
+        """Take the contents of a module or an ONNX file as they are now, for all that follows.
+
+        Returns
+        -------
+        bytes
+            Their digest.
+
+        Raises
+        ------
+        UnknownEncoder
+            A module holds more than can be known.
+        """
+        if isinstance(self.encoder, torch.nn.Module):
+            check_module(self.encoder)  # a copy of what is unknown is made in ways unknown
+            self.encoder = _copied(self.encoder, lambda tensor: tensor.detach().clone())
+            return module_digest(self.encoder)
+        encoder: Any = self.encoder
+        digest, self._open_session = open_onnx(encoder, self.device)
+        return digest.encode()
 
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray], Any]:
@@ -116,7 +140,9 @@ class BatchEncoder:
             device = module_device(encoder, self.device)
             return _module_run(encoder, self.layer, self.preprocess, device, self.amp)
         if kind == "onnx":
-            return _onnx_run(encoder, self.layer, self.preprocess, self.device)
+            if self._open_session is None:
+                _, self._open_session = open_onnx(encoder, self.device)
+            return _onnx_run(self._open_session(), encoder, self.layer, self.preprocess)
         return lambda batch: encoder(_preprocess(batch, self.preprocess))
 
     def launch(self, batch: np.ndarray) -> Any:
@@ -225,17 +251,9 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
     if isinstance(module, torch.jit.ScriptModule):  # its structure is out of copy's reach
         with torch.no_grad():
             return copy.deepcopy(module).to(device).eval()
-    memo: dict[int, torch.Tensor] = {}
-    for part in module.modules():
-        for weight in part.parameters(recurse=False):
-            moved = weight.detach().to(device)
-            memo[id(weight)] = torch.nn.Parameter(moved, requires_grad=False)
-        plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
-        for buffer in [*part.buffers(recurse=False), *plain]:
-            memo[id(buffer)] = buffer.detach().to(device, copy=True)
     try:
         # `to` for classes that copy themselves, without regard for the memo.
-        return copy.deepcopy(module, memo).to(device).eval()
+        return _copied(module, lambda weight: weight.detach().to(device), device).to(device).eval()
     except (TypeError, RuntimeError) as error:
         raise TypeError(
             f"encoder, a {type(module).__name__}, cannot be copied: {error}. scikit-learn's clone "
@@ -243,16 +261,29 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
         ) from error
 
 
-def _onnx_run(path, layer, preprocess, device):
-    path = os.path.abspath(path)
-    states = [file.stat() for file in _onnx_files(path, os.stat(path).st_mtime_ns)]
-    version = tuple((state.st_mtime_ns, state.st_size) for state in states)
-    session = _onnx_session(path, version, _onnx_provider(device), os.getpid())
+def _copied(
+    module: torch.nn.Module,
+    weight_of: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | None = None,
+) -> torch.nn.Module:
+    """Copy a module, with weights that `weight_of` makes and buffers on `device` (their own)."""
+    memo: dict[int, torch.Tensor] = {}
+    for part in module.modules():
+        for weight in part.parameters(recurse=False):
+            memo[id(weight)] = torch.nn.Parameter(weight_of(weight), requires_grad=False)
+        plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
+        for buffer in [*part.buffers(recurse=False), *plain]:
+            memo[id(buffer)] = buffer.detach().to(device or buffer.device, copy=True)
+    return copy.deepcopy(module, memo)
+
+
+def _onnx_run(session, encoder, layer, preprocess):
     inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
     if len(inputs) != 1:
+        name = encoder if isinstance(encoder, OnnxModel) else os.fspath(encoder)
         raise ValueError(
-            f"encoder={os.fspath(path)!r} has the inputs {[i.name for i in inputs]}; wanted one. "
-            "Pass a callable that fills in the others."
+            f"encoder={name!r} has the inputs {[i.name for i in inputs]}; wanted one. Pass a "
+            "callable that fills in the others."
         )
     name, size = inputs[0].name, inputs[0].shape[0] if inputs[0].shape else None
     if layer is not None:
@@ -277,37 +308,6 @@ def _onnx_run(path, layer, preprocess, device):
         return np.concatenate(parts)
 
     return run
-
-
-def _onnx_provider(device: str | torch.device) -> str:
-    onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
-    kind = resolve_device(device).type
-    if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return "CUDAExecutionProvider"
-    if kind == "cpu" or device == "auto":
-        return "CPUExecutionProvider"
-    raise ValueError(
-        f"device={device!r} is not one on which the installed onnxruntime can run "
-        f"({onnxruntime.get_available_providers()}). Use device='cpu' or install its GPU build."
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _onnx_files(path: str, changed: int) -> list[Path]:
-    """Remember which files a model has, until it changes: a service predicts row by row."""
-    return onnx_files(path)
-
-
-@functools.lru_cache(maxsize=1)
-def _onnx_session(path: str, version: tuple, provider: str, process: int) -> Any:
-    """Open a model; kept for the next call in this process, until one of its files changes."""
-    onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=[provider])
-    except Exception as error:  # of many classes, without a common one
-        raise ValueError(f"encoder={path!r} cannot be opened as an ONNX model: {error}") from error
 
 
 def _check_name(parameter: str, name: str, names: Any) -> None:

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +20,15 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
-from skfair.featurize._fingerprint import fingerprint, fingerprint_onnx, onnx_files
+from skfair.featurize._fingerprint import (
+    UnknownEncoder,
+    check_module,
+    fingerprint,
+    is_as_written,
+    module_digest,
+)
+from skfair.featurize._normalize import Normalize
+from skfair.featurize._onnx_model import OnnxModel
 from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
@@ -40,8 +47,8 @@ class FrozenEncoderFeaturizer(
     weights, buffers, device, training flags and hooks.
 
     With ``memory`` each image is encoded once, in whatever order, split or process it comes
-    again: features are kept in a file, under the content of the image and a fingerprint of
-    the encoder.
+    again: features are kept in a file, under the contents of the image and of the encoder, or a
+    name that you give the encoder.
 
     Parameters
     ----------
@@ -51,8 +58,10 @@ class FrozenEncoderFeaturizer(
         - A torch module. It gets a float32 tensor of shape (batch, channels, height, width) on
           `device`.
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
-          the same as an array; its first output is taken. A pickle of the estimator holds the
-          path and not the weights.
+          the same as an array; its first output is taken. It is read when a call begins, unless
+          it is unchanged, and with it the files of its folder in which it keeps weights; no
+          other file is opened. A pickle of the estimator holds the path and not the weights. In
+          a model that ``skfair.load`` made the contents of the file stand for it.
         - A callable, for instance the client of an embedding service. It gets the batch as a
           NumPy array and returns an array-like with one row an image, in the same order.
 
@@ -68,8 +77,8 @@ class FrozenEncoderFeaturizer(
     preprocess : callable, default=None
         Takes a batch of images, channels first and of the type that `X` has, and returns
         what the encoder gets. For a torch module the batch is a tensor on `device`, otherwise an
-        array. It has to be deterministic. None turns uint8 values 0 to 255 into float32 numbers
-        0 to 1 and leaves floats alone.
+        array. It has to be deterministic. :class:`Normalize` is what most encoders need. None
+        turns uint8 values 0 to 255 into float32 numbers 0 to 1 and leaves floats alone.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it
         (bilinear) and converted to its number of channels (1, 3 or 4), arrays must have it. One
@@ -92,9 +101,10 @@ class FrozenEncoderFeaturizer(
         File (SQLite) in which features are kept; made when it is not there. See Notes.
     encoder_id : str, default=None
         Your name for `encoder` and `preprocess` together, used in `memory` in place of their
-        fingerprint. Needed where that cannot be taken (open connections, compiled code) or
-        cannot know (a service that changes behind the same address). It also saves reading
-        all weights at each call. Another encoder or preprocessing needs another name.
+        contents. Needed where these do not say what is computed: for callables, for modules with
+        code that is not torch's own, and for a `preprocess` other than :class:`Normalize`.
+        Another encoder or preprocessing needs another name: whoever uses a name again gets the
+        rows that were kept under it. It also saves reading all weights at each call.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -130,13 +140,22 @@ class FrozenEncoderFeaturizer(
     `fit` learns nothing from the data but their shape and type, and the number of features from
     the first sample.
 
-    The fingerprint covers the weights and buffers of a torch module, its other attributes, and
-    the code of its classes and of the functions that these use, as well as `preprocess`,
-    `layer`, `pooling` and the type of `amp`; for an ONNX file the files' content. Of installed
-    packages it covers name and version. Rows are checked when they are read. Several processes
-    can share the file; they encode in turn, so that none repeats what another is doing. A killed
-    process loses the batch that it was at, an encoder that raises loses the same, and the next
-    call goes on from there. The file has to be on a local disk.
+    Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
+    content, with that of the files which hold its weights; of a torch module its weights, buffers
+    and attributes, its layers in their order, the versions of torch and skfair and torch's
+    default dtype; besides, `layer`, `pooling`, the type of `amp` and the numbers of
+    :class:`Normalize`. This is complete where the code is known. So a module has to consist of
+    layers of :mod:`torch.nn`, or be a :class:`~skfair.datasets.DigitsEncoder`, as they were
+    written: no classes of other packages or of your own, no forward hooks, parametrizations or
+    methods that were replaced. For all else `encoder_id` is asked for, before anything runs.
+    Settings by which torch trades digits for speed, such as TF32, and the device are not part of
+    it.
+
+    A call uses the encoder as it is when the call begins: contents are read or copied once, for
+    the keys and for the rows. Rows are checked when they are read. Several processes can share
+    the file; they encode in turn, so that none repeats what another is doing. A killed process
+    loses the batch that it was at, an encoder that raises loses the same, and the next call goes
+    on from there. The file has to be on a local disk, and no link.
 
     The last bits of a row can depend on the batch in which it was encoded, as everywhere in
     torch; with `memory` it keeps those that it got first.
@@ -157,7 +176,7 @@ class FrozenEncoderFeaturizer(
     __metadata_request__transform = {"out": UNUSED}
 
     _parameter_constraints: dict = {
-        "encoder": [callable, str, os.PathLike],
+        "encoder": [callable, str, os.PathLike, OnnxModel],
         "layer": [str, None],
         "pooling": [StrOptions({"mean", "max", "cls", "flatten"})],
         "preprocess": [callable, None],
@@ -173,7 +192,7 @@ class FrozenEncoderFeaturizer(
 
     def __init__(
         self,
-        encoder: torch.nn.Module | str | os.PathLike | Callable,
+        encoder: torch.nn.Module | str | os.PathLike | OnnxModel | Callable,
         *,
         layer: str | None = None,
         pooling: str = "mean",
@@ -290,11 +309,8 @@ class FrozenEncoderFeaturizer(
     def _n_features_out(self) -> int:
         return self.n_features_out_
 
-    # A saved model holds the files of its encoder.
+    # May be the path of a file, which a saved model then holds.
     _file_parameters = ("encoder",)
-
-    def _files_of(self, parameter: str) -> list[Path]:
-        return onnx_files(getattr(self, parameter))
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):
@@ -333,7 +349,9 @@ class FrozenEncoderFeaturizer(
 
     def _open(self, X: Any, *, reset: bool) -> Images:
         """Check the parameters that go together, and X against what `fit` saw."""
-        encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        if self.memory is not None and self.encoder_id is None:
+            self._check_known(kind)
         return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -385,7 +403,8 @@ class FrozenEncoderFeaturizer(
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Take what the store has, and collect the rest into full batches to encode and keep."""
         assert self.memory is not None
-        token = self._fingerprint()
+        digest = encoder.freeze() if self.encoder_id is None else None
+        token = self._fingerprint(digest)
         waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
         samples: dict[bytes, np.ndarray] = {}
         with FeatureStore(self.memory) as store:
@@ -406,10 +425,11 @@ class FrozenEncoderFeaturizer(
                     made = self._encode_and_keep(encoder, store, some, samples)
                     rows = {row: made[key] for key in some for row in waiting.pop(key)}
                     yield list(rows), self._stack(encoder, rows.values())
-        if encoder.n_batches and self._fingerprint() != token:
+        if encoder.n_batches and digest is not None and self._has_changed(digest):
             warnings.warn(
-                "encoder or preprocess changed its own state while it ran, so that the features "
-                "now in memory will not be found again. Pass encoder_id to name them yourself.",
+                "encoder was changed while it ran. These features, also those now in memory, are "
+                "of the encoder as it was at first; as it is now they are not found again. Pass "
+                "encoder_id to name them yourself.",
                 UserWarning,
             )
 
@@ -443,15 +463,52 @@ class FrozenEncoderFeaturizer(
             encoder.check_width(len(row), f"memory={str(self.memory)!r} holds")
         return np.stack(features)
 
-    def _fingerprint(self) -> bytes:
+    def _check_known(self, kind: str) -> None:
+        """Refuse what the store could only guess, before anything runs."""
+        named = (
+            "Pass encoder_id='a name of your own' for encoder and preprocess together, and "
+            "another one whenever one of them changes."
+        )
+        reason = f"encoder is a {type(self.encoder).__qualname__}" if kind == "callable" else ""
+        if kind == "module":
+            try:
+                check_module(self.encoder)  # type: ignore[arg-type]
+            except UnknownEncoder as error:
+                reason = str(error)
+        if reason:
+            raise ValueError(
+                f"memory={str(self.memory)!r} finds features by what made them, which can be told "
+                f"of ONNX files and of modules that consist of torch's own layers, and {reason}. "
+                f"{named}"
+            )
+        if self.preprocess is not None and not (
+            type(self.preprocess) is Normalize
+            and is_as_written(Normalize, "__call__", Normalize.__call__)
+        ):
+            function = getattr(self.preprocess, "__qualname__", type(self.preprocess).__qualname__)
+            raise ValueError(
+                f"memory={str(self.memory)!r} finds features by what made them, and no one can "
+                f"tell all that preprocess={function} depends on. {named} "
+                "preprocess=Normalize(mean, std), or None, needs no name."
+            )
+
+    def _has_changed(self, digest: bytes) -> bool:
+        if not isinstance(self.encoder, torch.nn.Module):
+            return False
+        try:
+            return module_digest(self.encoder) != digest
+        except UnknownEncoder:
+            return True
+
+    def _fingerprint(self, digest: bytes | None) -> bytes:
         """Identify in the store all that decides the features of a given sample."""
-        encoder: Any = self.encoder
         amp_dtype = None
         if self.amp:
+            encoder: Any = self.encoder
             amp_dtype = torch.get_autocast_dtype(module_device(encoder, self.device).type)
         settings = {"layer": self.layer, "pooling": self.pooling, "amp_dtype": amp_dtype}
-        if self.encoder_id is not None:
+        if digest is None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
-        if isinstance(encoder, (str, os.PathLike)):
-            encoder = fingerprint_onnx(encoder)
-        return fingerprint(encoder=encoder, preprocess=self.preprocess, **settings)
+        preprocess: Any = self.preprocess  # None or Normalize
+        normalize = None if preprocess is None else (preprocess.mean, preprocess.std)
+        return fingerprint(encoder=digest, normalize=normalize, **settings)

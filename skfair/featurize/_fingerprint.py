@@ -1,406 +1,271 @@
 """Fingerprints of encoders: the part of a stored feature's key that changes when its maker does.
 
-A fingerprint covers all that decides what an object computes: its data (weights, attributes,
-closures, defaults) and its code, followed through the functions and globals that it names.
-Code of installed packages is identified by name and version. What cannot be followed
-with certainty is refused, because a wrong guess would return another encoder's features.
+Only what can be known completely has one: data, and modules whose code is torch's own. Code of
+anybody else can read what no search of it finds (attributes of functions, files, the
+environment), and a wrong guess would return another encoder's features; so nothing is guessed.
 """
 
 import collections
-import dis
-import enum
-import functools
 import hashlib
-import importlib.metadata
-import importlib.util
-import logging
-import os
-import re
 import sys
 import types
-from pathlib import Path, PurePath
+import typing
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+import skfair
+
+_KEYS_VERSION = 2  # another one when keys are made in another way
+_OWN_MODULES = ("torch.nn.modules.", "skfair.datasets._encoder")
 _PLAIN = {
-    *(type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis)),
-    *(type(NotImplemented), torch.dtype, torch.device, torch.memory_format),
+    *(type(None), bool, int, float, complex, str, bytes, range, slice),
+    *(torch.dtype, torch.device, torch.Size),
 }
-_CONTAINERS = (
-    *(dict, collections.OrderedDict, collections.defaultdict),
-    *(list, tuple, torch.Size, set, frozenset),
-)
-_FORWARD_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
-_OTHER_HOOKS = {name for name in vars(torch.nn.Module()) if "hook" in name} - _FORWARD_HOOKS
-_DESCRIPTORS = (staticmethod, classmethod, property)
-# Written into classes by the interpreter, in some processes and not in others.
-_SKIPPED_MEMBERS = {"_abc_impl", "__annotate__", "__annotate_func__", "__annotations_cache__"}
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement (or the like in C)
+_CONTAINERS = {tuple, list, dict, collections.OrderedDict, set, frozenset}
+_MAX_DEPTH = 20  # of containers in each other
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
+_SPECIAL_DATA = (type(None), str, dict, list, tuple, types.GetSetDescriptorType)  # of a class
+
+
+def _names(owner: Any) -> dict[str, Any]:
+    """List what code of torch may reach in one of its modules or classes."""
+    kinds: tuple[type, ...] = (types.BuiltinFunctionType,)
+    if owner is not torch:  # which replaces functions of its own, as manual_seed when it compiles
+        kinds += (types.FunctionType, types.MethodDescriptorType, types.ModuleType)
+    return {name: member for name, member in vars(owner).items() if isinstance(member, kinds)}
+
+
+# As they were when skfair was imported.
+_NAMES = {owner: _names(owner) for owner in (F, torch, torch._C._nn, torch.Tensor)}
+_NAMES |= {
+    module: _names(module)
+    for name, module in sorted(sys.modules.items())
+    if name.startswith("torch.nn.modules.")
+}
+
+
+class UnknownEncoder(ValueError):
+    """What an encoder computes cannot be told from what it holds; the message says why."""
 
 
 def fingerprint(**parts: Any) -> bytes:
-    """Fingerprint named objects.
+    """Fingerprint named plain data.
 
     Parameters
     ----------
-    **parts : object
-        The objects; errors call them by these names.
+    **parts : None, bool, int, float, str, bytes, torch.dtype or containers of them
+        The data.
 
     Returns
     -------
     bytes
-        32 bytes, the same in each process that has the same objects, code and package versions.
+        32 bytes, the same in each process.
 
     Raises
     ------
-    TypeError
-        Something in them cannot be fingerprinted: an open connection, a lock, compiled code.
+    UnknownEncoder
+        One of them is something else.
 
     Examples
     --------
     >>> fingerprint(scale=2.0) == fingerprint(scale=2.0)
     True
-    >>> fingerprint(scale=lambda x: 2 * x) == fingerprint(scale=lambda x: 3 * x)
+    >>> fingerprint(scale=2.0) == fingerprint(scale=2)
     False
     """
-    walk = _Walk()
-    return walk.combine("parts", *(walk.visit(name, part) for name, part in parts.items()))
+    return _digest((_KEYS_VERSION, _Walk().plain("parts", parts)))
 
 
-def fingerprint_onnx(path: str | os.PathLike) -> bytes:
-    """Fingerprint an ONNX model: its file and the files in which it keeps its weights.
+def module_digest(module: nn.Module) -> bytes:
+    """Digest all that decides what a module of torch's own layers computes.
 
     Parameters
     ----------
-    path : path-like
-        The ``.onnx`` file.
+    module : torch.nn.Module
 
     Returns
     -------
     bytes
-        32 bytes.
+        32 bytes, the same in each process that has the same contents and the same torch.
+
+    Raises
+    ------
+    UnknownEncoder
+        As :func:`check_module`.
     """
-    digest = hashlib.sha256()
-    for file in onnx_files(path):
-        with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.digest()
+    _check_torch()
+    versions = [package.__version__.partition("+")[0] for package in (torch, skfair)]
+    return _digest((_Walk().module("encoder", module), versions, torch.get_default_dtype()))
 
 
-def onnx_files(path: str | os.PathLike) -> list[Path]:
-    """List the files of an ONNX model, in the order in which it names them.
+def check_module(module: nn.Module) -> None:
+    """Refuse a module that holds more than can be known; reads no weights.
 
     Parameters
     ----------
-    path : path-like
-        The ``.onnx`` file.
+    module : torch.nn.Module
 
-    Returns
-    -------
-    list of Path
-        That file, and those that hold weights outside of it and are there.
+    Raises
+    ------
+    UnknownEncoder
+        A submodule has a class of somebody else, a method that was replaced, forward hooks, or
+        an attribute that is no plain data; or torch itself has been changed.
     """
-    path = Path(path)
-    model = path.read_bytes()
-    files = [path]
-    # A tensor kept outside has an entry {key: "location", value: file name}: field 1 and field 2
-    # of a protobuf message, each with its length before it.
-    for match in re.finditer(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", model):
-        size = match[1][0] if len(match[1]) == 1 else (match[1][0] & 127) | (match[1][1] << 7)
-        file = path.parent / os.fsdecode(model[match.end() : match.end() + size])
-        if file not in files and file.is_file():
-            files.append(file)
-    return files
+    _check_torch()
+    _Walk(read=False).module("encoder", module)
 
 
 class _Walk:
-    """One walk over an object graph; remembers what it has seen."""
+    """One walk over data or a module, into what has one ``repr``; each tensor is read once."""
 
-    def __init__(self) -> None:
-        self._done: dict[int, bytes] = {}
-        self._open: list[int] = []
-        self._alive: list[Any] = []  # an id is only good while its object lives
-        self._path: list[str] = []
+    def __init__(self, *, read: bool = True) -> None:
+        self._read = read
+        self._modules: dict[int, int] = {}
+        self._tensors: dict[int, tuple] = {}
+        self._classes: dict[type, list] = {}
 
-    @staticmethod
-    def combine(tag: str, *digests: bytes) -> bytes:
-        return hashlib.sha256(
-            b"\0".join([tag.encode(), *(d.hex().encode() for d in digests)])
-        ).digest()
-
-    def visit(self, name: str, obj: Any) -> bytes:
-        """Digest a named part, so that an error can say where it was found."""
-        self._path.append(name)
-        digest = self.combine("named", name.encode(), self.digest(obj))
-        self._path.pop()
-        return digest
-
-    def digest(self, obj: Any) -> bytes:
-        if type(obj) in _PLAIN or isinstance(obj, PurePath | np.dtype):
-            return self.combine("plain", type(obj).__qualname__.encode(), repr(obj).encode())
-        if id(obj) in self._done:
-            return self._done[id(obj)]
-        if id(obj) in self._open:
-            return self.combine("cycle", str(self._open.index(id(obj))).encode())
-        self._open.append(id(obj))
-        digest = self._dispatch(obj)
-        self._open.pop()
-        self._alive.append(obj)
-        self._done[id(obj)] = digest
-        return digest
-
-    def _dispatch(self, obj: Any) -> bytes:
-        if isinstance(obj, torch.Tensor):
-            return self._tensor(obj)
-        if isinstance(obj, np.ndarray | np.generic) and not obj.dtype.hasobject:
-            array = np.ascontiguousarray(obj)
-            return self.combine(
-                "array", repr((array.dtype.str, np.shape(obj))).encode(), _sha256(array)
-            )
-        if isinstance(obj, torch.nn.Module):
-            return self._torch_module(obj)
-        if isinstance(obj, enum.Enum):
-            return self.combine("enum", self.digest(type(obj)), obj.name.encode())
-        if isinstance(obj, type):
-            return self._class(obj)
-        if isinstance(obj, types.FunctionType):
-            return self._function(obj)
-        if isinstance(obj, types.MethodType):
-            return self.combine("method", self.digest(obj.__func__), self.digest(obj.__self__))
-        if isinstance(obj, functools.partial):
-            return self.combine(
-                "partial", self.digest(obj.func), self.digest(obj.args), self.digest(obj.keywords)
-            )
-        if isinstance(obj, types.BuiltinFunctionType | types.MethodDescriptorType | np.ufunc):
-            return self._builtin(obj)
-        if _is_public(obj):  # np.clip, functions compiled with Cython
-            return self.combine("public", _name_and_version(obj.__module__), obj.__name__.encode())
-        if isinstance(obj, types.ModuleType):
-            return self.combine("module", _name_and_version(obj.__name__))
-        if isinstance(obj, types.CodeType):
-            return self._code(obj)
-        if isinstance(obj, logging.Logger):
-            return self.combine("logger", obj.name.encode())
-        if isinstance(obj, staticmethod | classmethod):
-            return self.combine(type(obj).__name__, self.digest(obj.__func__))
-        if isinstance(obj, property):
-            return self.combine("property", *map(self.digest, (obj.fget, obj.fset, obj.fdel)))
-        return self._instance(obj)
-
-    def _refuse(self, obj: Any) -> None:
-        raise TypeError(
-            f"memory keeps features by a fingerprint of what made them, and {'.'.join(self._path)} "
-            f"holds a {type(obj).__module__}.{type(obj).__qualname__}, which cannot be "
-            "fingerprinted. Pass encoder_id='a name of your own', and another one whenever encoder "
-            "or preprocess changes."
+    def module(self, path: str, module: nn.Module) -> tuple:
+        if id(module) in self._modules:  # a layer that is there twice, or within itself
+            return ("again", self._modules[id(module)])
+        self._modules[id(module)] = len(self._modules)
+        cls = type(module)
+        if cls not in self._classes:
+            self._classes[cls] = self._own_class(path, cls)
+        state = vars(module)
+        if any(state[name] for name in _FORWARD_HOOKS):
+            raise UnknownEncoder(f"{path} has forward hooks")
+        names = state.keys() - _OF_EVERY_MODULE
+        if isinstance(module, nn.RNNBase):
+            names -= {"_flat_weight_refs"}  # references to weights that are read anyway
+        tensors = [*state["_parameters"].items(), *state["_buffers"].items()]
+        return (
+            (cls.__module__, cls.__qualname__, self._classes[cls]),
+            [(name, self.plain(f"{path}.{name}", state[name])) for name in sorted(names)],
+            [(name, self.plain(f"{path}.{name}", tensor)) for name, tensor in tensors],
+            [
+                (name, None if part is None else self.module(f"{path}.{name}", part))
+                for name, part in state["_modules"].items()
+            ],
         )
 
-    def _tensor(self, tensor: torch.Tensor) -> bytes:
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            self._refuse(tensor)
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        kind = repr((tensor.dtype, tuple(tensor.shape)))
-        return self.combine("tensor", kind.encode(), _sha256(data))
+    def plain(self, path: str, value: Any, depth: int = 0) -> tuple:
+        kind = type(value)
+        if kind in _PLAIN:
+            return (kind.__name__, repr(value))
+        if kind in (torch.Tensor, nn.Parameter):
+            return self._tensor(path, value)
+        if kind in _CONTAINERS and depth < _MAX_DEPTH:
+            items = value.items() if isinstance(value, dict) else value
+            parts = [self.plain(path, item, depth + 1) for item in items]
+            return (kind.__name__, sorted(parts) if kind in (set, frozenset) else parts)
+        for owner in (F, torch):  # an activation that is passed as a function
+            name = getattr(value, "__name__", None)
+            if isinstance(name, str) and _NAMES[owner].get(name) is value:
+                return (owner.__name__, name)
+        raise UnknownEncoder(f"{path} is a {kind.__module__}.{kind.__qualname__}")
 
-    def _torch_module(self, module: torch.nn.Module) -> bytes:
-        module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
-        if isinstance(module, torch.jit.ScriptModule):
-            self._refuse(module)
-        state = {
-            name: value
-            for name, value in vars(module).items()
-            # Encoders run in eval mode and without gradients.
-            if name != "training" and name not in _OTHER_HOOKS
-        }
-        if isinstance(module, torch.fx.GraphModule):
-            state = {name: state[name] for name in ("_parameters", "_buffers", "_modules")}
-            state["code"] = module.code
-            kind = b"GraphModule"  # each instance has a class of its own
-        else:
-            kind = self.digest(type(module))
-        for name in _FORWARD_HOOKS & state.keys():
-            state[name] = list(state[name].values())  # keys count up within a process
-        return self.combine("torch", kind, *self._named(state))
+    def _tensor(self, path: str, tensor: torch.Tensor) -> tuple:
+        if id(tensor) not in self._tensors:
+            if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+                raise UnknownEncoder(f"{path} is a tensor whose values cannot be read")
+            data = b""
+            if self._read:
+                values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+                data = _sha256(values.flatten().view(torch.uint8).numpy().data)
+            self._tensors[id(tensor)] = (repr(tensor.dtype), tuple(tensor.shape), data)
+        return self._tensors[id(tensor)]
 
-    def _named(self, state: dict[str, Any]) -> list[bytes]:
-        return [self.visit(name, state[name]) for name in sorted(state)]
-
-    def _class(self, cls: type) -> bytes:
-        name = f"{cls.__module__}.{cls.__qualname__}".encode()
-        if not cls.__flags__ & _HEAP_TYPE or _is_installed(cls.__module__):
-            return self.combine("class", name, _name_and_version(cls.__module__))
-        members = {
-            key: value
-            for key, value in vars(cls).items()
-            if key not in _SKIPPED_MEMBERS
-            and not isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType)
-            # Special names hold code, or notes such as __doc__, __dataclass_fields__ and
-            # __slotnames__, which pickle adds when it first meets the class.
-            and (not key.startswith("__") or callable(value) or isinstance(value, _DESCRIPTORS))
-        }
-        bases = [self.digest(base) for base in cls.__bases__]
-        return self.combine("class", cls.__qualname__.encode(), *bases, *self._named(members))
-
-    def _function(self, function: types.FunctionType) -> bytes:
-        digests = [
-            self._code(function.__code__),
-            self.digest(function.__defaults__),
-            self.digest(function.__kwdefaults__),
-        ]
-        variables = function.__code__.co_freevars
-        for name, cell in zip(variables, function.__closure__ or (), strict=True):
-            try:
-                value = cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            digests.append(self.visit(name, value))
-        if _is_installed(function.__module__):
-            digests.append(_name_and_version(function.__module__))
-        else:
-            digests += self._globals(function)
-        return self.combine("function", *digests)
-
-    def _globals(self, function: types.FunctionType) -> list[bytes]:
-        """Digest what a user's function reaches by name outside itself."""
-        loaded: set[str] = set()
-        attributes: set[str] = set()
-        imported: set[str] = set()
-        codes = [function.__code__]
-        while codes:
-            code = codes.pop()
-            codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-            attributes.update(code.co_names)
-            for instruction in dis.get_instructions(code):
-                if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                    loaded.add(instruction.argval)
-                elif instruction.opname == "IMPORT_NAME":
-                    imported.add(instruction.argval)
-        digests = []
-        for name in sorted(loaded & function.__globals__.keys()):
-            value = function.__globals__[name]
-            if isinstance(value, types.ModuleType):
-                digests.append(self._python_module(name, value, attributes, depth=0))
-            else:
-                digests.append(self.visit(name, value))
-        for name in sorted(imported):
-            module = sys.modules.get(name)
-            if not _is_installed(name) and module is None:
-                self._path.append(f"import {name}")
-                self._refuse(function)
-            digests.append(
-                self._python_module(name, module, attributes, depth=0)
-                if module is not None
-                else _name_and_version(name)
-            )
-        return digests
-
-    def _python_module(
-        self, name: str, module: types.ModuleType, attributes: set[str], depth: int
-    ) -> bytes:
-        """Digest a module by the attributes of it that code may use."""
-        if _is_installed(module.__name__) or depth > 8:
-            return self.digest(module)
-        digests = []
-        for attribute in sorted(attributes & vars(module).keys()):
-            value = getattr(module, attribute)
-            if isinstance(value, types.ModuleType):
-                digests.append(self._python_module(attribute, value, attributes, depth + 1))
-            else:
-                digests.append(self.visit(attribute, value))
-        return self.combine("module", name.encode(), *digests)
-
-    def _code(self, code: types.CodeType) -> bytes:
-        # Not the file, the line numbers and the docstring's place: moving code does not change it.
-        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-        shape = (code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags)
-        return self.combine(
-            "code",
-            code.co_code,
-            repr((names, shape)).encode(),
-            code.co_exceptiontable,
-            *map(self.digest, code.co_consts),
-        )
-
-    def _builtin(self, function: Any) -> bytes:
-        bound = getattr(function, "__self__", None)
-        owner = b"" if bound is None or isinstance(bound, types.ModuleType) else self.digest(bound)
-        module = getattr(function, "__module__", None) or ""
-        name = getattr(function, "__qualname__", function.__name__)
-        return self.combine("builtin", _name_and_version(module), name.encode(), owner)
-
-    def _instance(self, obj: Any) -> bytes:
-        kind = type(obj)
-        opaque = [
-            base
-            for base in kind.__mro__
-            if not base.__flags__ & _HEAP_TYPE and base not in (object, *_CONTAINERS)
-        ]
-        slots = [
-            name
-            for base in kind.__mro__
-            for name, member in vars(base).items()
-            if isinstance(member, types.MemberDescriptorType)
-        ]
-        is_container = isinstance(obj, _CONTAINERS)
-        has_slots = any("__slots__" in vars(base) for base in kind.__mro__)
-        if opaque or not (is_container or hasattr(obj, "__dict__") or has_slots):
-            self._refuse(obj)
-        digests = [self.digest(kind)]
-        if isinstance(obj, dict):
-            for key, value in obj.items():
-                digests += [self.digest(key), self.visit(str(key), value)]
-        elif isinstance(obj, set | frozenset):
-            digests += sorted(map(self.digest, obj))
-        elif is_container:
-            digests += [self.visit(str(index), value) for index, value in enumerate(obj)]
-        state = dict(getattr(obj, "__dict__", {}))
-        state.update((name, getattr(obj, name)) for name in slots if hasattr(obj, name))
-        return self.combine("instance", *digests, *self._named(state))
+    def _own_class(self, path: str, cls: type) -> list:
+        """Check that a class is torch's or skfair's, as they wrote it; list its settings."""
+        home = sys.modules.get(cls.__module__)
+        if not (
+            cls.__module__.startswith(_OWN_MODULES)
+            and getattr(home, cls.__qualname__, None) is cls
+            and type(cls) is type
+        ):
+            raise UnknownEncoder(f"{path} is a {cls.__module__}.{cls.__qualname__}")
+        settings = []
+        for base in cls.__mro__:
+            members = vars(base).items() if issubclass(base, nn.Module) else ()
+            for name, member in sorted(members):
+                if is_as_written(base, name, member):
+                    continue
+                if name.startswith("__") and isinstance(member, _SPECIAL_DATA):
+                    continue  # notes such as __doc__, and __slotnames__, which pickle adds
+                settings.append((name, self.plain(f"{base.__qualname__}.{name}", member)))
+        return settings
 
 
-def _sha256(array: np.ndarray) -> bytes:
-    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
+def is_as_written(cls: type, name: str, member: Any) -> bool:
+    """Tell whether a member of a class is a method as it stands in the file of the class.
 
+    Parameters
+    ----------
+    cls : type
+    name : str
+    member : object
+        What `cls` has under that name.
 
-@functools.cache
-def _is_installed(module: str | None) -> bool:
-    """Whether code comes with python or from an installed package, and so has a version."""
-    top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names:
+    Returns
+    -------
+    bool
+    """
+    if isinstance(member, typing.TypeVar):  # for annotations
         return True
-    if top in ("__main__", "__mp_main__"):  # in a worker this is the worker's, with a file
-        return False
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # a module made on the fly
-        return False
-    files = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-    return any({"site-packages", "dist-packages"} & set(Path(file).parts) for file in files if file)
-
-
-def _is_public(obj: Any) -> bool:
-    """Whether an installed package has this very object under the name that it calls itself."""
-    module, name = getattr(obj, "__module__", None), getattr(obj, "__name__", None)
-    return (
-        isinstance(module, str)
-        and isinstance(name, str)
-        and _is_installed(module)
-        and getattr(sys.modules.get(module), name, None) is obj
+    if isinstance(member, property):
+        functions = [part for part in (member.fget, member.fset, member.fdel) if part is not None]
+    else:
+        functions = [getattr(member, "__func__", member)]  # of a static or class method
+    file = sys.modules[cls.__module__].__file__
+    return all(
+        isinstance(function, types.FunctionType)
+        and function.__code__.co_filename == file
+        and function.__code__.co_freevars in ((), ("__class__",))
+        and (
+            function.__code__.co_qualname.startswith(f"{cls.__qualname__}.")
+            or (cls, name, function.__name__) == (nn.Module, "forward", "_forward_unimplemented")
+        )
+        for function in functions
     )
 
 
-@functools.cache
-def _name_and_version(module: str) -> bytes:
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or not top:
-        version: Any = ".".join(map(str, sys.version_info[:2]))
-    else:
-        version = getattr(sys.modules.get(top), "__version__", None)
-        if version is None:
-            try:
-                version = importlib.metadata.version(top)
-            except importlib.metadata.PackageNotFoundError:
-                version = ""
-    return f"{module} {str(version).partition('+')[0]}".encode()
+def _check_torch() -> None:
+    """Refuse a torch that computes otherwise than it was written."""
+    module = nn.modules.module
+    if module._global_forward_hooks or module._global_forward_pre_hooks:
+        raise UnknownEncoder("torch has forward hooks for all modules")
+    modes = _get_current_function_mode_stack()
+    if _get_current_dispatch_mode() is not None or {type(m) for m in modes} - {DeviceContext}:
+        raise UnknownEncoder("torch is in a mode that replaces its functions")
+    for owner, names in _NAMES.items():
+        now = vars(owner)
+        replaced = [name for name, member in names.items() if now.get(name) is not member]
+        if owner is torch.Tensor:  # whose methods in C a new one hides
+            new = _names(owner).keys() - names.keys()
+            replaced += [name for name in new if hasattr(torch._C.TensorBase, name)]
+        if owner is F:  # by what was imported before skfair
+            replaced += [
+                name
+                for name, member in names.items()
+                if isinstance(member, types.FunctionType)
+                and not member.__code__.co_filename.startswith(_TORCH_FOLDER)
+            ]
+        if replaced:
+            raise UnknownEncoder(f"torch's {min(replaced)} has been replaced")
+
+
+def _digest(parts: tuple) -> bytes:
+    return _sha256(repr(parts).encode())
+
+
+def _sha256(data: bytes | memoryview) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ _CREATE_TABLE = (
     "CREATE TABLE features (key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL)"
 )
 _WAIT_WARNING_SECONDS = 60
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names another one
 
 
 class FeatureStore:
@@ -34,7 +36,9 @@ class FeatureStore:
     one that is no row of float32 or larger than 64 MiB.
 
     A file from somebody else can hold wrong features, but nothing that sqlite would execute: its
-    tables must be the ones that are made here, to the letter.
+    tables must be the ones that are made here, to the letter. Nor can a folder from somebody else
+    lead sqlite to other files: links are refused, for the file and those that sqlite keeps beside
+    it, and so are pipes and devices.
 
     Parameters
     ----------
@@ -44,7 +48,8 @@ class FeatureStore:
     Raises
     ------
     ValueError
-        The file is no database, a damaged one, or one that something else wrote.
+        The file is no database, a damaged one, or one that something else wrote; it, or a file
+        of sqlite's beside it, is a link, a pipe or a device.
     OSError
         The file cannot be opened, or cannot be written to.
     """
@@ -57,6 +62,7 @@ class FeatureStore:
             raise FileNotFoundError(
                 f"memory={str(self.path)!r} is in a directory that does not exist. Make it first."
             )
+        self._check_files()
         # By its mode too: what was made read-only is not to be written, by root either.
         if self.path.exists() and not (
             os.access(self.path, os.W_OK) and self.path.stat().st_mode & 0o222
@@ -164,6 +170,27 @@ class FeatureStore:
                 rows.update(made)
         return rows
 
+    def _check_files(self) -> None:
+        """Refuse what would make sqlite write to, or delete, something else."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            file = f"{self.path}{suffix}"
+            try:
+                state = os.lstat(file)
+            except FileNotFoundError:
+                continue
+            if not suffix and stat.S_ISDIR(state.st_mode):
+                continue  # sqlite says that
+            reason = ""
+            if not stat.S_ISREG(state.st_mode) or (suffix and state.st_nlink > 1):
+                reason = "is a link, a pipe, a device or a folder"
+            elif suffix == "-journal" and _names_another_journal(file):
+                reason = "names a file for sqlite to delete"
+            if reason:
+                raise ValueError(
+                    f"memory={str(self.path)!r} cannot be opened safely: {file!r} {reason}. Name "
+                    "the file itself, or another one."
+                )
+
     def _prepare(self) -> None:
         """Check whose file it is; make the table in an empty one."""
         self._connection.execute("PRAGMA trusted_schema=OFF")
@@ -248,3 +275,12 @@ class FeatureStore:
 
 def _checksum(key: bytes, value: bytes) -> bytes:
     return hashlib.sha256(key + value).digest()[:8]
+
+
+def _names_another_journal(file: str) -> bool:
+    """Whether sqlite, to undo what a killed process did, would look at a further journal."""
+    with contextlib.suppress(FileNotFoundError), open(file, "rb") as journal:  # its owner may go on
+        journal.seek(0, os.SEEK_END)
+        journal.seek(max(0, journal.tell() - len(_SUPER_JOURNAL)))
+        return journal.read() == _SUPER_JOURNAL
+    return False

@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import secrets
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +16,15 @@ from torch import nn
 
 from skfair.utils._imports import import_optional
 
+_MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
+
 
 def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike) -> None:
     """Write a network as an ONNX file, in one step.
+
+    The file is written under a name that nothing has, and then put in the place of `path`. So a
+    reader finds the old file or the new one. If `path` is a link, the file takes the place of the
+    link; what it points to stays as it is.
 
     Parameters
     ----------
@@ -35,7 +43,8 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
         The packages that write ONNX are not installed.
     ValueError
         The network has operations, or ways that depend on its input, that ONNX has not, or it
-        works on a fixed number of rows.
+        works on a fixed number of rows, or it is too large for one file; or the path is that of
+        a device or a pipe.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -44,21 +53,29 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
         )
     if path.is_dir():
         raise IsADirectoryError(f"path={str(path)!r} is a directory. Name a file in it.")
+    if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (
+        stat.S_IFREG,
+        stat.S_IFLNK,
+    ):
+        raise ValueError(f"path={str(path)!r} is a device or a pipe. Name a file.")
+    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    if size > _MAX_BYTES:
+        raise ValueError(
+            f"The weights have {size} bytes, and one ONNX file holds {_MAX_BYTES}. Export "
+            "to_module() yourself with torch.onnx.export and external_data=True."
+        )
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="Writing ONNX")
-    part = path.with_name(f"{path.name}.part")
     try:
         with warnings.catch_warnings(), _without_torchvision(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's, about its own insides
             program: Any = torch.onnx.export(
                 module,
                 (sample,),
-                part,
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n_samples")},),
                 input_names=["X"],
                 output_names=["output"],
-                external_data=False,
                 verbose=False,
             )
         # Loops over rows, or a reshape by their number, hold for as many as the sample has.
@@ -67,14 +84,28 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
                 "torch cannot write this network as ONNX: the file would take a fixed number of "
                 "rows. Work on all rows at once in the network's forward, without their number."
             )
-        os.replace(part, path)
+        content = program.model_proto.SerializeToString()
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(
             f"torch cannot write this network as ONNX: {_reason(error)}. Export to_module() "
             "yourself with torch.onnx.export, or change the network."
         ) from error
-    finally:
+    _put(content, path)
+
+
+def _put(content: bytes, path: Path) -> None:
+    """Write a file beside `path` and put it in its place; no other file is touched."""
+    part = path.with_name(f".{secrets.token_hex(16)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # only a file that is made here, and no link
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(part, flags, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

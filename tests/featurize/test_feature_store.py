@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.featurize import FrozenEncoderFeaturizer, Normalize
 from skfair.featurize._store import FeatureStore
 
 
@@ -54,6 +55,13 @@ class Logging:
         return per_row(batch)
 
 
+class Net(nn.Module):
+    """A module with code of its own."""
+
+    def forward(self, x):
+        return x * 1.0
+
+
 def unscaled(batch):
     return batch
 
@@ -63,11 +71,14 @@ def logged(log):
 
 
 def featurizer(folder, **parameters):
-    encoder = parameters.pop("encoder", None) or Logging(folder / "log")
-    return FrozenEncoderFeaturizer(
-        encoder,
-        **{"preprocess": unscaled, "memory": folder / "store.sqlite", "batch_size": 4} | parameters,
-    )
+    usual = {
+        "encoder": Logging(folder / "log"),
+        "preprocess": unscaled,
+        "memory": folder / "store.sqlite",
+        "encoder_id": "per row",
+        "batch_size": 4,
+    }
+    return FrozenEncoderFeaturizer(**usual | parameters)
 
 
 def n_rows(folder):
@@ -129,7 +140,8 @@ def test_misses_are_gathered_into_full_batches(tmp_path):
 
 def test_a_changed_encoder_never_meets_the_old_rows(tmp_path):
     net = nn.Conv2d(3, 2, 3)
-    model = featurizer(tmp_path, encoder=net, preprocess=None, batch_size=20).fit(X)
+    memory = tmp_path / "store.sqlite"
+    model = FrozenEncoderFeaturizer(net, memory=memory, batch_size=20).fit(X)
     before = model.transform(X)
     plain = FrozenEncoderFeaturizer(net, batch_size=20)
     with torch.no_grad():
@@ -139,14 +151,59 @@ def test_a_changed_encoder_never_meets_the_old_rows(tmp_path):
     for changed in (
         {"pooling": "max"},
         {"layer": "", "pooling": "flatten"},
-        {"preprocess": lambda batch: batch.float() / 100},
-        {"preprocess": lambda batch: batch.float() / 200},
+        {"preprocess": Normalize((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))},
+        {"preprocess": Normalize((0.5, 0.5, 0.5), (0.2, 0.2, 0.3))},
+        {"preprocess": Normalize((0.5, 0.5, 0.4), (0.2, 0.2, 0.3))},
         {"amp": True, "device": "cpu"},
     ):
         parameters = model.get_params() | changed
         direct = FrozenEncoderFeaturizer(**parameters | {"memory": None}).fit_transform(X)
         stored = FrozenEncoderFeaturizer(**parameters).fit_transform(X)
         np.testing.assert_array_equal(stored, direct)
+
+
+def test_a_name_of_yours_is_not_taken_for_contents_nor_for_other_settings(tmp_path):
+    net = nn.Conv2d(3, 2, 3)
+    parameters = {"encoder": net, "preprocess": None, "batch_size": 20}
+    for n_kept, changed in enumerate(
+        ({"encoder_id": None}, {}, {"encoder_id": "other"}, {"pooling": "max"}), start=1
+    ):
+        featurizer(tmp_path, **parameters | changed).fit_transform(X)
+        assert n_rows(tmp_path) == 20 * n_kept
+
+
+def test_a_module_that_changes_while_it_runs(tmp_path):
+    """All rows are of the module as it was when the call began, and are kept as such."""
+    net = nn.Conv2d(3, 2, 3)
+    weight = net.weight.detach().clone()
+    expected = FrozenEncoderFeaturizer(net, batch_size=1).fit_transform(X)
+
+    class Training(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, row):
+            if row == 12:
+                net.weight.data.fill_(1)
+            return X[row]
+
+    parameters = {"encoder": net, "preprocess": None, "encoder_id": None, "batch_size": 1}
+    model = featurizer(tmp_path, **parameters)
+    with pytest.warns(UserWarning, match="was changed while it ran.*as it was at first.*encoder_i"):
+        np.testing.assert_array_equal(model.fit_transform(Training()), expected)
+    net.weight.data.copy_(weight)
+    np.testing.assert_array_equal(model.transform(X), expected)
+    assert n_rows(tmp_path) == 20
+
+
+def test_rows_of_version_0_1_are_not_found(tmp_path):
+    """Many of its keys were guesses, and what was kept under them may be another encoder's."""
+    # What it wrote for encoder_id="per row" and defaults.
+    old = bytes.fromhex("b0d63a8f8507415cae07d29bc7f56d2bec5c346283402e0049595dafba0693e4")
+    with FeatureStore(tmp_path / "store.sqlite") as store:
+        store.get_or_encode(store.keys(old, X), lambda rows: np.zeros((20, 3), np.float32))
+    np.testing.assert_array_equal(featurizer(tmp_path).fit_transform(X), per_row(X))
+    assert n_rows(tmp_path) == 40
 
 
 def test_types_and_shapes_do_not_meet(tmp_path):
@@ -158,33 +215,53 @@ def test_types_and_shapes_do_not_meet(tmp_path):
     assert n_rows(tmp_path) == 80
 
 
-def test_an_encoder_that_cannot_be_known_needs_a_name(tmp_path):
-    class Client:
-        def __init__(self):
-            self.stream = (row for row in "ab")
+class Never:
+    """Something that must not be touched."""
 
-        def __call__(self, batch):
-            return per_row(batch)
+    def __init__(self, *_):
+        self.calls = 0
 
-    with pytest.raises(TypeError, match=r"encoder\.stream holds a builtins\.generator.*encoder_id"):
-        featurizer(tmp_path, encoder=Client()).fit(X)
-    named = featurizer(tmp_path, encoder=Client(), encoder_id="client, model 1")
-    np.testing.assert_array_equal(named.fit_transform(X), per_row(X))
-    assert n_rows(tmp_path) == 20
-    featurizer(tmp_path, encoder=Client(), encoder_id="client, model 2").fit_transform(X)
-    assert n_rows(tmp_path) == 40
+    def __call__(self, batch):
+        self.calls += 1
+        return per_row(batch)
+
+    def __len__(self):
+        self.calls += 1
+        return 3
+
+    def __getitem__(self, row):
+        self.calls += 1
+        return X[row]
 
 
-def test_an_encoder_that_changes_itself_is_reported(tmp_path):
-    class Counter:
-        n_calls = 0
+@pytest.mark.parametrize(
+    "parameters, reason",
+    [
+        ({"encoder": Never()}, "encoder is a Never"),
+        ({"encoder": per_row, "preprocess": None}, "encoder is a function"),
+        ({"encoder": nn.Identity(), "preprocess": Never()}, "all that preprocess=.* depends on"),
+        (
+            {"encoder": nn.Sequential(nn.Flatten(), Net())},
+            r"encoder\.1 is a test_feature_store\.Net",
+        ),
+    ],
+)
+def test_what_cannot_be_known_needs_a_name_before_anything_runs(tmp_path, parameters, reason):
+    images = Never()
+    wanted = rf"memory='.*store\.sqlite' .*{reason}.*Pass encoder_id='"
+    for call in ("fit", "fit_transform"):
+        with pytest.raises(ValueError, match=wanted):
+            getattr(featurizer(tmp_path, encoder_id=None, **parameters), call)(images)
+    used = [images, *(value for value in parameters.values() if isinstance(value, Never))]
+    assert [part.calls for part in used] == [0] * len(used)
+    assert list(tmp_path.iterdir()) == []
 
-        def __call__(self, batch):
-            self.n_calls += 1
-            return per_row(batch)
 
-    with pytest.warns(UserWarning, match="changed its own state.*encoder_id"):
-        featurizer(tmp_path, encoder=Counter()).fit(X)
+def test_names_keep_encoders_apart(tmp_path):
+    for number in (1, 2):
+        named = featurizer(tmp_path, encoder_id=f"client, model {number}")
+        np.testing.assert_array_equal(named.fit_transform(X), per_row(X))
+        assert n_rows(tmp_path) == 20 * number
 
 
 def test_one_name_for_encoders_of_two_widths(tmp_path):
@@ -388,6 +465,70 @@ def test_a_store_in_no_directory_or_that_is_one(tmp_path):
         featurizer(tmp_path, memory=tmp_path / "none" / "store.sqlite").fit(X)
     with pytest.raises(OSError, match=r"memory=.*cannot be used"):
         featurizer(tmp_path, memory=tmp_path).fit(X)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_a_folder_that_leads_elsewhere(tmp_path, suffix, kind):
+    inside, victim = tmp_path / "inside", tmp_path / "victim"
+    inside.mkdir()
+    victim.write_bytes(b"")
+    featurizer(inside).fit(X)
+    file = inside / f"store.sqlite{suffix}"
+    file.unlink(missing_ok=True)
+    if kind == "link":
+        file.symlink_to(victim)
+    elif kind == "dangling link":
+        file.symlink_to(tmp_path / "new")
+    else:
+        os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"cannot be opened safely: '.*store\.sqlite.*is a link"):
+        featurizer(inside).fit(X[1:])
+    assert victim.read_bytes() == b""
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_log_that_is_another_file_too(tmp_path):
+    featurizer(tmp_path).fit(X)
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "store.sqlite-wal").hardlink_to(tmp_path / "victim")
+    with pytest.raises(ValueError, match=r"cannot be opened safely: '.*store\.sqlite-wal'"):
+        featurizer(tmp_path).fit(X[1:])
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+def hot_journal(database, named):
+    """What a killed process leaves, which sqlite undoes; it names a further journal."""
+    page = database.read_bytes()[:4096]
+    magic = bytes.fromhex("d9d505f920a163d7")
+    n_pages = database.stat().st_size // 4096
+    head = (magic + struct.pack(">5I", 1, 0, n_pages, 512, 4096)).ljust(512, b"\0")
+    checksum = sum(page[i] for i in range(4096 - 200, 0, -200))
+    record = struct.pack(">I", 1) + page + struct.pack(">I", checksum)
+    name = os.fsencode(named)
+    tail = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">2I", len(name), sum(name))
+    return head + record + tail + magic
+
+
+def test_a_journal_that_would_delete_another_file(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    plain, store = tmp_path / "plain.sqlite", tmp_path / "store.sqlite"
+    connection = sqlite3.connect(plain)
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    store.write_bytes(plain.read_bytes())
+    journal = hot_journal(plain, victim)
+    (tmp_path / "store.sqlite-journal").write_bytes(journal)
+    with pytest.raises(ValueError, match=r"store\.sqlite-journal' names a file for sqlite to del"):
+        featurizer(tmp_path).fit(X)
+    assert victim.read_text() == "mine"
+    # So it is: sqlite alone does delete it.
+    (tmp_path / "plain.sqlite-journal").write_bytes(journal)
+    connection = sqlite3.connect(plain)
+    connection.execute("SELECT count(*) FROM sqlite_master")
+    connection.close()
+    assert not victim.exists()
 
 
 def test_a_store_with_a_damaged_page(tmp_path):

@@ -243,7 +243,7 @@ def test_bad_data():
             featurizer.fit_transform(bad)
     with pytest.raises(TypeError, match="Sparse"):
         featurizer.fit(scipy.sparse.csr_array(IMAGES.reshape(12, -1)))
-    with pytest.raises(ValueError, match=r"X\[0\] = 'no\.png' is not an image"):
+    with pytest.raises(ValueError, match=r"X\[0\]='no\.png' does not exist"):
         featurizer.fit(["no.png"])
     with pytest.raises(ValueError, match="does not fit the 10 features"):
         featurizer.set_params(image_shape=(3, 6, 5)).fit(np.zeros((2, 10)))
