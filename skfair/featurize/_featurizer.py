@@ -34,6 +34,7 @@ from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
+from skfair.utils._net import noise
 from skfair.utils._typed import fit_context
 
 
@@ -292,16 +293,16 @@ class FrozenEncoderFeaturizer(
         check_is_fitted(self)
         images = self._open(X, reset=False)
         shape = (images.n_samples, self.n_features_out_)
-        if out is None:
-            out = np.empty(shape, dtype=np.float32)
-        elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+        if out is not None and (
+            not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32
+        ):
             came = (
                 f"shape {out.shape}, {out.dtype}"
                 if isinstance(out, np.ndarray)
                 else type(out).__name__
             )
             raise ValueError(f"out is {came}; wanted a NumPy array of shape {shape}, float32.")
-        elif not out.flags.writeable:
+        if out is not None and not out.flags.writeable:
             raise ValueError("out cannot be written to. Open the memory map with mode='r+'.")
         return self._encode(images, images.n_samples, out)
 
@@ -309,18 +310,16 @@ class FrozenEncoderFeaturizer(
     def _n_features_out(self) -> int:
         return self.n_features_out_
 
-    # May be the path of a file, which a saved model then holds.
-    _file_parameters = ("encoder",)
-
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):
             return None  # others may cost money to run
-        shape = (3, *(self.image_shape_ or (self.n_features_in_,)))
-        samples = rng.random(shape, dtype=np.float32)
+        samples = noise(rng.random, self.image_shape_ or (self.n_features_in_,))
+        if samples is None:
+            return None
         if self.input_dtype_ == np.uint8:
             samples = (255 * samples).astype(np.uint8)
         encoder = self._encoder(device="cpu")
-        return encoder.collect(encoder.launch(samples), 3)
+        return encoder.collect(encoder.launch(samples), len(samples))
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
@@ -356,7 +355,10 @@ class FrozenEncoderFeaturizer(
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
         """Encode the first rows, into `out` where it is given."""
-        encoder = self._encoder(device=self.device, width=None if out is None else out.shape[1])
+        encoder = self._encoder(
+            device=self.device,
+            width=getattr(self, "n_features_out_", None),  # not in a fit
+        )
         blocks: Iterator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 
-from skfair.featurize._normalize import Normalize
+from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._files import MALFORMED
 from skfair.persistence._schema import (

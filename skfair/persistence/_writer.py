@@ -21,7 +21,7 @@ from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from skfair.featurize._normalize import Normalize
+from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._schema import (
     TRAINING_ROWS,

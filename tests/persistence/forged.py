@@ -24,7 +24,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from saved_models import IMAGES, X, Y, fitted, make_encoder, make_network, parts, put
+from saved_models import (
+    IMAGES,
+    X,
+    Y,
+    fitted,
+    make_encoder,
+    make_network,
+    parts,
+    put,
+    write_onnx,
+)
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -38,6 +48,8 @@ from sklearn.preprocessing import (
 )
 
 import skfair
+from skfair.datasets import load_digits_encoder
+from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import sklearn_classes
 from skfair.utils import all_estimators
@@ -56,6 +68,13 @@ def models():
     """Yield (name, fitted estimator): each class that is loaded, and each form of its state."""
     for name, _ in all_estimators():
         yield name, fitted(name)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_onnx(Path(folder) / "encoder.onnx", "encoder.weights")
+        yield "featurizer-onnx", skfair.FrozenEncoderFeaturizer(path).fit(X)
+    normalize = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    yield "featurizer-normalize", fitted("FrozenEncoderFeaturizer", preprocess=normalize)[0]
+    digits = skfair.FrozenEncoderFeaturizer(load_digits_encoder())
+    yield "featurizer-digits", digits.fit(np.zeros((2, 3, 32, 32), dtype=np.uint8))
     for loss in ("cross_entropy", "loss_weighted"):
         yield f"margin-{loss}", fitted("ClusterMarginClassifier", loss=loss)[0]
     yield "margin-input", fitted("ClusterMarginClassifier", cluster_on="input", n_clusters=3)[0]
@@ -292,12 +311,13 @@ def _is_in_words(error):
 
 
 def _samples(estimator):
-    images = hasattr(estimator, "image_shape_")
     first = estimator
     while hasattr(first, "steps") and isinstance(first.steps, list) and first.steps:
         first = first.steps[0][1]
-        images = hasattr(first, "image_shape_")
-    return IMAGES[:4] if images else X[:4]
+    shape = getattr(first, "image_shape_", None)
+    if shape == (3, 32, 32):
+        return np.zeros((4, *shape), dtype=np.uint8)
+    return X[:4] if shape is None else IMAGES[:4]
 
 
 def outcome(path):

@@ -4,8 +4,10 @@ import json
 import warnings
 
 import numpy as np
+import onnx
 import torch
 from biased_rows import biased_rows
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import skfair
@@ -89,3 +91,27 @@ def forge_old(path, change):
     change(config["body"])
     config["sha256"] = _old_format._digest(config["body"])
     (path / "config.json").write_text(json.dumps(config))
+
+
+def write_onnx(path, location=None):
+    """An encoder that multiplies by a matrix, which may lie in a file of its own."""
+    weight = np.arange(12, dtype=np.float32).reshape(4, 3)
+    tensor = numpy_helper.from_array(weight, "weight")
+    path.parent.mkdir(exist_ok=True)
+    if location is not None:
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(numpy_helper.from_array(weight, "weight"))
+        onnx.external_data_helper.set_external_data(tensor, location=location)
+        tensor.ClearField("raw_data")
+        (path.parent / location).parent.mkdir(exist_ok=True)
+        (path.parent / location).write_bytes(weight.tobytes())
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["X", "weight"], ["features"])],
+        "encoder",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])],
+        [tensor],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path

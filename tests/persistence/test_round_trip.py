@@ -1,17 +1,16 @@
 """Saved and loaded estimators are the same: predictions bit for bit, attributes, parameters."""
 
+import os
 import pickle
 import warnings
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
 import sklearn
 import skorch
 import torch
 from fairlearn.metrics import demographic_parity_difference
-from onnx import TensorProto, helper, numpy_helper
 from saved_models import (
     GROUPS,
     IMAGES,
@@ -22,6 +21,7 @@ from saved_models import (
     make_encoder,
     make_network,
     outputs,
+    write_onnx,
 )
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -41,6 +41,7 @@ from torch import nn
 
 import skfair
 from skfair.datasets import load_digits_encoder
+from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import estimator_class, sklearn_classes
 from skfair.utils import all_estimators
@@ -392,52 +393,51 @@ def test_memory_stays_on_this_machine(tmp_path):
 # Encoders that are files ------------------------------------------------------------------
 
 
-def write_onnx(path, location=None):
-    """An encoder that multiplies by a matrix, which may lie in a file of its own."""
-    weight = np.arange(12, dtype=np.float32).reshape(4, 3)
-    tensor = numpy_helper.from_array(weight, "weight")
-    path.parent.mkdir(exist_ok=True)
-    if location is not None:
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(numpy_helper.from_array(weight, "weight"))
-        onnx.external_data_helper.set_external_data(tensor, location=location)
-        tensor.ClearField("raw_data")
-        (path.parent / location).parent.mkdir(exist_ok=True)
-        (path.parent / location).write_bytes(weight.tobytes())
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["X", "weight"], ["features"])],
-        "encoder",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])],
-        [tensor],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
 @pytest.mark.parametrize("location", [None, "encoder.weights", "parts/encoder.weights"])
-def test_the_files_of_an_encoder_go_along(location, tmp_path, monkeypatch):
+def test_an_encoder_that_is_a_file_goes_into_the_model(location, tmp_path, monkeypatch):
     path = write_onnx(tmp_path / "here" / "encoder.onnx", location)
     featurizer = skfair.FrozenEncoderFeaturizer(str(path)).fit(X)
     expected = featurizer.transform(X)
     skfair.save(featurizer, tmp_path / "model")
-    (tmp_path / "model").rename(tmp_path / "moved")
-    path.write_bytes(b"")  # the original is not needed any more
-    loaded = skfair.load(tmp_path / "moved")
-    assert str(tmp_path / "moved") in loaded.encoder
-    monkeypatch.chdir(tmp_path)
-    from_here = skfair.load("moved")
+    assert os.listdir(tmp_path / "model") == ["model.safetensors"]
+    loaded = skfair.load(tmp_path / "model")
+    # Neither the original is needed any more, nor the model.
+    path.write_bytes(b"")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model.safetensors")
     monkeypatch.chdir("/")
-    np.testing.assert_array_equal(from_here.transform(X), expected)
     np.testing.assert_array_equal(loaded.transform(X), expected)
-    # Saved again over itself, and over a model with another encoder.
-    skfair.save(loaded, tmp_path / "moved")
-    np.testing.assert_array_equal(skfair.load(tmp_path / "moved").transform(X), expected)
-    other = write_onnx(tmp_path / "there" / "other.onnx")
-    skfair.save(skfair.FrozenEncoderFeaturizer(str(other)).fit(X), tmp_path / "moved")
-    names = [p.name for p in (tmp_path / "moved" / "files").rglob("*") if p.is_file()]
-    assert names == ["other.onnx"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(loaded)).transform(X), expected)
+    np.testing.assert_array_equal(clone(loaded).fit_transform(X), expected)
+    # A model that was loaded is saved like any other.
+    again = through_files(loaded, tmp_path)
+    assert again.encoder == loaded.encoder
+    np.testing.assert_array_equal(again.transform(X), expected)
+
+
+def test_a_store_knows_a_loaded_encoder_by_its_contents(tmp_path):
+    path = write_onnx(tmp_path / "here" / "encoder.onnx", "encoder.weights")
+    store = tmp_path / "store.sqlite"
+    expected = skfair.FrozenEncoderFeaturizer(path, memory=store).fit_transform(X)
+    loaded = through_files(skfair.FrozenEncoderFeaturizer(path).fit(X), tmp_path)
+    rows = []
+
+    class Counting(type(loaded.encoder)):
+        def session(self, provider):
+            rows.append(provider)
+            return super().session(provider)
+
+    loaded.encoder.__class__ = Counting
+    loaded.set_params(memory=store)
+    np.testing.assert_array_equal(loaded.transform(X), expected)
+    assert not rows  # all of them were there
+
+
+def test_normalizing_needs_no_factory(tmp_path):
+    normalize = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    featurizer, _ = fitted("FrozenEncoderFeaturizer", preprocess=normalize)
+    loaded = through_files(featurizer, tmp_path, make_encoder)
+    assert loaded.preprocess == normalize
+    assert_same_outputs(featurizer, loaded, IMAGES)
 
 
 def test_weights_outside_of_the_folder_of_an_encoder(tmp_path):
