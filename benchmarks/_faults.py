@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import resource
-import shutil
 import signal
 import sqlite3
 import time
@@ -29,7 +28,9 @@ from torch import nn
 import skfair
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.margin import ClusterMarginClassifier
-from skfair.utils import InvalidModelError
+from skfair.persistence import InvalidModelError
+from skfair.persistence._files import _PART
+from skfair.persistence._files import FILE as _MODEL
 
 # Children are forked from a server that has imported all this, and so start in a moment.
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -234,11 +235,10 @@ def kill_while_saving(folder: Path, n_times: int) -> Tried:
     models, path, lost = [classifier(0), classifier(1)], folder / "model", []
     known = [answers(model) for model in models]
     skfair.save(models[0], path)
-    names = sorted(os.listdir(path))
     for i in range(n_times):
-        before = (path / "config.json").stat().st_mtime_ns
+        before = (path / _MODEL).stat().st_ino
         with _child(_save_for_ever, pickle.dumps(models), path), _noted(lost, f"kill {i}"):
-            _wait_until(lambda before=before: (path / "config.json").stat().st_mtime_ns != before)
+            _wait_until(lambda before=before: (path / _MODEL).stat().st_ino != before)
             time.sleep(rng.uniform(0, 0.02))  # a few times what a save takes
         with _noted(lost, f"kill {i}"):
             if answers(skfair.load(path)) not in known:
@@ -246,8 +246,11 @@ def kill_while_saving(folder: Path, n_times: int) -> Tried:
             skfair.save(models[i % 2], path)
             if answers(skfair.load(path)) != known[i % 2]:
                 lost.append(f"kill {i}: the next save was lost")
-        if sorted(os.listdir(path)) != names:
+        left = [file for file in path.iterdir() if file.name != _MODEL]
+        if len(left) > 1 or not all(_PART.fullmatch(file.name) for file in left):
             lost.append(f"kill {i}: left {sorted(os.listdir(path))}")
+        for file in left:  # which nothing removes but who may know that nobody saves
+            file.unlink()
     return Tried("Process killed while saving over a model", n_times, lost)
 
 
@@ -425,7 +428,7 @@ def flipped_bytes(folder: Path, n_times: int | None = None) -> Tried:
 
 
 def truncated_models(folder: Path, n_times: int | None = None) -> Tried:
-    """Cut config.json at each length, or at as many as asked for; and the weights, at some."""
+    """Cut a saved model at each length, or at as many as asked for."""
     model, path = classifier(0), folder / "cut"
     skfair.save(model, path)
     known, lost, n_tried = answers(model), [], 0
@@ -441,17 +444,50 @@ def truncated_models(folder: Path, n_times: int | None = None) -> Tried:
     return Tried("File of a saved model cut", n_tried, lost)
 
 
-def swapped_files(folder: Path, n_times: int) -> Tried:
-    """Put a file of one saved model into another."""
+def mixed_models(folder: Path, n_times: int) -> Tried:
+    """Put the tensors of one saved model behind the header of another."""
     lost = []
     for i in range(n_times):
-        one, other = folder / f"one{i}", folder / f"other{i}"
-        model = classifier(2 * i)
-        skfair.save(model, one)
-        skfair.save(classifier(2 * i + 1), other)
-        file = sorted(other.iterdir())[i % 2]
-        shutil.copy(file, one / file.name)
-        with _noted(lost, f"swap {i}"), contextlib.suppress(InvalidModelError):
-            skfair.load(one)
-            lost.append(f"swap {i}: {file.name} of another model was loaded")
-    return Tried("Files of two saved models mixed", n_times, lost)
+        path, model = folder / f"one{i}", classifier(2 * i)
+        skfair.save(model, path)
+        skfair.save(classifier(2 * i + 1), folder / f"other{i}")
+        one, other = ((folder / name / _MODEL).read_bytes() for name in (f"one{i}", f"other{i}"))
+        ends = [8 + int.from_bytes(content[:8], "little") for content in (one, other)]
+        (path / _MODEL).write_bytes(one[: ends[0]] + other[ends[1] :])
+        lost += _load_damaged(path, answers(model), f"mix {i}")
+    return Tried("Tensors and header of two saved models mixed", n_times, lost)
+
+
+def links(folder: Path, n_times: int) -> Tried:
+    """Save to and load from where links lead to somebody's files, at every name that there is."""
+    home, lost = folder / "home", []
+    (home / "deep").mkdir(parents=True)
+    (home / "thesis.txt").write_text("mine")
+    skfair.save(classifier(0), home / "model")
+    before = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
+    names = [_MODEL, "config.json", "files", ".saving", ".model.0123456789abcdef.part", "m.onnx"]
+    names += ["m.onnx.part", "model.safetensors.0123456789abcdef", ""]
+    targets = [home, home / "deep", home / "thesis.txt", home / "model", home / "model" / _MODEL]
+    places = [(name, target, full) for name in names for target in targets for full in (0, 1)]
+    for i, (name, target, full) in enumerate(places[j % len(places)] for j in range(n_times)):
+        path = folder / f"linked{i}"
+        if full and name not in (_MODEL, ""):
+            skfair.save(classifier(1), path)
+        else:
+            path.parent.mkdir(exist_ok=True)
+        if name:
+            path.mkdir(exist_ok=True)
+        (path / name if name else path).symlink_to(target)
+        model = classifier(2)
+        with contextlib.suppress(OSError):
+            skfair.save(model, path)
+        with contextlib.suppress(OSError, ValueError):
+            skfair.load(path)
+        if name.startswith("m.onnx"):
+            with contextlib.suppress(OSError):
+                model.to_onnx(path / "m.onnx")
+        after = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
+        if after != before:
+            lost.append(f"link {name!r} to {target}: {sorted(after)}")
+            return Tried("Links to somebody's files, wherever files are written", i + 1, lost)
+    return Tried("Links to somebody's files, wherever files are written", n_times, lost)

@@ -18,8 +18,10 @@ import numpy as np
 from _tables import list_table, plain_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzzing"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "persistence"))
 
 import calls
+import forged
 import odd_data
 
 # By what the message of a fault begins with.
@@ -82,6 +84,12 @@ def odd_calls(n_times):
         yield _faults.Tried(kind, n_times, lines)
 
 
+def forged_models(n_times):
+    """Load models in which anything was changed and the digest made right again."""
+    wrong, _ = forged.run(n_times)
+    return _faults.Tried("Saved model forged", n_times, [f"case {c}: {what}" for c, what in wrong])
+
+
 def faults(quick):
     """All rows of the table."""
     few = 10 if quick else 50
@@ -96,7 +104,9 @@ def faults(quick):
         yield _faults.crowds(folder, few)
         yield _faults.flipped_bytes(folder, 300 if quick else None)
         yield _faults.truncated_models(folder, 100 if quick else None)
-        yield _faults.swapped_files(folder, few)
+        yield _faults.mixed_models(folder, few)
+        yield _faults.links(folder, 20 if quick else 90)
+    yield forged_models(500 if quick else 20_000)
     yield from odd_calls(450 if quick else 9000)
 
 

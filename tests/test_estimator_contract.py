@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from lazy_nets import lazy_net
-from skfair.utils._persistence import _classes
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import EstimatorCheckFailedWarning
 from sklearn.frozen import FrozenEstimator
@@ -27,6 +26,7 @@ from skfair.attribution import PatchAttributionMasker
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import BiasGradientDebiaser, ThresholdDebiaser, _critics
 from skfair.margin import ClusterMarginClassifier
+from skfair.persistence import _schema
 from skfair.utils import FairnessWarning, all_estimators
 from skfair.utils._checks import _copies
 from skfair.utils._checks._case import make_case, small_instance, takes_groups
@@ -496,8 +496,8 @@ class TravelsInHalf(Broken):
 class SavesInHalf(Broken):
     __module__ = "skfair"  # as one that can be saved, see the test
 
-    def _state_to_save(self):
-        state = super()._state_to_save()
+    def _state_to_save(self, state):
+        state = super()._state_to_save(state)
         return {**state, "module_": {k: v.half().float() for k, v in state["module_"].items()}}
 
 
@@ -585,7 +585,7 @@ def test_a_broken_promise_is_seen(check, kind, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKFAIR_WAS_HERE", "no")
     known = [*all_estimators(), ("SavesInHalf", SavesInHalf)]
-    for module in (_copies, _classes):
+    for module in (_copies, _schema):
         monkeypatch.setattr(module, "all_estimators", lambda: known)
     estimator = small_instance(kind)
     (run,) = [run for _, run in estimator_checks_generator(estimator) if run.func.__name__ == check]

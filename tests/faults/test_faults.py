@@ -13,7 +13,8 @@ FAULTS = {
     _faults.crowds: 2,
     _faults.flipped_bytes: 120,
     _faults.truncated_models: 40,
-    _faults.swapped_files: 2,
+    _faults.mixed_models: 2,
+    _faults.links: 30,
 }
 
 
