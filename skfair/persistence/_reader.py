@@ -19,10 +19,10 @@ from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._files import MALFORMED
 from skfair.persistence._schema import (
     check_nesting,
+    check_sample_shape,
     check_state,
     estimator_class,
     module_class,
-    sample_shape,
 )
 from skfair.persistence._values import ValueReader
 from skfair.persistence._writer import LOCAL, probe
@@ -264,7 +264,7 @@ def _check_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
             f"encoder={shown(parameters['encoder'], 100)} is a path outside of the model."
         )
     if parameters.get("image_shape") is not None:
-        sample_shape(tuple(max(0, side) for side in parameters["image_shape"]), {})
+        check_sample_shape(tuple(max(0, side) for side in parameters["image_shape"]))
 
 
 def _are_close(found: np.ndarray, saved: np.ndarray) -> bool:

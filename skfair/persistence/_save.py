@@ -36,9 +36,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
     ----------
     estimator : estimator of skfair, or a scikit-learn pipeline with such
         Fitted or not. Of scikit-learn these are known: ``Pipeline``, ``FrozenEstimator``,
-        ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler``, ``RobustScaler``, ``Normalizer``,
-        ``PCA`` and ``LogisticRegression``; an error names what is not. Of a search, give
-        ``best_estimator_``.
+        ``StandardScaler``, ``MinMaxScaler``, ``PCA`` and ``LogisticRegression``; an error names
+        what is not. Of a search, give ``best_estimator_``.
     path : path-like
         The folder: new, empty, or with a model to replace.
     training_rows : bool, default=False

@@ -1,9 +1,9 @@
 """Saved estimators: the classes that a file may name, and what each of them has, in one table.
 
 An attribute that is not in the table is neither written nor read; one that is has the type, the
-shape and the range that the table says. Letters in a shape stand for a number that is the same
-wherever the letter stands in one estimator: that compiled code never leaves an array follows
-from relations between attributes, and not from each of them alone.
+shape and the range that the table says. A name in a shape stands for a number that is the same
+wherever it stands in one estimator: that compiled code never leaves an array follows from
+relations between attributes, and not from each of them alone.
 
 The list of classes of scikit-learn is short on purpose. Trees, kernel machines and encoders of
 categories hold tables that compiled code follows without looking.
@@ -11,8 +11,7 @@ categories hold tables that compiled code follows without looking.
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,567 +23,273 @@ from torch import nn
 from skfair.utils._discovery import all_estimators
 from skfair.utils._shown import shown
 
-Check = Callable[[Any, dict[str, int]], None]
-_LARGE = 1e30  # of what is multiplied and divided, so that the result is finite
-_LARGEST_SAMPLE = 1 << 26  # numbers in one sample
-_LONGEST_TEXT = 10_000
+_LARGE, _TINY = 1e30, 1e-30  # of what is multiplied and divided, so that the result is finite
+_SIDE, _LARGEST_SAMPLE = 1 << 16, 1 << 26  # numbers along a side of a sample, and in all of it
+_LONGEST = 10_000  # letters of a text, entries of a tuple
 _MANY_OBJECTS = 1000  # numbers can be made to meet in a set
 # scikit-learn takes time that doubles with each level, to show a pipeline or to set its parameters.
 _DEEPEST, _MOST_ESTIMATORS = 6, 100
+# What belongs to single rows of the training data.
+TRAINING_ROWS = ("labels_", "_hard", "_easy")
 
 
-# -- kinds of values ---------------------------------------------------------------------------
+# -- relations that names in shapes do not say -------------------------------------------------
 
 
-def number(
-    low: float = -_LARGE,
-    high: float = _LARGE,
-    *,
-    whole: bool = False,
-    name: str | None = None,
-    undefined: bool = False,
-) -> Check:
-    """A number between bounds; with `name` the one for which this letter stands."""
+def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    width = sizes["units" if estimator.cluster_on == "amplified" else "features"]
+    has_clusters = "cluster_centers_" in state
+    return (
+        ("_head" in state) == (state["loss_"] == "margin")
+        and not ("_head" in state and "margins_" not in state)
+        and not (has_clusters and not {"amplifier_", "margins_"} <= state.keys())
+        and not (has_clusters and sizes["space"] != width)
+    )
 
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise ValueError(f"is a {type(value).__name__}, not a number")
-        if math.isnan(value) and undefined:
-            return
-        if not low <= value <= high:
-            raise ValueError(f"is {value:.3g}, not from {low:.3g} to {high:.3g}")
-        if name is not None:
-            _bind(sizes, name, int(value))
 
-    return check
+def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
-count = partial(number, 0, whole=True)
-size = partial(number, 1, whole=True)
-
-
-def truth(value: Any, sizes: dict[str, int]) -> None:
-    if type(value) is not bool:
-        raise ValueError(f"is a {type(value).__name__}, not a truth value")
-
-
-def text(*options: str) -> Check:
-    """One of some texts; any one without them."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not str or len(value) > _LONGEST_TEXT:
-            raise ValueError(f"is a {type(value).__name__}, not a short text")
-        if options and value not in options:
-            raise ValueError(f"is {shown(value)}, not one of {options}")
-
-    return check
-
-
-def nothing(value: Any, sizes: dict[str, int]) -> None:
-    if value is not None:
-        raise ValueError(f"is a {type(value).__name__}, not None")
-
-
-def either(*checks: Check) -> Check:
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        reasons = []
-        for one in checks:
-            found = dict(sizes)
-            try:
-                one(value, found)
-            except ValueError as error:
-                reasons.append(str(error))
-            else:
-                sizes.update(found)
-                return
-        raise ValueError(" or ".join(reasons))
-
-    return check
-
-
-def array(
-    shape: str,
-    kinds: str = "f",
-    low: float = -_LARGE,
-    high: float | str = _LARGE,
-    *,
-    undefined: bool = False,
-) -> Check:
-    """An array of numbers; where `high` is a letter, of indices below that number.
-
-    With `undefined` whole rows may be NaN.
-    """
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not np.ndarray or value.dtype.kind not in kinds:
-            raise ValueError(f"is no array of the kinds {kinds!r}")
-        _match(value.shape, shape, sizes)
-        rows = value
-        if undefined and value.ndim == 2:
-            rows = value[~np.isnan(value).all(axis=1)]
-        most = sizes[high] - 1 if isinstance(high, str) else high
-        if rows.size and not bool(((rows >= low) & (rows <= most)).all()):
-            raise ValueError(f"has entries that are not from {low:.3g} to {most:.3g}")
-
-    return check
-
-
-def tensor(shape: str, low: float = -_LARGE) -> Check:
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not torch.Tensor or value.dtype not in (torch.float32, torch.float64):
-            raise ValueError("is no tensor of floating numbers")
-        array(shape, low=low)(value.numpy(), sizes)
-
-    return check
-
-
-def weights(value: Any, sizes: dict[str, int]) -> None:
-    """State of a network, which compares names, shapes and types with its own."""
-    if not isinstance(value, dict) or not value:
-        raise ValueError("is no state of a network")
-    for name, weight in value.items():
-        if type(name) is not str or not isinstance(weight, torch.Tensor):
-            raise ValueError("is no state of a network")
-
-
-def labels(length: str) -> Check:
-    """Different labels, in one array."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not np.ndarray or value.ndim != 1 or value.dtype.kind not in "biufUO":
-            raise ValueError("is no array of labels")
-        _match(value.shape, length, sizes)
-        if value.dtype.kind == "O":
-            items = value.tolist()
-            if not all(map(_is_label, items)):
-                raise ValueError("holds labels that are neither text nor numbers")
-            if len(items) > _MANY_OBJECTS and not all(type(item) is str for item in items):
-                raise ValueError(f"holds more than {_MANY_OBJECTS} labels of several types")
-            n_different = len(set(items))
-        else:
-            n_different = len(np.unique(value))
-        if n_different < len(value) or not len(value):
-            raise ValueError("holds no labels, or one twice")
-
-    return check
-
-
-def names(length: str) -> Check:
-    """Names of columns, an array of text."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not np.ndarray or value.ndim != 1 or value.dtype != object:
-            raise ValueError("is no array of names")
-        _match(value.shape, length, sizes)
-        if not all(type(name) is str for name in value.tolist()):
-            raise ValueError("holds names that are no text")
-
-    return check
-
-
-def sequence(kind: type, each: Check, length: str) -> Check:
-    """A list or tuple of one kind of values."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if not isinstance(value, list | tuple) or type(value) is not kind:
-            raise ValueError(f"is a {type(value).__name__}, not a {kind.__name__}")
-        if len(value) > _LONGEST_TEXT:
-            raise ValueError(f"has {len(value)} entries")
-        _match((len(value),), length, sizes)
-        for item in value:
-            each(item, sizes)
-
-    return check
-
-
-def pack(*each: Check) -> Check:
-    """A tuple with a check for each entry."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not tuple or len(value) != len(each):
-            raise ValueError(f"is no tuple of {len(each)}")
-        for item, one in zip(value, each, strict=True):
-            one(item, sizes)
-
-    return check
-
-
-def mapping(**each: Check | tuple[Check]) -> Check:
-    """A dict with these keys; those of ``maybe`` may be missing."""
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not dict:
-            raise ValueError(f"is a {type(value).__name__}, not a dict")
-        _check_entries(value, each, sizes, "the key")
-
-    return check
-
-
-def diagnostics(value: Any, sizes: dict[str, int]) -> None:
-    """What was measured in a fit, by name: nothing computes with it."""
-    if type(value) is not dict or not all(type(key) is str for key in value):
-        raise ValueError("is no dict by names")
-    measured = either(number(undefined=True), truth, text(), nothing)
-    for item in value.values():
-        measured(item, sizes)
-
-
-def table(index: str, *text_columns: str, length: str = "rows", **columns: str) -> Check:
-    """A DataFrame of numbered rows, of some of these columns."""
-    kinds = {**dict.fromkeys(text_columns, "O"), **columns}
-
-    def check(value: Any, sizes: dict[str, int]) -> None:
-        if type(value) is not pd.DataFrame or value.index.name != index:
-            raise ValueError(f"is no table by {index!r}")
-        _match((len(value),), length, sizes)
-        for name, column in value.items():
-            if name not in kinds:
-                raise ValueError(f"has the column {shown(name)}")
-            if name in text_columns:
-                missing = column.isna()
-                if not all(type(item) is str for item in column[~missing].tolist()):
-                    raise ValueError(f"has the column {name!r}, which is no text")
-            elif not isinstance(column.dtype, np.dtype) or column.dtype.kind not in kinds[name]:
-                raise ValueError(f"has the column {name!r} as {column.dtype}")
-
-    return check
-
-
-def maybe(check: Check) -> tuple[Check]:
-    """An attribute that need not be there."""
-    return (check,)
-
-
-def torch_type(value: Any, sizes: dict[str, int]) -> None:
-    if value not in (torch.float32, torch.float64):
-        raise ValueError(f"is {shown(value)}, not torch.float32 or torch.float64")
-
-
-def image_type(value: Any, sizes: dict[str, int]) -> None:
-    if not isinstance(value, np.dtype) or value not in (np.uint8, np.float32):
-        raise ValueError(f"is {shown(value)}, not the type uint8 or float32")
-
-
-def sample_shape(value: Any, sizes: dict[str, int]) -> None:
-    sequence(tuple, count(1 << 16), "dimensions")(value, sizes)
-    if not 1 <= len(value) <= 8 or math.prod(value) > _LARGEST_SAMPLE:
-        raise ValueError(f"is a shape of more than {_LARGEST_SAMPLE} numbers, or of none")
-
-
-def image_shape(value: Any, sizes: dict[str, int]) -> None:
-    side = partial(size, 1 << 16)
-    pack(side(name="channels"), side(name="height"), side(name="width"))(value, sizes)
-    sample_shape(value, dict(sizes))
-
-
-def _bind(sizes: dict[str, int], name: str, value: int) -> None:
-    if sizes.setdefault(name, value) != value:
-        raise ValueError(f"has {value} where other attributes have {sizes[name]}")
-
-
-def _match(found: tuple[int, ...], shape: str, sizes: dict[str, int]) -> None:
-    wanted = shape.split()
-    if len(found) != len(wanted):
-        raise ValueError(f"has {len(found)} dimensions, not {len(wanted)}")
-    for length, name in zip(found, wanted, strict=True):
-        if name.isdigit():
-            if length != int(name):
-                raise ValueError(f"has {length} entries, not {name}")
-        elif name != "_":
-            _bind(sizes, name, length)
-
-
-def _is_label(item: Any) -> bool:
-    if type(item) is tuple:
-        return all(map(_is_label, item))
-    return item is None or isinstance(item, str | bool | int | float | np.generic)
-
-
-def _check_entries(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], sizes: dict[str, int], what: str
-) -> None:
-    # In the table's order: letters are bound before indices are compared with them.
-    for name, check in wanted.items():
-        optional = isinstance(check, tuple)
-        if name in found:
-            try:
-                (check[0] if optional else check)(found[name], sizes)
-            except ValueError as error:
-                raise ValueError(f"{what} {name} {error}") from error
-        elif not optional:
-            raise ValueError(f"{what} {name} is missing")
-    if unknown := [name for name in found if name not in wanted]:
-        raise ValueError(f"{what} {shown(unknown[0])} is none that such an estimator has")
-
-
-# -- relations that letters do not say ---------------------------------------------------------
-
-
-def _of_margin(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    if ("_head" in state) != (state["loss_"] == "margin"):
-        raise ValueError("loss_ is not that of module_")
-    if "_head" in state and "margins_" not in state:
-        raise ValueError("margins_ is missing")
-    if "cluster_centers_" in state:
-        width = "units" if estimator.cluster_on == "amplified" else "features"
-        if sizes["space"] != sizes[width] or not {"amplifier_", "margins_"} <= state.keys():
-            raise ValueError(
-                "cluster_centers_ are not of the space that cluster_on names, or stand alone"
-            )
-
-
-def _of_debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    if sizes.get("features", state["_sample_shape"][0]) != state["_sample_shape"][0]:
-        raise ValueError("_sample_shape is not that of n_features_in_ features")
-
-
-def _of_masker(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    low, high = state["data_range_"]
-    if not low <= high:
-        raise ValueError("data_range_ ends before it begins")
+def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     several = isinstance(state["classes_"], list)
     n_attributes = len(state["classes_"]) if several else 1
-    if sizes["attributes"] != n_attributes or (state["mean_map_"].ndim == 3) != several:
-        raise ValueError("classes_ are not those of as many attributes as there are maps")
+    low, high = state["data_range_"]
+    return (
+        sizes["attributes"] == n_attributes
+        and (state["mean_map_"].ndim == 3) == several
+        and low <= high
+    )
 
 
-def _of_featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    if state["image_shape_"] is None and "features" not in sizes:
-        raise ValueError("image_shape_ and n_features_in_ are both missing")
+def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    return state["image_shape_"] is not None or "features" in sizes
 
 
-def _of_scaler(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    standard = hasattr(estimator, "with_mean")
-    centre, scale = ("mean_", "scale_") if standard else ("center_", "scale_")
-    centred = estimator.with_mean if standard else estimator.with_centering
-    scaled = estimator.with_std if standard else estimator.with_scaling
-    if (centred and state[centre] is None) or (scaled and state[scale] is None):
-        raise ValueError(f"{centre} or {scale} is None, which the parameters ask for")
+def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    return not (estimator.with_mean and state["mean_"] is None) and not (
+        estimator.with_std and state["scale_"] is None
+    )
 
 
-def _of_min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
+def _min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     low, high = estimator.feature_range
-    number()(low, sizes)
-    number()(high, sizes)
-    if not low < high:
-        raise ValueError("feature_range ends before it begins")
+    return -_LARGE < low < high < _LARGE
 
 
-def _of_linear(estimator: Any, state: dict, sizes: dict[str, int]) -> None:
-    n_rows = 1 if sizes["classes"] == 2 else sizes["classes"]
-    if sizes["classes"] < 2 or sizes["rows"] != n_rows:
-        raise ValueError("coef_ is not of as many rows as there are classes")
+def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    n_classes = sizes["classes"]
+    return n_classes > 1 and sizes["rows"] == (1 if n_classes == 2 else n_classes)
 
 
 # -- the table ---------------------------------------------------------------------------------
+# ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
+# may be a name, of which it is an index; ("either", ...), ("maybe", ...): need not be there. A shape in
+# one text, a number in it as it is, "_" for any.
 
-_TINY = 1e-30
+_COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
+_ANY = ("number", -_LARGE, _LARGE)
+_MEASURED = ("either", _ANY, "undefined")
+_FEATURES = ("whole", 1, math.inf, "features")
+_PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
+_SPREAD = ("array", "f", "features", 0, _LARGE)
+_SCALE = ("array", "f", "features", _TINY, _LARGE)
 _COLUMNS = {
-    "n_features_in_": maybe(size(name="features")),
-    "feature_names_in_": maybe(names("features")),
+    "n_features_in_": ("maybe", _FEATURES),
+    "feature_names_in_": ("maybe", ("names", "features")),
 }
-_SCALED = array("features", low=_TINY)
-_PER_FEATURE = array("features")
-_BY_EPOCH = table("epoch", train_loss="f", length="epochs")
-_ANY_EPOCHS = partial(table, "epoch", train_loss="f")
-_NETWORK = mapping(
-    module__n_features=size(name="features"),
-    module__n_units=size(name="units"),
-    module__mean=tensor("features"),
-    module__spread=tensor("", low=_TINY),
+_EPOCHS = ("table", "epoch", {"train_loss": "f"}, "_")
+_TRIALS = {
+    **dict.fromkeys(("candidate", "layer"), "O"),
+    **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "f"),
+    **{"objective": "f", "feasible": "b"},
+}
+_IMAGE = (
+    "tuple",
+    *(("whole", 1, _SIDE, name) for name in ("channels", "height", "width")),
 )
-_MARGIN = {
-    **_COLUMNS,
-    "n_features_in_": size(name="features"),
-    "classes_": labels("classes"),
-    "_network_parameters": _NETWORK,
-    "loss_": text("margin", "cluster_weighted", "loss_weighted", "cross_entropy"),
-    "history_": mapping(
-        amplifier=maybe(_ANY_EPOCHS(length="amplified")), classifier=_ANY_EPOCHS(length="trained")
-    ),
-    "diagnostics_": diagnostics,
-    "cluster_centers_": maybe(array("clusters space", undefined=True)),
-    "_cluster_sizes": maybe(array("clusters", low=0)),
-    "margins_": maybe(array("clusters classes", low=0, high=1)),
-    "labels_": maybe(array("samples", "i", 0, "clusters")),
-    "_hard": maybe(array("hard", "i", 0)),
-    "_easy": maybe(array("easy", "i", 0)),
-    "amplifier_": maybe(weights),
-    "module_": weights,
-    "_head": maybe(mapping(margin_std=number(0), scale=number(_TINY))),
-}
-_DEBIASER = {
-    **_COLUMNS,
-    "classes_": labels("2"),
-    "_sample_shape": sample_shape,
-    "_output": pack(text("logits", "probabilities"), number(1, 2, whole=True)),
-    "interrupted_": truth,
-    "history_": maybe(_BY_EPOCH),
-    "module_": weights,
-    "_dtype": torch_type,
-    "threshold_": number(),
-    "bias_": number(undefined=True),
-    "bias_interval_": pack(number(undefined=True), number(undefined=True)),
-    "performance_": number(undefined=True),
-    "objective_": number(undefined=True),
-    "feasible_": truth,
-    "trials_": table(
-        "trial",
-        "candidate",
-        "layer",
-        length="trials",
-        **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance"), "f"),
-        **dict.fromkeys(("probability", "objective"), "f"),
-        feasible="b",
-    ),
-    "best_trial_": count(),
-}
-_MASKER = {
-    **_COLUMNS,
-    "image_shape_": image_shape,
-    "input_dtype_": image_type,
-    "data_range_": pack(number(), number()),
-    "channel_mean_": array("channels"),
-    "channel_std_": array("channels", low=_TINY),
-    "attribute_names_": sequence(tuple, text(), "attributes"),
-    "classes_": either(labels("classes"), sequence(list, labels("_"), "attributes")),
-    "module_": weights,
-    "temperature_": array("attributes", low=_TINY),
-    "mean_map_": either(array("height width"), array("attributes height width")),
-    "region_accuracy_": either(array("rows columns"), array("attributes rows columns")),
-    "calibration_error_": number(undefined=True),
-    "informative_": truth,
-    "_network_parameters": mapping(
-        patch_size=size(1 << 16),
-        stride=size(1 << 16),
-        position_embedding=truth,
-        region_classifier=maybe(text("dense", "resnet18")),
-    ),
-}
-_FEATURIZER = {
-    **_COLUMNS,
-    "image_shape_": either(nothing, image_shape),
-    "input_dtype_": image_type,
-    "n_features_out_": size(),
-}
-_PCA = {
-    **_COLUMNS,
-    "n_features_in_": size(name="features"),
-    "n_samples_": count(),
-    "n_components_": count(name="components"),
-    "components_": array("components features"),
-    "mean_": _PER_FEATURE,
-    "explained_variance_": array("components", low=0),
-    "explained_variance_ratio_": array("components", undefined=True),
-    "singular_values_": array("components", low=0),
-    "noise_variance_": number(undefined=True),
-    "_fit_svd_solver": text(),
-}
-_LOGISTIC = {
-    **_COLUMNS,
-    "n_features_in_": size(name="features"),
-    "classes_": labels("classes"),
-    "coef_": array("rows features"),
-    "intercept_": either(array("rows"), number()),
-    "n_iter_": array("iterations", "iu", 0),
-}
-_SKLEARN: dict[str, tuple[dict[str, Any], Any]] = {
-    "sklearn.decomposition.PCA": (_PCA, None),
-    "sklearn.frozen.FrozenEstimator": ({}, None),
-    "sklearn.linear_model.LogisticRegression": (_LOGISTIC, _of_linear),
-    "sklearn.pipeline.Pipeline": ({}, None),
-    "sklearn.preprocessing.MaxAbsScaler": (
+_TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
+    "skfair.ClusterMarginClassifier": (
         {
             **_COLUMNS,
-            "n_samples_seen_": count(),
-            "max_abs_": array("features", low=0),
-            "scale_": _SCALED,
+            "n_features_in_": _FEATURES,
+            "classes_": ("labels", "classes"),
+            "_network_parameters": (
+                "dict",
+                {
+                    "module__n_features": _FEATURES,
+                    "module__n_units": ("whole", 1, math.inf, "units"),
+                    "module__mean": ("tensor", "features", -_LARGE, _LARGE),
+                    "module__spread": ("tensor", "", _TINY, _LARGE),
+                },
+            ),
+            "loss_": ("text", "margin", "cluster_weighted", "loss_weighted", "cross_entropy"),
+            "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
+            "diagnostics_": "diagnostics",
+            "cluster_centers_": ("maybe", ("array", "f", "clusters space", -_LARGE, _LARGE)),
+            "_cluster_sizes": ("maybe", ("array", "f", "clusters", 0, _LARGE)),
+            "margins_": ("maybe", ("array", "f", "clusters classes", 0, 1)),
+            "labels_": ("maybe", ("array", "i", "_", 0, "clusters")),
+            "_hard": ("maybe", ("array", "i", "_", 0, math.inf)),
+            "_easy": ("maybe", ("array", "i", "_", 0, math.inf)),
+            "amplifier_": ("maybe", "weights"),
+            "module_": "weights",
+            "_head": (
+                "maybe",
+                (
+                    "dict",
+                    {"margin_std": ("number", 0, _LARGE), "scale": ("number", _TINY, _LARGE)},
+                ),
+            ),
+        },
+        _margin,
+    ),
+    "skfair.*Debiaser": (
+        {
+            **_COLUMNS,
+            "classes_": ("labels", "2"),
+            "_sample_shape": "sample shape",
+            "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, 2)),
+            "interrupted_": "truth",
+            "history_": ("maybe", _EPOCHS),
+            "module_": "weights",
+            "_dtype": ("one of", torch.float32, torch.float64),
+            "threshold_": _ANY,
+            "bias_": _MEASURED,
+            "bias_interval_": ("tuple", _MEASURED, _MEASURED),
+            "performance_": _MEASURED,
+            "objective_": _MEASURED,
+            "feasible_": "truth",
+            "trials_": ("table", "trial", _TRIALS, "trials"),
+            "best_trial_": _COUNT,
+        },
+        _debiaser,
+    ),
+    "skfair.PatchAttributionMasker": (
+        {
+            **_COLUMNS,
+            "image_shape_": _IMAGE,
+            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
+            "data_range_": ("tuple", _ANY, _ANY),
+            "channel_mean_": ("array", "f", "channels", -_LARGE, _LARGE),
+            "channel_std_": ("array", "f", "channels", _TINY, _LARGE),
+            "attribute_names_": ("all", tuple, ("text",), "attributes"),
+            "classes_": (
+                "either",
+                ("labels", "classes"),
+                ("all", list, ("labels", "_"), "attributes"),
+            ),
+            "module_": "weights",
+            "temperature_": ("array", "f", "attributes", _TINY, _LARGE),
+            "mean_map_": (
+                "either",
+                ("array", "f", "height width", 0, 1),
+                ("array", "f", "attributes height width", 0, 1),
+            ),
+            "region_accuracy_": (
+                "either",
+                ("array", "f", "_ _", 0, 1),
+                ("array", "f", "attributes _ _", 0, 1),
+            ),
+            "calibration_error_": _MEASURED,
+            "informative_": "truth",
+            "_network_parameters": (
+                "dict",
+                {
+                    "patch_size": ("whole", 1, _SIDE),
+                    "stride": ("whole", 1, _SIDE),
+                    "position_embedding": "truth",
+                    "region_classifier": ("maybe", ("text", "dense", "resnet18")),
+                },
+            ),
+        },
+        _masker,
+    ),
+    "skfair.FrozenEncoderFeaturizer": (
+        {
+            **_COLUMNS,
+            "image_shape_": ("either", ("one of", None), _IMAGE),
+            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
+            "n_features_out_": _SIZE,
+        },
+        _featurizer,
+    ),
+    "sklearn.decomposition.PCA": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "n_samples_": _COUNT,
+            "n_components_": ("whole", 0, math.inf, "components"),
+            "components_": ("array", "f", "components features", -_LARGE, _LARGE),
+            "mean_": _PER_FEATURE,
+            "explained_variance_": ("array", "f", "components", 0, _LARGE),
+            "explained_variance_ratio_": ("array", "f", "components", 0, 2),
+            "singular_values_": ("array", "f", "components", 0, _LARGE),
+            "noise_variance_": _MEASURED,
+            "_fit_svd_solver": ("text",),
         },
         None,
     ),
+    "sklearn.frozen.FrozenEstimator": ({}, None),
+    "sklearn.linear_model.LogisticRegression": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "classes_": ("labels", "classes"),
+            "coef_": ("array", "f", "rows features", -_LARGE, _LARGE),
+            "intercept_": ("either", ("array", "f", "rows", -_LARGE, _LARGE), _ANY),
+            "n_iter_": ("array", "iu", "_", 0, math.inf),
+        },
+        _linear,
+    ),
+    "sklearn.pipeline.Pipeline": ({}, None),
     "sklearn.preprocessing.MinMaxScaler": (
         {
             **_COLUMNS,
-            "n_samples_seen_": count(),
+            "n_samples_seen_": _COUNT,
             **dict.fromkeys(("scale_", "min_", "data_min_", "data_max_"), _PER_FEATURE),
-            "data_range_": array("features", low=0),
+            "data_range_": _SPREAD,
         },
-        _of_min_max,
-    ),
-    "sklearn.preprocessing.Normalizer": (_COLUMNS, None),
-    "sklearn.preprocessing.RobustScaler": (
-        {
-            **_COLUMNS,
-            "center_": either(nothing, _PER_FEATURE),
-            "scale_": either(nothing, _SCALED),
-        },
-        _of_scaler,
+        _min_max,
     ),
     "sklearn.preprocessing.StandardScaler": (
         {
             **_COLUMNS,
-            "n_samples_seen_": either(number(0), array("features", "iuf", 0)),
-            "mean_": either(nothing, _PER_FEATURE),
-            "var_": either(nothing, array("features", low=0)),
-            "scale_": either(nothing, _SCALED),
+            "n_samples_seen_": (
+                "either",
+                ("number", 0, math.inf),
+                ("array", "iuf", "features", 0, math.inf),
+            ),
+            "mean_": ("either", ("one of", None), _PER_FEATURE),
+            "var_": ("either", ("one of", None), _SPREAD),
+            "scale_": ("either", ("one of", None), _SCALE),
         },
-        _of_scaler,
+        _standard,
     ),
 }
-_SKFAIR = {
-    "ClusterMarginClassifier": (_MARGIN, _of_margin),
-    "FrozenEncoderFeaturizer": (_FEATURIZER, _of_featurizer),
-    "PatchAttributionMasker": (_MASKER, _of_masker),
-}
-# What belongs to single rows of the training data.
-TRAINING_ROWS = ("labels_", "_hard", "_easy")
 _MODULES = {"DigitsEncoder": "skfair.datasets"}
 
 
-def sklearn_classes() -> list[str]:
-    """List the estimators of scikit-learn that can be saved, as ``module.Name``."""
-    return list(_SKLEARN)
+def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
+    """Hold fitted state against the table; empty state is that of an estimator before its fit.
 
-
-def estimator_class(name: Any) -> type[Any] | None:
-    """Find the class of an estimator by its name; None for any that is not in the table."""
-    if not isinstance(name, str):
-        return None
-    module, _, short = name.rpartition(".")
-    if module == "skfair":
-        return dict(all_estimators()).get(short)
-    return getattr(importlib.import_module(module), short) if name in _SKLEARN else None
-
-
-def class_name(cls: type) -> str:
-    """Name a class by the package from which users import it.
-
-    Parameters
-    ----------
-    cls : type
-
-    Returns
-    -------
-    str
-        "skfair.Name", "sklearn.module.Name" or, for all others, where it was defined.
+    Raises
+    ------
+    ValueError
+        The message says which attribute is not as it has to be.
     """
-    parts = cls.__module__.split(".")
-    n_parts = {"skfair": 1, "sklearn": 2}.get(parts[0], len(parts))
-    return ".".join([*parts[:n_parts], cls.__qualname__])
+    name = class_name(type(estimator))
+    if state:
+        rows, relation = _TABLE.get(name) or _TABLE["skfair.*Debiaser"]
+        sizes: dict[str, int] = {}
+        _check_entries(state, rows, sizes, f"{type(estimator).__name__}: the attribute")
+        if relation is not None and not relation(estimator, state, sizes):
+            raise ValueError(f"{type(estimator).__name__}: the attributes do not fit together")
 
 
-def module_class(name: Any) -> type[nn.Module] | None:
-    """Find a network class of skfair that is made without arguments; None for any other name."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    return None
-
-
-def module_name(module: nn.Module) -> str | None:
-    """Name a network of such a class; None for any other."""
-    name = type(module).__name__
-    return name if module_class(name) is type(module) else None
+def check_sample_shape(shape: Any) -> None:
+    """Refuse the shape of a sample that takes more memory than anybody's."""
+    _check(shape, "sample shape", {})
 
 
 def check_nesting(written: Any) -> None:
@@ -605,32 +310,184 @@ def check_nesting(written: Any) -> None:
                 f"The model has more than {_MOST_ESTIMATORS} estimators, or more than {_DEEPEST} "
                 "in one another."
             )
-        if isinstance(part, dict | list):
-            inner = part.values() if isinstance(part, dict) else part
-            left += [(item, depth) for item in inner if isinstance(item, dict | list)]
+        inner = part.values() if isinstance(part, dict) else part
+        left += [(item, depth) for item in inner if isinstance(item, dict | list)]
 
 
-def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
-    """Hold fitted state against the table.
+# -- what the table's words mean ---------------------------------------------------------------
 
-    Parameters
-    ----------
-    estimator : estimator
-        Of a class in the table, with its parameters.
-    state : dict of str to object
-        What it has beyond them; empty where it is not fitted.
 
-    Raises
-    ------
-    ValueError
-        The message says which attribute is not as it has to be.
-    """
-    if state:
-        name = class_name(type(estimator))
-        rows, relation = _SKLEARN.get(name) or _SKFAIR.get(
-            name.rpartition(".")[2], (_DEBIASER, _of_debiaser)
-        )
-        sizes: dict[str, int] = {}
-        _check_entries(state, rows, sizes, f"{type(estimator).__name__}: the attribute")
-        if relation is not None:
-            relation(estimator, state, sizes)
+def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
+    """Compare a value with what the table says of it; `sizes` has the numbers of the names."""
+    match (wanted,) if isinstance(wanted, str) else wanted:
+        case ("number" | "whole" as word, low, high, *name):
+            kinds = (int, np.integer, *((float, np.floating) if word == "number" else ()))
+            _require(isinstance(value, kinds) and type(value) is not bool, value, word)
+            _require(low <= value <= high, value, f"from {low:.3g} to {high:.3g}")
+            for one in name:
+                _match((int(value),), one, sizes)
+        case ("undefined",):
+            _require(isinstance(value, float | np.floating) and math.isnan(value), value, "NaN")
+        case ("truth",):
+            _require(type(value) is bool, value, "a truth value")
+        case ("text", *options):
+            _require(type(value) is str and len(value) <= _LONGEST, value, "a text")
+            _require(not options or value in options, value, f"one of {options}")
+        case ("one of", *options):
+            fits = any(type(value) is type(one) and value == one for one in options)
+            _require(fits, value, f"one of {options}")
+        case ("either", *words):
+            _check_either(value, words, sizes)
+        case ("array", kinds, shape, low, high):
+            _require(type(value) is np.ndarray and value.dtype.kind in kinds, value, "an array")
+            _match(value.shape, shape, sizes)
+            # A centre that was left out is a row of NaN.
+            known = value[~np.isnan(value).all(axis=1)] if value.ndim == 2 else value
+            high = sizes[high] - 1 if isinstance(high, str) else high
+            inside = bool(((known >= low) & (known <= high)).all())
+            _require(inside, value, f"numbers from {low:.3g} to {high:.3g}")
+        case ("tensor", shape, low, high):
+            _require(type(value) is torch.Tensor and value.is_floating_point(), value, "a tensor")
+            _check(value.double().numpy(), ("array", "f", shape, low, high), sizes)
+        case ("labels" | "names" as word, shape):
+            _check_labels(value, word, shape, sizes)
+        case ("tuple", *each):
+            _require(type(value) is tuple and len(value) == len(each), value, f"{len(each)} things")
+            for item, one in zip(value, each, strict=True):
+                _check(item, one, sizes)
+            if each[0][0] == "whole":  # of an image
+                check_sample_shape(value)
+        case ("all", kind, each, shape):
+            _require(type(value) is kind and len(value) <= _LONGEST, value, f"a {kind.__name__}")
+            _match((len(value),), shape, sizes)
+            for item in value:
+                _check(item, each, sizes)
+        case ("sample shape",):
+            _check(value, ("all", tuple, ("whole", 0, _SIDE), "_"), sizes)
+            fits = 1 <= len(value) <= 8 and math.prod(value) <= _LARGEST_SAMPLE
+            _require(fits, value, f"a shape of at most {_LARGEST_SAMPLE} numbers")
+        case ("dict", entries):
+            _require(type(value) is dict, value, "a dict")
+            _check_entries(value, entries, sizes, "the key")
+        case ("diagnostics",):  # nothing computes with it
+            _require(type(value) is dict and all(type(k) is str for k in value), value, "by name")
+            for item in value.values():
+                _check(item, ("either", _MEASURED, "truth", ("text",), ("one of", None)), sizes)
+        case ("weights",):  # which a network compares with its own
+            named = type(value) is dict and bool(value)
+            fits = named and all(isinstance(w, torch.Tensor) for w in value.values())
+            _require(fits, value, "the state of a network")
+        case ("table", index, columns, shape):
+            _check_table(value, index, columns)
+            _match((len(value),), shape, sizes)
+
+
+def _require(fits: bool, value: Any, wanted: str) -> None:
+    if not fits:
+        plain = value is None or isinstance(value, bool | int | float | str)
+        raise ValueError(f"is {shown(value) if plain else type(value).__name__}, not {wanted}")
+
+
+def _check_either(value: Any, words: list, sizes: dict[str, int]) -> None:
+    reasons = []
+    for word in words:
+        found = dict(sizes)
+        try:
+            _check(value, word, found)
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            sizes.update(found)
+            return
+    raise ValueError(", and ".join(reasons))
+
+
+def _check_labels(value: Any, word: str, shape: str, sizes: dict[str, int]) -> None:
+    kinds = "O" if word == "names" else "biufUO"
+    _require(type(value) is np.ndarray and value.dtype.kind in kinds, value, f"an array of {word}")
+    _match(value.shape, shape, sizes)
+    items = value.tolist() if value.dtype.kind == "O" else []
+    only_text = all(type(item) is str for item in items)
+    fits = all(map(_is_label, items)) and (only_text or len(items) <= _MANY_OBJECTS)
+    _require(fits and (only_text or word == "labels"), value, f"{word} of the usual types")
+    n_different = len(set(items)) if items else len(np.unique(value))
+    _require(0 < n_different == len(value) or word == "names", value, "labels, each of them once")
+
+
+def _is_label(item: Any) -> bool:
+    if type(item) is tuple:
+        return all(map(_is_label, item))
+    return item is None or isinstance(item, str | bool | int | float | np.generic)
+
+
+def _check_table(value: Any, index: str, columns: dict[str, str]) -> None:
+    _require(type(value) is pd.DataFrame and value.index.name == index, value, f"by {index}")
+    for name, column in value.items():
+        kind = columns.get(name)
+        if kind == "O":
+            fits = all(type(item) is str for item in column[column.notna()].tolist())
+        else:
+            fits = isinstance(column.dtype, np.dtype) and column.dtype.kind == kind
+        _require(fits, name, f"one of the columns {list(columns)}, or of another type")
+
+
+def _match(found: tuple[int, ...], shape: str, sizes: dict[str, int]) -> None:
+    wanted = shape.split()
+    _require(len(found) == len(wanted), len(found), f"of {len(wanted)} dimensions")
+    for length, name in zip(found, wanted, strict=True):
+        if name != "_":
+            due = int(name) if name.isdigit() else sizes.setdefault(name, length)
+            _require(length == due, length, f"{due}, which others have")
+
+
+def _check_entries(found: dict, wanted: dict[str, Any], sizes: dict[str, int], what: str) -> None:
+    # In the table's order: sizes have names before indices are compared with them.
+    for name, words in wanted.items():
+        optional = words[0] == "maybe"
+        if name in found:
+            try:
+                _check(found[name], words[1] if optional else words, sizes)
+            except ValueError as error:
+                raise ValueError(f"{what} {name} {error}") from error
+        elif not optional:
+            raise ValueError(f"{what} {name} is missing")
+    if unknown := [name for name in found if name not in wanted]:
+        raise ValueError(f"{what} {shown(unknown[0])} is none that such an estimator has")
+
+
+# -- classes by their names --------------------------------------------------------------------
+
+
+def sklearn_classes() -> list[str]:
+    """List the estimators of scikit-learn that can be saved, as ``module.Name``."""
+    return [name for name in _TABLE if name.startswith("sklearn.")]
+
+
+def estimator_class(name: Any) -> type[Any] | None:
+    """Find the class of an estimator by its name; None for any that is not in the table."""
+    if not isinstance(name, str):
+        return None
+    module, _, short = name.rpartition(".")
+    if module == "skfair":
+        return dict(all_estimators()).get(short)
+    return getattr(importlib.import_module(module), short) if name in sklearn_classes() else None
+
+
+def class_name(cls: type) -> str:
+    """Name a class by the package from which users import it: "skfair.Name" for ours."""
+    parts = cls.__module__.split(".")
+    n_parts = {"skfair": 1, "sklearn": 2}.get(parts[0], len(parts))
+    return ".".join([*parts[:n_parts], cls.__qualname__])
+
+
+def module_class(name: Any) -> type[nn.Module] | None:
+    """Find a network class of skfair that is made without arguments; None for any other name."""
+    if isinstance(name, str) and name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    return None
+
+
+def module_name(module: nn.Module) -> str | None:
+    """Name a network of such a class; None for any other."""
+    name = type(module).__name__
+    return name if module_class(name) is type(module) else None
