@@ -152,11 +152,11 @@ class FrozenEncoderFeaturizer(
     Settings by which torch trades digits for speed, such as TF32, and the device are not part of
     it.
 
-    A call uses the encoder as it is when the call begins: contents are read or copied once, for
-    the keys and for the rows. Rows are checked when they are read. Several processes can share
-    the file; they encode in turn, so that none repeats what another is doing. A killed process
-    loses the batch that it was at, an encoder that raises loses the same, and the next call goes
-    on from there. The file has to be on a local disk, and no link.
+    Contents are read, or copied, once when a call begins, for the keys and for the rows: what
+    changes meanwhile is not seen by that call. Rows are checked when they are read. Several
+    processes can share the file; they encode in turn, so that none repeats what another is doing.
+    A killed process loses the batch that it was at, an encoder that raises loses the same, and
+    the next call goes on from there. The file has to be on a local disk, and no link.
 
     The last bits of a row can depend on the batch in which it was encoded, as everywhere in
     torch; with `memory` it keeps those that it got first.

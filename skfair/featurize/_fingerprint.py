@@ -229,7 +229,7 @@ def is_as_written(cls: type, name: str, member: Any) -> bool:
     return all(
         isinstance(function, types.FunctionType)
         and function.__code__.co_filename == file
-        and function.__code__.co_freevars in ((), ("__class__",))
+        and set(function.__code__.co_freevars) <= {"__class__", "__classdict__"}
         and (
             function.__code__.co_qualname.startswith(f"{cls.__qualname__}.")
             or (cls, name, function.__name__) == (nn.Module, "forward", "_forward_unimplemented")

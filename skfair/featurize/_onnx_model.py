@@ -21,6 +21,7 @@ from skfair.utils._shown import shown, shown_all
 # Operators that name files, or functions of the process, and the formats in which they do.
 _REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen"}
 _MAX_REPEATS = 4  # how often tensors may use the same bytes of a file, on average
+_MAX_PARTS = 2**20  # fields of all messages; some 20 for each operation of a network
 _LARGE = 2**16  # bytes of a tensor
 _JUST_NOW = 100_000_000  # ns; a file may change twice within one tick of its file system's clock
 
@@ -264,6 +265,10 @@ def _parse(name: str, data: bytes) -> Any:
     onnx = import_optional("onnx", extra="onnx", purpose="An .onnx file as encoder")
     protobuf = import_optional("google.protobuf.message", extra="onnx", purpose="An .onnx file")
     proto = onnx.ModelProto()
+    if _has_more_parts(data, proto.DESCRIPTOR, _MAX_PARTS):
+        raise ValueError(
+            f"encoder={shown(name)} has more than {_MAX_PARTS} parts, which no network has."
+        )
     try:
         proto.ParseFromString(data)  # at most 100 messages within each other
     except protobuf.DecodeError as error:
@@ -273,6 +278,44 @@ def _parse(name: str, data: bytes) -> Any:
     # onnxruntime may know more of the format; it is to see what is checked here, and no more.
     proto.DiscardUnknownFields()
     return proto
+
+
+def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
+    """Count the parts of a message before each of them becomes an object, 80 times its size."""
+    inner: dict[Any, dict[int, Any]] = {}
+    stack = [(descriptor, 0, len(data))]
+    n_parts = 0
+    try:
+        while stack and n_parts <= most and len(stack) < 300:  # the parser goes 100 deep
+            kind, at, end = stack.pop()
+            if kind not in inner:
+                inner[kind] = {field.number: field.message_type for field in kind.fields}
+            messages = inner[kind]
+            while at < end and n_parts <= most:
+                n_parts += 1
+                tag, at = _varint(data, at)
+                if tag & 7 == 0:
+                    _, at = _varint(data, at)
+                elif tag & 7 == 2:
+                    size, at = _varint(data, at)
+                    if messages.get(tag >> 3) is not None:
+                        stack.append((kind, at + size, end))
+                        stack.append((messages[tag >> 3], at, min(at + size, end)))
+                        break
+                    at += size
+                else:
+                    at += {1: 8, 5: 4}.get(tag & 7, 0)
+    except IndexError:  # cut short, which the parser says
+        pass
+    return n_parts > most
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] > 127 and shift < 63:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return value | (data[at] & 127) << shift, at + 1
 
 
 def _messages(message: Any) -> Iterator[Any]:

@@ -25,7 +25,6 @@ from skfair.attribution._display import _outline
 # The maskers are trained for a moment only; what they have learned does not matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
 
-RNG = np.random.default_rng(0)
 MODES = {
     "general\nmask": ("general", "mask"),
     "general\nnoise": ("general", "noise"),
@@ -36,7 +35,8 @@ MODES = {
 
 def make_images(n=40, channels=3, height=16, width=12):
     """Dark noise; a bright stamp in every second image, and another in every third."""
-    X = RNG.integers(0, 100, size=(n, channels, height, width), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 100, size=(n, channels, height, width), dtype=np.uint8)
     X[::2, :, 2:6, 6:10] += 120
     X[::3, :, 10:14, 2:6] += 120
     stamps = np.zeros((n, 2), dtype=bool)
@@ -155,7 +155,7 @@ def test_one_scale_for_all_maps(two_columns):
 
 
 def test_the_scale_does_not_depend_on_the_maps():
-    images = RNG.random((2, 4, 4))
+    images = np.random.default_rng(0).random((2, 4, 4))
     display = AttributionDisplay(images, maps={"maps": 0.25 + images / 4}).plot()
     assert {(image.norm.vmin, image.norm.vmax) for image in display.maps_["maps"]} == {(0, 1)}
 
@@ -332,7 +332,7 @@ def test_the_outline_of_a_rectangle_has_four_lines():
 @pytest.mark.parametrize("n", [1, 2, 8])
 @pytest.mark.parametrize("height, width", [(28, 28), (128, 96), (12, 40)])
 def test_rows_and_columns(n, height, width):
-    images = RNG.random((n, height, width))
+    images = np.random.default_rng(0).random((n, height, width))
     display = AttributionDisplay(
         images,
         maps={"glasses": images, "a longer name": images},

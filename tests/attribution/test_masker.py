@@ -186,7 +186,9 @@ def test_a_network_of_ones_own(data, quick):
 
 def test_the_published_network(planted, quick):
     data = planted(n=120, shape=(8, 8), at=(0, 4))
-    masker = quick(stride=4, region_classifier="resnet18", max_epochs=2, quantile=0.75)
+    # Four passes are enough for any start, two only for some: then 12 of 12 held-out images are
+    # right at the stamp, and 11 would do.
+    masker = quick(stride=4, region_classifier="resnet18", max_epochs=4, quantile=0.75)
     masker.fit(data.X, sensitive_features=data.has)
     assert masker.informative_
     # What speaks for the attribute is hidden, the other three quarters are not.

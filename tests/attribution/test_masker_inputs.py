@@ -121,7 +121,7 @@ def test_rows_without_their_shape(refused, data):
         (np.zeros((0, 3, 12, 14)), "0 sample"),
         (np.zeros((20, 3, 12, 3)), "channel axis cannot be told.*data_format"),
         (np.zeros((20, 7, 12, 14)), "channel axis cannot be told.*data_format"),
-        (["no.png"] * 20, r"X\[0\] = 'no\.png' is not an image"),
+        (["no.png"] * 20, r"X\[0\]='no\.png' does not exist"),
     ],
     ids=["grey", "integers", "empty", "ambiguous", "channels", "files"],
 )

@@ -205,10 +205,6 @@ def _other_class(net, monkeypatch):
     net[2] = nn.Tanh()
 
 
-def _default_dtype(net, monkeypatch):
-    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
-
-
 CHANGED = {
     "weight": _weight,
     "buffer": _buffer,
@@ -233,6 +229,17 @@ def test_any_change_of_the_contents_is_another_fingerprint(name, monkeypatch):
     assert module_digest(make_net()) == before
     CHANGED[name](net, monkeypatch)
     assert module_digest(net) != before
+
+
+def test_the_default_dtype_counts():
+    net = make_net()
+    before = module_digest(net)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert module_digest(net) != before
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert module_digest(net) == before
 
 
 class Tripled(nn.Module):

@@ -343,6 +343,36 @@ def varint(number):
     return out + bytes([number])
 
 
+def test_a_file_of_empty_parts_does_not_become_many_objects():
+    """Two bytes each, of which protobuf makes 140; so it does not get to see what follows them."""
+    nodes = b"\x0a\x00" * module._MAX_PARTS
+    content = b"\x3a" + varint(len(nodes)) + nodes + b"\xff"
+    with pytest.raises(ValueError, match=r"'model\.onnx' has more than 1048576 parts"):
+        OnnxModel({"model.onnx": content})
+    with pytest.raises(ValueError, match="cannot be opened"):
+        OnnxModel({"model.onnx": content[-1:]})
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_parts_are_counted_as_they_are_written(data):
+    place = data.draw(st.sampled_from(PLACES))
+    made = place(tensor(values=data.draw(st.sampled_from([W, WIDE]))))
+
+    def count(message):
+        n = 0
+        for field, value in message.ListFields():
+            several = not isinstance(value, bytes | str) and hasattr(value, "__len__")
+            parts = list(value) if several else [value]
+            n += len(parts) + sum(count(part) for part in parts if field.message_type is not None)
+        return n
+
+    # ONNX packs the numbers of no field that stands in these models.
+    content, n = made.SerializeToString(), count(made)
+    assert not module._has_more_parts(content, made.DESCRIPTOR, n)
+    assert module._has_more_parts(content, made.DESCRIPTOR, n - 1)
+
+
 def test_another_format_in_disguise():
     """Bytes that onnxruntime would take for its own format, which holds paths as well."""
     made = in_initializer(inside())

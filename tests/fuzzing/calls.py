@@ -38,16 +38,22 @@ _ARGUMENTS = re.compile(
 _OURS = tuple(str(Path(module.__file__).parent) for module in (skfair, sklearn))
 _SECONDS = 60  # after which a call hangs
 
-_rng = np.random.default_rng(0)
 N = 32
-ROWS = _rng.normal(size=(N, 3)).astype(np.float32)
 Y = np.arange(N) % 2
 GROUPS = np.arange(N) // 2 % 2
-WEIGHT = _rng.random(N)
-ROWS[:, 0] += Y
-ROWS[:, 1] += GROUPS
-IMAGES = _rng.integers(0, 200, size=(N, 3, 6, 6), dtype=np.uint8)
-IMAGES[:, :, :3, :3] += (50 * GROUPS[:, None, None, None]).astype(np.uint8)
+
+
+def _make_data():
+    rng = np.random.default_rng(0)
+    rows, weight = rng.normal(size=(N, 3)).astype(np.float32), rng.random(N)
+    rows[:, 0] += Y
+    rows[:, 1] += GROUPS
+    images = rng.integers(0, 200, size=(N, 3, 6, 6), dtype=np.uint8)
+    images[:, :, :3, :3] += (50 * GROUPS[:, None, None, None]).astype(np.uint8)
+    return rows, weight, images
+
+
+ROWS, WEIGHT, IMAGES = _make_data()
 
 
 class Fault(AssertionError):

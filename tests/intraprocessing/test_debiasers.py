@@ -50,12 +50,19 @@ LITTLE = {"n_trials": 4, "n_calls": 2, "n_layers": 2, "max_epochs": 2}
 KINDS = {name: getattr(intraprocessing, name) for name in intraprocessing.__all__}
 everyone = pytest.mark.parametrize("name", KINDS)
 
-rng = np.random.default_rng(0)
 N = 240
-Y, GROUPS = rng.integers(2, size=(2, N))
-X = rng.normal(size=(N, 4)).astype(np.float32)
-X[:, 0] += 2 * Y
-X[:, 1] = GROUPS
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    y, groups = rng.integers(2, size=(2, N))
+    X = rng.normal(size=(N, 4)).astype(np.float32)
+    X[:, 0] += 2 * y
+    X[:, 1] = groups
+    return X, y, groups
+
+
+X, Y, GROUPS = make_data()
 
 
 def network():
@@ -196,7 +203,7 @@ def small_cnn():
 
 @everyone
 def test_images(name):
-    images = rng.normal(size=(N, 2, 6, 6)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(N, 2, 6, 6)).astype(np.float32)
     images[:, 0] += 2 * Y[:, None, None]
     images[:, 1] += GROUPS[:, None, None]
     cnn = small_cnn()

@@ -36,12 +36,19 @@ def _a_critic_that_has_learnt_little(monkeypatch):
     monkeypatch.setattr(_critics, "_N_PRETRAIN", 6)
 
 
-rng = np.random.default_rng(0)
 N = 300
-Y, GROUPS = rng.integers(2, size=(2, N))
-X = rng.normal(size=(N, 4)).astype(np.float32)
-X[:, 0] += 1.5 * Y
-X[:, 1] += 1.5 * GROUPS
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    y, groups = rng.integers(2, size=(2, N))
+    X = rng.normal(size=(N, 4)).astype(np.float32)
+    X[:, 0] += 1.5 * y
+    X[:, 1] += 1.5 * groups
+    return X, y, groups
+
+
+X, Y, GROUPS = make_data()
 LOGIT = torch.tensor([[1.5, 1.0, 0.3, 0.0]])
 
 

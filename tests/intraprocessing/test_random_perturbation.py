@@ -19,12 +19,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning"),
 ]
 
-rng = np.random.default_rng(0)
 N = 200
-Y, GROUPS = rng.integers(2, size=(2, N))
-X = rng.normal(size=(N, 4)).astype(np.float32)
-X[:, 0] += 2 * Y
-X[:, 1] += GROUPS
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    y, groups = rng.integers(2, size=(2, N))
+    X = rng.normal(size=(N, 4)).astype(np.float32)
+    X[:, 0] += 2 * y
+    X[:, 1] += groups
+    return X, y, groups
+
+
+X, Y, GROUPS = make_data()
 
 
 class Plain(nn.Module):

@@ -17,12 +17,17 @@ from skfair.utils.estimator_checks import estimator_checks_generator
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")
 
 
-rng = np.random.default_rng(0)
-Y = np.arange(300) % 2
-BIAS = np.where(rng.random(300) < 0.9, Y, 1 - Y)
-X = rng.normal(size=(300, 6)).astype(np.float32)
-X[:, 0] += 6 * BIAS
-X[:, 1] += 2 * Y
+def make_data():
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 2
+    bias = np.where(rng.random(300) < 0.9, y, 1 - y)
+    X = rng.normal(size=(300, 6)).astype(np.float32)
+    X[:, 0] += 6 * bias
+    X[:, 1] += 2 * y
+    return X, y, bias
+
+
+X, Y, BIAS = make_data()
 # A label for every third sample; folds and parts of the data keep some.
 GROUPS = np.where(np.arange(300) % 3 == 0, np.array(["f", "m"], dtype=object)[BIAS], None)
 

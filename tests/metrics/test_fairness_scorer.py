@@ -48,13 +48,19 @@ from skfair.model_selection import GroupStratifiedKFold
 
 AGGREGATES = ["group_min", "group_max", "difference", "ratio", "overall"]
 
-rng = np.random.default_rng(0)
 N = 300
-SEX = np.array(["f", "m"])[rng.integers(2, size=N)]
-AGE = rng.integers(3, size=N)
-X = rng.normal(size=(N, 3)) + (SEX == "m")[:, None]
-Y = (X[:, 0] + rng.normal(size=N) > 0.5).astype(int)
-WEIGHT = rng.random(N) + 0.1
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    sex = np.array(["f", "m"])[rng.integers(2, size=N)]
+    age = rng.integers(3, size=N)
+    X = rng.normal(size=(N, 3)) + (sex == "m")[:, None]
+    y = (X[:, 0] + rng.normal(size=N) > 0.5).astype(int)
+    return X, y, sex, age, rng.random(N) + 0.1
+
+
+X, Y, SEX, AGE, WEIGHT = make_data()
 MODEL = LogisticRegression().fit(X[:, :2], Y)
 MODEL_X = X[:, :2]
 

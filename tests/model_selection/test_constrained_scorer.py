@@ -29,10 +29,16 @@ from skfair.model_selection import (
     make_constrained_scorer,
 )
 
-rng = np.random.default_rng(0)
-SEX = np.array(list("fm"))[rng.integers(0, 2, 240)]
-Y = (rng.random(240) < np.where(SEX == "m", 0.7, 0.3)).astype(int)
-X = np.column_stack([SEX == "m", Y + rng.normal(size=240), rng.normal(size=240)]).astype(float)
+
+def make_data():
+    rng = np.random.default_rng(0)
+    sex = np.array(list("fm"))[rng.integers(0, 2, 240)]
+    y = (rng.random(240) < np.where(sex == "m", 0.7, 0.3)).astype(int)
+    X = np.column_stack([sex == "m", y + rng.normal(size=240), rng.normal(size=240)])
+    return X.astype(float), y, sex
+
+
+X, Y, SEX = make_data()
 SPLITS = GroupStratifiedKFold(3)
 
 

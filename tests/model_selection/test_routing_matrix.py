@@ -43,13 +43,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting an item of incompatible:DeprecationWarning"),
 ]
 
-rng = np.random.default_rng(0)
 N = 240
-GROUPS = pd.DataFrame(
-    {"sex": np.array(["f", "m"])[rng.integers(2, size=N)], "age": rng.integers(2, size=N)}
-)
-X = rng.normal(size=(N, 3)) + (GROUPS["sex"] == "m").to_numpy()[:, None]
-Y = (X[:, 0] + rng.normal(size=N) > 0.5).astype(int)
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    sex, age = np.array(["f", "m"])[rng.integers(2, size=N)], rng.integers(2, size=N)
+    X = rng.normal(size=(N, 3)) + (sex == "m")[:, None]
+    y = (X[:, 0] + rng.normal(size=N) > 0.5).astype(int)
+    return X, y, pd.DataFrame({"sex": sex, "age": age})
+
+
+X, Y, GROUPS = make_data()
+SHUFFLED = np.random.default_rng(1).permutation(N)
 FOLDS = list(GroupStratifiedKFold(2).split(X, Y, sensitive_features=GROUPS))
 
 NETWORK = nn.Sequential(nn.Linear(3, 1))
@@ -106,8 +112,8 @@ PREDICT_WITH = ("threshold optimizer",)
 ATTRIBUTES = {
     "NumPy": lambda: GROUPS["sex"].to_numpy(),
     "list": lambda: GROUPS["sex"].tolist(),
-    "Series, shuffled index": lambda: GROUPS["sex"].set_axis(rng.permutation(N)),
-    "DataFrame of two": lambda: GROUPS.set_axis(rng.permutation(N)),
+    "Series, shuffled index": lambda: GROUPS["sex"].set_axis(SHUFFLED),
+    "DataFrame of two": lambda: GROUPS.set_axis(SHUFFLED),
     "polars Series": lambda: pl.Series("sex", GROUPS["sex"].tolist()),
     "polars DataFrame of two": lambda: pl.DataFrame(GROUPS.to_dict("list")),
 }

@@ -14,11 +14,18 @@ import skfair
 from skfair.persistence import _files, _old_format
 from skfair.utils import FairnessWarning
 
-rng = np.random.default_rng(0)
 N = 120
-X, Y, GROUPS = biased_rows(rng, N)
-IMAGES = rng.integers(0, 200, size=(N, 6, 6, 3), dtype=np.uint8)
-IMAGES[GROUPS == 1, :3, :3] += 50
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    X, y, groups = biased_rows(rng, N)
+    images = rng.integers(0, 200, size=(N, 6, 6, 3), dtype=np.uint8)
+    images[groups == 1, :3, :3] += 50
+    return X, y, groups, images
+
+
+X, Y, GROUPS, IMAGES = make_data()
 
 
 def make_network():
