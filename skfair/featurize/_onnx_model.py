@@ -16,9 +16,9 @@ import torch
 from skfair.utils._device import resolve_device
 from skfair.utils._imports import import_optional
 from skfair.utils._regular_files import open_regular
-from skfair.utils._shown import shown, shown_all
+from skfair.utils._shown import plain, shown, shown_all
 
-# Operators that name files, or functions of the process, and the formats in which they do.
+# Operators that name files or functions of the process.
 _REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen"}
 _MAX_REPEATS = 4  # how often tensors may use the same bytes of a file, on average
 _MAX_PARTS = 2**20  # fields of all messages; some 20 for each operation of a network
@@ -273,7 +273,7 @@ def _parse(name: str, data: bytes) -> Any:
         proto.ParseFromString(data)  # at most 100 messages within each other
     except protobuf.DecodeError as error:
         raise ValueError(
-            f"encoder={shown(name)} cannot be opened as an ONNX model: {error}"
+            f"encoder={shown(name)} cannot be opened as an ONNX model: {plain(str(error))}"
         ) from error
     # onnxruntime may know more of the format; it is to see what is checked here, and no more.
     proto.DiscardUnknownFields()
@@ -419,42 +419,47 @@ def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
 
 def _open_session(model: OnnxModel, provider: str) -> Any:
     onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # and no other format
+    content, weights = _without_paths(model)
+    if weights:
+        options.add_external_initializers_from_files_in_memory(
+            list(weights), list(weights.values()), list(map(len, weights.values()))
+        )
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=[provider])
+    except Exception as error:  # of many classes, without a common one
+        raise ValueError(
+            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {plain(str(error))}"
+        ) from error
+
+
+def _without_paths(model: OnnxModel) -> tuple[bytes, dict[str, bytes]]:
+    """Write a model for onnxruntime, with names that no file has for what is kept outside.
+
+    onnxruntime takes large weights of the graph itself from memory. All else that is kept outside
+    (shapes, subgraphs, functions) it would look for on the disk, and so that goes inside.
+    """
     proto = _parse(model.name, model.files[model.name])
     proto.ClearField("metadata_props")  # in which onnxruntime may be told to find settings
-    # onnxruntime takes large weights of the graph itself from memory; all else that is kept
-    # outside (shapes, subgraphs, functions) it would look for on the disk, and so goes inside.
     large = []
     for tensor in filter(_is_external, proto.graph.initializer):
-        place = _place(model.name, tensor)
-        if place[2] >= _LARGE:
-            large.append((tensor, place))
+        location, offset, size = _place(model.name, tensor)
+        if size >= _LARGE:
+            large.append((tensor, location, offset, size))
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
     for tensor, location, offset, size in list(_external_tensors(model.name, proto)):
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = model.files[location][offset : offset + size]
-    unheard_of = secrets.token_hex(16)  # no file has that name
-    kept = list(dict.fromkeys(location for _, (location, _, _) in large))
-    names = [f"{unheard_of}-{number}" for number in range(len(kept))]
-    for tensor, (location, offset, size) in large:
+    names: dict[str, str] = {}
+    for tensor, location, offset, size in large:
+        names.setdefault(location, secrets.token_hex(16))
         tensor.data_location = tensor.EXTERNAL
-        tensor.external_data.add(key="location", value=names[kept.index(location)])
+        tensor.external_data.add(key="location", value=names[location])
         tensor.external_data.add(key="offset", value=str(offset))
         tensor.external_data.add(key="length", value=str(size))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # and no other format
-    if kept:
-        contents = [model.files[location] for location in kept]
-        options.add_external_initializers_from_files_in_memory(
-            names, contents, [len(content) for content in contents]
-        )
-    content = proto.SerializeToString()
-    del proto  # as large as the model
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # of many classes, without a common one
-        raise ValueError(
-            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {error}"
-        ) from error
+    weights = {name: model.files[location] for location, name in names.items()}
+    return proto.SerializeToString(), weights

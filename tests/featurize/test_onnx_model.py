@@ -325,6 +325,13 @@ def test_bytes_that_are_no_model(content):
         OnnxModel({"model.onnx": content})
 
 
+def test_reasons_of_onnxruntime_do_not_reach_the_terminal_as_they_are():
+    made = model([helper.make_node("No\x1b[2Such", ["x"], ["y"], name="\x1b]0;title\x07")])
+    with pytest.raises(ValueError, match=r"'m\.onnx' cannot be opened as an ONNX model") as caught:
+        features(OnnxModel({"m.onnx": made.SerializeToString()}))
+    assert str(caught.value).isprintable()
+
+
 def test_subgraphs_in_subgraphs_without_end():
     # Written by hand, since protobuf itself writes no more than it reads.
     content = b""
