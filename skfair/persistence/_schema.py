@@ -84,8 +84,8 @@ def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 # -- the table ---------------------------------------------------------------------------------
 # ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
-# may be a name, of which it is an index; ("either", ...), ("maybe", ...): need not be there. A shape in
-# one text, a number in it as it is, "_" for any.
+# may be a name, and the entries are then indices below it. ("maybe", ...) need not be there. Names
+# in a shape stand side by side; a number is itself, and "_" is any.
 
 _COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
 _ANY = ("number", -_LARGE, _LARGE)

@@ -2,7 +2,6 @@
 
 from skfair.utils._device import resolve_device
 from skfair.utils._discovery import all_estimators
-from skfair.utils._errors import InvalidModelError
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed, seeded
@@ -24,7 +23,6 @@ __all__ = [
     "Groups",
     "InfeasibleConstraintWarning",
     "InterruptedSearchWarning",
-    "InvalidModelError",
     "OvercorrectionWarning",
     "SmallGroupWarning",
     "UninformativeAttributionWarning",
