@@ -40,24 +40,9 @@ MALFORMED = (
 
 
 def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a model, in place of one that is there.
+    """Write a model into a folder, in place of one that is there.
 
-    Parameters
-    ----------
-    path : Path
-        The folder; made where it is missing.
-    body : dict
-        What the tensors are of, as JSON has it.
-    tensors : dict of str to tensor
-
-    Raises
-    ------
-    FileExistsError
-        `path` is something else than a new or empty folder or a saved model.
-    ValueError
-        `body` is larger than what is read.
-    OSError
-        The file cannot be written; what was there is as it was.
+    `body` says what the tensors are of, as JSON has it. After an error what was there is as it was.
     """
     _check_target(path)
     content = _pack(body, tensors)
@@ -85,25 +70,7 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a model, after its size, digest and names have been checked.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    body : dict
-    tensors : dict of str to tensor
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no saved model.
-    InvalidModelError
-        It is damaged, or not of this format.
-    """
+    """Read what :func:`write_model` wrote, if it is whole: body and tensors."""
     content = read_file(path / FILE)
     header, start = _header(content)
     metadata = header.pop("__metadata__", None)
@@ -132,15 +99,7 @@ def is_old_model(path: Path) -> bool:
 
 
 def read_file(file: Path) -> bytes:
-    """Read a file of a model once and whole, so that nothing that happens to it later matters.
-
-    Raises
-    ------
-    FileNotFoundError
-        It is not there.
-    InvalidModelError
-        It is a link, no regular file, or for the most part not there.
-    """
+    """Read a file of a model once and whole, so that nothing that happens to it later matters."""
     if not file.parent.is_dir() or not os.path.lexists(file):
         raise FileNotFoundError(
             f"path={shown(str(file.parent), 200)} holds no {file.name}. Give the folder that save "

@@ -16,23 +16,9 @@ _FORMAT, _SCHEMA_VERSION = "skfair", 1
 
 
 def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a model of skfair 0.1, and describe it as :func:`read_model` does.
+    """Read a model of skfair 0.1, and describe it as this version does.
 
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    body : dict
-        Its files stand in it as tensors of bytes.
-    tensors : dict of str to tensor
-
-    Raises
-    ------
-    InvalidModelError
-        It is damaged, or not of this format.
+    Its files stand in it as tensors of bytes.
     """
     config = parse_json(read_file(path / _CONFIG))
     if config.get("format") != _FORMAT or config.get("schema_version") != _SCHEMA_VERSION:

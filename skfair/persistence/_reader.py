@@ -18,6 +18,7 @@ from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._files import MALFORMED
 from skfair.persistence._schema import (
+    check_labels,
     check_nesting,
     check_sample_shape,
     check_state,
@@ -102,13 +103,7 @@ class EstimatorReader:
         self.made_sklearn = False
 
     def root(self, written: Any) -> BaseEstimator:
-        """Make the estimator that was saved, of all that the file holds.
-
-        Raises
-        ------
-        InvalidModelError
-            The file does not describe an estimator of the table.
-        """
+        """Make the estimator that was saved, of all that the file holds."""
         try:
             check_nesting(written)
             estimator = self._estimator(written, "")
@@ -119,7 +114,8 @@ class EstimatorReader:
             raise
         except MALFORMED as error:
             raise InvalidModelError(
-                f"The model does not describe an estimator ({type(error).__name__}: {error})."
+                "The model does not describe an estimator "
+                f"({type(error).__name__}: {plain(str(error))[:1000]})."
             ) from error
         return estimator
 
@@ -156,7 +152,7 @@ class EstimatorReader:
         else:
             vars(estimator).update(state)
         if "probe" in written:
-            outputs = self._values.read(written["probe"]["outputs"], path)
+            outputs = self._read(written["probe"]["outputs"], path)
             self._check_probe(estimator, written["probe"]["made"], outputs)
         if "output" in written:
             ((method, container),) = written["output"].items()
@@ -183,6 +179,13 @@ class EstimatorReader:
                 "an activation, the preprocessing or a buffer that is not in the state_dict. Let "
                 "factories make the same."
             )
+
+    def _read(self, written: Any, path: str, allowed: tuple[str, ...] = ()) -> Any:
+        """Read a value in which these parts may stand, and no others."""
+        outside, self._allowed = self._allowed, allowed
+        value = self._values.read(written, path)
+        self._allowed = outside
+        return value
 
     def _other(self, kind: str, content: Any, path: str) -> Any:
         if kind not in self._allowed:
@@ -234,11 +237,12 @@ class EstimatorReader:
             )
         self._fill(network, content, f"factories[{name!r}]", path)
         if "classes" in content:
-            made.classes_inferred_ = self._values.read(content["classes"], path)
+            made.classes_inferred_ = self._read(content["classes"], path)
+            check_labels(made.classes_inferred_)
         return made
 
     def _fill(self, network: nn.Module, content: dict, what: str, path: str) -> nn.Module:
-        load_weights(network, self._values.read(content["weights"], path), what)
+        load_weights(network, self._read(content["weights"], path), what)
         frozen = set(content["frozen"])
         for name, parameter in network.named_parameters():
             if parameter.is_floating_point():

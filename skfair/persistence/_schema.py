@@ -271,13 +271,7 @@ _MODULES = {"DigitsEncoder": "skfair.datasets"}
 
 
 def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
-    """Hold fitted state against the table; empty state is that of an estimator before its fit.
-
-    Raises
-    ------
-    ValueError
-        The message says which attribute is not as it has to be.
-    """
+    """Hold fitted state against the table; empty state is that of an estimator before its fit."""
     name = class_name(type(estimator))
     if state:
         rows, relation = _TABLE.get(name) or _TABLE["skfair.*Debiaser"]
@@ -292,14 +286,13 @@ def check_sample_shape(shape: Any) -> None:
     _check(shape, "sample shape", {})
 
 
-def check_nesting(written: Any) -> None:
-    """Count the estimators in the JSON of one, before any is made.
+def check_labels(labels: Any) -> None:
+    """Refuse what is not the labels of a network's classes, or None."""
+    _check(labels, ("either", ("one of", None), ("labels", "_")), {})
 
-    Raises
-    ------
-    ValueError
-        There are too many, or too many in one another.
-    """
+
+def check_nesting(written: Any) -> None:
+    """Refuse too many estimators, or too many in one another, before any is made."""
     n_estimators, left = 0, [(written, 0)]
     while left:
         part, depth = left.pop()

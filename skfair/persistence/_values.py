@@ -16,7 +16,7 @@ import torch
 
 from skfair.persistence._files import MALFORMED
 from skfair.utils._errors import InvalidModelError
-from skfair.utils._shown import shown
+from skfair.utils._shown import plain, shown
 
 _INLINE = 32  # entries of an array that is written out, for people to read
 _KINDS = "biuf"
@@ -38,17 +38,9 @@ class Unsaveable(TypeError):
 
 
 class ValueWriter:
-    """Turn values into JSON, and collect their tensors.
+    """Turn values into JSON, and collect their tensors by the names that the JSON has for them.
 
-    Parameters
-    ----------
-    other : callable
-        ``f(value, path)`` turns what is no plain value into JSON.
-
-    Attributes
-    ----------
-    tensors : dict of str to tensor
-        By the names under which the JSON knows them.
+    `other` turns what is no plain value into JSON: ``other(value, path)``.
     """
 
     def __init__(self, other: Callable[[Any, str], Any]):
@@ -56,19 +48,7 @@ class ValueWriter:
         self._other = other
 
     def write(self, value: Any, path: str) -> Any:
-        """Turn one value into JSON.
-
-        Parameters
-        ----------
-        value : object
-        path : str
-            Where it is, for names and messages.
-
-        Raises
-        ------
-        Unsaveable
-            It is not data.
-        """
+        """Turn one value into JSON; `path` says where it is, for names and messages."""
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float:
@@ -154,14 +134,9 @@ class ValueWriter:
 
 
 class ValueReader:
-    """Turn JSON back into values.
+    """Turn JSON and the tensors that the writer kept back into values.
 
-    Parameters
-    ----------
-    tensors : dict of str to tensor
-        What the writer kept.
-    other : callable
-        ``f(kind, content, path)`` makes what is no plain value.
+    `other` makes what is no plain value: ``other(kind, content, path)``.
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], other: Callable[[str, Any, str], Any]):
@@ -170,13 +145,7 @@ class ValueReader:
         self._depth = 0
 
     def read(self, written: Any, path: str) -> Any:
-        """Turn the JSON of one value back.
-
-        Raises
-        ------
-        InvalidModelError
-            It is none that the writer writes.
-        """
+        """Turn the JSON of one value back, if it is one that the writer writes."""
         if written is None or isinstance(written, bool | int | float | str):
             return written
         kind = "list"
@@ -198,7 +167,7 @@ class ValueReader:
         except MALFORMED as error:
             raise InvalidModelError(
                 f"The model holds a malformed {shown(kind)} at {shown(path, 100)} "
-                f"({type(error).__name__}: {shown(str(error), 200)})."
+                f"({type(error).__name__}: {plain(str(error))[:200]})."
             ) from error
         finally:
             self._depth -= 1

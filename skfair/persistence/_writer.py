@@ -161,15 +161,7 @@ class EstimatorWriter:
 def probe(compute: Callable[[np.random.Generator], np.ndarray | None]) -> np.ndarray | None:
     """Compute a few outputs that are saved, so that a loaded network can be told from another.
 
-    Parameters
-    ----------
-    compute : callable
-        Runs the network on what it draws from a generator, or returns None.
-
-    Returns
-    -------
-    ndarray or None
-        None where the network does not run on such data, or puts out no finite numbers.
+    None where the network does not run on such data, or puts out no finite numbers.
     """
     try:
         outputs = compute(np.random.default_rng(0))
