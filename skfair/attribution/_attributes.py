@@ -6,6 +6,7 @@ import numpy as np
 
 from skfair.utils import encode_groups
 from skfair.utils._groups import as_objects, encode_labels
+from skfair.utils._shown import plain, shown
 
 
 class Attributes(NamedTuple):
@@ -75,13 +76,14 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
         code, values = encode_labels(as_objects(column), name=name)
         if len(values) < 2:
             raise ValueError(
-                f"{name} has one class only, {values[0]!r}, in all {n_samples} images. Give images "
+                f"{plain(name)} has one class only, {shown(values[0])}, in all {n_samples} "
+                "images. Give images "
                 "with the attribute and images without it."
             )
         if len(values) == n_samples > 2:
             raise ValueError(
-                f"{name} has {n_samples} values in {n_samples} images, another one for each. Give "
-                "an attribute that several images share, not what tells them apart."
+                f"{plain(name)} has {n_samples} values in {n_samples} images, another one for "
+                "each. Give an attribute that several images share, not what tells them apart."
             )
         codes.append(code[groups.codes])
         classes.append(as_objects(values) if isinstance(values[0], tuple) else np.array(values))

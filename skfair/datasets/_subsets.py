@@ -1,6 +1,7 @@
 """Subsets of any labelled data in which a class and a sensitive feature go together, or do not."""
 
 from collections.abc import Mapping
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -9,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from skfair.utils._groups import describe_rows, encode_groups, encode_labels
+from skfair.utils._shown import shown
 from skfair.utils._typed import validate_params
 
 _CELLS_SHOWN = 8
@@ -92,7 +94,10 @@ def make_biased_subset(
     if short:
         raise ValueError(
             "counts asks for more samples than there are: "
-            + "; ".join(f"{n} of {key}, there are {there.get(key, 0)}" for key, n in short.items())
+            + "; ".join(
+                f"{n} of {shown(key)}, there are {there.get(key, 0)}"
+                for key, n in islice(short.items(), _CELLS_SHOWN)
+            )
             + f". Ask for no more than these: {_list(there)}."
         )
     return _draw(cell, np.array([wanted[key] for key in cells]), random_state)
@@ -183,7 +188,7 @@ def make_balanced_subset(
         raise ValueError(
             f"n_samples={n_samples} cannot be drawn: wanted was a multiple of {len(cells)}, the "
             f"number of combinations of class and sensitive feature, up to {most}, since of "
-            f"{smallest} there are {there.min()}. Ask for {nearest}, say."
+            f"{shown(smallest)} there are {there.min()}. Ask for {nearest}, say."
         )
     return _draw(cell, np.full(len(cells), n_samples // len(cells)), random_state)
 
@@ -212,16 +217,18 @@ def _check_counts(counts: Any, width: int) -> dict[tuple, int]:
     for key, n in counts.items():
         if not isinstance(key, tuple) or len(key) != width:
             raise TypeError(
-                f"counts has the key {key!r}, where a tuple {shape} was wanted. Name each cell by "
-                "its class and all of its sensitive features."
+                f"counts has the key {shown(key)}, where a tuple {shape} was wanted. Name each "
+                "cell by its class and all of its sensitive features."
             )
         if not isinstance(n, Integral) or isinstance(n, bool):
             raise TypeError(
-                f"counts has {n!r} for {key}, where a number of samples was wanted. Give integers."
+                f"counts has {shown(n)} for {shown(key)}, where a number of samples was wanted. "
+                "Give integers."
             )
         if n < 0:
             raise ValueError(
-                f"counts has {n} for {key}, where a number of samples was wanted. Give 0 or more."
+                f"counts has {n} for {shown(key)}, where a number of samples was wanted. Give 0 "
+                "or more."
             )
     if not any(counts.values()):
         raise ValueError(
@@ -243,7 +250,7 @@ def _draw(cell: np.ndarray, counts: np.ndarray, random_state: Any) -> np.ndarray
 
 def _list(cells: Any) -> str:
     """Spell out cells, and how many there are of each where this is known."""
-    shown = [str(key) for key in cells]
+    first = [shown(key) for key in islice(cells, _CELLS_SHOWN)]
     if isinstance(cells, Mapping):
-        shown = [f"{key}: {n}" for key, n in cells.items()]
-    return ", ".join(shown[:_CELLS_SHOWN]) + (", ..." if len(shown) > _CELLS_SHOWN else "")
+        first = [f"{words}: {cells[key]}" for words, key in zip(first, cells, strict=False)]
+    return ", ".join(first) + (", ..." if len(cells) > _CELLS_SHOWN else "")

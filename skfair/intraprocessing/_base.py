@@ -4,6 +4,7 @@ import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
+from itertools import islice
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -43,11 +44,13 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
+from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
+MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
 
 
@@ -216,8 +219,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) == 1:
             raise ValueError(
-                f"y holds one class only ({self.classes_.tolist()[0]!r}); debiasing needs samples "
-                "of two classes."
+                f"y holds one class only ({shown(self.classes_.tolist()[0])}); debiasing needs "
+                "samples of two classes."
             )
         if len(self.classes_) > 2:
             raise ValueError(
@@ -239,8 +242,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         groups = encode_groups(sensitive_features, n_samples=len(y))
         if len(groups.labels) < 2:
             raise ValueError(
-                f"sensitive_features holds one group only ({groups.labels[0]!r}); a constraint "
-                "compares at least two. Take more samples, or another feature."
+                f"sensitive_features holds one group only ({shown(groups.labels[0])}); a "
+                "constraint compares at least two. Take more samples, or another feature."
+            )
+        n_counts = 2 * len(groups.labels) * (len(y) + 1)
+        if n_counts > MOST_COUNTS:
+            raise ValueError(
+                f"sensitive_features has {len(groups.labels):,} groups in {len(y):,} samples, and "
+                f"to judge all thresholds takes {n_counts:,} counts, more than {MOST_COUNTS:,}. "
+                "Give labels that many samples share, or merge rare ones."
             )
         counts = np.bincount(2 * groups.codes + y, minlength=2 * len(groups.labels))
         negatives, positives = counts.reshape(-1, 2).T
@@ -250,8 +260,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
         for kind in sorted(kinds):
             what = {
-                "true_positive": f" of class {classes[1]!r}",
-                "false_positive": f" of class {classes[0]!r}",
+                "true_positive": f" of class {shown(classes[1])}",
+                "false_positive": f" of class {shown(classes[0])}",
             }.get(kind, "")
             sizes = dict(
                 zip(groups.labels, RATES[kind](0, 0, positives, negatives)[1], strict=True)
@@ -260,14 +270,18 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             if empty:
                 raise ValueError(
                     f"constraint={self.constraint!r} compares predictions for samples{what}, and "
-                    f"sensitive_features has groups without any in y: {empty}. Merge these groups "
+                    f"sensitive_features has groups without any in y: [{shown_all(empty)}]. "
+                    "Merge these groups "
                     "with others, take more samples, or use constraint='demographic_parity'."
                 )
             small = {label: int(size) for label, size in sizes.items() if size < _SMALL}
             if small:
+                named = ", ".join(f"{shown(label)}: {n}" for label, n in islice(small.items(), 10))
+                more = ", ..." if len(small) > 10 else ""
                 warnings.warn(
-                    f"Groups with fewer than {_SMALL} samples{what}: {small}. Their rates say "
-                    "little, and so does the constraint about them. Merge them with others or "
+                    f"Groups with fewer than {_SMALL} samples{what}: {{{named}{more}}}. Their "
+                    "rates say little, and so does the constraint about them. Merge them with "
+                    "others or "
                     "take more samples.",
                     SmallGroupWarning,
                     stacklevel=5,
@@ -288,7 +302,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         known, given = classes.tolist(), self.classes_.tolist()
         if len(known) != 2 or not set(given) <= set(known):
             raise ValueError(
-                f"y holds the classes {given}, the network in estimator was trained for {known}. "
+                f"y holds the classes [{shown_all(given)}], the network in estimator was "
+                f"trained for [{shown_all(known)}]. "
                 "Give labels of the same two classes."
             )
         if known != given:

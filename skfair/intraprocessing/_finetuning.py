@@ -41,7 +41,7 @@ class CellBatches:
         self.batch_size = batch_size
         cell = dataset.target[:, -1].long()
         self.cells = [torch.nonzero(cell == c)[:, 0] for c in cell.unique()]
-        self.share = max(1, batch_size // len(self.cells))
+        self.share = min(max(1, batch_size // len(self.cells)), len(dataset))
         self.n_rows = sum(min(self.share, len(rows)) for rows in self.cells)
 
     def __len__(self) -> int:

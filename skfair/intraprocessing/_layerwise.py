@@ -17,6 +17,7 @@ from skfair.intraprocessing._surrogate import propose
 from skfair.utils._net import rows_at_once
 
 _AT_ONCE = 5  # points to try from one fit of the surrogate, which takes longer than to try them
+_DRAWN = 2**24  # numbers of random points that are drawn at a time: 128 MiB
 _BOX = 2.2  # half the width of the search box of an entry, in deviations of its tensor
 
 
@@ -230,11 +231,17 @@ default="balanced_accuracy"
                 run = forward.changing([f"network.{name}" for name in names])
                 points, heights = [box.centre], [start]
                 # The first half at random, as published.
-                next_points = list(rng.uniform(-1, 1, (-(-self.n_calls // 2), len(box.centre))))
+                at_random, at_once = -(-self.n_calls // 2), max(1, _DRAWN // len(box.centre))
+                next_points: Sequence[np.ndarray] | np.ndarray = []
                 for _ in range(self.n_calls):
-                    if not next_points:
+                    if not len(next_points) and at_random:
+                        n_points = min(at_random, at_once)
+                        next_points = rng.uniform(-1, 1, (n_points, len(box.centre)))
+                        at_random -= n_points
+                    if not len(next_points):
                         next_points = propose(np.stack(points), np.array(heights), rng, _AT_ONCE)
-                    points.append(next_points.pop())
+                    points.append(next_points[-1])
+                    next_points = next_points[:-1]
                     box.go_to(points[-1])
                     scores = run().cpu().numpy()
                     choice = search.consider(

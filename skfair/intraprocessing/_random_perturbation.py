@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
@@ -198,26 +198,24 @@ default="balanced_accuracy"
             singly = (partial(_run, network, _pick(weights, i)) for i in range(len(trials)))
             return np.stack([search.score(search.select, forward) for forward in singly])
 
-        blocks = [
-            list(range(start, min(start + _AT_ONCE, self.n_trials)))
-            for start in range(0, self.n_trials, _AT_ONCE)
-        ]
-        scores = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
-            delayed(score)(block) for block in blocks
+        def block(start: int) -> list[int]:
+            return list(range(start, min(start + _AT_ONCE, self.n_trials)))
+
+        # Threads are started before there is work for them, and there may be few blocks.
+        n_jobs = self.n_jobs if self.n_jobs is None else min(self.n_jobs, cpu_count())
+        starts = range(0, self.n_trials, _AT_ONCE)
+        scores = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+            delayed(score)(block(start)) for start in starts
         )
 
-        def weights_of(block: list[int], i: int) -> dict[str, torch.Tensor]:
-            drawn = _draw(parameters, block[i : i + 1], search, self.std)
+        def weights_of(trials: list[int], i: int) -> dict[str, torch.Tensor]:
+            drawn = _draw(parameters, trials[i : i + 1], search, self.std)
             return search.original | _pick(drawn, 0)
 
         with tqdm(total=self.n_trials, unit="trial", disable=not self.verbose) as bar:
-            for block, part in zip(blocks, scores, strict=True):
-                search.consider(
-                    part,
-                    partial(weights_of, block),
-                    candidate="perturbed",
-                )
-                bar.update(len(block))
+            for start, part in zip(starts, scores, strict=True):
+                search.consider(part, partial(weights_of, block(start)), candidate="perturbed")
+                bar.update(len(part))
 
 
 def _draw(

@@ -39,12 +39,15 @@ from skfair.utils import (
     resolve_device,
 )
 from skfair.utils._base import TorchClassifier
+from skfair.utils._memory import physical_memory
 from skfair.utils._net import as_tensor, load_weights
 from skfair.utils._validation import check_logits
 
 # The paper's ablation without adaptive margins gives every class this one, in radians.
 _CONSTANT_MARGIN = 0.5
 _LEAST_WEIGHT = 1e-6
+_BYTES_A_WEIGHT = 16  # itself, its gradient and two moments of Adam, in float32
+_BYTES_A_FEATURE = 4
 
 
 class ClusterMarginStages(TorchClassifier):
@@ -58,6 +61,7 @@ class ClusterMarginStages(TorchClassifier):
                 f"n_clusters={self.n_clusters} is more than the {len(X)} samples in X. Ask for "
                 "fewer clusters, or leave n_clusters='auto'."
             )
+        self._check_n_units(*X.shape)
         random_state = check_random_state(self.random_state)
         # A seed for each network, so that having group labels changes no bits of either.
         amplifier_seed, classifier_seed = draw_seed(random_state), draw_seed(random_state)
@@ -92,6 +96,20 @@ class ClusterMarginStages(TorchClassifier):
             self.loss_, samples, classifier_seed
         )
         self._diagnose_classifier(samples)
+
+    def _check_n_units(self, n_samples: int, n_features: int) -> None:
+        """Refuse what no memory of this machine holds, before any of it is made."""
+        n_bytes = self.n_units * (
+            _BYTES_A_WEIGHT * (n_features + len(self.classes_)) + _BYTES_A_FEATURE * n_samples
+        )
+        if self.loss != "cross_entropy":  # the covariance of the amplifier's features, twice
+            n_bytes += 16 * self.n_units**2
+        there = physical_memory()
+        if n_bytes > there:
+            raise ValueError(
+                f"n_units={self.n_units} takes {n_bytes:,} bytes with the {n_samples} samples and "
+                f"{n_features} features of X, and this machine has {there:,.0f}. Take fewer units."
+            )
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         for name in {"amplifier_", "module_"} & set(state):

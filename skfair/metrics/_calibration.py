@@ -7,10 +7,11 @@ import numpy as np
 
 from skfair.metrics._samples import check_weight, encode_complete
 from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._shown import shown_all
 
 # Rounding to three digits is no mistake; logits and scores miss by far more.
 _SUM_TOLERANCE = 1e-3
-_CLASSES_SHOWN = 8
+_MOST_BINS = 2**20
 
 
 class ConfidenceBins(NamedTuple):
@@ -60,9 +61,9 @@ def expected_calibration_error(
         sorted labels; or, of two classes, the probability of the second. Of classes that are
         equally probable the first is the prediction.
     n_bins : int, default=15
-        Number of bins from 0 to 1, closed on the right: with ten of them, 0.3 is in the third
-        bin, from 0.2 to 0.3. The first holds 0 as well. Since the confidence is at least one
-        over the number of classes, the first bins remain empty.
+        Number of bins from 0 to 1, at most 2**20, closed on the right: with ten of them, 0.3 is
+        in the third bin, from 0.2 to 0.3. The first holds 0 as well. Since the confidence is at
+        least one over the number of classes, the first bins remain empty.
     labels : array-like of shape (n_classes,), default=None
         The classes of the columns, sorted, as in ``classes_``. Needed where a class does not
         occur in `y_true`.
@@ -116,8 +117,10 @@ def bin_confidence(
     -------
     ConfidenceBins
     """
-    if not isinstance(n_bins, Integral) or n_bins < 1:
-        raise ValueError(f"n_bins={n_bins!r} is no number of bins. Give an integer from 1.")
+    if not isinstance(n_bins, Integral) or not 1 <= n_bins <= _MOST_BINS:
+        raise ValueError(
+            f"n_bins={n_bins!r} is no number of bins. Give an integer from 1 to {_MOST_BINS}."
+        )
     y, found = encode_complete(
         y_true, name="y_true", hint="Calibration is of classification; give class labels."
     )
@@ -189,7 +192,7 @@ def _positions(found: list, labels: Any, n_columns: int) -> np.ndarray:
     if not np.array_equal(codes, np.arange(len(codes))):
         raise ValueError(
             "labels is not the sorted classes, each once, in whose order the columns of y_proba "
-            f"are; those would be {_list(classes)}. Give them, and put the columns into that "
+            f"are; those would be {shown_all(classes)}. Give them, and put the columns into that "
             "order, as predict_proba does."
         )
     if len(classes) != n_columns:
@@ -201,16 +204,11 @@ def _positions(found: list, labels: Any, n_columns: int) -> np.ndarray:
     unknown = [label for label in found if label not in position]
     if unknown:
         raise ValueError(
-            f"y_true has labels that labels has not: {_list(unknown)}. Drop these samples, or "
+            f"y_true has labels that labels has not: {shown_all(unknown)}. Drop these samples, or "
             "name all classes that y_proba has columns for."
         )
     return np.array([position[label] for label in found])
 
 
 def _describe(classes: list) -> str:
-    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({_list(classes)})"
-
-
-def _list(labels: list) -> str:
-    shown = ", ".join(repr(label) for label in labels[:_CLASSES_SHOWN])
-    return shown + (", ..." if len(labels) > _CLASSES_SHOWN else "")
+    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({shown_all(classes)})"

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from skfair.metrics._samples import class_accuracy, encode_samples
+from skfair.metrics._samples import check_table, class_accuracy, encode_samples
 from skfair.utils._groups import Groups, encode_groups, encode_labels
+from skfair.utils._shown import shown, shown_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,11 @@ class GroupCounts:
         -------
         ndarray of shape (n_groups, n_classes, n_predicted), float64
             Numbers of samples, or their total weights.
+
+        Raises
+        ------
+        ValueError
+            The table would have more than 2**26 numbers.
         """
         return self.tables(model, self.size * self.weight).sum(axis=0)
 
@@ -94,7 +100,15 @@ class GroupCounts:
         -------
         ndarray of shape (n_controls, n_groups, n_classes, n_predicted), float64
             After a first axis of n_draws, if `amount` has one.
+
+        Raises
+        ------
+        ValueError
+            The table would have more than 2**26 numbers.
         """
+        check_table(
+            len(self.groups), len(self.classes), len(self.predicted), n_controls=len(self.controls)
+        )
         position = 0 if model is None else self.models.index(model)
         shape = (len(self.controls), len(self.groups), len(self.classes), len(self.predicted))
         key = np.ravel_multi_index((*self.cells[:, :3].T, self.cells[:, 3 + position]), shape)
@@ -152,7 +166,8 @@ class GroupCounts:
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
                 raise ValueError(
-                    f"Counts with {name} {mine} cannot be added to counts with {name} {others}. "
+                    f"Counts with {name} ({shown_all(mine)}) cannot be added to counts with {name} "
+                    f"({shown_all(others)}). "
                     "Count the same models by the same features, in the same order and under the "
                     "same names (a dict or a DataFrame names its columns)."
                 )
@@ -164,18 +179,18 @@ class GroupCounts:
                 [part.controls for part in parts], self.control_names
             )
         classes = _merge_labels([part.classes for part in parts])
-        extra = [label for part in parts for label in part.predicted if label not in set(classes)]
+        known = set(classes)
+        extra = [label for part in parts for label in part.predicted if label not in known]
         predicted = (*classes, *_merge_labels([extra]))
+        position = {label: i for i, label in enumerate(predicted)}
         renumbered: list[np.ndarray] = []
         n_groups = n_controls = 0
         for part in parts:
             columns = part.cells.copy()
             columns[:, 0] = control_codes[n_controls + part.cells[:, 0]]
             columns[:, 1] = group_codes[n_groups + part.cells[:, 1]]
-            columns[:, 2] = np.array([classes.index(label) for label in part.classes])[
-                part.cells[:, 2]
-            ]
-            columns[:, 3:] = np.array([predicted.index(label) for label in part.predicted])[
+            columns[:, 2] = np.array([position[label] for label in part.classes])[part.cells[:, 2]]
+            columns[:, 3:] = np.array([position[label] for label in part.predicted])[
                 part.cells[:, 3:]
             ]
             renumbered.append(columns)
@@ -293,14 +308,14 @@ def count_predictions(
         raise ValueError(f"{name} is empty. Give the predicted labels of at least one model.")
     models = tuple(str(model) for model in predictions)
     if len(set(models)) < len(models):
-        raise ValueError(f"{name} has models of the same name, {list(models)}. Rename them.")
+        raise ValueError(f"{name} has models of the same name, [{shown_all(models)}]. Rename them.")
     controls = Groups(np.zeros(n, dtype=np.int64), ((),), ())
     if control_features is not None:
         controls = encode_groups(
             control_features, n_samples=n, missing=missing, name="control_features"
         )
     encoded = [
-        samples.encode_prediction(values, name=f"{name}[{model!r}]" if several else name)
+        samples.encode_prediction(values, name=f"{name}[{shown(model)}]" if several else name)
         for model, values in predictions.items()
     ]
     classes = samples.classes

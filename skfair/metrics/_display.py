@@ -14,6 +14,7 @@ from skfair.metrics._rates import CONSTRAINTS, find_count_metric
 from skfair.metrics._scorer import LOSS_NAMES
 from skfair.metrics._search_scores import read_search_scores
 from skfair.utils import import_optional
+from skfair.utils._shown import as_label
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
 _CANDIDATE, _WITHIN = "#0072B2", "#009E73"
@@ -517,7 +518,7 @@ class TradeoffDisplay:
                 markersize=14 if marker == "*" else 7 if (marker, color) == _MANY else 9,
                 color=color,
                 markeredgecolor="black",
-                label=None if (marker, color) == _MANY else name,
+                label=None if (marker, color) == _MANY else as_label(name),
                 zorder=3,
             )
 

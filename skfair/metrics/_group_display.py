@@ -13,6 +13,7 @@ from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
+from skfair.utils._shown import as_label
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
 # differ in grey as well; each with a pattern and a line of its own.
@@ -425,7 +426,8 @@ class GroupMetricsDisplay:
     def _tick_labels(self, between: str) -> list[str]:
         labels = []
         for i, group in enumerate(self.groups):
-            label = ", ".join(map(str, group)) if isinstance(group, tuple) else str(group)
+            label = ", ".join(map(as_label, group if isinstance(group, tuple) else (group,)))
+            label = label.replace("$", r"\$")  # not a formula, as it is from the data
             if self.count is not None:
                 star = "*" if self._small()[i] else ""
                 label += f"{between}(n={self.count[i]:.0f}){star}"
@@ -449,7 +451,7 @@ class GroupMetricsDisplay:
         bar, size = (ax.barh, "height") if self.horizontal_ else (ax.bar, "width")
         pale = [(color, 0.4) if small else color for small in self._small()]
         style = {"color": pale, "edgecolor": "white", "linewidth": 0.8, "hatch": hatch}
-        style |= {size: thickness, "label": name, "zorder": 2}
+        style |= {size: thickness, "label": as_label(name), "zorder": 2}
         self.bars_[name] = bar(place, np.where(defined, values, 0), **(style | bar_kw))
         if self.low:
             low, high = self.low[name], self.high[name]
@@ -496,7 +498,7 @@ class GroupMetricsDisplay:
 
     def _scale(self, ax: Any) -> None:
         """Label the axes; let those of values begin at 0, and end at 1 what is a share near it."""
-        name = "" if self.group_name is None else self.group_name
+        name = "" if self.group_name is None else as_label(self.group_name).replace("$", r"\$")
         if self._small().any():
             name = f"{name}   (* fewer than {_FEW} samples)".strip()
         ticks = np.arange(len(self.groups))

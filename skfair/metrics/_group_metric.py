@@ -27,6 +27,7 @@ from skfair.metrics._samples import (
     encode_samples,
 )
 from skfair.utils._groups import Groups, encode_groups
+from skfair.utils._shown import shown, shown_all
 
 WORST_GROUP = "worst_group_accuracy"
 NAMED = (WORST_GROUP, *CONSTRAINTS)
@@ -102,13 +103,14 @@ class GroupMetric:
             check_weight(sample_weight, n_samples)
         if len(groups.labels) < 2 and self.aggregate != "overall":
             raise ValueError(
-                f"sensitive_features has one group, {groups.labels[0]!r}, in these "
+                f"sensitive_features has one group, {shown(groups.labels[0])}, in these "
                 f"{len(groups.codes)} samples, and {self.name} compares two or more. {_SPLIT}"
             )
         absent = _absent_categories(sensitive_features)
         if absent:
             raise ValueError(
-                f"sensitive_features has no sample of {absent} among these {len(groups.codes)}, "
+                f"sensitive_features has no sample of [{shown_all(absent)}] among these "
+                f"{len(groups.codes)}, "
                 f"though that is one of its categories. {_SPLIT} Where the category is not meant "
                 "to occur, drop it: .cat.remove_unused_categories()."
             )
@@ -143,10 +145,10 @@ class GroupMetric:
         except Exception as error:
             error.add_note(
                 f"Raised by aggregate={name}, given the {self.name} of the groups "
-                f"{list(groups.labels)}. {_SPLIT}"
+                f"[{shown_all(groups.labels)}]. {_SPLIT}"
             )
             raise
-        where = f" for {self.name} of the groups, {np.round(values, 4).tolist()}"
+        where = f" for {self.name} of the groups, [{shown_all(np.round(values, 4).tolist())}]"
         return self._number(value, where, f"aggregate={name}")
 
     def _named(self, metric: str, samples: Samples, table: np.ndarray, labels: tuple) -> float:
@@ -191,7 +193,7 @@ class GroupMetric:
             strict=True,
         ):
             weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
-            where = f" for group {label!r}"
+            where = f" for group {shown(label)}"
             try:
                 value = self._call(
                     _safe_indexing(y_true, rows), _safe_indexing(y_pred, rows), weight, {}
@@ -226,7 +228,7 @@ class GroupMetric:
                 else "Give a function that returns a number."
             )
             raise TypeError(
-                f"{aggregate or self.name} returned {type(value).__name__} {value!r}{where}, "
+                f"{aggregate or self.name} returned {type(value).__name__} {shown(value)}{where}, "
                 f"where one number was wanted. {hint}"
             )
         number = float(value)
@@ -253,10 +255,10 @@ class GroupMetric:
         size = int(np.sum(samples.groups.codes == group))
         share = "weight" if samples.weight is not None else "samples"
         raise ValueError(
-            f"The {name} is undefined for group {samples.groups.labels[group]!r} ({size} samples): "
-            f"{p:g} {share} of class {label!r}, {n:g} of others, "
+            f"The {name} is undefined for group {shown(samples.groups.labels[group])} ({size} "
+            f"samples): {p:g} {share} of class {shown(label)}, {n:g} of others, "
             f"{table[group][:, positive].sum() if positive < len(labels) else 0:g} predicted "
-            f"{label!r}. {_SPLIT}"
+            f"{shown(label)}. {_SPLIT}"
         )
 
 

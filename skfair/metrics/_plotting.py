@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skfair.metrics._group_metric import metric_name
+from skfair.utils._shown import as_label
 
 _DISTANCES = (7, 16, 30, 48)  # of a name from its point, in points of 1/72 inch
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -43,7 +44,7 @@ def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
     for n_columns in range(len(handles), 0, -1):
         legend = ax.legend(
             handles.values(),
-            handles.keys(),
+            [as_label(name) for name in handles],
             loc="lower left",
             bbox_to_anchor=(0, 1),
             ncols=n_columns,
@@ -103,7 +104,7 @@ def label_points(
     labels = []
     for name, point in zip(names, points, strict=True):
         label = ax.annotate(
-            name,
+            as_label(name),
             ax.transData.inverted().transform(point),
             xytext=(0, 0),
             textcoords="offset points",

@@ -8,6 +8,8 @@ import numpy as np
 from fairlearn import metrics as fairlearn_metrics
 from sklearn import metrics as sklearn_metrics
 
+from skfair.utils._shown import shown, shown_all
+
 # Rates of a group, each from what is predicted positive and what there is: (count, of how many).
 RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
@@ -246,13 +248,14 @@ def positive_position(labels: Sequence, pos_label: Any, name: str) -> int:
         if not positive_is_clear(labels):
             raise ValueError(
                 f"{name} is about one class, and it is not clear which of the labels "
-                f"{list(labels)} is the positive one. Say so, for instance "
-                f"pos_label={labels[-1]!r}."
+                f"[{shown_all(labels)}] is the positive one. Say so, for instance "
+                f"pos_label={shown(labels[-1])}."
             )
         return labels.index(1) if 1 in labels else len(labels)
     if pos_label not in labels:
         raise ValueError(
-            f"pos_label={pos_label!r} does not occur; the labels are {list(labels)}. Give one "
+            f"pos_label={shown(pos_label)} does not occur; the labels are "
+            f"[{shown_all(labels)}]. Give one "
             "of them, of the same type."
         )
     return labels.index(pos_label)

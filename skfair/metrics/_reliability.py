@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair.metrics._calibration import ConfidenceBins, bin_confidence
 from skfair.utils import import_optional
+from skfair.utils._shown import as_label
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
 _LOOKS = [("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"), ("D", "#CC79A7"), ("v", "#000000")]
@@ -273,7 +274,7 @@ class ReliabilityDisplay:
             "color": color,
             "markersize": 5,
             "linewidth": 1.2,
-            "label": error if name is None else f"{name} ({error})",
+            "label": error if name is None else f"{as_label(name)} ({error})",
         }
         filled = self.share > 0
         confidence, accuracy = self.confidence[filled], self.accuracy[filled]

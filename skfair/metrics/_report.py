@@ -19,6 +19,7 @@ from skfair.metrics._report_metrics import measure, resolve_metrics
 from skfair.metrics._report_tables import class_tables, feature_tables
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
+from skfair.utils._shown import plain, shown, shown_all
 
 N_BOOT = 1000
 
@@ -127,21 +128,21 @@ class FairnessReport:
         for name in names:
             if name in ("y_true", "y_pred"):  # there it would take the place of the labels
                 raise ValueError(
-                    f"A feature is called {name!r}, a name that fairlearn's MetricFrame keeps for "
-                    "itself. Rename the column of sensitive_features or control_features."
+                    f"A feature is called {shown(name)}, a name that fairlearn's MetricFrame "
+                    "keeps for itself. Rename the column of sensitive_features or control_features."
                 )
             if names.count(name) > 1:
                 raise ValueError(
-                    f"sensitive_features and control_features both have a column {name!r}. "
+                    f"sensitive_features and control_features both have a column {shown(name)}. "
                     "Rename or drop one of them."
                 )
         for m, model in enumerate(counts.models):
             occurring = np.unique(counts.cells[:, 3 + m])
             if len(counts.classes) > 1 and occurring.min() >= len(counts.classes):
                 raise ValueError(
-                    f"No prediction of {model!r} is a label of y_true: predicted are "
-                    f"{[counts.predicted[i] for i in occurring[:5]]}, true are "
-                    f"{list(counts.classes[:5])}. Spell both alike."
+                    f"No prediction of {shown(model)} is a label of y_true: predicted are "
+                    f"[{shown_all([counts.predicted[i] for i in occurring])}], true are "
+                    f"[{shown_all(counts.classes)}]. Spell both alike."
                 )
         resolved = resolve_metrics(metrics, counts, pos_label)
         seed = draw_seed(random_state)
@@ -197,7 +198,7 @@ class FairnessReport:
         """
         path = Path(path)
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"There is no folder {path.parent}. Make it first.")
+            raise FileNotFoundError(f"There is no folder {plain(str(path.parent))}. Make it first.")
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             part.write_text(_report_text.page(self, title), encoding="utf-8")
@@ -322,8 +323,9 @@ def fairness_report(
         than a number. NaN is a number: "undefined".
     ValueError
         Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, no samples or no models, a positive label that does not occur, or a
-        metric of one class where it is not clear which.
+        continuous values, no samples or no models, a positive label that does not occur, a
+        metric of one class where it is not clear which, or so many groups and classes that tables
+        have more than 2**26 numbers or the bootstrap more than 2**28.
 
     Notes
     -----

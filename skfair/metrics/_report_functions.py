@@ -15,6 +15,7 @@ from skfair.metrics._group_metric import accepts, unwrap
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.utils._groups import as_objects, label_rows
+from skfair.utils._shown import shown
 
 
 class ReportMetric(NamedTuple):
@@ -107,14 +108,16 @@ class Rows:
         by_group = np.full((len(counts.controls), len(counts.groups)), np.nan)
         overall = np.full(len(counts.controls), np.nan)
         for c, control in enumerate(counts.controls):
-            within = f" where {counts.control_names} is {control!r}" if counts.control_names else ""
+            within = (
+                f" where {counts.control_names} is {shown(control)}" if counts.control_names else ""
+            )
             level = np.flatnonzero(self.control == c)
             if len(level):  # first: that there are too many classes shows here for sure
                 overall[c] = self._number(metric, model, level, f"all groups{within}")
             for g, label in enumerate(counts.groups):
                 rows = level[self.group[level] == g]
                 if len(rows):
-                    where = f"group {label!r}{within}"
+                    where = f"group {shown(label)}{within}"
                     by_group[c, g] = self._number(metric, model, rows, where)
         return by_group, overall
 
@@ -122,13 +125,14 @@ class Rows:
         try:
             value = self.call(metric, model, rows)
         except Exception as error:
-            error.add_note(f"Raised by metric {metric.name!r} for {where} ({len(rows)} rows).")
+            error.add_note(f"Raised by metric {shown(metric.name)} for {where} ({len(rows)} rows).")
             raise
         value = unwrap(value)
         if not isinstance(value, Real | np.bool_):
             raise TypeError(
-                f"metric {metric.name!r} returned {type(value).__name__} {value!r} for {where}, "
-                "where one number was wanted. Give a metric that returns a number, such as one "
+                f"metric {shown(metric.name)} returned {type(value).__name__} {shown(value)} "
+                f"for {where}, where one number was wanted. Give a metric that returns a "
+                "number, such as one "
                 "with average='macro'."
             )
         return float(value)

@@ -18,9 +18,12 @@ from skfair.metrics._rates import (
     positive_position,
 )
 from skfair.metrics._report_functions import ReportMetric, Rows, fairlearn_intervals
-from skfair.metrics._samples import class_accuracy
+from skfair.metrics._samples import check_table, class_accuracy
+from skfair.utils._shown import shown
 
 _ROUNDING = 1e-9
+_MOST_DRAWN = 2**28  # numbers that a bootstrap keeps: 2 GiB
+_AT_ONCE = 2**24  # numbers in the tables of the draws that are counted together
 STATISTICS = ("overall", "difference", "ratio")
 
 
@@ -55,7 +58,7 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
     example = "for instance [sklearn.metrics.accuracy_score] or {'accuracy': accuracy_score}"
     named: list[tuple[str | None, Any, str]]
     if isinstance(metrics, Mapping):
-        named = [(str(name), metric, f"metrics[{name!r}]") for name, metric in metrics.items()]
+        named = [(str(name), metric, f"metrics[{shown(name)}]") for name, metric in metrics.items()]
     elif isinstance(metrics, list | tuple):
         named = [
             (getattr(metric, "__name__", None), metric, f"metrics[{i}]")
@@ -85,7 +88,9 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
         if name is None:
             raise TypeError(f"{where} ({metric!r}) has no name. Give a dict of names to functions.")
         if name in result:
-            raise ValueError(f"metrics has two of the name {name!r}. Give a dict of other names.")
+            raise ValueError(
+                f"metrics has two of the name {shown(name)}. Give a dict of other names."
+            )
         result[name] = metric
     return result
 
@@ -136,6 +141,16 @@ def measure(
     Measures
     """
     n_models, n_groups = len(counts.models), len(counts.groups)
+    n_classes, n_controls = len(counts.classes), len(counts.controls)
+    check_table(n_groups, n_classes, len(counts.predicted), n_controls)
+    n_kept = n_models * (len(metrics) * n_controls * (n_groups + 3) + n_groups * n_classes)
+    if n_boot * n_kept > _MOST_DRAWN:
+        raise ValueError(
+            f"n_boot={n_boot:,} draws (None means 1,000) of {n_kept:,} numbers, by {n_groups:,} "
+            f"groups of sensitive_features and {n_classes:,} classes, take "
+            f"{8 * n_boot * n_kept:,} bytes. Give labels that many samples share, merge rare ones, "
+            "or give fewer draws: n_boot=0 for none."
+        )
     shape = (n_models, len(metrics), len(counts.controls), n_groups + 3)
     values, low, high, change_low, change_high = (np.full(shape, np.nan) for _ in range(5))
     class_low, class_high = np.full((2, n_models, n_groups, len(counts.classes)), np.nan)
@@ -196,12 +211,18 @@ def _bootstrap(
         As :class:`Measures` orders them, from `low`; NaN for metrics that are not `counted`.
     """
     draws: list[list[tuple[list[np.ndarray], np.ndarray]]] = [[] for _ in counts.models]
-    for sizes in resample_sizes(counts.size, n_boot, seed):
-        for of_model, model in zip(draws, counts.models, strict=True):
-            table = counts.tables(model, sizes * counts.weight)
-            of_metrics = [_from_counts(of, metrics[k].positive, table) for k, of in counted.items()]
-            of_model.append((of_metrics, class_accuracy(table.sum(axis=1))))
     n_groups, n_classes = len(counts.groups), len(counts.classes)
+    n_cells = len(counts.controls) * n_groups * n_classes * len(counts.predicted)
+    at_once = max(1, _AT_ONCE // n_cells)
+    for many in resample_sizes(counts.size, n_boot, seed):
+        for start in range(0, len(many), at_once):
+            sizes = many[start : start + at_once]
+            for of_model, model in zip(draws, counts.models, strict=True):
+                table = counts.tables(model, sizes * counts.weight)
+                of_metrics = [
+                    _from_counts(of, metrics[k].positive, table) for k, of in counted.items()
+                ]
+                of_model.append((of_metrics, class_accuracy(table.sum(axis=1))))
     shape = (len(draws), len(metrics), len(counts.controls), n_groups + 3)
     low, high, change_low, change_high = np.full((4, *shape), np.nan)
     class_low, class_high = np.full((2, len(draws), n_groups, n_classes), np.nan)

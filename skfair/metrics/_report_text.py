@@ -15,6 +15,7 @@ from skfair.metrics._rates import (
     TRUE_POSITIVE_RATE,
 )
 from skfair.metrics._report_functions import ReportMetric
+from skfair.utils._shown import as_label, plain, shown
 
 if TYPE_CHECKING:
     from skfair.metrics._report import FairnessReport
@@ -50,7 +51,7 @@ def title(report: "FairnessReport") -> str:
     str
     """
     n_samples = int(report.by_group["", "count"].sum())
-    names = " x ".join(report.by_group.index.names)
+    names = " x ".join(map(as_label, report.by_group.index.names))
     return (
         f"Fairness report: {_number(n_samples, 'sample')}, "
         f"{_number(len(report.by_group), 'group')} ({names}), "
@@ -79,10 +80,10 @@ def body(report: "FairnessReport") -> str:
     -------
     str
     """
-    parts = [f"<p><b>{html.escape(title(report))}</b></p>"]
-    parts += [f"<p>{html.escape(remark)}</p>" for remark in _remarks(report)]
+    parts = [f"<p><b>{_escape(title(report))}</b></p>"]
+    parts += [f"<p>{_escape(remark)}</p>" for remark in _remarks(report)]
     for heading, table in _tables(report, full=True):
-        parts.append(f"<h2>{html.escape(heading)}</h2>")
+        parts.append(f"<h2>{_escape(heading)}</h2>")
         parts.append(f"<div>{_html_table(table)}</div>")
     return "\n".join(parts)
 
@@ -97,8 +98,8 @@ def page(report: "FairnessReport", heading: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<h1>{html.escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
+        f"<title>{_escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{_escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
     )
 
 
@@ -118,13 +119,38 @@ def add_to_card(report: "FairnessReport", card: Any, section: str) -> None:
 
 
 def _markdown(words: str) -> str:
-    """Keep a label from being read as HTML or as the end of a table's cell."""
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """Keep a label from being read as HTML, a link, or the end of a table's cell."""
+    words = plain(words).replace("&", "&amp;").replace("<", "&lt;")
+    return words.replace("|", "\\|").replace("](", "]\\(")
+
+
+def _escape(words: str) -> str:
+    """Keep a label from being read as HTML, or turning what is around it."""
+    return html.escape(plain(words))
 
 
 def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield headings and formatted tables; the first two have a heading only if `full`."""
-    names = ", ".join(report.by_group.index.names)
+    for heading, table in _raw_tables(report, full):
+        table.index, table.columns = _plain_axis(table.index), _plain_axis(table.columns)
+        yield heading, table
+
+
+def _plain_axis(axis: pd.Index) -> pd.Index:
+    """Escape labels that a terminal would act on; an axis without such stays as it is."""
+    levels = [axis.get_level_values(i) for i in range(axis.nlevels)]
+    texts = [text for level in [axis.names, *levels] for text in level if isinstance(text, str)]
+    if all(text == as_label(text) for text in texts):
+        return axis
+    names = [as_label(name) for name in axis.names]
+    plains = [[as_label(x) if isinstance(x, str) else x for x in level] for level in levels]
+    if axis.nlevels == 1:
+        return pd.Index(plains[0], name=axis.name and names[0])
+    return pd.MultiIndex.from_arrays(plains, names=names)
+
+
+def _raw_tables(report: "FairnessReport", full: bool) -> Iterator[tuple[str, pd.DataFrame]]:
+    names = _label(tuple(report.by_group.index.names))
     yield f"Accuracy by {names}, percent" if full else "", _accuracies(report)
     totals = (100 * report.summary).map("{:.1f}".format)
     totals = totals.rename(index=lambda name: name.replace("_", " "))
@@ -132,7 +158,7 @@ def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str,
     yield "Summary, percent" if full else "", totals
     for metric in report._metrics:
         unit = ", percent" if metric.counted else ""
-        features = ", ".join(report.by_feature.index.names[1:])
+        features = _label(tuple(report.by_feature.index.names[1:]))
         words = _words(metric)
         heading = f"{words[:1].upper()}{words[1:]} by {features}{unit}"
         yield heading, _metric_table(report, metric)
@@ -159,32 +185,30 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
     n_controls, n_features = len(counts.control_names), len(counts.group_names)
     by_feature = report.by_feature.loc[[metric.name]]
     disparities = report.disparities.loc[[metric.name]]
-    levels = list(dict.fromkeys(row[1 : 1 + n_controls] for row in disparities.index))
+    by_level: dict[tuple, list] = {row[1 : 1 + n_controls]: [] for row in disparities.index}
+    for frame in (by_feature, disparities):
+        for i, (row, values) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True)):
+            by_level[row[1 : 1 + n_controls]].append((frame is disparities, i, row, values))
     column, of = _denominator(report, metric)
     rows, cells = [], []
-    for level in levels:
-        for frame in (by_feature, disparities):
-            records = zip(frame.index, frame.to_dict("records"), strict=True)
-            for i, (row, values) in enumerate(records):
-                if row[1 : 1 + n_controls] != level:
-                    continue
-                labels = row[1 + n_controls :]
-                statistic = frame is disparities
-                ratio = statistic and labels[0] == "ratio"
-                labels = (*level, *labels, *[""] * (n_features - len(labels)))
-                # As text, where pandas would take apart a label that is a tuple itself.
-                rows.append(tuple(str(x) if isinstance(x, tuple) else x for x in labels))
-                cells.append(
-                    {column: "" if statistic else _count(of[i])}
-                    | {
-                        model: _interval(
-                            metric,
-                            *(values[model, part] for part in ("value", "low", "high")),
-                            ratio=ratio,
-                        )
-                        for model in counts.models
-                    }
-                )
+    for level, records in by_level.items():
+        for statistic, i, row, values in records:
+            labels = row[1 + n_controls :]
+            ratio = statistic and labels[0] == "ratio"
+            labels = (*level, *labels, *[""] * (n_features - len(labels)))
+            # As text, where pandas would take apart a label that is a tuple itself.
+            rows.append(tuple(str(x) if isinstance(x, tuple) else x for x in labels))
+            cells.append(
+                {column: "" if statistic else _count(of[i])}
+                | {
+                    model: _interval(
+                        metric,
+                        *(values[model, part] for part in ("value", "low", "high")),
+                        ratio=ratio,
+                    )
+                    for model in counts.models
+                }
+            )
     index = pd.MultiIndex.from_tuples(rows, names=report.by_feature.index.names[1:])
     return pd.DataFrame(cells, index=index)
 
@@ -220,16 +244,19 @@ def _interval(
 
 def _remarks(report: "FairnessReport") -> list[str]:
     """Say who gained and lost, what is too small or undefined, and what the numbers are."""
+    return [plain(remark) for remark in _raw_remarks(report)]
+
+
+def _raw_remarks(report: "FairnessReport") -> list[str]:
     first, *others = report.summary.columns
     remarks = []
     for model in others:
-        remarks.append(f"{model} against {first}: {_levelling(report, model)}.")
+        against = f"{as_label(model)} against {as_label(first)}"
+        remarks.append(f"{against}: {_levelling(report, model)}.")
         changes = _disparity_changes(report, first, model)
         if changes:
-            names = ", ".join(report.counts.group_names)
-            remarks.append(
-                f"{model} against {first}, difference between groups ({names}) of {_list(changes)}."
-            )
+            names = _label(report.counts.group_names)
+            remarks.append(f"{against}, difference between groups ({names}) of {_list(changes)}.")
     remarks += _gaps(report)
     counted = [metric.counted is not None for metric in report._metrics]
     remarks.append(
@@ -314,7 +341,7 @@ def _gaps(report: "FairnessReport") -> list[str]:
         for row, values in report.by_feature.loc[[metric.name]].iterrows():
             missing = [model for model in counts.models if np.isnan(values[model, "value"])]
             if missing:
-                of = "" if len(missing) == len(counts.models) else f" of {', '.join(missing)}"
+                of = "" if len(missing) == len(counts.models) else f" of {_label(tuple(missing))}"
                 undefined.append(f"{_words(metric)}{of} in {_label(row[1:])}")
     if undefined:
         remarks.append(f"Undefined, and left out of differences and ratios: {_list(undefined)}.")
@@ -329,17 +356,17 @@ def _gaps(report: "FairnessReport") -> list[str]:
     for m, model in enumerate(counts.models):
         strange = counts.cells[:, 3 + m] >= len(counts.classes)
         if strange.any():
-            labels = [repr(counts.predicted[i]) for i in np.unique(counts.cells[strange, 3 + m])]
+            labels = [shown(counts.predicted[i]) for i in np.unique(counts.cells[strange, 3 + m])]
             remarks.append(
-                f"{_number(int(counts.size[strange].sum()), 'prediction')} of {model}: not a label "
-                f"of y_true, and counted as wrong: {_list(labels)}."
+                f"{_number(int(counts.size[strange].sum()), 'prediction')} of {as_label(model)}: "
+                f"not a label of y_true, and counted as wrong: {_list(labels)}."
             )
     if len(counts.predicted) == 2 and all(
         metric.counted and not metric.counted.needs_positive for metric in report._metrics
     ):
         remarks.append(
             "Rates of one class (selection, true and false positives) are shown of a positive "
-            f"class, for instance with pos_label={counts.classes[-1]!r}."
+            f"class, for instance with pos_label={shown(counts.classes[-1])}."
         )
     return remarks
     return remarks
@@ -350,23 +377,21 @@ def _html_table(table: pd.DataFrame) -> str:
     n_levels = table.index.nlevels
     heads = []
     columns = table.columns
-    names = [html.escape(str(name)) for name in table.index.names]
+    names = [_escape(str(name)) for name in table.index.names]
     if columns.nlevels == 2:
         spans, top = [], list(columns.get_level_values(0))
         for name in dict.fromkeys(top):
             scope = f'<th colspan="{top.count(name)}" scope="colgroup">'
-            spans.append(
-                f"{scope if name else '<td>'}{html.escape(name)}</{'th' if name else 'td'}>"
-            )
+            spans.append(f"{scope if name else '<td>'}{_escape(name)}</{'th' if name else 'td'}>")
         heads.append(f'<td colspan="{n_levels}"></td>{"".join(spans)}')
         columns = columns.get_level_values(1)
     cells = [f'<th scope="col" class="row">{n}</th>' if n else "<td></td>" for n in names]
-    cells += [f'<th scope="col">{html.escape(str(column))}</th>' for column in columns]
+    cells += [f'<th scope="col">{_escape(str(column))}</th>' for column in columns]
     heads.append("".join(cells))
     rows = []
     for label, values in zip(table.index, table.to_numpy(), strict=True):
-        cells = [f'<th scope="row">{html.escape(str(part))}</th>' for part in label]
-        cells += [f"<td>{html.escape(str(value))}</td>" for value in values]
+        cells = [f'<th scope="row">{_escape(str(part))}</th>' for part in label]
+        cells += [f"<td>{_escape(str(value))}</td>" for value in values]
         rows.append("".join(cells))
     lines = ["<table>", "<thead>", *(f"<tr>{row}</tr>" for row in heads), "</thead>", "<tbody>"]
     return "\n".join([*lines, *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"])
@@ -377,7 +402,7 @@ def _count(n: float) -> str:
 
 
 def _words(metric: ReportMetric) -> str:
-    return metric.name.replace("_", " ")
+    return as_label(metric.name.replace("_", " "))
 
 
 def _list(words: list[str]) -> str:
@@ -386,7 +411,7 @@ def _list(words: list[str]) -> str:
 
 
 def _label(group: Any) -> str:
-    return ", ".join(str(part) for part in (group if isinstance(group, tuple) else (group,)))
+    return ", ".join(as_label(part) for part in (group if isinstance(group, tuple) else (group,)))
 
 
 def _number(n: int, noun: str) -> str:

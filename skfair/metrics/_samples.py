@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
+from skfair.utils._shown import shown
 from skfair.utils._validation import as_weight
 
 _LEAST_WEIGHT = 1e-100  # of the largest one
+MOST_CELLS = 2**26  # numbers in a table of groups by classes by predicted labels: 512 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,8 @@ class Samples:
         text = {isinstance(label, str) for label in self.classes}
         if len(text) == 1 and text.isdisjoint(isinstance(label, str) for label in predicted):
             raise TypeError(
-                f"{name} holds labels such as {predicted[0]!r}, y_true such as "
-                f"{self.classes[0]!r}: text on one side only. Convert one to the other's type."
+                f"{name} holds labels such as {shown(predicted[0])}, y_true such as "
+                f"{shown(self.classes[0])}: text on one side only. Convert one to the other's type."
             )
         labels = list(self.classes)
         position = {label: i for i, label in enumerate(labels)}
@@ -62,9 +64,23 @@ class Samples:
         ndarray of shape (n_groups, n_classes, n_predicted), float64
         """
         shape = (len(self.groups.labels), len(self.classes), n_predicted)
+        check_table(*shape)
         cell = (self.groups.codes * shape[1] + self.y) * n_predicted + prediction
         table = np.bincount(cell, weights=self.weight, minlength=int(np.prod(shape)))
         return table.astype(np.float64).reshape(shape)
+
+
+def check_table(n_groups: int, n_classes: int, n_predicted: int, n_controls: int = 1) -> None:
+    """Refuse tables that are too large to be meant, as of an identifier of each sample."""
+    n_cells = n_controls * n_groups * n_classes * n_predicted
+    if n_cells > MOST_CELLS:
+        within = f" in {n_controls:,} levels of control_features" if n_controls > 1 else ""
+        raise ValueError(
+            f"sensitive_features has {n_groups:,} groups{within}, y_true {n_classes:,} classes, "
+            f"and with the predictions there are {n_predicted:,} labels: a table of them has "
+            f"{n_cells:,} numbers, more than {MOST_CELLS:,}. Give labels that many samples share, "
+            "or merge rare ones."
+        )
 
 
 def encode_samples(

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _num_samples
 
 from skfair.utils import Groups, SmallGroupWarning, encode_groups
 from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._shown import plain, shown
 
 _CELLS_SHOWN = 10
 
@@ -158,14 +159,15 @@ class _GroupStratified(BaseCrossValidator):
         rare = [(i, j) for i, j in np.argwhere((counts > 0) & (counts < least)).tolist()]
         if rare:
             rare.sort(key=lambda at: counts[at])
-            shown = [
-                f"class {labels[j]!r} in group {_name_group(groups, i)} ({_rows(counts[i, j])})"
+            named = [
+                f"class {shown(labels[j])} in group {_name_group(groups, i)} "
+                f"({_rows(counts[i, j])})"
                 for i, j in rare[:_CELLS_SHOWN]
             ]
             if len(rare) > _CELLS_SHOWN:
-                shown.append(f"{len(rare) - _CELLS_SHOWN} more")
+                named.append(f"{len(rare) - _CELLS_SHOWN} more")
             warnings.warn(
-                f"Classes that have fewer rows in a group than {wanted}: {', '.join(shown)}. Each "
+                f"Classes that have fewer rows in a group than {wanted}: {', '.join(named)}. Each "
                 "was merged with the next larger class of its group, so that no part misses the "
                 "group; but a part may have no row of that class in that group, and a rate within "
                 "the class (true positive rate, false positive rate) is undefined there.",
@@ -362,9 +364,10 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
 
 def _name_group(groups: Groups, i: int) -> str:
     if len(groups.names) == 1:
-        return repr(groups.labels[i])
+        return shown(groups.labels[i])
     return ", ".join(
-        f"{name}={value!r}" for name, value in zip(groups.names, groups.labels[i], strict=True)
+        f"{plain(name)}={shown(value)}"
+        for name, value in zip(groups.names, groups.labels[i], strict=True)
     )
 
 

@@ -17,6 +17,7 @@ from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
+from skfair.utils._shown import shown
 from skfair.utils._validation import (
     check_logits,
     validate_labels,
@@ -94,15 +95,15 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         names = classes.tolist()
         if len(classes) < 2:
             raise ValueError(
-                f"y holds one class only ({names[0]!r}); a classifier needs samples of at least "
-                "two classes."
+                f"y holds one class only ({shown(names[0])}); a classifier needs samples of at "
+                "least two classes."
             )
         weight = validate_weight(sample_weight, X)
         missing = np.flatnonzero(np.bincount(codes, weights=weight, minlength=len(classes)) == 0)
         if len(missing):
             raise ValueError(
-                f"sample_weight is zero on every sample of class {names[missing[0]]!r}. Leave that "
-                "class out of X and y, or give its samples a weight."
+                f"sample_weight is zero on every sample of class {shown(names[missing[0]])}. "
+                "Leave that class out of X and y, or give its samples a weight."
             )
         self.classes_ = classes
         return X, codes, weight

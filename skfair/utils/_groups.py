@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skfair.utils._images import as_numpy
+from skfair.utils._shown import shown, shown_all
 
 _MISSING_LABEL = "missing"
 _ROWS_SHOWN = 5
@@ -103,7 +104,7 @@ def encode_groups(
     columns = _split_columns(sensitive_features, name)
     encoded = []
     for column_name, column in columns.items():
-        where = name if len(columns) == 1 else f"column {column_name!r} of {name}"
+        where = name if len(columns) == 1 else f"column {shown(column_name)} of {name}"
         codes, labels = encode_labels(column, name=where)
         if len(codes) != n_samples:
             raise ValueError(
@@ -118,7 +119,8 @@ def encode_groups(
             )
         if len(labels) > _MANY_NUMBERS and all(type(label) is int for label in labels):
             raise ValueError(
-                f"{where} has {len(labels)} different numbers, from {labels[0]} to {labels[-1]}, "
+                f"{where} has {len(labels)} different numbers, from {shown(labels[0])} to "
+                f"{shown(labels[-1])}, "
                 f"where labels of groups were expected. {_BIN}"
             )
         absent = codes < 0
@@ -174,7 +176,7 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
     >>> encode_labels([3, None, 1], name="y")
     (array([ 1, -1,  0]), [1, 3])
     """
-    values = _shown(values)
+    values = _bare(values)
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         array = values
     else:
@@ -243,9 +245,9 @@ def describe_rows(mask: np.ndarray) -> str:
     '2 of 3 samples (rows 1, 2)'
     """
     rows = np.flatnonzero(mask)
-    shown = ", ".join(str(row) for row in rows[:_ROWS_SHOWN])
+    first = ", ".join(str(row) for row in rows[:_ROWS_SHOWN])
     more = ", ..." if len(rows) > _ROWS_SHOWN else ""
-    return f"{len(rows)} of {len(mask)} samples (rows {shown}{more})"
+    return f"{len(rows)} of {len(mask)} samples (rows {first}{more})"
 
 
 def as_objects(values: Any) -> np.ndarray:
@@ -267,7 +269,7 @@ def as_objects(values: Any) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _shown(values: Any) -> Any:
+def _bare(values: Any) -> Any:
     """Let tensors become arrays, and what a mask hides None; all else stays."""
     if hasattr(values, "detach"):
         return as_numpy(values)
@@ -283,7 +285,7 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."
         )
-    features = _shown(features)
+    features = _bare(features)
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         return {_column_name(getattr(features, "name", None), 0, name): features}
     if isinstance(features, pd.DataFrame):  # by position: names may occur twice
@@ -312,7 +314,7 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} has no columns. Give at least one sensitive feature.")
     names = [_column_name(key, i, name) for i, key in enumerate(keys)]
     if len(set(names)) < len(names):
-        raise ValueError(f"{name} has columns of the same name ({names}). Rename them.")
+        raise ValueError(f"{name} has columns of the same name ({shown_all(names)}). Rename them.")
     return dict(zip(names, columns, strict=True))
 
 
@@ -327,7 +329,8 @@ def _plain(label: Any, name: str, hint: str) -> Any:
         return label.item() if isinstance(label, np.generic) else label
     if not float(label).is_integer():
         raise ValueError(
-            f"{name} holds continuous values, such as {label!r}, where labels were expected. {hint}"
+            f"{name} holds continuous values, such as {shown(label)}, where labels were "
+            f"expected. {hint}"
         )
     return int(label)  # pandas stores integers with gaps as floats
 

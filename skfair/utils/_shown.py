@@ -10,6 +10,7 @@ from typing import Any
 _JOINERS = "\u200c\u200d"  # not printable either, but parts of Persian words and of emoji
 _ROOM = 40
 _AT_MOST = 5
+_WIDEST = 200
 
 
 def shown(value: Any, room: int = _ROOM) -> str:
@@ -65,6 +66,26 @@ def shown_all(values: Collection, room: int = _ROOM) -> str:
     first = [shown(value, room) for value, _ in zip(values, range(_AT_MOST), strict=False)]
     more = [f"... ({len(values)} in all)"] if len(values) > _AT_MOST else []
     return ", ".join(first + more)
+
+
+def as_label(value: Any) -> str:
+    """Write a label for a table or a plot: without quotes, escaped, and cut where it is endless.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> as_label("red"), as_label(3), len(as_label("a" * 10**6))
+    ('red', '3', 203)
+    """
+    text = str(value)
+    return plain(text if len(text) <= _WIDEST else f"{text[:_WIDEST]}...")
 
 
 def plain(text: str) -> str:

@@ -147,17 +147,20 @@ def test_training_of_a_dense_network_sees_a_grid_of_many(side, n_positions):
     classifier = classifier_of(network, grid=grid)
     images = images_of(1, grid)
     (every_one,) = classifier.logits(images)
-    every_one = {tuple(column) for column in every_one[0].flatten(1).T.round(decimals=4).tolist()}
-    seen, covered = set(), set()
+    every_one = every_one[0].flatten(1).T
+    seen, covered = set(), torch.zeros(len(every_one), dtype=torch.bool)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         for _ in range(40):
             out = classifier(images)
             seen.add(out[0, 0].numel())
-            columns = out[0].flatten(1).T.round(decimals=4).tolist()
-            covered |= {tuple(column) for column in columns}
+            # Numbers of the order of one, in float32: for fewer positions other kernels may be
+            # chosen, which differ by some 1e-6. No two positions are closer than 5e-4.
+            off = (out[0].flatten(1).T[:, None] - every_one).abs().amax(2)
+            assert (off.amin(1) < 1e-4).all()
+            covered |= (off < 1e-4).any(0)
     assert seen <= n_positions
-    assert covered == every_one
+    assert covered.all()
 
 
 def cross_entropy(logits, code, smoothing):

@@ -468,7 +468,7 @@ def test_fifty_labels_speak_against_it_where_the_target_is_easier(seed):
 
 
 def test_labels_of_every_sample_are_judged_on_a_hold_out():
-    X, y, bias = biased(2400, agree=0.9, seed=1)
+    X, y, bias = biased(2400)  # the worst group is right in about .5, and .83 with margins
     classifier = fit(X, y, sensitive_features=bias)
     worst = classifier.diagnostics_["holdout_worst_group"]
     assert list(worst) == ["cross_entropy", "margin"]
