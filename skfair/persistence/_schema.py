@@ -37,6 +37,7 @@ TRAINING_ROWS = ("labels_", "_hard", "_easy")
 
 
 def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """loss_, _head, amplifier_, cluster_centers_ and margins_ are of one fit."""
     width = sizes["units" if estimator.cluster_on == "amplified" else "features"]
     has_clusters = "cluster_centers_" in state
     return (
@@ -48,10 +49,12 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """_sample_shape is of n_features_in_ features."""
     return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
 def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
     several = isinstance(state["classes_"], list)
     n_attributes = len(state["classes_"]) if several else 1
     low, high = state["data_range_"]
@@ -63,21 +66,25 @@ def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """image_shape_ or n_features_in_ is known."""
     return state["image_shape_"] is not None or "features" in sizes
 
 
 def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """mean_ and scale_ are what the parameters ask for."""
     return not (estimator.with_mean and state["mean_"] is None) and not (
         estimator.with_std and state["scale_"] is None
     )
 
 
 def _min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """feature_range is in order."""
     low, high = estimator.feature_range
     return -_LARGE < low < high < _LARGE
 
 
 def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """coef_ has a row for each class, or one for two."""
     n_classes = sizes["classes"]
     return n_classes > 1 and sizes["rows"] == (1 if n_classes == 2 else n_classes)
 
@@ -278,7 +285,9 @@ def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
         sizes: dict[str, int] = {}
         _check_entries(state, rows, sizes, f"{type(estimator).__name__}: the attribute")
         if relation is not None and not relation(estimator, state, sizes):
-            raise ValueError(f"{type(estimator).__name__}: the attributes do not fit together")
+            raise ValueError(
+                f"{type(estimator).__name__}: it does not hold that {relation.__doc__}"
+            )
 
 
 def check_sample_shape(shape: Any) -> None:
