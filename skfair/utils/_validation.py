@@ -12,7 +12,9 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, validat
 
 from skfair.utils._groups import describe_rows
 from skfair.utils._images import as_numpy
+from skfair.utils._shown import plain
 
+_LINE, _LINES = 400, 16  # of the message of another package
 _LEAST_UNIT = 1e-6  # of weights, which are taken as they are from here to its inverse
 _LEAST_SHARE = 1e-20  # of the largest weight, from which sums in float32 still make sense
 _WANTED = {
@@ -198,11 +200,17 @@ def in_words(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
-        if re.search(rf"\b({name}|X)\b", str(error)):
-            raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        reason = str(error).strip().rstrip(".")
-        raise kind(f"{name} cannot be used: {reason}. Give {_WANTED[name]}.") from error
+        # NumPy and scikit-learn quote values and columns, of any length and as they are.
+        lines = re.sub(r":\narray=.*(?=\nReshape)", ".", str(error), flags=re.DOTALL).split("\n")
+        said = "\n".join(plain(line)[:_LINE] for line in lines[:_LINES])
+        cause = error if said == str(error) else None  # a traceback shows it as it is
+        if re.search(rf"\b({name}|X)\b", said):
+            if cause is not None:
+                raise
+            raise kind(said) from None
+        reason = said.strip().rstrip(".")
+        raise kind(f"{name} cannot be used: {reason}. Give {_WANTED[name]}.") from cause
 
 
 def _unmasked(array: Any, name: str) -> Any:

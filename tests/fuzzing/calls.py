@@ -36,6 +36,7 @@ _ARGUMENTS = re.compile(
     r"constraint|performance|epsilon|margin|output)\b"
 )
 _OURS = tuple(str(Path(module.__file__).parent) for module in (skfair, sklearn))
+_LETTERS = 2000  # of a message
 _SECONDS = 60  # after which a call hangs
 
 N = 32
@@ -227,7 +228,11 @@ def _check_error(error: BaseException, begun: list[str]) -> None:
     source = traceback.extract_tb(error.__traceback__)[-1].filename
     if not source.startswith(_OURS):
         raise Fault(f"error of {source}: {what}") from error
-    if not _ARGUMENTS.search(str(error)):
+    said = str(error)
+    # A message has lines of its own, but nothing else that a terminal acts on.
+    if not said.replace("\n", "").isprintable() or len(said) > _LETTERS:
+        raise Fault(f"not short and plain: {what}") from error
+    if not _ARGUMENTS.search(said):
         raise Fault(f"names no argument: {what}") from error
     if begun and "diverged" not in str(error):
         raise Fault(f"error after {begun[0]}: {what}") from error
