@@ -96,7 +96,7 @@ def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 _COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
 _ANY = ("number", -_LARGE, _LARGE)
-_MEASURED = ("either", _ANY, "undefined")
+_MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # nothing computes with it
 _FEATURES = ("whole", 1, math.inf, "features")
 _PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
 _SPREAD = ("array", "f", "features", 0, _LARGE)
@@ -105,11 +105,11 @@ _COLUMNS = {
     "n_features_in_": ("maybe", _FEATURES),
     "feature_names_in_": ("maybe", ("names", "features")),
 }
-_EPOCHS = ("table", "epoch", {"train_loss": "f"}, "_")
+_EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
 _TRIALS = {
     **dict.fromkeys(("candidate", "layer"), "O"),
-    **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "f"),
-    **{"objective": "f", "feasible": "b"},
+    **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "fiu"),
+    **{"objective": "fiu", "feasible": "b"},
 }
 _IMAGE = (
     "tuple",
@@ -135,7 +135,7 @@ _TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "diagnostics_": "diagnostics",
             "cluster_centers_": ("maybe", ("array", "f", "clusters space", -_LARGE, _LARGE)),
             "_cluster_sizes": ("maybe", ("array", "f", "clusters", 0, _LARGE)),
-            "margins_": ("maybe", ("array", "f", "clusters classes", 0, 1)),
+            "margins_": ("maybe", ("array", "f", "clusters classes", -_LARGE, _LARGE)),
             "labels_": ("maybe", ("array", "i", "_", 0, "clusters")),
             "_hard": ("maybe", ("array", "i", "_", 0, math.inf)),
             "_easy": ("maybe", ("array", "i", "_", 0, math.inf)),
@@ -160,7 +160,7 @@ _TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "interrupted_": "truth",
             "history_": ("maybe", _EPOCHS),
             "module_": "weights",
-            "_dtype": ("one of", torch.float32, torch.float64),
+            "_dtype": ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64),
             "threshold_": _ANY,
             "bias_": _MEASURED,
             "bias_interval_": ("tuple", _MEASURED, _MEASURED),
@@ -190,13 +190,13 @@ _TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "temperature_": ("array", "f", "attributes", _TINY, _LARGE),
             "mean_map_": (
                 "either",
-                ("array", "f", "height width", 0, 1),
-                ("array", "f", "attributes height width", 0, 1),
+                ("array", "f", "height width", -_LARGE, _LARGE),
+                ("array", "f", "attributes height width", -_LARGE, _LARGE),
             ),
             "region_accuracy_": (
                 "either",
-                ("array", "f", "_ _", 0, 1),
-                ("array", "f", "attributes _ _", 0, 1),
+                ("measured", "_ _"),
+                ("measured", "attributes _ _"),
             ),
             "calibration_error_": _MEASURED,
             "informative_": "truth",
@@ -230,8 +230,8 @@ _TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "components_": ("array", "f", "components features", -_LARGE, _LARGE),
             "mean_": _PER_FEATURE,
             "explained_variance_": ("array", "f", "components", 0, _LARGE),
-            "explained_variance_ratio_": ("array", "f", "components", 0, 2),
-            "singular_values_": ("array", "f", "components", 0, _LARGE),
+            "explained_variance_ratio_": ("measured", "components"),
+            "singular_values_": ("measured", "components"),
             "noise_variance_": _MEASURED,
             "_fit_svd_solver": ("text",),
         },
@@ -348,6 +348,9 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             high = sizes[high] - 1 if isinstance(high, str) else high
             inside = bool(((known >= low) & (known <= high)).all())
             _require(inside, value, f"numbers from {low:.3g} to {high:.3g}")
+        case ("measured", shape):  # nothing computes with it
+            _require(type(value) is np.ndarray and value.dtype.kind == "f", value, "an array")
+            _match(value.shape, shape, sizes)
         case ("tensor", shape, low, high):
             _require(type(value) is torch.Tensor and value.is_floating_point(), value, "a tensor")
             _check(value.double().numpy(), ("array", "f", shape, low, high), sizes)
@@ -429,7 +432,7 @@ def _check_table(value: Any, index: str, columns: dict[str, str]) -> None:
         if kind == "O":
             fits = all(type(item) is str for item in column[column.notna()].tolist())
         else:
-            fits = isinstance(column.dtype, np.dtype) and column.dtype.kind == kind
+            fits = isinstance(column.dtype, np.dtype) and column.dtype.kind in (kind or "")
         _require(fits, name, f"one of the columns {list(columns)}, or of another type")
 
 

@@ -70,7 +70,7 @@ def test_all_forms_give_the_same_images(form, files):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, torch.bfloat16])
 def test_floats_come_out_as_float32(dtype):
-    X = RNG.integers(0, 9, size=(4, 1, 5, 5)) / 8  # exact in every type
+    X = np.random.default_rng(0).integers(0, 9, size=(4, 1, 5, 5)) / 8  # exact in every type
     typed = torch.tensor(X, dtype=dtype) if isinstance(dtype, torch.dtype) else X.astype(dtype)
     batch = open_images(typed).read(0, 4)
     assert batch.dtype == np.float32
@@ -89,7 +89,7 @@ def test_what_is_read_is_not_shared():
 def test_slices_put_together_are_the_whole(data):
     n = data.draw(st.integers(1, 12))
     cuts = sorted({0, n, *data.draw(st.lists(st.integers(0, n), max_size=4))})
-    X = RNG.random((n, 6, 5, 3), dtype=np.float32)
+    X = np.random.default_rng(0).random((n, 6, 5, 3), dtype=np.float32)
     images = open_images(X)
     parts = [images.read(a, b) for a, b in itertools.pairwise(cuts)]
     np.testing.assert_array_equal(np.concatenate(parts), X.transpose(0, 3, 1, 2))
