@@ -508,9 +508,14 @@ class FrozenEncoderFeaturizer(
         if self.amp:
             encoder: Any = self.encoder
             amp_dtype = torch.get_autocast_dtype(module_device(encoder, self.device).type)
-        settings = {"layer": self.layer, "pooling": self.pooling, "amp_dtype": amp_dtype}
+        preprocess: Any = self.preprocess
+        known = type(preprocess) is Normalize
+        settings = {
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "amp_dtype": amp_dtype,
+            "normalize": (preprocess.mean, preprocess.std) if known else None,
+        }
         if digest is None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
-        preprocess: Any = self.preprocess  # None or Normalize
-        normalize = None if preprocess is None else (preprocess.mean, preprocess.std)
-        return fingerprint(encoder=digest, normalize=normalize, **settings)
+        return fingerprint(encoder=digest, **settings)

@@ -1,5 +1,6 @@
 """Cluster margins, all three stages: the classifier."""
 
+import warnings
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -101,10 +102,11 @@ class ClusterMarginClassifier(
         The loss that the network was trained with: `loss`, or "cross_entropy" where group
         labels spoke against it.
     labels_ : ndarray of shape (n_samples,), int64
-        Cluster of each training sample.
+        Cluster of each training sample; a model that is saved leaves them out, unless with
+        ``training_rows=True``.
     cluster_centers_ : ndarray of shape (n_clusters_found, n_units)
         Centres of the clusters, among rows of unit length. Fewer than asked for where there
-        are fewer distinct points.
+        are fewer distinct points. NaN where a saved model left one out.
     margins_ : ndarray of shape (n_clusters_found, n_classes)
         Margin of each class in each cluster, in radians: one less the share of the class.
     diagnostics_ : dict
@@ -312,6 +314,10 @@ default=None
     def predict_cluster(self, X: ArrayLike) -> np.ndarray:
         """Assign samples to the clusters of the amplified bias.
 
+        A model that was saved without ``training_rows=True`` does not know the centres of small
+        clusters, which are NaN. Their samples go to the nearest of the others, and a warning
+        says so.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -323,7 +329,15 @@ default=None
             Rows of ``cluster_centers_``.
         """
         check_is_fitted(self, "cluster_centers_")
-        return self._assign(self._validate_features(X))
+        X = self._validate_features(X)
+        if n_unknown := np.isnan(self.cluster_centers_).any(axis=1).sum():
+            warnings.warn(
+                f"{n_unknown} of {len(self.cluster_centers_)} clusters were left out when this "
+                "model was saved, and their samples go to others. Save it with training_rows=True "
+                "to keep them all.",
+                UserWarning,
+            )
+        return self._assign(X)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Compute the features of the classifier's adapter.

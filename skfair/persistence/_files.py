@@ -63,6 +63,12 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
         os.replace(part, path / FILE)  # from here on it is the new model
         made = []
         _sync(path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"A model cannot be saved ({error.strerror}); no old one is lost",
+            str(path),
+        ) from error
     finally:
         for own in made:
             with suppress(OSError):
@@ -85,8 +91,8 @@ def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     config = metadata.get("config")
     if metadata.get("sha256") != _digest(config, header, memoryview(content)[start:]):
         raise InvalidModelError(
-            f"{FILE} was altered after it was saved: its digest is another one. Save the model "
-            "again."
+            f"{FILE} was cut or altered after it was saved: its digest is another one. Get it "
+            "again from where it came, or save the model again."
         )
     return parse_json(config), tensors_of(content)
 
@@ -101,9 +107,9 @@ def is_old_model(path: Path) -> bool:
 def read_file(file: Path) -> bytes:
     """Read a file of a model once and whole, so that nothing that happens to it later matters."""
     if not file.parent.is_dir() or not os.path.lexists(file):
+        what = "is a file" if file.parent.is_file() else f"holds no {file.name}"
         raise FileNotFoundError(
-            f"path={shown(str(file.parent), 200)} holds no {file.name}. Give the folder that save "
-            "was given."
+            f"path={shown(str(file.parent), 200)} {what}. Give the folder that save was given."
         )
     if file.is_symlink():
         raise InvalidModelError(

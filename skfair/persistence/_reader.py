@@ -242,7 +242,10 @@ class EstimatorReader:
         return made
 
     def _fill(self, network: nn.Module, content: dict, what: str, path: str) -> nn.Module:
-        load_weights(network, self._read(content["weights"], path), what)
+        try:
+            load_weights(network, self._read(content["weights"], path), what)
+        except ValueError as error:
+            raise InvalidModelError(str(error)) from error
         frozen = set(content["frozen"])
         for name, parameter in network.named_parameters():
             if parameter.is_floating_point():

@@ -34,10 +34,11 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
 
     Parameters
     ----------
-    estimator : estimator of skfair, or a scikit-learn pipeline with such
-        Fitted or not. Of scikit-learn these are known: ``Pipeline``, ``FrozenEstimator``,
-        ``StandardScaler``, ``MinMaxScaler``, ``PCA`` and ``LogisticRegression``; an error names
-        what is not. Of a search, give ``best_estimator_``.
+    estimator : estimator of skfair or of scikit-learn
+        Fitted or not. Of scikit-learn these are known, by themselves and in one another:
+        ``Pipeline``, ``FrozenEstimator``, ``StandardScaler``, ``MinMaxScaler``, ``PCA`` and
+        ``LogisticRegression``; an error names what is not. Of a search, give
+        ``best_estimator_``.
     path : path-like
         The folder: new, empty, or with a model to replace.
     training_rows : bool, default=False

@@ -89,3 +89,25 @@ def test_a_replaced_call_is_not_known_by_its_numbers(tmp_path, monkeypatch):
     sub = type("Sub", (Normalize,), {})(**NUMBERS)
     with pytest.raises(ValueError, match="Pass encoder_id"):
         FrozenEncoderFeaturizer(nn.Flatten(), preprocess=sub, memory=tmp_path / "store").fit(IMAGES)
+
+
+def test_its_numbers_count_under_a_name_too(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, size=(4, 3, 6, 6), dtype=np.uint8)
+
+    def embed(batch):
+        return batch.mean((2, 3))
+
+    found = [
+        FrozenEncoderFeaturizer(
+            embed, preprocess=preprocess, memory=tmp_path / "s.sqlite", encoder_id="mean"
+        ).fit_transform(images)
+        for preprocess in (
+            None,
+            Normalize((0.5,) * 3, (0.5,) * 3),
+            Normalize((0.0,) * 3, (1.0,) * 3),
+        )
+    ]
+    expected = images.astype(np.float32).mean((2, 3)) / 255
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[1], 2 * expected - 1, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[2], expected, rtol=1e-5)
