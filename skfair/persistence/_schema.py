@@ -1,17 +1,7 @@
-"""Saved estimators: the classes that a file may name, and what each of them has, in one table.
-
-An attribute that is not in the table is neither written nor read; one that is has the type, the
-shape and the range that the table says. A name in a shape stands for a number that is the same
-wherever it stands in one estimator: that compiled code never leaves an array follows from
-relations between attributes, and not from each of them alone.
-
-The list of classes of scikit-learn is short on purpose. Trees, kernel machines and encoders of
-categories hold tables that compiled code follows without looking.
-"""
+"""Saved estimators: what the words of the table mean, and which classes a file may name."""
 
 import importlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,260 +10,15 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from skfair.persistence._table import SIDE, TABLE
 from skfair.utils._discovery import all_estimators
 from skfair.utils._shown import shown
 
-_LARGE, _TINY = 1e30, 1e-30  # of what is multiplied and divided, so that the result is finite
-_SIDE, _LARGEST_SAMPLE = 1 << 16, 1 << 26  # numbers along a side of a sample, and in all of it
+_LARGEST_SAMPLE = 1 << 26  # numbers
 _LONGEST = 10_000  # letters of a text, entries of a tuple
 _MANY_OBJECTS = 1000  # numbers can be made to meet in a set
 # scikit-learn takes time that doubles with each level, to show a pipeline or to set its parameters.
 _DEEPEST, _MOST_ESTIMATORS = 6, 100
-# What belongs to single rows of the training data.
-TRAINING_ROWS = ("labels_", "_hard", "_easy")
-
-
-# -- relations that names in shapes do not say -------------------------------------------------
-
-
-def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """loss_, _head, amplifier_, cluster_centers_ and margins_ are of one fit."""
-    width = sizes["units" if estimator.cluster_on == "amplified" else "features"]
-    has_clusters = "cluster_centers_" in state
-    return (
-        ("_head" in state) == (state["loss_"] == "margin")
-        and not ("_head" in state and "margins_" not in state)
-        and not (has_clusters and not {"amplifier_", "margins_"} <= state.keys())
-        and not (has_clusters and sizes["space"] != width)
-    )
-
-
-def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """_sample_shape is of n_features_in_ features."""
-    return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
-
-
-def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
-    several = isinstance(state["classes_"], list)
-    n_attributes = len(state["classes_"]) if several else 1
-    low, high = state["data_range_"]
-    return (
-        sizes["attributes"] == n_attributes
-        and (state["mean_map_"].ndim == 3) == several
-        and low <= high
-    )
-
-
-def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """image_shape_ or n_features_in_ is known."""
-    return state["image_shape_"] is not None or "features" in sizes
-
-
-def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """mean_ and scale_ are what the parameters ask for."""
-    return not (estimator.with_mean and state["mean_"] is None) and not (
-        estimator.with_std and state["scale_"] is None
-    )
-
-
-def _min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """feature_range is in order."""
-    low, high = estimator.feature_range
-    return -_LARGE < low < high < _LARGE
-
-
-def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ has a row for each class, or one for two."""
-    n_classes = sizes["classes"]
-    return n_classes > 1 and sizes["rows"] == (1 if n_classes == 2 else n_classes)
-
-
-# -- the table ---------------------------------------------------------------------------------
-# ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
-# may be a name, and the entries are then indices below it. ("maybe", ...) need not be there. Names
-# in a shape stand side by side; a number is itself, and "_" is any.
-
-_COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
-_ANY = ("number", -_LARGE, _LARGE)
-_MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # nothing computes with it
-_FEATURES = ("whole", 1, math.inf, "features")
-_PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
-_SPREAD = ("array", "f", "features", 0, _LARGE)
-_SCALE = ("array", "f", "features", _TINY, _LARGE)
-_COLUMNS = {
-    "n_features_in_": ("maybe", _FEATURES),
-    "feature_names_in_": ("maybe", ("names", "features")),
-}
-_EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
-_TRIALS = {
-    **dict.fromkeys(("candidate", "layer"), "O"),
-    **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "fiu"),
-    **{"objective": "fiu", "feasible": "b"},
-}
-_IMAGE = (
-    "tuple",
-    *(("whole", 1, _SIDE, name) for name in ("channels", "height", "width")),
-)
-_TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
-    "skfair.ClusterMarginClassifier": (
-        {
-            **_COLUMNS,
-            "n_features_in_": _FEATURES,
-            "classes_": ("labels", "classes"),
-            "_network_parameters": (
-                "dict",
-                {
-                    "module__n_features": _FEATURES,
-                    "module__n_units": ("whole", 1, math.inf, "units"),
-                    "module__mean": ("tensor", "features", -_LARGE, _LARGE),
-                    "module__spread": ("tensor", "", _TINY, _LARGE),
-                },
-            ),
-            "loss_": ("text", "margin", "cluster_weighted", "loss_weighted", "cross_entropy"),
-            "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
-            "diagnostics_": "diagnostics",
-            "cluster_centers_": ("maybe", ("array", "f", "clusters space", -_LARGE, _LARGE)),
-            "_cluster_sizes": ("maybe", ("array", "f", "clusters", 0, _LARGE)),
-            "margins_": ("maybe", ("array", "f", "clusters classes", -_LARGE, _LARGE)),
-            "labels_": ("maybe", ("array", "i", "_", 0, "clusters")),
-            "_hard": ("maybe", ("array", "i", "_", 0, math.inf)),
-            "_easy": ("maybe", ("array", "i", "_", 0, math.inf)),
-            "amplifier_": ("maybe", "weights"),
-            "module_": "weights",
-            "_head": (
-                "maybe",
-                (
-                    "dict",
-                    {"margin_std": ("number", 0, _LARGE), "scale": ("number", _TINY, _LARGE)},
-                ),
-            ),
-        },
-        _margin,
-    ),
-    "skfair.*Debiaser": (
-        {
-            **_COLUMNS,
-            "classes_": ("labels", "2"),
-            "_sample_shape": "sample shape",
-            "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, 2)),
-            "interrupted_": "truth",
-            "history_": ("maybe", _EPOCHS),
-            "module_": "weights",
-            "_dtype": ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64),
-            "threshold_": _ANY,
-            "bias_": _MEASURED,
-            "bias_interval_": ("tuple", _MEASURED, _MEASURED),
-            "performance_": _MEASURED,
-            "objective_": _MEASURED,
-            "feasible_": "truth",
-            "trials_": ("table", "trial", _TRIALS, "trials"),
-            "best_trial_": _COUNT,
-        },
-        _debiaser,
-    ),
-    "skfair.PatchAttributionMasker": (
-        {
-            **_COLUMNS,
-            "image_shape_": _IMAGE,
-            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
-            "data_range_": ("tuple", _ANY, _ANY),
-            "channel_mean_": ("array", "f", "channels", -_LARGE, _LARGE),
-            "channel_std_": ("array", "f", "channels", _TINY, _LARGE),
-            "attribute_names_": ("all", tuple, ("text",), "attributes"),
-            "classes_": (
-                "either",
-                ("labels", "classes"),
-                ("all", list, ("labels", "_"), "attributes"),
-            ),
-            "module_": "weights",
-            "temperature_": ("array", "f", "attributes", _TINY, _LARGE),
-            "mean_map_": (
-                "either",
-                ("array", "f", "height width", -_LARGE, _LARGE),
-                ("array", "f", "attributes height width", -_LARGE, _LARGE),
-            ),
-            "region_accuracy_": (
-                "either",
-                ("measured", "_ _"),
-                ("measured", "attributes _ _"),
-            ),
-            "calibration_error_": _MEASURED,
-            "informative_": "truth",
-            "_network_parameters": (
-                "dict",
-                {
-                    "patch_size": ("whole", 1, _SIDE),
-                    "stride": ("whole", 1, _SIDE),
-                    "position_embedding": "truth",
-                    "region_classifier": ("maybe", ("text", "dense", "resnet18")),
-                },
-            ),
-        },
-        _masker,
-    ),
-    "skfair.FrozenEncoderFeaturizer": (
-        {
-            **_COLUMNS,
-            "image_shape_": ("either", ("one of", None), _IMAGE),
-            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
-            "n_features_out_": _SIZE,
-        },
-        _featurizer,
-    ),
-    "sklearn.decomposition.PCA": (
-        {
-            **_COLUMNS,
-            "n_features_in_": _FEATURES,
-            "n_samples_": _COUNT,
-            "n_components_": ("whole", 0, math.inf, "components"),
-            "components_": ("array", "f", "components features", -_LARGE, _LARGE),
-            "mean_": _PER_FEATURE,
-            "explained_variance_": ("array", "f", "components", 0, _LARGE),
-            "explained_variance_ratio_": ("measured", "components"),
-            "singular_values_": ("measured", "components"),
-            "noise_variance_": _MEASURED,
-            "_fit_svd_solver": ("text",),
-        },
-        None,
-    ),
-    "sklearn.frozen.FrozenEstimator": ({}, None),
-    "sklearn.linear_model.LogisticRegression": (
-        {
-            **_COLUMNS,
-            "n_features_in_": _FEATURES,
-            "classes_": ("labels", "classes"),
-            "coef_": ("array", "f", "rows features", -_LARGE, _LARGE),
-            "intercept_": ("either", ("array", "f", "rows", -_LARGE, _LARGE), _ANY),
-            "n_iter_": ("array", "iu", "_", 0, math.inf),
-        },
-        _linear,
-    ),
-    "sklearn.pipeline.Pipeline": ({}, None),
-    "sklearn.preprocessing.MinMaxScaler": (
-        {
-            **_COLUMNS,
-            "n_samples_seen_": _COUNT,
-            **dict.fromkeys(("scale_", "min_", "data_min_", "data_max_"), _PER_FEATURE),
-            "data_range_": _SPREAD,
-        },
-        _min_max,
-    ),
-    "sklearn.preprocessing.StandardScaler": (
-        {
-            **_COLUMNS,
-            "n_samples_seen_": (
-                "either",
-                ("number", 0, math.inf),
-                ("array", "iuf", "features", 0, math.inf),
-            ),
-            "mean_": ("either", ("one of", None), _PER_FEATURE),
-            "var_": ("either", ("one of", None), _SPREAD),
-            "scale_": ("either", ("one of", None), _SCALE),
-        },
-        _standard,
-    ),
-}
 _MODULES = {"DigitsEncoder": "skfair.datasets"}
 
 
@@ -281,7 +26,7 @@ def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
     """Hold fitted state against the table; empty state is that of an estimator before its fit."""
     name = class_name(type(estimator))
     if state:
-        rows, relation = _TABLE.get(name) or _TABLE["skfair.*Debiaser"]
+        rows, relation = TABLE.get(name) or TABLE["skfair.*Debiaser"]
         sizes: dict[str, int] = {}
         _check_entries(state, rows, sizes, f"{type(estimator).__name__}: the attribute")
         if relation is not None and not relation(estimator, state, sizes):
@@ -368,16 +113,16 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             for item in value:
                 _check(item, each, sizes)
         case ("sample shape",):
-            _check(value, ("all", tuple, ("whole", 0, _SIDE), "_"), sizes)
+            _check(value, ("all", tuple, ("whole", 0, SIDE), "_"), sizes)
             fits = 1 <= len(value) <= 8 and math.prod(value) <= _LARGEST_SAMPLE
             _require(fits, value, f"a shape of at most {_LARGEST_SAMPLE} numbers")
         case ("dict", entries):
             _require(type(value) is dict, value, "a dict")
             _check_entries(value, entries, sizes, "the key")
-        case ("diagnostics",):  # nothing computes with it
+        case ("by name", each):
             _require(type(value) is dict and all(type(k) is str for k in value), value, "by name")
             for item in value.values():
-                _check(item, ("either", _MEASURED, "truth", ("text",), ("one of", None)), sizes)
+                _check(item, each, sizes)
         case ("weights",):  # which a network compares with its own
             named = type(value) is dict and bool(value)
             fits = named and all(isinstance(w, torch.Tensor) for w in value.values())
@@ -465,7 +210,7 @@ def _check_entries(found: dict, wanted: dict[str, Any], sizes: dict[str, int], w
 
 def sklearn_classes() -> list[str]:
     """List the estimators of scikit-learn that can be saved, as ``module.Name``."""
-    return [name for name in _TABLE if name.startswith("sklearn.")]
+    return [name for name in TABLE if name.startswith("sklearn.")]
 
 
 def estimator_class(name: Any) -> type[Any] | None:

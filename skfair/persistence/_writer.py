@@ -24,13 +24,13 @@ from torch.nn.parameter import is_lazy
 from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._schema import (
-    TRAINING_ROWS,
     check_state,
     class_name,
     estimator_class,
     module_name,
     sklearn_classes,
 )
+from skfair.persistence._table import TRAINING_ROWS
 from skfair.persistence._values import Unsaveable, ValueWriter
 from skfair.utils._shown import shown
 

@@ -1,0 +1,268 @@
+"""Saved estimators: the classes that a file may name, and what each of them has.
+
+An attribute that is not in the table is neither written nor read; one that is has the type, the
+shape and the range that the table says. A name in a shape stands for a number that is the same
+wherever it stands in one estimator: that compiled code never leaves an array follows from
+relations between attributes, and not from each of them alone.
+
+The list of classes of scikit-learn is short on purpose. Trees, kernel machines and encoders of
+categories hold tables that compiled code follows without looking.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+_LARGE, _TINY = 1e30, 1e-30  # of what is multiplied and divided, so that the result is finite
+SIDE = 1 << 16  # numbers along a side of a sample
+# What belongs to single rows of the training data.
+TRAINING_ROWS = ("labels_", "_hard", "_easy")
+
+
+# -- relations that names in shapes do not say -------------------------------------------------
+
+
+def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """loss_, _head, amplifier_, cluster_centers_ and margins_ are of one fit."""
+    width = sizes["units" if estimator.cluster_on == "amplified" else "features"]
+    has_clusters = "cluster_centers_" in state
+    return (
+        ("_head" in state) == (state["loss_"] == "margin")
+        and not ("_head" in state and "margins_" not in state)
+        and not (has_clusters and not {"amplifier_", "margins_"} <= state.keys())
+        and not (has_clusters and sizes["space"] != width)
+    )
+
+
+def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """_sample_shape is of n_features_in_ features."""
+    return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
+
+
+def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
+    several = isinstance(state["classes_"], list)
+    n_attributes = len(state["classes_"]) if several else 1
+    low, high = state["data_range_"]
+    return (
+        sizes["attributes"] == n_attributes
+        and (state["mean_map_"].ndim == 3) == several
+        and low <= high
+    )
+
+
+def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """image_shape_ or n_features_in_ is known."""
+    return state["image_shape_"] is not None or "features" in sizes
+
+
+def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """mean_ and scale_ are what the parameters ask for."""
+    return not (estimator.with_mean and state["mean_"] is None) and not (
+        estimator.with_std and state["scale_"] is None
+    )
+
+
+def _min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """feature_range is in order."""
+    low, high = estimator.feature_range
+    return -_LARGE < low < high < _LARGE
+
+
+def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """coef_ has a row for each class, or one for two."""
+    n_classes = sizes["classes"]
+    return n_classes > 1 and sizes["rows"] == (1 if n_classes == 2 else n_classes)
+
+
+# -- the table ---------------------------------------------------------------------------------
+# ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
+# may be a name, and the entries are then indices below it. ("maybe", ...) need not be there. Names
+# in a shape stand side by side; a number is itself, and "_" is any.
+
+_COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
+_ANY = ("number", -_LARGE, _LARGE)
+_MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # nothing computes with it
+_FEATURES = ("whole", 1, math.inf, "features")
+_PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
+_SPREAD = ("array", "f", "features", 0, _LARGE)
+_SCALE = ("array", "f", "features", _TINY, _LARGE)
+_COLUMNS = {
+    "n_features_in_": ("maybe", _FEATURES),
+    "feature_names_in_": ("maybe", ("names", "features")),
+}
+_EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
+_TRIALS = {
+    **dict.fromkeys(("candidate", "layer"), "O"),
+    **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "fiu"),
+    **{"objective": "fiu", "feasible": "b"},
+}
+_IMAGE = (
+    "tuple",
+    *(("whole", 1, SIDE, name) for name in ("channels", "height", "width")),
+)
+TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
+    "skfair.ClusterMarginClassifier": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "classes_": ("labels", "classes"),
+            "_network_parameters": (
+                "dict",
+                {
+                    "module__n_features": _FEATURES,
+                    "module__n_units": ("whole", 1, math.inf, "units"),
+                    "module__mean": ("tensor", "features", -_LARGE, _LARGE),
+                    "module__spread": ("tensor", "", _TINY, _LARGE),
+                },
+            ),
+            "loss_": ("text", "margin", "cluster_weighted", "loss_weighted", "cross_entropy"),
+            "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
+            "diagnostics_": (
+                "by name",
+                ("either", _MEASURED, "truth", ("text",), ("one of", None)),
+            ),
+            "cluster_centers_": ("maybe", ("array", "f", "clusters space", -_LARGE, _LARGE)),
+            "_cluster_sizes": ("maybe", ("array", "f", "clusters", 0, _LARGE)),
+            "margins_": ("maybe", ("array", "f", "clusters classes", -_LARGE, _LARGE)),
+            "labels_": ("maybe", ("array", "i", "_", 0, "clusters")),
+            "_hard": ("maybe", ("array", "i", "_", 0, math.inf)),
+            "_easy": ("maybe", ("array", "i", "_", 0, math.inf)),
+            "amplifier_": ("maybe", "weights"),
+            "module_": "weights",
+            "_head": (
+                "maybe",
+                (
+                    "dict",
+                    {"margin_std": ("number", 0, _LARGE), "scale": ("number", _TINY, _LARGE)},
+                ),
+            ),
+        },
+        _margin,
+    ),
+    "skfair.*Debiaser": (
+        {
+            **_COLUMNS,
+            "classes_": ("labels", "2"),
+            "_sample_shape": "sample shape",
+            "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, 2)),
+            "interrupted_": "truth",
+            "history_": ("maybe", _EPOCHS),
+            "module_": "weights",
+            "_dtype": ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64),
+            "threshold_": _ANY,
+            "bias_": _MEASURED,
+            "bias_interval_": ("tuple", _MEASURED, _MEASURED),
+            "performance_": _MEASURED,
+            "objective_": _MEASURED,
+            "feasible_": "truth",
+            "trials_": ("table", "trial", _TRIALS, "trials"),
+            "best_trial_": _COUNT,
+        },
+        _debiaser,
+    ),
+    "skfair.PatchAttributionMasker": (
+        {
+            **_COLUMNS,
+            "image_shape_": _IMAGE,
+            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
+            "data_range_": ("tuple", _ANY, _ANY),
+            "channel_mean_": ("array", "f", "channels", -_LARGE, _LARGE),
+            "channel_std_": ("array", "f", "channels", _TINY, _LARGE),
+            "attribute_names_": ("all", tuple, ("text",), "attributes"),
+            "classes_": (
+                "either",
+                ("labels", "classes"),
+                ("all", list, ("labels", "_"), "attributes"),
+            ),
+            "module_": "weights",
+            "temperature_": ("array", "f", "attributes", _TINY, _LARGE),
+            "mean_map_": (
+                "either",
+                ("array", "f", "height width", -_LARGE, _LARGE),
+                ("array", "f", "attributes height width", -_LARGE, _LARGE),
+            ),
+            "region_accuracy_": (
+                "either",
+                ("measured", "_ _"),
+                ("measured", "attributes _ _"),
+            ),
+            "calibration_error_": _MEASURED,
+            "informative_": "truth",
+            "_network_parameters": (
+                "dict",
+                {
+                    "patch_size": ("whole", 1, SIDE),
+                    "stride": ("whole", 1, SIDE),
+                    "position_embedding": "truth",
+                    "region_classifier": ("maybe", ("text", "dense", "resnet18")),
+                },
+            ),
+        },
+        _masker,
+    ),
+    "skfair.FrozenEncoderFeaturizer": (
+        {
+            **_COLUMNS,
+            "image_shape_": ("either", ("one of", None), _IMAGE),
+            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
+            "n_features_out_": _SIZE,
+        },
+        _featurizer,
+    ),
+    "sklearn.decomposition.PCA": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "n_samples_": _COUNT,
+            "n_components_": ("whole", 0, math.inf, "components"),
+            "components_": ("array", "f", "components features", -_LARGE, _LARGE),
+            "mean_": _PER_FEATURE,
+            "explained_variance_": ("array", "f", "components", 0, _LARGE),
+            "explained_variance_ratio_": ("measured", "components"),
+            "singular_values_": ("measured", "components"),
+            "noise_variance_": _MEASURED,
+            "_fit_svd_solver": ("text",),
+        },
+        None,
+    ),
+    "sklearn.frozen.FrozenEstimator": ({}, None),
+    "sklearn.linear_model.LogisticRegression": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "classes_": ("labels", "classes"),
+            "coef_": ("array", "f", "rows features", -_LARGE, _LARGE),
+            "intercept_": ("either", ("array", "f", "rows", -_LARGE, _LARGE), _ANY),
+            "n_iter_": ("array", "iu", "_", 0, math.inf),
+        },
+        _linear,
+    ),
+    "sklearn.pipeline.Pipeline": ({}, None),
+    "sklearn.preprocessing.MinMaxScaler": (
+        {
+            **_COLUMNS,
+            "n_samples_seen_": _COUNT,
+            **dict.fromkeys(("scale_", "min_", "data_min_", "data_max_"), _PER_FEATURE),
+            "data_range_": _SPREAD,
+        },
+        _min_max,
+    ),
+    "sklearn.preprocessing.StandardScaler": (
+        {
+            **_COLUMNS,
+            "n_samples_seen_": (
+                "either",
+                ("number", 0, math.inf),
+                ("array", "iuf", "features", 0, math.inf),
+            ),
+            "mean_": ("either", ("one of", None), _PER_FEATURE),
+            "var_": ("either", ("one of", None), _SPREAD),
+            "scale_": ("either", ("one of", None), _SCALE),
+        },
+        _standard,
+    ),
+}
