@@ -476,9 +476,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
         network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
-        logit = forward_batches(
-            network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
-        )
+        try:
+            logit = forward_batches(
+                network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
+            )
+        except IndexError:  # fewer columns
+            logit = torch.empty(0)
+        if len(logit) != len(X):
+            raise ValueError(
+                f"The network in estimator does not put out {self._output.n_columns} columns for "
+                "each row, as it did in the fit. Fit again."
+            )
         return logit.double().numpy()
 
     def _validate_features(self, X: ArrayLike) -> np.ndarray:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -21,15 +22,15 @@ from safetensors import SafetensorError
 
 from skfair.utils._errors import InvalidModelError
 from skfair.utils._regular_files import open_regular
-from skfair.utils._shown import shown
+from skfair.utils._shown import plain, shown
 
 FILE = "model.safetensors"
 _FORMAT = "skfair"
 _SCHEMA_VERSION = "2"
 _OLD_CONFIG = "config.json"  # of skfair 0.1, and of models of other programs
 _MAX_HEADER = 1 << 22  # bytes; what is large is among the tensors
-_MAX_HOLES = 1 << 26  # bytes
-_MAX_DIMENSIONS, _MAX_LENGTH = 8, 1 << 40
+_MAX_HOLES = 1 << 20  # bytes
+_MAX_DIMENSIONS, _MAX_EMPTY = 8, 1 << 20
 # What a save that was killed leaves; nothing reads it, and nothing here removes it.
 _PART = re.compile(r"\.model\.[0-9a-f]{16}\.part")
 # What json, torch, NumPy, pandas and scikit-learn raise of content that makes no sense.
@@ -56,6 +57,8 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
     try:
         with part.open("xb") as stream:  # a new file, and nothing that a link leads to
             made.insert(0, part)
+            if (path / FILE).is_file():  # as private as the old model
+                os.chmod(part, stat.S_IMODE((path / FILE).stat().st_mode))
             for block in content:
                 stream.write(block)
             stream.flush()
@@ -99,9 +102,9 @@ def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def is_old_model(path: Path) -> bool:
     """Whether a folder holds a model of skfair 0.1, which was two files."""
-    if not os.path.lexists(path / _OLD_CONFIG) or not os.path.lexists(path / FILE):
+    if not os.path.lexists(path / _OLD_CONFIG) or (path / FILE).is_symlink():
         return False
-    return not _is_ours(_metadata(path / FILE))
+    return os.path.lexists(path / FILE) and not _is_ours(_metadata(path / FILE))
 
 
 def read_file(file: Path) -> bytes:
@@ -141,7 +144,8 @@ def parse_json(text: Any) -> dict:
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidModelError(f"The model's JSON cannot be read ({error}).") from error
+        reason = plain(str(error))[:200]
+        raise InvalidModelError(f"The model's JSON cannot be read ({reason}).") from error
     if not isinstance(found, dict):
         raise InvalidModelError("The model's JSON is no object.")
     return found
@@ -152,11 +156,14 @@ def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
     try:
         tensors = safetensors.torch.load(content)
     except MALFORMED as error:
-        raise InvalidModelError(f"{FILE} is no safetensors file ({error}).") from error
+        reason = plain(str(error))[:200]
+        raise InvalidModelError(f"{FILE} is no safetensors file ({reason}).") from error
     for name, tensor in tensors.items():
-        length = math.prod(max(1, side) for side in tensor.shape)
-        if tensor.ndim > _MAX_DIMENSIONS or length > _MAX_LENGTH:
-            raise InvalidModelError(f"{FILE} has a tensor of shape {tuple(tensor.shape)}.")
+        # To add up nothing along one side takes as much memory as the others are long.
+        empty = not tensor.numel() and math.prod(max(1, s) for s in tensor.shape) > _MAX_EMPTY
+        if tensor.ndim > _MAX_DIMENSIONS or empty:
+            shape = shown(list(tensor.shape), 80)
+            raise InvalidModelError(f"{FILE} has a tensor of shape {shape}.")
         # Compiled code counts what is true by adding up bytes, and trusts that they are 0 or 1.
         if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
             raise InvalidModelError(f"{FILE} has truth values in {shown(name)} that are none.")
@@ -169,7 +176,7 @@ def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
 def _pack(body: dict, tensors: dict[str, torch.Tensor]) -> list[bytes | memoryview]:
     packed = memoryview(safetensors.torch.save(tensors))
     header, start = _header(packed)
-    config = json.dumps(body, allow_nan=False)
+    config = json.dumps(body, allow_nan=False, separators=(",", ":"))
     metadata = {
         "format": _FORMAT,
         "schema_version": _SCHEMA_VERSION,

@@ -9,10 +9,11 @@ import torch
 
 from skfair.persistence._files import FILE, MALFORMED, parse_json, read_file, tensors_of
 from skfair.utils._errors import InvalidModelError
-from skfair.utils._shown import shown
+from skfair.utils._shown import plain, shown
 
 _CONFIG = "config.json"
 _FORMAT, _SCHEMA_VERSION = "skfair", 1
+_MOST_FILES = 200
 
 
 def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -39,7 +40,10 @@ def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         name = early if _is_name(early) and (path / early).is_file() else FILE
         tensors = tensors_of(_read(path, {**weights, "name": name}))
         files: dict[str, dict[str, str]] = {}
-        for parameter, parts in body.pop("files").items():
+        listed = body.pop("files")
+        if sum(map(len, listed.values())) > _MOST_FILES:
+            raise ValueError(f"more than {_MOST_FILES} files")
+        for parameter, parts in listed.items():
             first = Path(parts[0]["name"]).parent
             files[parameter] = {}
             for part in parts:
@@ -55,27 +59,28 @@ def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise
     except MALFORMED as error:
         raise InvalidModelError(
-            f"{_CONFIG} does not describe a model ({type(error).__name__}: {error})."
+            f"{_CONFIG} does not describe a model ({type(error).__name__}: "
+            f"{plain(str(error))[:200]})."
         ) from error
     return body, tensors
 
 
 def _renew(written: Any, files: dict, made: list[str], depth: int) -> Any:
-    """Say as this version does what has another form now."""
+    """Say as this version does what has another form now; in place."""
     if depth > 100:
         raise ValueError("too deep")
-    if isinstance(written, list):
-        return [_renew(item, files, made, depth + 1) for item in written]
-    if not isinstance(written, dict):
+    if not isinstance(written, dict | list):
         return written
-    if written.keys() == {"file"}:
+    if isinstance(written, dict) and written.keys() == {"file"}:
         return {"onnx": files[written["file"]]}
-    renewed = {key: _renew(item, files, made, depth + 1) for key, item in written.items()}
-    if "class" in renewed and isinstance(renewed.get("state"), dict):
-        outputs = renewed["state"].pop("_probe", None)
+    place: Any = written
+    for key, item in list(written.items() if isinstance(written, dict) else enumerate(written)):
+        place[key] = _renew(item, files, made, depth + 1)
+    if "class" in written and isinstance(place.get("state"), dict):
+        outputs = place["state"].pop("_probe", None)
         if outputs is not None and made:
-            renewed["probe"] = {"made": made, "outputs": outputs}
-    return renewed
+            place["probe"] = {"made": made, "outputs": outputs}
+    return written
 
 
 def _read(path: Path, part: dict) -> bytes:
@@ -83,19 +88,17 @@ def _read(path: Path, part: dict) -> bytes:
     if not all(map(_is_name, name.split("/"))):
         raise InvalidModelError(f"{shown(name)} is a path outside of the model.")
     file = path
-    for step in name.split("/"):
-        file = file / step
-        if file.is_symlink():
-            raise InvalidModelError(f"{shown(name)} is a link, and nothing outside is read.")
     try:
+        for step in name.split("/"):
+            file = file / step
+            if file.is_symlink():
+                raise InvalidModelError(f"{shown(name)} is a link, and nothing outside is read.")
         content = read_file(file)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise InvalidModelError(f"{shown(name)} is missing in {path}.") from error
-    if len(content) != part["size"]:
-        raise InvalidModelError(f"{name} has {len(content)} bytes where {part['size']} were saved.")
-    if hashlib.sha256(content).hexdigest() != part["sha256"]:
+    if len(content) != part["size"] or hashlib.sha256(content).hexdigest() != part["sha256"]:
         raise InvalidModelError(
-            f"{name} was altered after it was saved: its digest is another one."
+            f"{shown(name)} was altered after it was saved: its size or digest is another one."
         )
     return content
 

@@ -9,8 +9,6 @@ import sklearn
 import skorch
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 
@@ -20,7 +18,7 @@ from skfair.persistence._files import MALFORMED
 from skfair.persistence._schema import (
     check_labels,
     check_nesting,
-    check_sample_shape,
+    check_parameters,
     check_state,
     estimator_class,
     module_class,
@@ -34,7 +32,6 @@ from skfair.utils._random import seeded
 from skfair.utils._shown import plain, shown
 
 _OUTPUTS = [("transform", container) for container in ("default", "pandas", "polars", None)]
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
 # What a parameter may be beside numbers and text. An estimator stands nowhere else: code that
 # expects an array or a function takes whatever has the right attributes.
 _PARTS = {
@@ -145,7 +142,9 @@ class EstimatorReader:
         }
         self._allowed = allowed
         estimator = cls(**parameters)
-        _check_parameters(estimator, parameters)
+        check_parameters(estimator)
+        if isinstance(parameters.get("encoder"), str):
+            raise ValueError("encoder is a path outside of the model")
         check_state(estimator, state)
         if state and hasattr(estimator, "_restore_state"):
             estimator._restore_state(state)
@@ -251,27 +250,6 @@ class EstimatorReader:
             if parameter.is_floating_point():
                 parameter.requires_grad_(name not in frozen)
         return network.train(bool(content["training"]))
-
-
-def _check_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
-    """Refuse parameters that no constructor of a user was given."""
-    if hasattr(estimator, "_parameter_constraints"):
-        estimator._validate_params()
-    if isinstance(estimator, Pipeline):
-        estimator._validate_steps()
-    if isinstance(estimator, FrozenEstimator) and not isinstance(
-        estimator.estimator, BaseEstimator | nn.Module | skorch.NeuralNet
-    ):
-        raise ValueError(f"estimator is a {type(estimator.estimator).__name__}, not an estimator")
-    device = parameters.get("device", "cpu")
-    if isinstance(device, torch.device) and device.type not in _DEVICES:
-        raise ValueError(f"device={shown(device)} is none on which a model is run.")
-    if isinstance(parameters.get("encoder"), str):
-        raise ValueError(
-            f"encoder={shown(parameters['encoder'], 100)} is a path outside of the model."
-        )
-    if parameters.get("image_shape") is not None:
-        check_sample_shape(tuple(max(0, side) for side in parameters["image_shape"]))
 
 
 def _are_close(found: np.ndarray, saved: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from skfair.persistence._schema import check_nesting
 from skfair.persistence._writer import EstimatorWriter
 from skfair.utils._errors import InvalidModelError
 
+_MOST_FACTORIES = 100
 _VERSION = re.compile(r"[\w.+-]{1,50}", re.ASCII)
 
 
@@ -127,9 +128,9 @@ def load(
     path : path-like
         The folder. Models of skfair 0.1, which were two files, are loaded as well.
     factories : callable or dict of str to callable, default=None
-        Functions without arguments that make what was not saved: your network, whose saved
-        weights are then loaded into it, or a function. By the name of the parameter, as
-        ``set_params`` has it: ``{"estimator": make_network}``, in a pipeline
+        Functions without arguments that make what was not saved, anew at each call: your network,
+        whose weights are then replaced by those that were saved, or a function. By the name of
+        the parameter, as ``set_params`` has it: ``{"estimator": make_network}``, in a pipeline
         ``{"featurizer__encoder": make_encoder}``; the function alone where it is one only.
 
     Returns
@@ -189,9 +190,11 @@ def load(
     """
     folder = Path(path).absolute()
     body, tensors = read_old_model(folder) if is_old_model(folder) else read_model(folder)
-    needed, saved_with = body.get("made_by_caller"), body.get("versions", {}).get("scikit-learn")
+    needed, versions = body.get("made_by_caller"), body.get("versions")
+    saved_with = versions.get("scikit-learn") if isinstance(versions, dict) else None
     if not (
         isinstance(needed, dict)
+        and len(needed) <= _MOST_FACTORIES
         and all(isinstance(kind, str) for kind in needed.values())
         and isinstance(saved_with, str)
         and _VERSION.fullmatch(saved_with)

@@ -6,16 +6,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import skorch
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from torch import nn
 
 from skfair.persistence._table import SIDE, TABLE
+from skfair.persistence._values import DEVICE
 from skfair.utils._discovery import all_estimators
 from skfair.utils._shown import shown
 
 _LARGEST_SAMPLE = 1 << 26  # numbers
 _LONGEST = 10_000  # letters of a text, entries of a tuple
+_LONGEST_LABEL, _LONGEST_TUPLE = 1000, 32  # letters, which each prediction holds; columns
+_LARGEST_INT = 1 << 53
+_MOST_ENTRIES, _MOST_STEPS = 1000, 100  # of a parameter, and of a pipeline
+_MOST_PARTS = 200_000  # lists and dicts in the JSON
 _MANY_OBJECTS = 1000  # numbers can be made to meet in a set
 # scikit-learn takes time that doubles with each level, to show a pipeline or to set its parameters.
 _DEEPEST, _MOST_ESTIMATORS = 6, 100
@@ -35,9 +43,56 @@ def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
             )
 
 
-def check_sample_shape(shape: Any) -> None:
+def check_parameters(estimator: Any) -> None:
+    """Refuse parameters that the class does not take, or that nobody gives it."""
+    parameters = estimator.get_params(deep=False)
+    for name, value in parameters.items():
+        try:
+            _count_entries(value)
+        except ValueError as error:
+            raise ValueError(f"the parameter {name} {error}") from error
+    if hasattr(estimator, "_parameter_constraints"):
+        estimator._validate_params()
+    if isinstance(estimator, Pipeline):
+        names = [name for name, _ in estimator.steps]
+        if len(names) > _MOST_STEPS or not all(type(name) is str for name in names):
+            raise ValueError(f"a pipeline has more than {_MOST_STEPS} steps, or no names for them")
+        estimator._validate_steps()
+    if isinstance(estimator, FrozenEstimator):
+        fits = isinstance(estimator.estimator, BaseEstimator | nn.Module | skorch.NeuralNet)
+        _require(fits, estimator.estimator, "an estimator")
+    device = parameters.get("device", "auto")
+    if isinstance(device, str) and device != "auto" and not DEVICE.fullmatch(device):
+        raise ValueError(f"device={shown(device)} is none on which a model is run")
+    if parameters.get("image_shape") is not None:
+        _check_sample_shape(tuple(max(0, side) for side in parameters["image_shape"]))
+
+
+def _check_sample_shape(shape: Any) -> None:
     """Refuse the shape of a sample that takes more memory than anybody's."""
     _check(shape, "sample shape", {})
+
+
+def _count_entries(value: Any, depth: int = 0) -> int:
+    """Refuse what nobody gives as a parameter, since to show it takes time; counts the entries."""
+    _require(depth < 4, value, "lists in lists")
+    if isinstance(value, dict | list | tuple):
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        n_entries = len(items)
+        _require(n_entries <= _MOST_ENTRIES, n_entries, f"at most {_MOST_ENTRIES} entries")
+        n_entries += sum(_count_entries(item, depth + 1) for item in items)
+        _require(n_entries <= _MOST_ENTRIES, n_entries, f"at most {_MOST_ENTRIES} entries")
+        return n_entries
+    if isinstance(value, np.ndarray):
+        fits = value.dtype.kind in "biuf" and value.size <= _MOST_ENTRIES
+    elif type(value) is str:
+        fits = len(value) <= _LONGEST
+    elif isinstance(value, int):
+        fits = abs(value) < 1 << 63
+    else:
+        fits = not isinstance(value, pd.DataFrame | torch.Tensor)
+    _require(fits, type(value), "such a parameter")
+    return 0
 
 
 def check_labels(labels: Any) -> None:
@@ -47,9 +102,12 @@ def check_labels(labels: Any) -> None:
 
 def check_nesting(written: Any) -> None:
     """Refuse too many estimators, or too many in one another, before any is made."""
-    n_estimators, left = 0, [(written, 0)]
+    n_parts, n_estimators, left = 0, 0, [(written, 0)]
     while left:
         part, depth = left.pop()
+        n_parts += 1
+        if n_parts + len(left) > _MOST_PARTS:
+            raise ValueError(f"The model describes itself in more than {_MOST_PARTS} lists.")
         if isinstance(part, dict) and "parameters" in part:
             n_estimators, depth = n_estimators + 1, depth + 1
         if n_estimators > _MOST_ESTIMATORS or depth > _DEEPEST:
@@ -70,6 +128,7 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
         case ("number" | "whole" as word, low, high, *name):
             kinds = (int, np.integer, *((float, np.floating) if word == "number" else ()))
             _require(isinstance(value, kinds) and type(value) is not bool, value, word)
+            _require(not isinstance(value, int) or abs(value) <= _LARGEST_INT, word, "so large")
             _require(low <= value <= high, value, f"from {low:.3g} to {high:.3g}")
             for one in name:
                 _match((int(value),), one, sizes)
@@ -85,11 +144,10 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             _require(fits, value, f"one of {options}")
         case ("either", *words):
             _check_either(value, words, sizes)
-        case ("array", kinds, shape, low, high):
+        case ("array", kinds, shape, low, high, *or_nan):
             _require(type(value) is np.ndarray and value.dtype.kind in kinds, value, "an array")
             _match(value.shape, shape, sizes)
-            # A centre that was left out is a row of NaN.
-            known = value[~np.isnan(value).all(axis=1)] if value.ndim == 2 else value
+            known = value[~np.isnan(value).all(axis=1)] if or_nan else value
             high = sizes[high] - 1 if isinstance(high, str) else high
             inside = bool(((known >= low) & (known <= high)).all())
             _require(inside, value, f"numbers from {low:.3g} to {high:.3g}")
@@ -97,7 +155,8 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             _require(type(value) is np.ndarray and value.dtype.kind == "f", value, "an array")
             _match(value.shape, shape, sizes)
         case ("tensor", shape, low, high):
-            _require(type(value) is torch.Tensor and value.is_floating_point(), value, "a tensor")
+            kinds = (torch.float32, torch.float64)
+            _require(type(value) is torch.Tensor and value.dtype in kinds, value, "a tensor")
             _check(value.double().numpy(), ("array", "f", shape, low, high), sizes)
         case ("labels" | "names" as word, shape):
             _check_labels(value, word, shape, sizes)
@@ -106,7 +165,7 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             for item, one in zip(value, each, strict=True):
                 _check(item, one, sizes)
             if each[0][0] == "whole":  # of an image
-                check_sample_shape(value)
+                _check_sample_shape(value)
         case ("all", kind, each, shape):
             _require(type(value) is kind and len(value) <= _LONGEST, value, f"a {kind.__name__}")
             _match((len(value),), shape, sizes)
@@ -156,7 +215,7 @@ def _check_labels(value: Any, word: str, shape: str, sizes: dict[str, int]) -> N
     kinds = "O" if word == "names" else "biufUO"
     _require(type(value) is np.ndarray and value.dtype.kind in kinds, value, f"an array of {word}")
     _match(value.shape, shape, sizes)
-    items = value.tolist() if value.dtype.kind == "O" else []
+    items = value.tolist() if value.dtype.kind in "OU" else []
     only_text = all(type(item) is str for item in items)
     fits = all(map(_is_label, items)) and (only_text or len(items) <= _MANY_OBJECTS)
     _require(fits and (only_text or word == "labels"), value, f"{word} of the usual types")
@@ -166,8 +225,10 @@ def _check_labels(value: Any, word: str, shape: str, sizes: dict[str, int]) -> N
 
 def _is_label(item: Any) -> bool:
     if type(item) is tuple:
-        return all(map(_is_label, item))
-    return item is None or isinstance(item, str | bool | int | float | np.generic)
+        return len(item) <= _LONGEST_TUPLE and all(map(_is_label, item))
+    if isinstance(item, str):
+        return len(item) <= _LONGEST_LABEL
+    return item is None or isinstance(item, bool | int | float | np.generic)
 
 
 def _check_table(value: Any, index: str, columns: dict[str, str]) -> None:

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-_LARGE, _TINY = 1e30, 1e-30  # of what is multiplied and divided, so that the result is finite
+# Of what is multiplied and divided, so that the result is finite in float32.
+_LARGE, _TINY = 1e20, 1e-17
+_MOST_FEATURES = 1 << 20  # each of which gets a name where an estimator is shown
+_MOST_IN_PATCH = 1 << 22  # numbers
 SIDE = 1 << 16  # numbers along a side of a sample
 # What belongs to single rows of the training data.
 TRAINING_ROWS = ("labels_", "_hard", "_easy")
@@ -33,7 +36,7 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
         ("_head" in state) == (state["loss_"] == "margin")
         and not ("_head" in state and "margins_" not in state)
         and not (has_clusters and not {"amplifier_", "margins_"} <= state.keys())
-        and not (has_clusters and sizes["space"] != width)
+        and not (has_clusters and (sizes["space"] != width or not sizes["clusters"]))
     )
 
 
@@ -47,16 +50,22 @@ def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     several = isinstance(state["classes_"], list)
     n_attributes = len(state["classes_"]) if several else 1
     low, high = state["data_range_"]
+    channels, height, width = state["image_shape_"]
+    in_patch = channels * state["_network_parameters"]["patch_size"] ** 2
     return (
         sizes["attributes"] == n_attributes
         and (state["mean_map_"].ndim == 3) == several
         and low <= high
+        and in_patch <= _MOST_IN_PATCH
+        and sizes.get("features", channels * height * width) == channels * height * width
     )
 
 
 def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     """image_shape_ or n_features_in_ is known."""
-    return state["image_shape_"] is not None or "features" in sizes
+    shape = state["image_shape_"]
+    due = sizes.get("features") if shape is None else math.prod(shape)
+    return due is not None and sizes.get("features", due) == due
 
 
 def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
@@ -80,15 +89,15 @@ def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 # -- the table ---------------------------------------------------------------------------------
 # ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
-# may be a name, and the entries are then indices below it. ("maybe", ...) need not be there. Names
-# in a shape stand side by side; a number is itself, and "_" is any.
+# may be a name, and the entries are then indices below it; with "or NaN", whole rows may be NaN.
+# ("maybe", ...) need not be there. Names in a shape stand side by side; a number is itself, and "_"
+# is any.
 
-_COUNT, _SIZE = ("whole", 0, math.inf), ("whole", 1, math.inf)
+_COUNT = ("whole", 0, math.inf)
 _ANY = ("number", -_LARGE, _LARGE)
 _MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # nothing computes with it
-_FEATURES = ("whole", 1, math.inf, "features")
+_FEATURES = ("whole", 1, 2 * _MOST_FEATURES, "features")
 _PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
-_SPREAD = ("array", "f", "features", 0, _LARGE)
 _SCALE = ("array", "f", "features", _TINY, _LARGE)
 _COLUMNS = {
     "n_features_in_": ("maybe", _FEATURES),
@@ -125,7 +134,10 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
                 "by name",
                 ("either", _MEASURED, "truth", ("text",), ("one of", None)),
             ),
-            "cluster_centers_": ("maybe", ("array", "f", "clusters space", -_LARGE, _LARGE)),
+            "cluster_centers_": (
+                "maybe",
+                ("array", "f", "clusters space", -_LARGE, _LARGE, "or NaN"),
+            ),
             "_cluster_sizes": ("maybe", ("array", "f", "clusters", 0, _LARGE)),
             "margins_": ("maybe", ("array", "f", "clusters classes", -_LARGE, _LARGE)),
             "labels_": ("maybe", ("array", "i", "_", 0, "clusters")),
@@ -209,7 +221,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             **_COLUMNS,
             "image_shape_": ("either", ("one of", None), _IMAGE),
             "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
-            "n_features_out_": _SIZE,
+            "n_features_out_": ("whole", 1, _MOST_FEATURES),
         },
         _featurizer,
     ),
@@ -219,7 +231,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "n_features_in_": _FEATURES,
             "n_samples_": _COUNT,
             "n_components_": ("whole", 0, math.inf, "components"),
-            "components_": ("array", "f", "components features", -_LARGE, _LARGE),
+            "components_": ("array", "f", "components features", -2, 2),
             "mean_": _PER_FEATURE,
             "explained_variance_": ("array", "f", "components", 0, _LARGE),
             "explained_variance_ratio_": ("measured", "components"),
@@ -247,7 +259,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             **_COLUMNS,
             "n_samples_seen_": _COUNT,
             **dict.fromkeys(("scale_", "min_", "data_min_", "data_max_"), _PER_FEATURE),
-            "data_range_": _SPREAD,
+            "data_range_": ("measured", "features"),
         },
         _min_max,
     ),
@@ -260,7 +272,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
                 ("array", "iuf", "features", 0, math.inf),
             ),
             "mean_": ("either", ("one of", None), _PER_FEATURE),
-            "var_": ("either", ("one of", None), _SPREAD),
+            "var_": ("either", ("one of", None), ("measured", "features")),
             "scale_": ("either", ("one of", None), _SCALE),
         },
         _standard,

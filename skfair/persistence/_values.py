@@ -7,6 +7,7 @@ whether it is what an estimator has is for the schema to say.
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,15 +23,18 @@ _INLINE = 32  # entries of an array that is written out, for people to read
 _KINDS = "biuf"
 _MOST_KEYS = 1000  # of a dict; numbers can be made to meet in its table, which takes long
 _DEEPEST = 40
-_LARGEST_TEXT = (
-    1 << 26
-)  # bytes of an array of text, which gives all entries the room of the longest
+# In an array of text all entries have the room of the longest, or of as many letters as these.
+_ROOM, _MOST_TEXT = 64, 1 << 26  # letters; bytes in all arrays of a model
+_MOST_EMPTY = 1 << 20  # rows of nothing
+_DTYPE = re.compile(r"[<>=|]?(?:[biuf][1248]|\?|O|U\d{1,9})")  # NumPy reads far more than that
+DEVICE = re.compile(r"(?:cpu|cuda|mps|xpu)(?::\d{1,3})?")
 _TORCH_DTYPES = {
     str(value).removeprefix("torch."): value
     for value in vars(torch).values()
     if isinstance(value, torch.dtype)
 }
 _TEXT_DTYPES = ("object", "str", "string")
+_NUMBERS = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 
 
 class Unsaveable(TypeError):
@@ -105,9 +109,10 @@ class ValueWriter:
         if array.dtype.kind == "O":
             return {"array": {**written, "items": self._items(array.ravel().tolist(), path)}}
         if array.dtype.kind == "U":
-            if array.dtype.itemsize * array.size > _LARGEST_TEXT:
-                raise Unsaveable(f"an array of {array.size} texts of type {array.dtype}")
-            return {"array": {**written, "items": array.ravel().tolist()}}
+            items = array.ravel().tolist()
+            if array.dtype.itemsize > _room(items):
+                written["dtype"] = np.array(items).dtype.str
+            return {"array": {**written, "items": items}}
         if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
             raise Unsaveable(f"an array of type {array.dtype}")
         array = array.astype(array.dtype.newbyteorder("="))
@@ -142,7 +147,7 @@ class ValueReader:
     def __init__(self, tensors: dict[str, torch.Tensor], other: Callable[[str, Any, str], Any]):
         self.tensors = tensors
         self._other = other
-        self._depth = 0
+        self._depth = self._n_text = 0
 
     def read(self, written: Any, path: str) -> Any:
         """Turn the JSON of one value back, if it is one that the writer writes."""
@@ -196,15 +201,16 @@ class ValueReader:
         return self.take(content)
 
     def _read_dtype(self, content, path):
-        dtype = np.dtype(str(content))
-        if dtype.kind not in _KINDS:
+        if content not in _NUMBERS:
             raise ValueError(content)
-        return dtype
+        return np.dtype(content)
 
     def _read_torch_dtype(self, content, path):
         return _TORCH_DTYPES[content]
 
     def _read_device(self, content, path):
+        if not DEVICE.fullmatch(content):
+            raise ValueError(content)
         return torch.device(content)
 
     def _read_RandomState(self, content, path):
@@ -223,8 +229,10 @@ class ValueReader:
         return array[()]
 
     def _read_array(self, content, path):
-        dtype, shape = np.dtype(str(content["dtype"])), tuple(content["shape"])
-        if not dtype.isnative or (dtype.kind in _KINDS and dtype.itemsize > 8):
+        if not _DTYPE.fullmatch(content["dtype"]):
+            raise ValueError("a type that is not written")
+        dtype, shape = np.dtype(content["dtype"]), tuple(content["shape"])
+        if not dtype.isnative:
             raise ValueError(dtype)
         if "tensor" in content:
             array = self.take(content["tensor"]).numpy()
@@ -235,6 +243,8 @@ class ValueReader:
         items = content["items"]
         if type(items) is not list or len(shape) > 8 or math.prod(shape) != len(items):
             raise ValueError(f"no items for the shape {shape[:8]}")
+        if not items and math.prod(max(1, side) for side in shape) > _MOST_EMPTY:
+            raise ValueError(f"an empty array of shape {shape}")
         if dtype.kind == "O":
             array = np.empty(len(items), dtype=object)
             for i, item in enumerate(self.read(items, path)):
@@ -242,7 +252,8 @@ class ValueReader:
         elif dtype.kind in _KINDS and all(isinstance(item, int | float) for item in items):
             array = np.array(items, dtype=dtype)
         elif dtype.kind == "U" and all(isinstance(item, str) for item in items):
-            if dtype.itemsize * len(items) > _LARGEST_TEXT:
+            self._n_text += dtype.itemsize * len(items)
+            if dtype.itemsize > _room(items) or self._n_text > _MOST_TEXT:
                 raise ValueError(dtype)
             array = np.array(items, dtype=dtype)
         else:
@@ -260,12 +271,18 @@ class ValueReader:
             # Names of types of pandas are little programs, which read files of time zones.
             if type(name) is not str or values.shape != (len(index),):
                 raise ValueError(f"a column of shape {values.shape}")
-            if dtype not in (*_TEXT_DTYPES, values.dtype.name):
+            fitting = _TEXT_DTYPES if values.dtype.kind == "O" else (values.dtype.name,)
+            if dtype not in fitting:
                 raise ValueError(f"a column of type {dtype}")
             if dtype == "str" and int(pd.__version__.split(".")[0]) < 3:
                 dtype = "object"  # which was the type of text then
             made[name] = pd.Series(values, index=index, dtype=dtype)
         return pd.DataFrame(made, index=index)
+
+
+def _room(texts: list[str]) -> int:
+    """Bytes that each entry of an array of texts may take."""
+    return 4 * max(_ROOM, max(map(len, texts), default=0))
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:

@@ -24,6 +24,7 @@ from torch.nn.parameter import is_lazy
 from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._schema import (
+    check_parameters,
     check_state,
     class_name,
     estimator_class,
@@ -54,8 +55,7 @@ class EstimatorWriter:
         name = class_name(type(estimator))
         if estimator_class(name) is not type(estimator):
             raise TypeError(_refusal(estimator, name))
-        if hasattr(estimator, "_parameter_constraints"):
-            estimator._validate_params()
+        check_parameters(estimator)
         parameters = estimator.get_params(deep=False)
         state = {
             key: value

@@ -317,7 +317,10 @@ def _samples(estimator):
 def outcome(path):
     """Load a model and use it; returns what must not happen, or None and how far it came."""
     factories = {}
-    body, _ = parts(path)
+    try:
+        body, _ = parts(path)
+    except InvalidModelError:
+        return None, "refused"
     made = body.get("made_by_caller")
     for name in made if isinstance(made, dict) else ():
         factories[name] = FACTORIES.get(str(name).rpartition("__")[2], make_network)
