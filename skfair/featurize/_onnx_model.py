@@ -280,7 +280,7 @@ def _parse(name: str, data: bytes) -> Any:
         proto.ParseFromString(data)  # at most 100 messages within each other
     except protobuf.DecodeError as error:
         raise ValueError(
-            f"encoder={shown(name)} cannot be opened as an ONNX model: {plain(str(error))}"
+            f"encoder={shown(name)} cannot be opened as an ONNX model: {_reason(error)}"
         ) from error
     # onnxruntime may know more of the format; it is to see what is checked here, and no more.
     proto.DiscardUnknownFields()
@@ -322,6 +322,10 @@ def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
     except IndexError:  # cut short, which the parser says
         pass
     return n_parts > most
+
+
+def _reason(error: Exception) -> str:
+    return plain(str(error)[:1000])  # with names of the file in it
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -427,9 +431,9 @@ def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
             )
         if offset + size > len(files[location]):
             raise ValueError(
-                f"encoder={shown(name)} has a tensor {shown(message.name)} in the bytes {offset} to "
-                f"{offset + size} of {shown(location)}, which has {len(files[location])}. Is the "
-                "file cut short?"
+                f"encoder={shown(name)} has a tensor {shown(message.name)} in the bytes {offset} "
+                f"to {offset + size} of {shown(location)}, which has {len(files[location])}. Is "
+                "the file cut short?"
             )
         used[location] = used.get(location, 0) + size
     for location, size in used.items():
@@ -455,7 +459,7 @@ def _open_session(model: OnnxModel, provider: str) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # of many classes, without a common one
         raise ValueError(
-            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {plain(str(error))}"
+            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {_reason(error)}"
         ) from error
 
 
