@@ -274,6 +274,27 @@ def test_the_file_may_be_read_by_whom_the_system_says(tmp_path, mask, mode):
     assert stat.S_IMODE((tmp_path / "model.onnx").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_a_file_in_the_place_of_another_may_be_read_by_the_same(tmp_path, mode):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    path.chmod(mode | stat.S_ISUID)  # the right to be somebody else is not passed on
+    before = os.umask(0o027)
+    try:
+        exported(tmp_path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        (tmp_path / "target").write_text("old")
+        (tmp_path / "target").chmod(0o604)
+        path.unlink()
+        path.symlink_to("target")  # which stays, and whose mode is that of another file
+        exported(tmp_path)
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+    assert path.stat().st_size > 100
+    assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o604
+
+
 def test_a_file_that_cannot_be_put_in_its_place_is_taken_away(tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_text("old")
     debiaser = debiased(NETWORKS["one logit"]())

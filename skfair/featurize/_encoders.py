@@ -8,8 +8,9 @@ import copy
 import difflib
 import functools
 import inspect
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ import torch
 from skfair.featurize._fingerprint import check_module, module_digest
 from skfair.featurize._onnx_model import OnnxModel, open_onnx
 from skfair.utils._device import resolve_device
+from skfair.utils._shown import shown, shown_all
+
+_ROOM = 80  # letters of a layer's name
+_MOST_NAMES = 1000  # that are compared with one that is not there
 
 
 def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
@@ -64,14 +69,14 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
         kind = "onnx"
     elif isinstance(encoder, torch.nn.Module):
         if layer is not None:
-            _check_name("layer", layer, dict(encoder.named_modules()))
+            _check_layer(layer, dict(encoder.named_modules()))
         kind = "module"
     else:
         kind = "callable"
         if layer is not None:
             raise ValueError(
-                f"layer={layer!r} needs an encoder with layers; a callable returns what it "
-                "returns. Pass layer=None."
+                f"layer={shown(layer, _ROOM)} needs an encoder with layers; a callable returns "
+                "what it returns. Pass layer=None."
             )
     if amp and kind != "module":
         raise ValueError("amp=True needs a torch.nn.Module as encoder. Pass amp=False.")
@@ -148,8 +153,9 @@ class BatchEncoder:
     def launch(self, batch: np.ndarray) -> Any:
         """Start to encode a batch; an accelerator may still be at it when this returns."""
         self.n_batches += 1
+        run = self._run  # what goes wrong before a batch goes in has nothing to do with it
         try:
-            return self._run(batch)
+            return run(batch)
         except Exception as error:
             kind = "tensor" if isinstance(self.encoder, torch.nn.Module) else "NumPy array"
             error.add_note(
@@ -282,12 +288,12 @@ def _onnx_run(session, encoder, layer, preprocess):
     if len(inputs) != 1:
         name = encoder if isinstance(encoder, OnnxModel) else os.fspath(encoder)
         raise ValueError(
-            f"encoder={name!r} has the inputs {[i.name for i in inputs]}; wanted one. Pass a "
-            "callable that fills in the others."
+            f"encoder={name!r} has the inputs [{shown_all([i.name for i in inputs])}]; wanted one. "
+            "Pass a callable that fills in the others."
         )
     name, size = inputs[0].name, inputs[0].shape[0] if inputs[0].shape else None
     if layer is not None:
-        _check_name("layer", layer, outputs)
+        _check_layer(layer, outputs)
     wanted = [layer if layer is not None else outputs[0]]
     dtypes = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
     dtype = dtypes.get(inputs[0].type)
@@ -310,12 +316,14 @@ def _onnx_run(session, encoder, layer, preprocess):
     return run
 
 
-def _check_name(parameter: str, name: str, names: Any) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=8, cutoff=0.3) or list(names)[-8:]
+def _check_layer(layer: str, names: Collection[str]) -> None:
+    if layer not in names:
+        # Cut, since whoever wrote an ONNX file may have named its outputs at any length.
+        short = {name[:_ROOM]: name for name in itertools.islice(names, _MOST_NAMES) if name}
+        near = difflib.get_close_matches(layer[:_ROOM], short, n=8, cutoff=0.3)
+        listed = [shown(short[name], _ROOM) for name in near or list(short)[-8:]]
         raise ValueError(
-            f"{parameter}={name!r} is not in encoder. Names near it: "
-            f"{', '.join(map(repr, filter(None, near)))}."
+            f"layer={shown(layer, _ROOM)} is not in encoder. Names near it: {', '.join(listed)}."
         )
 
 

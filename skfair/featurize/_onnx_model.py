@@ -21,7 +21,13 @@ from skfair.utils._shown import plain, shown, shown_all
 # Operators that name files or functions of the process.
 _REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen"}
 _MAX_REPEATS = 4  # how often tensors may use the same bytes of a file, on average
-_MAX_PARTS = 2**20  # fields of all messages; some 20 for each operation of a network
+_MAX_PARTS = 2**19  # fields of all messages; some 20 to 60 for each operation of a network
+# How many numbers of a packed list count as a part, by protobuf's types for 32 and 64 bits: they
+# take 12 and 24 bytes each, since such lists grow by doubling and the halves stay.
+_NUMBERS_A_PART = {1: 32, 3: 32, 2: 16, 4: 16}
+_NOT_LAST_BYTES = bytes(range(128, 256))  # of a number
+_MAX_DIMS = 64
+_MAX_LOCATION = 4096  # letters, as paths have
 _LARGE = 2**16  # bytes of a tensor
 _JUST_NOW = 100_000_000  # ns; a file may change twice within one tick of its file system's clock
 
@@ -267,13 +273,14 @@ def _parse(name: str, data: bytes) -> Any:
     proto = onnx.ModelProto()
     if _has_more_parts(data, proto.DESCRIPTOR, _MAX_PARTS):
         raise ValueError(
-            f"encoder={shown(name)} has more than {_MAX_PARTS} parts, which no network has."
+            f"encoder={shown(name)} has more than {_MAX_PARTS} parts, or numbers that take as much "
+            "memory. No network has, which keeps its large tensors as raw_data: save it so."
         )
     try:
         proto.ParseFromString(data)  # at most 100 messages within each other
     except protobuf.DecodeError as error:
         raise ValueError(
-            f"encoder={shown(name)} cannot be opened as an ONNX model: {plain(str(error))}"
+            f"encoder={shown(name)} cannot be opened as an ONNX model: {_reason(error)}"
         ) from error
     # onnxruntime may know more of the format; it is to see what is checked here, and no more.
     proto.DiscardUnknownFields()
@@ -289,8 +296,11 @@ def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
         while stack and n_parts <= most and len(stack) < 300:  # the parser goes 100 deep
             kind, at, end = stack.pop()
             if kind not in inner:
-                inner[kind] = {field.number: field.message_type for field in kind.fields}
-            messages = inner[kind]
+                inner[kind] = {
+                    field.number: field.message_type or _NUMBERS_A_PART.get(field.cpp_type)
+                    for field in kind.fields
+                }
+            fields = inner[kind]
             while at < end and n_parts <= most:
                 n_parts += 1
                 tag, at = _varint(data, at)
@@ -298,9 +308,13 @@ def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
                     _, at = _varint(data, at)
                 elif tag & 7 == 2:
                     size, at = _varint(data, at)
-                    if messages.get(tag >> 3) is not None:
+                    field = fields.get(tag >> 3)
+                    if isinstance(field, int):  # each number has one last byte
+                        numbers = data[at : at + size].translate(None, _NOT_LAST_BYTES)
+                        n_parts += len(numbers) // field
+                    elif field is not None:
                         stack.append((kind, at + size, end))
-                        stack.append((messages[tag >> 3], at, min(at + size, end)))
+                        stack.append((field, at, min(at + size, end)))
                         break
                     at += size
                 else:
@@ -308,6 +322,10 @@ def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
     except IndexError:  # cut short, which the parser says
         pass
     return n_parts > most
+
+
+def _reason(error: Exception) -> str:
+    return plain(str(error)[:1000])  # with names of the file in it
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -320,11 +338,16 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _messages(message: Any) -> Iterator[Any]:
     """Go through a message and all within it, wherever they stand."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in (value,) if hasattr(value, "ListFields") else value:
-                yield from _messages(part)
+    stack = [iter((message,))]  # generators in generators would pass each part on 100 times
+    while stack:
+        part = next(stack[-1], None)
+        if part is None:
+            stack.pop()
+            continue
+        yield part
+        for field, value in part.ListFields():
+            if field.message_type is not None:
+                stack.append(iter((value,) if hasattr(value, "ListFields") else value))
 
 
 def _is_external(message: Any) -> bool:
@@ -345,6 +368,7 @@ def _is_name(location: str) -> bool:
     """Whether a location is the name of a file in a folder, on every system."""
     return (
         isinstance(location, str)  # and not bytes, which are no text
+        and len(location) <= _MAX_LOCATION
         and str(PurePosixPath(location)) != "."
         and not PurePosixPath(location).is_absolute()
         and not PureWindowsPath(location).drive
@@ -364,11 +388,12 @@ def _place(name: str, tensor: Any) -> tuple[str, int, int]:
     bits = _bits(tensor)
     try:
         offset = int(entries.get("offset") or 0)
-        size = -(-math.prod(tensor.dims) * bits // 8)
+        # Not more, since the time for a product grows with the square of their number.
+        size = -(-math.prod(tensor.dims[:_MAX_DIMS]) * bits // 8)
         fits = min(tensor.dims, default=0) >= 0 and int(entries.get("length") or size) == size
     except ValueError:  # a number that is none
         fits = False
-    if not (fits and bits and offset >= 0):
+    if not (fits and bits and len(tensor.dims) <= _MAX_DIMS and 0 <= offset < 2**63 > size):
         raise ValueError(
             f"encoder={shown(name)} has a tensor {shown(tensor.name)} whose bytes in "
             f"{shown(location)} are not those of its shape and type. Save it again with onnx.save."
@@ -390,12 +415,15 @@ def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
     """Check that a model is complete and stays within its files; list those with its weights."""
     used: dict[str, int] = {}
     for message in _messages(proto):
-        if message.DESCRIPTOR.name == "NodeProto" and message.op_type in _REFUSED_OPERATORS:
+        kind = message.DESCRIPTOR.name
+        if kind == "NodeProto" and message.op_type in _REFUSED_OPERATORS:
             raise ValueError(
                 f"encoder={shown(name)} has the operator {shown(message.op_type)}, which can open "
                 "files or call functions. Export it without."
             )
-    for tensor, location, offset, size in _external_tensors(name, proto):
+        if kind != "TensorProto" or not _is_external(message):
+            continue
+        location, offset, size = _place(name, message)
         if location not in files:
             raise ValueError(
                 f"encoder={shown(name)} keeps weights in {shown(location)}, which is not among its "
@@ -403,9 +431,9 @@ def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
             )
         if offset + size > len(files[location]):
             raise ValueError(
-                f"encoder={shown(name)} has a tensor {shown(tensor.name)} in the bytes {offset} to "
-                f"{offset + size} of {shown(location)}, which has {len(files[location])}. Is the "
-                "file cut short?"
+                f"encoder={shown(name)} has a tensor {shown(message.name)} in the bytes {offset} "
+                f"to {offset + size} of {shown(location)}, which has {len(files[location])}. Is "
+                "the file cut short?"
             )
         used[location] = used.get(location, 0) + size
     for location, size in used.items():
@@ -431,7 +459,7 @@ def _open_session(model: OnnxModel, provider: str) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # of many classes, without a common one
         raise ValueError(
-            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {plain(str(error))}"
+            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {_reason(error)}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """The feature store: each sample's features, kept in one sqlite file and found by content."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import sqlite3
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from skfair.utils._shown import as_label
 
 _APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
 _SCHEMA_VERSION = 1
@@ -48,8 +51,8 @@ class FeatureStore:
     Raises
     ------
     ValueError
-        The file is no database, a damaged one, or one that something else wrote; it, or a file
-        of sqlite's beside it, is a link, a pipe or a device.
+        The file is no database, a damaged one, or one that something else or a newer sqlite
+        wrote; it, or a file of sqlite's beside it, is a link, a pipe or a device.
     OSError
         The file cannot be opened, or cannot be written to.
     """
@@ -194,6 +197,7 @@ class FeatureStore:
     def _prepare(self) -> None:
         """Check whose file it is; make the table in an empty one."""
         self._connection.execute("PRAGMA trusted_schema=OFF")
+        self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         # Nothing is written, not even the journal mode, before the file is known to be ours.
         if self._is_empty():
             if self._execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
@@ -263,14 +267,17 @@ class FeatureStore:
         """Say which file sqlite's errors are about, and what to do."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of what sqlite has to say
             name = f"memory={str(self.path)!r}"
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_NOTADB:
                 raise ValueError(f"{name} is not a database. Name another file.") from error
-            if code == sqlite3.SQLITE_CORRUPT:
+            if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError):
                 raise ValueError(f"{name} is damaged. Delete it or name another file.") from error
-            raise OSError(f"{name} cannot be used: {error}.") from error
+            reason = f"{name} cannot be used: {as_label(error)}."
+            if code == sqlite3.SQLITE_ERROR:  # sqlite understands the file, but not all in it
+                raise ValueError(f"{reason} Name another file.") from error
+            raise OSError(reason) from error
 
 
 def _checksum(key: bytes, value: bytes) -> bytes:

@@ -23,8 +23,8 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     """Write a network as an ONNX file, in one step.
 
     The file is written under a name that nothing has, and then put in the place of `path`. So a
-    reader finds the old file or the new one. If `path` is a link, the file takes the place of the
-    link; what it points to stays as it is.
+    reader finds the old file or the new one, which may be read by the same users. If `path` is a
+    link, the file takes the place of the link; what it points to stays as it is.
 
     Parameters
     ----------
@@ -98,9 +98,14 @@ def _put(content: bytes, path: Path) -> None:
     part = path.with_name(f".{secrets.token_hex(16)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # only a file that is made here, and no link
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(part, flags, 0o666)
+    old = path.lstat() if os.path.lexists(path) else None
+    mode = stat.S_IMODE(old.st_mode) & 0o777 if old and stat.S_ISREG(old.st_mode) else None
+    # Private until it has the mode of the old file; without one, what the system gives it.
+    descriptor = os.open(part, flags, 0o666 if mode is None else 0o600)
     try:
         with open(descriptor, "wb") as file:
+            if mode is not None and hasattr(os, "fchmod"):  # not on every Windows
+                os.fchmod(descriptor, mode)
             file.write(content)
         os.replace(part, path)
     except BaseException:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -169,6 +170,50 @@ def test_layer_output_is_taken_before_later_layers_work_in_place(net, batch_size
 def test_unknown_layer_lists_names_near_it(net):
     with pytest.raises(ValueError, match=r"layer='nrm' is not in encoder.*'norm'"):
         FrozenEncoderFeaturizer(net, layer="nrm").fit(IMAGES)
+
+
+def test_unknown_layers_with_names_of_any_length_in_an_onnx_file(tmp_path):
+    """A comparison of two names of 60,000 letters would take 10 seconds or more."""
+    rng = np.random.default_rng(0)
+    letters = [chr(0x4E00 + number % 128) for number in range(60_000)]
+    layer, near = ("near" * 15 + "".join(rng.permutation(letters)) for _ in range(2))
+    names = [near, "\x1b[2J", *map(str, range(20))]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"])
+        for name in ["x", *names]
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], [name]) for name in names], "g", values[:1], values[1:]
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "m.onnx")
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"is not in encoder\. Names near it: 'near") as caught:
+        FrozenEncoderFeaturizer(tmp_path / "m.onnx", layer=layer).fit(IMAGES)
+    assert time.process_time() - started < 5
+    assert len(str(caught.value)) < 400
+    with pytest.raises(ValueError, match="is not in encoder") as caught:
+        FrozenEncoderFeaturizer(tmp_path / "m.onnx", layer="[2J").fit(IMAGES)
+    assert r"'\x1b[2J'" in str(caught.value)
+    with pytest.raises(ValueError, match="needs an encoder with layers") as caught:
+        FrozenEncoderFeaturizer(len, layer=layer).fit(IMAGES)
+    assert len(str(caught.value)) < 300
+
+
+def test_only_what_a_batch_may_have_caused_is_said_to_come_with_it(tmp_path, net):
+    (tmp_path / "none.onnx").write_text("no")
+    save_onnx(tmp_path / "model.onnx")
+    for encoder, layer in (
+        (tmp_path / "none.onnx", None),
+        (tmp_path / "model.onnx", "nothing"),
+        (net, "nothing"),
+    ):
+        with pytest.raises(ValueError, match="encoder") as caught:
+            FrozenEncoderFeaturizer(encoder, layer=layer).fit(IMAGES)
+        assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(Exception, match="Got invalid dimensions") as caught:
+        FrozenEncoderFeaturizer(tmp_path / "model.onnx").fit(IMAGES[:, :1])
+    assert "given a batch of shape (1, 1, 6, 5), uint8" in caught.value.__notes__[0]
 
 
 def test_layer_that_does_not_run_once():

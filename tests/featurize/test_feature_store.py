@@ -445,6 +445,50 @@ def test_nothing_in_a_store_from_somebody_else_is_executed(tmp_path, schema):
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.parametrize(
+    ("column", "content", "match"),
+    [
+        ("sql", TABLE.encode() + b", \xff BLOB)", "did not make"),
+        ("sql", TABLE.encode() + b", \x1b[2J BLOB)", "is damaged"),
+        ("tbl_name", b"\xff\x1b" * 3000, "is damaged"),
+    ],
+)
+def test_a_schema_that_is_no_text(tmp_path, column, content, match):
+    path = tmp_path / "store.sqlite"
+    with FeatureStore(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema=ON")
+    change = f"UPDATE sqlite_master SET {column} = CAST(? AS TEXT) WHERE type = 'table'"
+    connection.execute(change, (content,))
+    connection.commit()
+    connection.close()
+    with pytest.raises(ValueError, match=rf"memory='.*store\.sqlite' .*{match}") as caught:
+        FeatureStore(path).__enter__()
+    assert str(caught.value).isprintable()
+    assert type(caught.value) is ValueError  # and not its subclass of what cannot be decoded
+
+
+def test_a_schema_of_a_later_sqlite(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with FeatureStore(path):
+        pass
+    content = bytearray(path.read_bytes())
+    content[44:48] = bytes([0, 0, 0, 9])  # in the file's header; there are the formats 1 to 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be used: unsupported file format"):
+        FeatureStore(path).__enter__()
+
+
+def test_reasons_of_sqlite_are_escaped_and_short(tmp_path):
+    store = FeatureStore(tmp_path / "store.sqlite")
+    for error in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        with pytest.raises(OSError, match="cannot be used") as caught, store._errors():
+            raise error("\x1b[2J" + "a" * 10**6)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
 def test_a_store_of_another_version(tmp_path):
     featurizer(tmp_path).fit(X)
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:

@@ -9,6 +9,7 @@ import threading
 import time
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -148,7 +149,7 @@ def test_weights_kept_outside_wherever_they_stand(tmp_path, place, values):
 
 BAD_LOCATIONS = [
     *("/etc/passwd", "../victim", "a/../../victim", "..\\victim", "C:victim", "\\victim"),
-    *("", ".", "a\0b", "*/_ORT_MEM_ADDR_/*", "//host/victim", "./.."),
+    *("", ".", "a\0b", "*/_ORT_MEM_ADDR_/*", "//host/victim", "./..", "a/" * 2048 + "b"),
 ]
 
 
@@ -234,6 +235,7 @@ def test_a_cache_of_links_to_contents_works(tmp_path):
         {"length": 8},
         {"length": -1},
         {"length": "9" * 5000},
+        {"offset": 2**63},
     ],
 )
 def test_bytes_that_do_not_fit_the_tensor(entries):
@@ -269,6 +271,51 @@ def test_negative_and_endless_shapes():
             OnnxModel(
                 {"model.onnx": in_initializer(made).SerializeToString(), LOCATION: W.tobytes()}
             )
+
+
+def field(number, content):
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def in_graph(initializer):
+    return {"model.onnx": field(7, field(5, initializer)), LOCATION: W.tobytes()}
+
+
+def test_tensors_of_very_many_dimensions():
+    """Their product would be of 4 million bits, and 0.5 MB of file take 9 seconds."""
+    location = field(13, field(1, b"location") + field(2, LOCATION.encode()))
+    shape = field(1, varint(2**62 - 1) * 60_000)
+    started = time.process_time()
+    with pytest.raises(ValueError, match="are not those of its shape and type"):
+        OnnxModel(in_graph(shape + b"\x10\x02" + location + b"\x70\x01"))
+    assert time.process_time() - started < 4
+    for n_dims in (64, 65):
+        made = tensor(length=None)
+        made.dims[:] = [1] * (n_dims - 2) + [4, 4]
+        if n_dims == 64:
+            assert OnnxModel(in_graph(made.SerializeToString())).files[LOCATION] == W.tobytes()
+        else:
+            with pytest.raises(ValueError, match="are not those of its shape and type"):
+                OnnxModel(in_graph(made.SerializeToString()))
+
+
+@pytest.mark.parametrize(("number", "a_part"), [(5, 32), (7, 16), (11, 16)])
+@pytest.mark.parametrize("one", [0, 127, 128, 2**31 - 1])
+def test_packed_numbers_are_counted(number, a_part, one):
+    """int32_data, int64_data and uint64_data: a byte of the file becomes 12 or 24 in memory."""
+    content = in_graph(field(number, varint(one) * a_part * 10))["model.onnx"]
+    kind = onnx.ModelProto.DESCRIPTOR
+    assert not module._has_more_parts(content, kind, 3 + 10)  # graph, tensor and list are parts
+    assert module._has_more_parts(content, kind, 3 + 9)
+
+
+def test_a_file_of_packed_numbers_does_not_become_many_times_its_size():
+    n = module._MAX_PARTS * 16
+    for content in (field(7, bytes(n)), field(7, bytes(n // 4)) * 4):
+        with pytest.raises(ValueError, match=r"parts, or numbers .* as raw_data: save it so"):
+            OnnxModel(in_graph(content))
+    floats = field(4, bytes(8 * n))  # no larger in memory
+    assert OnnxModel(in_graph(floats)).files == {"model.onnx": in_graph(floats)["model.onnx"]}
 
 
 def test_locations_that_are_said_twice_or_without_being_marked():
@@ -330,6 +377,10 @@ def test_reasons_of_onnxruntime_do_not_reach_the_terminal_as_they_are():
     with pytest.raises(ValueError, match=r"'m\.onnx' cannot be opened as an ONNX model") as caught:
         features(OnnxModel({"m.onnx": made.SerializeToString()}))
     assert str(caught.value).isprintable()
+    made = model([helper.make_node("Relu", ["a" * 10**5], ["y"])])
+    with pytest.raises(ValueError, match=r"'m\.onnx' cannot be opened as an ONNX model") as caught:
+        features(OnnxModel({"m.onnx": made.SerializeToString()}))
+    assert len(str(caught.value)) < 1500
 
 
 def test_subgraphs_in_subgraphs_without_end():
@@ -354,7 +405,7 @@ def test_a_file_of_empty_parts_does_not_become_many_objects():
     """Two bytes each, of which protobuf makes 140; so it does not get to see what follows them."""
     nodes = b"\x0a\x00" * module._MAX_PARTS
     content = b"\x3a" + varint(len(nodes)) + nodes + b"\xff"
-    with pytest.raises(ValueError, match=r"'model\.onnx' has more than 1048576 parts"):
+    with pytest.raises(ValueError, match=r"'model\.onnx' has more than 524288 parts"):
         OnnxModel({"model.onnx": content})
     with pytest.raises(ValueError, match="cannot be opened"):
         OnnxModel({"model.onnx": content[-1:]})
