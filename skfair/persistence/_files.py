@@ -10,7 +10,6 @@ import math
 import os
 import re
 import secrets
-import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +57,7 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
         with part.open("xb") as stream:  # a new file, and nothing that a link leads to
             made.insert(0, part)
             if (path / FILE).is_file():  # as private as the old model
-                os.chmod(part, stat.S_IMODE((path / FILE).stat().st_mode))
+                os.chmod(part, (path / FILE).stat().st_mode & 0o777)
             for block in content:
                 stream.write(block)
             stream.flush()
