@@ -131,16 +131,11 @@ class EstimatorReader:
                 f"The model has the parameters {shown(sorted(unknown)[0])} for {cls.__name__}, "
                 "which has none of that name to load. Was it saved by a later version?"
             )
-        allowed = self._allowed
-        parameters = {}
-        for key, value in written["parameters"].items():
-            self._allowed = _PARTS.get(key, ())
-            parameters[key] = self._values.read(value, f"{path}{key}")
-        self._allowed = ()
-        state = {
-            key: self._values.read(value, f"{path}{key}") for key, value in written["state"].items()
+        parameters = {
+            key: self._read(value, f"{path}{key}", _PARTS.get(key, ()))
+            for key, value in written["parameters"].items()
         }
-        self._allowed = allowed
+        state = {key: self._read(value, f"{path}{key}") for key, value in written["state"].items()}
         estimator = cls(**parameters)
         check_parameters(estimator)
         if isinstance(parameters.get("encoder"), str):
