@@ -28,6 +28,7 @@ _FORMAT = "skfair"
 _SCHEMA_VERSION = "2"
 _OLD_CONFIG = "config.json"  # of skfair 0.1, and of models of other programs
 _MAX_HEADER = 1 << 22  # bytes; what is large is among the tensors
+_MAX_PARTS = 200_000  # lists and objects in JSON
 _MAX_HOLES = 1 << 20  # bytes
 _MAX_DIMENSIONS, _MAX_EMPTY = 8, 1 << 20
 # What a save that was killed leaves; nothing reads it, and nothing here removes it.
@@ -140,6 +141,9 @@ def parse_json(text: Any) -> dict:
         raise InvalidModelError(
             f"The model describes itself in more than {_MAX_HEADER} bytes, or in none."
         )
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    if data.count(b"[") + data.count(b"{") > _MAX_PARTS:  # each takes 20 times its size in memory
+        raise InvalidModelError(f"The model describes itself in more than {_MAX_PARTS} lists.")
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -23,7 +23,6 @@ _LONGEST = 10_000  # letters of a text, entries of a tuple
 _LONGEST_LABEL, _LONGEST_TUPLE = 1000, 32  # letters, which each prediction holds; columns
 _LARGEST_INT = 1 << 53
 _MOST_ENTRIES, _MOST_STEPS = 1000, 100  # of a parameter, and of a pipeline
-_MOST_PARTS = 200_000  # lists and dicts in the JSON
 _MANY_OBJECTS = 1000  # numbers can be made to meet in a set
 # scikit-learn takes time that doubles with each level, to show a pipeline or to set its parameters.
 _DEEPEST, _MOST_ESTIMATORS = 6, 100
@@ -102,12 +101,9 @@ def check_labels(labels: Any) -> None:
 
 def check_nesting(written: Any) -> None:
     """Refuse too many estimators, or too many in one another, before any is made."""
-    n_parts, n_estimators, left = 0, 0, [(written, 0)]
+    n_estimators, left = 0, [(written, 0)]
     while left:
         part, depth = left.pop()
-        n_parts += 1
-        if n_parts + len(left) > _MOST_PARTS:
-            raise ValueError(f"The model describes itself in more than {_MOST_PARTS} lists.")
         if isinstance(part, dict) and "parameters" in part:
             n_estimators, depth = n_estimators + 1, depth + 1
         if n_estimators > _MOST_ESTIMATORS or depth > _DEEPEST:

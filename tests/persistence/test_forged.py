@@ -46,7 +46,7 @@ def words(X):
     ],
 )
 def test_a_model_that_fails(predict, found, saved, monkeypatch):
-    monkeypatch.setattr(skfair, "load", lambda path, factories: Model(predict))
+    monkeypatch.setattr(skfair, "load", lambda path: Model(predict))
     bad, _ = forged.outcome(saved)
     assert bad == found or bad.startswith(found)
 
