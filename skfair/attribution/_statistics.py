@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skfair.utils._shown import shown
+
 
 class ImageStatistics(NamedTuple):
     """What is known of the values of images.
@@ -141,7 +143,13 @@ def check_fill(
     if isinstance(fill, str):
         return mean
     n_channels = len(mean)
-    colour = np.asarray(fill, dtype=np.float64)
+    try:
+        colour = np.asarray(fill, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"fill={shown(fill)} is no colour: give one number, one for each of the {n_channels} "
+            "channels of the images, or 'mean'."
+        ) from error
     if colour.shape not in ((), (n_channels,)):
         raise ValueError(
             f"fill={fill!r} has shape {colour.shape}: give one number, one for each of the "

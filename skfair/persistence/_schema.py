@@ -211,11 +211,12 @@ def _check_labels(value: Any, word: str, shape: str, sizes: dict[str, int]) -> N
     kinds = "O" if word == "names" else "biufUO"
     _require(type(value) is np.ndarray and value.dtype.kind in kinds, value, f"an array of {word}")
     _match(value.shape, shape, sizes)
-    items = value.tolist() if value.dtype.kind in "OU" else []
+    items = value.tolist() if value.dtype.kind in "OUf" else []
     only_text = all(type(item) is str for item in items)
-    fits = all(map(_is_label, items)) and (only_text or len(items) <= _MANY_OBJECTS)
+    plain = only_text or value.dtype.kind == "f"
+    fits = all(map(_is_label, items)) and (plain or len(items) <= _MANY_OBJECTS)
     _require(fits and (only_text or word == "labels"), value, f"{word} of the usual types")
-    n_different = len(set(items)) if items else len(np.unique(value))
+    n_different = len(set(items)) if value.dtype.kind in "OU" else len(np.unique(value))
     _require(0 < n_different == len(value) or word == "names", value, "labels, each of them once")
 
 
@@ -224,7 +225,9 @@ def _is_label(item: Any) -> bool:
         return len(item) <= _LONGEST_TUPLE and all(map(_is_label, item))
     if isinstance(item, str):
         return len(item) <= _LONGEST_LABEL
-    return item is None or isinstance(item, bool | int | float | np.generic)
+    if isinstance(item, float):
+        return math.isfinite(item)
+    return item is None or isinstance(item, bool | int | np.generic)
 
 
 def _check_table(value: Any, index: str, columns: dict[str, str]) -> None:

@@ -265,6 +265,8 @@ def test_images_outside_the_range_that_is_given(refused, data):
         (256, "fill=256 is outside the range of the images, 0 to 255"),
         ((0, 0, -1), r"fill=\(0, 0, -1\) is outside the range"),
         (np.nan, "fill=nan is outside the range"),
+        (["a", "b", "c"], r"fill=\['a', .* is no colour"),
+        (10**400, r"fill=1000.* is no colour"),
     ],
     ids=str,
 )

@@ -117,6 +117,11 @@ FORGERIES = {
         tensor("coef_", torch.full((1, 4), np.nan, dtype=torch.float64)),
     ),
     "a number beyond torch": (masker, parameter(fill=10**400)),
+    "labels that are no number": (
+        linear,
+        tensor("classes_", torch.tensor([0.0, np.nan], dtype=torch.float64)),
+    ),
+    "a colour of text": (masker, parameter(fill=array("<U3", [3], ["a", "b", "c"]))),
     "no clusters": (
         lambda: fitted("ClusterMarginClassifier")[0],
         tensor("cluster_centers_", torch.zeros(0, 8, dtype=torch.float64)),
