@@ -23,6 +23,7 @@ from skfair.utils import SmallGroupWarning, encode_groups
 
 mpl.use("agg")
 
+# No half of a pair such as "\\ud800": pandas before 3 takes all texts with one for the same.
 ODD = [
     "\x1b[2J\x1b]0;owned\x07",
     "\r\nFairness report: all is well",
@@ -30,7 +31,6 @@ ODD = [
     "<script>alert(1)</script><img src=x onerror=y>",
     "](http://evil) | **bold** &amp; \x9b31m",
     "$\\frac$",
-    "\ud800",
     "a" * 10**5,
 ]
 N = 40

@@ -304,6 +304,16 @@ def _is_in_words(error):
     return "raise" in linecache.getline(last.filename, last.lineno)
 
 
+def _show(estimator):
+    repr(estimator)
+    try:
+        estimator._repr_html_()
+    except AttributeError as error:
+        # NumPy 2.0 cannot tell whether two estimators are equal, which scikit-learn 1.9.0 asks.
+        if "'bool' object has no attribute 'all'" not in str(error):
+            raise
+
+
 def _samples(estimator):
     first = estimator
     while hasattr(first, "steps") and isinstance(first.steps, list) and first.steps:
@@ -331,8 +341,7 @@ def outcome(path):
         if _is_in_words(error) and "factories" in str(error):
             return None, "refused"
         return f"load: {type(error).__name__}: {error}", ""
-    repr(estimator)
-    estimator._repr_html_()
+    _show(estimator)
     samples = _samples(estimator)
     came = "loaded"
     for method in METHODS:
