@@ -102,7 +102,8 @@ def validate_labels(estimator: BaseEstimator, X: Any, y: Any) -> np.ndarray:
                 f"{min(kind.__name__ for kind in others)}. Make all labels of one type, for "
                 "instance strings, and drop samples without a label."
             )
-        check_classification_targets(y)
+        with np.errstate(invalid="ignore"):  # of numbers that are no integers, which it finds out
+            check_classification_targets(y)
     return y
 
 
