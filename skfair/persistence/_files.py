@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _OLD_CONFIG = "config.json"  # of skfair 0.1, and of models of other programs
 _MAX_HEADER = 1 << 22  # bytes; what is large is among the tensors
 _MAX_PARTS = 200_000  # lists and objects in JSON
 _MAX_HOLES = 1 << 20  # bytes
-_MAX_DIMENSIONS, _MAX_EMPTY = 8, 1 << 20
+MAX_DIMENSIONS, _MAX_EMPTY = 8, 1 << 20
 # What a save that was killed leaves; nothing reads it, and nothing here removes it.
 _PART = re.compile(r"\.model\.[0-9a-f]{16}\.part")
 # What json, torch, NumPy, pandas and scikit-learn raise of content that makes no sense.
@@ -162,15 +163,18 @@ def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
         reason = plain(str(error))[:200]
         raise InvalidModelError(f"{FILE} is no safetensors file ({reason}).") from error
     for name, tensor in tensors.items():
-        # To add up nothing along one side takes as much memory as the others are long.
-        empty = not tensor.numel() and math.prod(max(1, s) for s in tensor.shape) > _MAX_EMPTY
-        if tensor.ndim > _MAX_DIMENSIONS or empty:
+        if tensor.ndim > MAX_DIMENSIONS or is_long_and_empty(tensor.shape):
             shape = shown(list(tensor.shape), 80)
             raise InvalidModelError(f"{FILE} has a tensor of shape {shape}.")
         # Compiled code counts what is true by adding up bytes, and trusts that they are 0 or 1.
         if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
             raise InvalidModelError(f"{FILE} has truth values in {shown(name)} that are none.")
     return tensors
+
+
+def is_long_and_empty(shape: Sequence[int]) -> bool:
+    """Whether to add up nothing along one side takes much memory, as the others are long."""
+    return 0 in shape and math.prod(max(1, side) for side in shape) > _MAX_EMPTY
 
 
 # -- the header --------------------------------------------------------------------------------

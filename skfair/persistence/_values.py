@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skfair.persistence._files import MALFORMED
+from skfair.persistence._files import MALFORMED, MAX_DIMENSIONS, is_long_and_empty
 from skfair.utils._errors import InvalidModelError
 from skfair.utils._shown import plain, shown
 
@@ -25,7 +25,6 @@ _MOST_KEYS = 1000  # of a dict; numbers can be made to meet in its table, which 
 _DEEPEST = 40
 # In an array of text all entries have the room of the longest, or of as many letters as these.
 _ROOM, _MOST_TEXT = 64, 1 << 26  # letters; bytes in all arrays of a model
-_MOST_EMPTY = 1 << 20  # rows of nothing
 _DTYPE = re.compile(r"[<>=|]?(?:[biuf][1248]|\?|O|U\d{1,9})")  # NumPy reads far more than that
 DEVICE = re.compile(r"(?:cpu|cuda|mps|xpu)(?::\d{1,3})?")
 _TORCH_DTYPES = {
@@ -241,9 +240,10 @@ class ValueReader:
                 raise ValueError(f"its tensor is {array.dtype} of shape {array.shape}")
             return array
         items = content["items"]
-        if type(items) is not list or len(shape) > 8 or math.prod(shape) != len(items):
-            raise ValueError(f"no items for the shape {shape[:8]}")
-        if not items and math.prod(max(1, side) for side in shape) > _MOST_EMPTY:
+        many = len(shape) > MAX_DIMENSIONS
+        if type(items) is not list or many or math.prod(shape) != len(items):
+            raise ValueError(f"no items for the shape {shape[:MAX_DIMENSIONS]}")
+        if is_long_and_empty(shape):
             raise ValueError(f"an empty array of shape {shape}")
         if dtype.kind == "O":
             array = np.empty(len(items), dtype=object)

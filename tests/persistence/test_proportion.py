@@ -52,7 +52,7 @@ def state(**changed):
     return lambda estimator, tensors: estimator["state"].update(changed)
 
 
-def tensor(name, value, **described):
+def tensor(name, value):
     def change(estimator, tensors):
         for key in [key for key in tensors if key.startswith(name)]:
             del tensors[key]
