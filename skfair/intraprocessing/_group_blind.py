@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
@@ -16,7 +17,8 @@ from scipy.special import log_softmax, softmax
 L2 = (1e-1, 1e-2, 1e-3, 1e-4)
 L2_OF_LABELS = 1e-5  # of a handful of logits, which many rows tell about
 _STEPS = 200  # of L-BFGS at most
-_PRECISE = 1e-5  # largest entry of the gradient of a mean log loss at its end
+_PRECISE = 1e-4  # largest entry of the gradient of a mean log loss at its end
+_TIED = 1e-6  # a penalty on the bias, so that there is one solution
 # Softness of the decision, as a share of the spread of the costs: the dual is smooth then, and
 # rates are off by next to nothing, which the residual corrects.
 _SOFTNESS = 0.01
@@ -133,7 +135,7 @@ def make_events(
 
 
 def fit_logistic(
-    X: np.ndarray, codes: np.ndarray, n_classes: int, l2: float, start: Linear | None = None
+    X: np.ndarray, codes: np.ndarray, n_classes: int, l2: float, root: np.ndarray
 ) -> Linear:
     """Multinomial logistic regression with an L2 penalty on the weights.
 
@@ -146,47 +148,52 @@ def fit_logistic(
     n_classes : int
     l2 : float
         Half of it times the squared weights is added to the mean log loss.
-    start : Linear, optional
-        Where to start.
+    root : ndarray of shape (n_features, n_features)
+        From :func:`curvature_root`; it decides how many steps it takes, and not where to.
 
     Returns
     -------
     Linear
     """
     n, d = X.shape
-    shape = d + 1, n_classes
-    wanted = np.zeros((n, n_classes))
-    wanted[np.arange(n), codes] = 1
-    # As if each class had a few rows more, of any kind: one without rows is unlikely, not never.
-    prior = wanted.sum(0) + 0.5
-    if start is None:
-        begin = np.zeros(shape)
-        begin[-1] = np.log(prior / prior.sum())
-    else:
-        begin = np.vstack([start.weight, start.bias])
+    wanted = np.zeros((n_classes, n))
+    wanted[codes, np.arange(n)] = 1
+    # As if each class had half a row more: one without rows is unlikely, not impossible.
+    prior = np.log((wanted.sum(1) + 0.5) / (n + n_classes / 2))
+
+    def weights_of(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theta = flat.reshape(d + 1, n_classes)
+        return solve_triangular(root, theta[:-1], lower=True, trans="T"), theta[-1]
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = flat.reshape(shape)
-        log_p = log_softmax(X @ theta[:-1] + theta[-1], axis=1)
-        residual = np.exp(log_p) - wanted
-        drift = theta[-1] - begin[-1]
-        gradient = np.vstack([X.T @ residual / n + l2 * theta[:-1], residual.mean(0)])
-        gradient[-1] += _TIED * drift
-        value = -(log_p * wanted).sum() / n
-        value += l2 / 2 * (theta[:-1] ** 2).sum() + _TIED / 2 * (drift**2).sum()
-        return float(value), gradient.ravel()
+        weight, drift = weights_of(flat)
+        logits = weight.T @ X.T + (prior + drift)[:, None]
+        logits -= logits.max(0)
+        odds = np.exp(logits)
+        total = odds.sum(0)
+        value = (np.log(total).sum() - (logits * wanted).sum()) / n
+        value += l2 / 2 * (weight**2).sum() + _TIED / 2 * (drift**2).sum()
+        residual = odds / total - wanted
+        slope = solve_triangular(root, (residual @ X).T / n + l2 * weight, lower=True)
+        tied = residual.mean(1) + _TIED * drift
+        return float(value), np.concatenate([slope.ravel(), tied])
 
-    found = minimize(
-        loss,
-        begin.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _STEPS, "gtol": _PRECISE, "ftol": 0.0},
-    ).x.reshape(shape)
-    return Linear(found[:-1], found[-1])
+    start = np.zeros((d + 1) * n_classes)
+    options = {"maxiter": _STEPS, "gtol": _PRECISE, "ftol": 0.0}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    weight, drift = weights_of(found)
+    return Linear(weight, prior + drift)
 
 
-_TIED = 1e-6  # the bias to the share of its class, so that there is one solution
+def curvature_root(X: np.ndarray, l2: float) -> np.ndarray:
+    """Root of about the curvature of the loss of :func:`fit_logistic`, whatever the classes.
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_features)
+        Lower triangular.
+    """
+    return cholesky(X.T @ X / (4 * len(X)) + (l2 + 1e-6) * np.eye(X.shape[1]), lower=True)
 
 
 def draw_folds(cell: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
@@ -260,30 +267,26 @@ def fit_posteriors(
     Posteriors
     """
     n_folds, everything = int(fold.max()) + 1, np.arange(len(codes))
+    roots = [curvature_root(X, l2) for l2 in strengths]
 
-    def path(kept: np.ndarray, upto: Sequence[float]) -> list[Linear]:
-        models: list[Linear] = []
-        for l2 in upto:
-            start = models[-1] if models else None
-            models.append(fit_logistic(X[kept], codes[kept], n_classes, l2, start))
-        return models
+    def fit(kept: np.ndarray, i: int) -> Linear:
+        return fit_logistic(X[kept], codes[kept], n_classes, strengths[i], roots[i])
 
     logits = np.empty((len(strengths), len(codes), n_classes))
     for k in range(n_folds):
         held = fold == k
-        for i, model in enumerate(path(~held, strengths)):
-            logits[i, held] = model(X[held])
+        for i in range(len(strengths)):
+            logits[i, held] = fit(~held, i)(X[held])
     losses = -log_softmax(logits, axis=2)[:, everything, codes].mean(1)
     best = int(losses.argmin())
-    chosen = [strengths[best]]
     outside = np.empty((n_folds, len(codes), n_classes))
     for k in range(n_folds):
         outside[k, fold == k] = softmax(logits[best, fold == k], axis=1)
         for j in range(k):
-            model = path((fold != k) & (fold != j), chosen)[0]
+            model = fit((fold != k) & (fold != j), best)
             for here, there in ((k, j), (j, k)):
                 outside[here, fold == there] = softmax(model(X[fold == there]), axis=1)
-    return Posteriors(outside, path(everything, chosen)[0], float(losses[best]))
+    return Posteriors(outside, fit(everything, best), float(losses[best]))
 
 
 # -- the dual ----------------------------------------------------------------------------------
