@@ -83,25 +83,6 @@ class Events(NamedTuple):
     families: np.ndarray
     classes: np.ndarray
 
-    def rates(self, shares: np.ndarray, posterior: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Rates of predictions by posteriors of the cells, given their shares.
-
-        Parameters
-        ----------
-        shares : ndarray of shape (n_samples, n_classes)
-            Predictions, each a distribution.
-        posterior : ndarray of shape (n_samples, n_cells)
-            Probability of each cell; of 0 and 1 where it is known.
-        rows : ndarray of shape (n_cells,)
-            Expected number of rows of each cell.
-
-        Returns
-        -------
-        ndarray of shape (n_families, n_compared, n_groups)
-        """
-        hits = shares[:, self.classes].T @ posterior / np.maximum(rows, 1)
-        return np.moveaxis(hits[:, self.families], 0, 1)
-
 
 def make_events(
     constraint: str, y: np.ndarray, groups: np.ndarray, n_classes: int, n_groups: int, positive: int
@@ -311,6 +292,84 @@ def class_values(counts: np.ndarray, performance: str) -> np.ndarray:
     return np.where(counts > 0, counts.sum() / np.maximum(counts, 1), 0) / (counts > 0).sum()
 
 
+class _Dual:
+    """The dual of the linear program, softened; a multiplier for each compared rate and group.
+
+    Multipliers have the shape (n_families, n_compared, n_groups). All rates are held against one
+    of all groups in which a small one counts less, and so are their multipliers: their sum over
+    groups is zero.
+    """
+
+    def __init__(self, cost: np.ndarray, posterior: np.ndarray, events: Events, cell: np.ndarray):
+        n = len(cost)
+        self.cost, self.compared = cost, events.classes
+        self.cells, place = np.unique(events.families, return_inverse=True)
+        self.place = place.reshape(events.families.shape)
+        known = np.zeros_like(posterior)
+        known[np.arange(n), cell] = 1
+        self.n_cells = posterior.shape[1]
+        self.known = known[:, self.cells]
+        rows = self.known.sum(0)
+        self.per_row = n / np.maximum(rows, 1)
+        self.ratio = posterior[:, self.cells] * self.per_row
+        sizes = rows[self.place][:, None]
+        self.trusted = sizes / (sizes + _HALF)
+        self.pooled = self.trusted / np.maximum(self.trusted.sum(-1, keepdims=True), 1e-9)
+        self.softness = _SOFTNESS * max(float(np.ptp(cost, axis=1).std()), 1e-6)
+        self.shape = len(self.place), len(self.compared), events.families.shape[1]
+
+    def __call__(
+        self, flat: np.ndarray, target: float, residual: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """Value and gradient, of the positive and the negative parts of the multipliers."""
+        up, down = flat.reshape(2, *self.shape)
+        multiplier = self.centred(up - down)
+        # Of a group that is trusted less, more is allowed.
+        allowed = target / 2 / np.maximum(self.trusted, 1e-3)
+        score = self.scores(multiplier) / self.softness
+        top = score.max(1, keepdims=True)
+        share = np.exp(score - top)
+        total = share.sum(1, keepdims=True)
+        value = self.softness * float((top + np.log(total)).mean())
+        value += float((allowed * (up + down)).sum() - (residual * multiplier).sum())
+        slope = -(self.rates(share / total, self.ratio) + residual)
+        slope = slope - (self.pooled * slope).sum(-1, keepdims=True)
+        return value, np.stack([allowed + slope, allowed - slope]).ravel()
+
+    def centred(self, parts: np.ndarray) -> np.ndarray:
+        return parts - self.pooled * parts.sum(-1, keepdims=True)
+
+    def by_cell(self, multiplier: np.ndarray) -> np.ndarray:
+        """Sum of the multipliers of each cell and compared class."""
+        weights = np.zeros((len(self.cells), len(self.compared)))
+        np.add.at(weights, self.place, np.moveaxis(multiplier, 1, 2))
+        return weights
+
+    def scores(self, multiplier: np.ndarray) -> np.ndarray:
+        """The largest of a row is its decision."""
+        scores = -self.cost
+        scores[:, self.compared] -= self.ratio @ self.by_cell(multiplier)
+        return scores
+
+    def rates(self, shares: np.ndarray, by_row: np.ndarray) -> np.ndarray:
+        hits = shares[:, self.compared].T @ by_row / len(shares)
+        return np.moveaxis(hits[:, self.place], 0, 1)
+
+    def residual(self, multiplier: np.ndarray) -> np.ndarray:
+        """Counted rates of the decisions, less what the head takes the softened ones for."""
+        score = self.scores(multiplier)
+        decided = np.zeros_like(score)
+        decided[np.arange(len(score)), score.argmax(1)] = 1
+        taken_for = self.rates(softmax(score / self.softness, axis=1), self.ratio)
+        return self.trusted * (self.rates(decided, self.known * self.per_row) - taken_for)
+
+    def weights(self, multiplier: np.ndarray) -> np.ndarray:
+        weights = np.zeros((self.n_cells, self.cost.shape[1]))
+        by_cell = self.by_cell(multiplier) * self.per_row[:, None]
+        weights[np.ix_(self.cells, self.compared)] = by_cell
+        return weights
+
+
 def solve(
     cost: np.ndarray,
     posterior: np.ndarray,
@@ -343,7 +402,7 @@ def solve(
     targets : sequence of float
         Differences to allow, falling.
     n_corrections : int
-        0 believes the head.
+        How often the residual is measured; 0 believes the head.
 
     Returns
     -------
@@ -354,77 +413,21 @@ def solve(
     .. [1] R. Xian, H. Zhao, "A Unified Post-Processing Framework for Group Fairness in
        Classification", arXiv 2405.04025.
     """
-    n, n_classes = cost.shape
-    families, compared = events.families, events.classes
-    known = np.zeros_like(posterior)
-    known[np.arange(n), cell] = 1
-    rows = known.sum(0)
-    sizes = rows[families][:, None, :]
-    trusted = sizes / (sizes + _HALF)
-    pooled = trusted / trusted.sum(-1, keepdims=True)  # the rate that all are held against
-    used, inverse = np.unique(families, return_inverse=True)
-    ratio = posterior[:, used] * (n / np.maximum(rows[used], 1))
-    spread = max(float(np.ptp(cost, axis=1).std()), 1e-6)
-    softness = _SOFTNESS * spread
-    shape = (len(families), len(compared), families.shape[1])
-
-    def weights_of(multiplier: np.ndarray) -> np.ndarray:
-        of_cells = np.zeros((len(used), len(compared)))
-        np.add.at(of_cells, inverse.reshape(families.shape), np.moveaxis(multiplier, 1, 2))
-        return of_cells
-
-    def centred(values: np.ndarray) -> np.ndarray:
-        return values - pooled * values.sum(-1, keepdims=True)
-
-    def decide(of_cells: np.ndarray) -> np.ndarray:
-        total = -cost
-        total[:, compared] -= ratio @ of_cells
-        return total
-
-    def rates_of(shares: np.ndarray) -> np.ndarray:
-        hits = shares[:, compared].T @ ratio / n
-        return np.moveaxis(hits[:, inverse.reshape(families.shape)], 0, 1)
-
+    dual = _Dual(cost, posterior, events, cell)
+    parts, residual = np.zeros((2, *dual.shape)), np.zeros(dual.shape)
+    bounds = [(0, None)] * parts.size
+    options = {"maxiter": _STEPS, "gtol": 1e-4, "ftol": 1e-12}
     found = []
-    residual, start = np.zeros(shape), np.zeros((2, *shape))
     for target in targets:
-        allowed = target / 2 / np.maximum(trusted, 1e-3) * np.ones(shape)
-
-        def dual(flat: np.ndarray, allowed: np.ndarray = allowed) -> tuple[float, np.ndarray]:
-            up, down = flat.reshape(2, *shape)
-            multiplier = centred(up - down)
-            score = decide(weights_of(multiplier)) / softness
-            top = score.max(1, keepdims=True)
-            share = np.exp(score - top)
-            total = share.sum(1, keepdims=True)
-            value = softness * float((top + np.log(total)).mean())
-            value += float((allowed * (up + down)).sum() - (residual * multiplier).sum())
-            slope = -(rates_of(share / total) + residual)
-            slope = slope - (pooled * slope).sum(-1, keepdims=True)
-            return value, np.stack([allowed + slope, allowed - slope]).ravel()
-
         for correction in range(n_corrections + 1):
-            start = minimize(
-                dual,
-                start.ravel(),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[(0, None)] * start.size,
-                options={"maxiter": _STEPS, "gtol": 1e-4, "ftol": 1e-12},
-            ).x.reshape(2, *shape)
-            multiplier = centred(start[0] - start[1])
-            score = decide(weights_of(multiplier))
+            at = target, residual
+            parts = minimize(
+                dual, parts.ravel(), at, "L-BFGS-B", jac=True, bounds=bounds, options=options
+            ).x.reshape(parts.shape)
+            multiplier = dual.centred(parts[0] - parts[1])
             if correction < n_corrections:
-                hard = np.zeros_like(score)
-                hard[np.arange(n), score.argmax(1)] = 1
-                soft = softmax(score / softness, axis=1)
-                counted = events.rates(hard, known, rows)
-                measured = trusted * (counted - rates_of(soft))
-                residual = residual + _DAMPING * (measured - residual)
-        weights = np.zeros((posterior.shape[1], n_classes))
-        weights[np.ix_(used, compared)] = weights_of(multiplier)
-        weights[used] *= (n / np.maximum(rows[used], 1))[:, None]
-        found.append(weights)
+                residual = residual + _DAMPING * (dual.residual(multiplier) - residual)
+        found.append(dual.weights(multiplier))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Intra-processing in closed form: the network, its group head and the correction, of torch alone."""
+"""Intra-processing in closed form: network, group head and correction, of torch alone."""
 
 import copy
 from collections.abc import Mapping
@@ -102,6 +102,8 @@ class _Corrected(nn.Module):
         }
         single = torch.float64 if dtype == torch.float64 else torch.float32
         for name, array in arrays.items():
+            # In one order in memory: loaded again, the same weights give the same bits.
+            array = np.ascontiguousarray(array)
             self.register_buffer(name, torch.tensor(array, dtype=single))
         self.register_buffer("like", torch.zeros(1, dtype=dtype))
 
@@ -204,11 +206,12 @@ class Parts(NamedTuple):
         dtype = tensors[0].dtype if tensors else torch.float32
         device = tensors[0].device if tensors else None
         single = torch.float64 if dtype == torch.float64 else torch.float32
-        linear = nn.Linear(*head.weight.shape, dtype=single, device="meta").to_empty(device="cpu")
-        with torch.no_grad():
-            linear.weight.copy_(torch.as_tensor(head.weight.T))
-            linear.bias.copy_(torch.as_tensor(head.bias))
-        linear.to(device)
+        weight = torch.tensor(np.ascontiguousarray(head.weight.T), dtype=single, device=device)
+        n_cells, n_features = weight.shape
+        # On no device, where torch draws no weights.
+        linear = nn.Linear(n_features, n_cells, device="meta")
+        bias = torch.tensor(head.bias, dtype=single, device=device)
+        linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
         n_columns = self.output.n_columns
         if self.layer is None:
             wide = _beside_input(network, linear, n_columns)
@@ -216,7 +219,6 @@ class Parts(NamedTuple):
             wide = _beside_layer(network, self.layer, linear, n_columns)
         corrected = _Corrected(self.output, self.flat, correction, dtype)
         return nn.Sequential(wide, fx.symbolic_trace(corrected).to(device)).eval()
-
 
     def build_like(
         self, network: nn.Module, n_features: int, weights: Mapping[str, torch.Tensor]
@@ -267,8 +269,8 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     once = [n for n in fit if sum(n == other for other, _ in calls) == 1]
     if not once:
         return None
-    layer = network.get_submodule(once[-1])
-    blank = Linear(np.zeros((layer.in_features, 2)), np.zeros(2))
+    n_features = next(x.shape[1] for name, x in calls if name == once[-1])
+    blank = Linear(np.zeros((n_features, 2)), np.zeros(2))
     n_columns = raw.shape[1] if raw.ndim == 2 else 1
     parts = Parts(Output("logits", n_columns), raw.ndim == 1, once[-1])
     correction = Correction.blank(n_columns, 2, max(2, n_columns))

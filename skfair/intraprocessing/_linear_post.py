@@ -231,7 +231,7 @@ default="demographic_parity"
         network, rows, raw, codes, groups, seed = self._take_in(X, y, sensitive_features, device)
         is_table = rows.ndim == 2 and np.asarray(X).dtype.kind == "f"
         sizes = len(self.classes_), len(groups.labels)
-        constraint = str(self.constraint)
+        constraint, performance = str(self.constraint), str(self.performance)
         events = make_events(constraint, codes, groups.codes, *sizes, self._positive() or 0)
         fold = draw_folds(groups.codes * sizes[0] + codes, min(self.cv, len(codes)), seed)
 
@@ -245,7 +245,7 @@ default="demographic_parity"
         original = given.argmax(1) if given.shape[1] > 1 else (given[:, 0] > 0).astype(int)
         judge.add(original, candidate="original", target=np.nan)
         targets = [self.epsilon * factor for factor in _TARGETS]
-        decided = cross_fit(labels, head, events, codes, fold, targets, self.performance)
+        decided = cross_fit(labels, head, events, codes, fold, targets, performance)
         judge.add(decided[0], candidate="uncorrected", target=np.nan)
         for target, predicted in zip(targets, decided[1:], strict=True):
             judge.add(predicted, candidate="corrected", target=target)
@@ -254,7 +254,7 @@ default="demographic_parity"
         self.group_features_ = "none" if best == 0 else kind
         self.module_ = nn.Sequential(network).eval()
         if best > 0:
-            values = class_values(np.bincount(codes, minlength=sizes[0]), self.performance)
+            values = class_values(np.bincount(codes, minlength=sizes[0]), performance)
             weights = np.zeros((events.n_cells, sizes[0]))
             if best > _UNCORRECTED:
                 cost = -labels.out_of_fold(fold) * values
@@ -262,7 +262,9 @@ default="demographic_parity"
                 weights = solve(cost, head.out_of_fold(fold), events, events.cell, aims)[-1]
             n_features = len(of_features.mean)
             own = of_features.before(Linear(head.model.weight[:n_features], head.model.bias))
-            rest = of_logits.before(Linear(head.model.weight[n_features:], np.zeros(events.n_cells)))
+            rest = of_logits.before(
+                Linear(head.model.weight[n_features:], np.zeros(events.n_cells))
+            )
             own = Linear(own.weight, own.bias + rest.bias)
             correction = Correction(of_logits.before(labels.model), rest.weight, weights, values)
             self.module_ = self._parts().build(network, own, correction)
@@ -399,7 +401,9 @@ default="demographic_parity"
         if self.group_features_ != "none":
             n_features = math.prod(self._sample_shape)
             if self._layer:
-                n_features = network.get_submodule(self._layer).in_features
+                layer = network.get_submodule(self._layer)
+                assert isinstance(layer, nn.Linear)  # it was when it was saved
+                n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         self.module_ = load_weights(module.eval(), weights, "module_")
 

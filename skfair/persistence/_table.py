@@ -45,6 +45,18 @@ def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
+def _linear_post(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """_sample_shape is of n_features_in_ features, and _output and module_ of the classes."""
+    n_columns, weights = state["_output"][1], state["module_"]
+    corrected = state["group_features_"] != "none"
+    return (
+        _debiaser(estimator, state, sizes)
+        and (n_columns == sizes["classes"] or (n_columns, sizes["classes"]) == (1, 2))
+        and corrected == ("1.weights" in weights)
+        and not (corrected and weights["1.weights"].shape[1:] != (sizes["classes"],))
+    )
+
+
 def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
     several = isinstance(state["classes_"], list)
@@ -107,7 +119,13 @@ _EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
 _TRIALS = {
     **dict.fromkeys(("candidate", "layer"), "O"),
     **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "fiu"),
+    "target": "f",
     **{"objective": "fiu", "feasible": "b"},
+}
+_DTYPE = ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PAIRS = {
+    **dict.fromkeys(("rate", "group_1", "group_2"), "O"),
+    **dict.fromkeys(("difference", "low", "high", "probability"), "f"),
 }
 _IMAGE = (
     "tuple",
@@ -155,6 +173,28 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
         },
         _margin,
     ),
+    "skfair.LinearPostDebiaser": (
+        {
+            **_COLUMNS,
+            "classes_": ("labels", "classes"),
+            "_sample_shape": "sample shape",
+            "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, math.inf)),
+            "_flat": "truth",
+            "_layer": ("text",),
+            "group_features_": ("text", "network", "input", "none"),
+            "module_": "weights",
+            "_dtype": _DTYPE,
+            "bias_": _MEASURED,
+            "bias_interval_": ("tuple", _MEASURED, _MEASURED),
+            "performance_": _MEASURED,
+            "objective_": _MEASURED,
+            "feasible_": "truth",
+            "pairs_": ("table", None, _PAIRS, "_"),
+            "trials_": ("table", "trial", _TRIALS, "trials"),
+            "best_trial_": _COUNT,
+        },
+        _linear_post,
+    ),
     "skfair.*Debiaser": (
         {
             **_COLUMNS,
@@ -164,7 +204,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "interrupted_": "truth",
             "history_": ("maybe", _EPOCHS),
             "module_": "weights",
-            "_dtype": ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64),
+            "_dtype": _DTYPE,
             "threshold_": _ANY,
             "bias_": _MEASURED,
             "bias_interval_": ("tuple", _MEASURED, _MEASURED),
