@@ -9,14 +9,12 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 
 from skfair.intraprocessing._gaps import (
-    Gap,
     Statistic,
     gap_interval,
     measure_gap,
     normal_interval,
     power_to_certify,
     table_of_pairs,
-    within,
 )
 from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
 
@@ -31,10 +29,12 @@ _CALLABLE_THRESHOLDS = 49
 # Of many groups the largest difference is drawn, at no more thresholds than tell them apart.
 _GROUP_THRESHOLDS = 400
 _N_BOOTSTRAP = 50
+_CAUTION = 3  # the power of the probability to hold in what is maximised
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Rows of a group and label are put together by the score of the original network: so many to a
 # stratum, and so many strata at most.
 _STRATUM, _MOST_STRATA = 40, 10
+_POSITIVE = np.array([0, 1])  # of both labels
 
 
 class Choice(NamedTuple):
@@ -61,6 +61,8 @@ class Choice(NamedTuple):
         Whether it may be chosen while others may not.
     constant : ndarray of bool
         Whether all rows get the same prediction.
+    power : ndarray
+        About how likely a certificate is; zero where none is asked for.
     """
 
     threshold: np.ndarray
@@ -72,6 +74,7 @@ class Choice(NamedTuple):
     bound: np.ndarray
     eligible: np.ndarray
     constant: np.ndarray
+    power: np.ndarray
 
     @property
     def feasible(self) -> np.ndarray:
@@ -88,6 +91,15 @@ class Choice(NamedTuple):
         """
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def ranking(self) -> np.ndarray:
+        """Positions, the best first; constant predictions come after all others.
+
+        Returns
+        -------
+        ndarray of int
+        """
+        return np.lexsort((self.bound, -self.objective, ~self.eligible, self.constant))
+
     def best(self) -> int:
         """Position of the one to take; a constant prediction only if there is nothing else.
 
@@ -95,7 +107,7 @@ class Choice(NamedTuple):
         -------
         int
         """
-        return int(np.lexsort((self.bound, -self.objective, ~self.eligible, self.constant))[0])
+        return int(self.ranking()[0])
 
     def take(self, index: slice | np.ndarray) -> "Choice":
         """The choices at some positions.
@@ -105,6 +117,42 @@ class Choice(NamedTuple):
         Choice
         """
         return Choice(*(values[index] for values in self))
+
+
+class Certify(NamedTuple):
+    """What it is worth that a certificate is likely.
+
+    Attributes
+    ----------
+    worth : float
+        How much performance may be given up for a sure one.
+    sizes : list of ndarray of shape (n_groups,)
+        Calibration rows behind each statistic of the constraint.
+    delta : float
+        The risk of a false certificate.
+    """
+
+    worth: float
+    sizes: list[np.ndarray]
+    delta: float
+
+
+class Rule(NamedTuple):
+    """What is taken for the best.
+
+    Attributes
+    ----------
+    room : float
+        Share of epsilon that is kept free.
+    certify : Certify or None
+        What a certificate is worth; None for nothing.
+    """
+
+    room: float = 0.0
+    certify: Certify | None = None
+
+
+PLAIN = Rule()
 
 
 class Objective:
@@ -220,6 +268,17 @@ class Objective:
         counts = _count(self.cell[population], stratum[population], shape)
         return self.take(rows)._ask(stratum=stratum[rows], population=counts)
 
+    def part(self, rows: np.ndarray) -> "Objective":
+        """The same question, asked of some of the rows as a sample of what all stand for.
+
+        Returns
+        -------
+        Objective
+        """
+        if self.population is self.sizes:
+            return self.take(rows)
+        return self.take(rows)._ask(stratum=self.stratum[rows], population=self.population)
+
     def unconstrained(self) -> "Objective":
         """The performance alone.
 
@@ -236,7 +295,7 @@ class Objective:
         kept = {name: getattr(self, name) for name in (*names, "margin", "features", "compared")}
         return Objective(**kept | changes)
 
-    def choose(self, scores: np.ndarray, certify: "Certify | None" = None) -> Choice:
+    def choose(self, scores: np.ndarray, rules: Sequence[Rule] = (PLAIN,)) -> list[Choice]:
         """Find the best of all distinct thresholds of each network.
 
         The scores are sorted once and the counts cumulated, which gives the predictions of
@@ -246,30 +305,33 @@ class Objective:
         ----------
         scores : ndarray of shape (n_networks, n_samples)
             Larger for the positive class.
-        certify : Certify, optional
-            What a certificate is worth; nothing if not given.
+        rules : sequence of Rule, optional
+            What is taken for the best.
 
         Returns
         -------
-        Choice
-            One threshold for each network, halfway between two of its scores.
+        list of Choice
+            One for each rule, with a threshold for each network, halfway between two of its
+            scores.
         """
         callables = callable(self.constraint) or callable(self.performance)
         counts = self.cell.size * self.sizes.size
         at_once = 1 if callables else max(1, _CHUNK // counts)
         parts = [
-            self._choose(scores[start : start + at_once], callables, certify)
+            self._choose(scores[start : start + at_once], callables, rules)
             for start in range(0, len(scores), at_once)
         ]
-        return Choice.join(parts)
+        return [Choice.join(each) for each in zip(*parts, strict=True)]
 
-    def measure(self, scores: np.ndarray, threshold: float) -> Choice:
+    def measure(self, scores: np.ndarray, threshold: float, rule: Rule = PLAIN) -> Choice:
         """Measure one network at one threshold.
 
         Parameters
         ----------
         scores : ndarray of shape (n_samples,)
         threshold : float
+        rule : Rule, optional
+            What is taken for good.
 
         Returns
         -------
@@ -277,8 +339,8 @@ class Objective:
             Of length 1.
         """
         predicted = scores > threshold
-        threshold = np.array([threshold], dtype=np.float64)
-        return self._evaluate(threshold, self.count(predicted)[None], predicted[None])
+        at = np.array([threshold], dtype=np.float64)
+        return self._evaluate(at, self.count(predicted)[None], predicted[None], [rule])[0]
 
     def count(self, predicted: np.ndarray) -> np.ndarray:
         """Count the rows predicted positive, by cell and stratum.
@@ -327,11 +389,27 @@ class Objective:
         -------
         DataFrame
         """
-        compared = [labels[group] for group in self.compared]
+        compared = [labels[int(group)] for group in self.compared]
         if callable(self.constraint):
             return table_of_pairs([], compared, [], self.epsilon)
         names = [" and ".join(rates) for rates in self.statistics]
         return table_of_pairs(names, compared, self._rates(self.count(predicted)), self.epsilon)
+
+    def rows_of_statistics(self) -> list[np.ndarray]:
+        """Count the rows behind each statistic of the constraint, by group.
+
+        Returns
+        -------
+        list of ndarray of shape (n_groups,)
+            Of a mean of rates the number that one rate of the same variance would have.
+        """
+        negatives, positives = self.totals.T
+        sizes = []
+        for rates in self.statistics:
+            of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
+            one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
+            sizes.append(one[self.compared])
+        return sizes
 
     def optimism(self, predicted: np.ndarray, others: "Objective", on_others: np.ndarray) -> float:
         """How much less biased a network looks on rows that tuned it, in standard errors.
@@ -361,7 +439,7 @@ class Objective:
                 largest = max(largest, abs(moved[g] - moved[h]) / error)
         return float(largest)
 
-    def _choose(self, scores: np.ndarray, callables: bool, certify: "Certify | None") -> Choice:
+    def _choose(self, scores: np.ndarray, callables: bool, rules: Sequence[Rule]) -> list[Choice]:
         n_networks, n = scores.shape
         order = np.argsort(-scores, axis=1)
         ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
@@ -392,16 +470,8 @@ class Objective:
             network = np.zeros_like(k)
             predicted = scores > threshold[0, k][:, None]
         counts = np.moveaxis(counts[:, :, network, k], -1, 0)
-        choice = self._evaluate(threshold[network, k], counts, predicted, certify)
-        # As in Choice.best, for each network; the rows of a network follow each other.
-        starts = np.flatnonzero(np.diff(network, prepend=-1))
-        other = ~np.logical_and.reduceat(choice.constant, starts)[network]
-        objective = np.where(choice.eligible, choice.objective, np.finfo(float).min)
-        objective = np.where(choice.constant & other, -np.inf, objective)
-        best = objective == np.maximum.reduceat(objective, starts)[network]
-        bound = np.where(best, choice.bound, np.inf)
-        best = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
-        return choice.take(best[np.unique(network[best], return_index=True)[1]])
+        choices = self._evaluate(threshold[network, k], counts, predicted, rules)
+        return [_best_of_each(network, choice) for choice in choices]
 
     def _within_constraint(self, counts: np.ndarray) -> np.ndarray:
         """Where the measured bias meets the constraint and predictions are not constant.
@@ -426,47 +496,57 @@ class Objective:
         threshold: np.ndarray,
         counts: np.ndarray,
         predicted: np.ndarray | None,
-        certify: "Certify | None" = None,
-    ) -> Choice:
+        rules: Sequence[Rule] = (PLAIN,),
+    ) -> list[Choice]:
         """Judge thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
         whole = (counts * self._stands_for).sum(-1).reshape(len(counts), self.n_groups, 2)
         performance = self._performance(whole, predicted)
-        power: Any = 0.0
+        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
         if callable(self.constraint):
             assert predicted is not None  # as with all callables
             bias, error = self._called(predicted, performance)
-            zero = np.zeros_like(bias)
-            mean, variance = np.stack([bias, zero], -1), np.stack([error**2, zero], -1)
-            gap = Gap(bias, error, within(mean, variance, self.epsilon), zero)
+            # As the one rate of a group, beside another one that is zero.
+            rates = [(np.stack([bias, 0 * bias], -1), np.stack([error**2, 0 * error], -1))]
         else:
             rates = self._rates(counts)
-            gap = measure_gap(rates, self.epsilon)
-            if certify is not None:
-                power = power_to_certify(rates, certify.sizes, self.epsilon, certify.delta)
-        bias, error, probability, excess = gap
-        if not self.signed and not callable(self.constraint):
-            bias = np.abs(bias)
-        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
+        return [self._rule(threshold, performance, rates, constant, rule) for rule in rules]
 
+    def _rule(
+        self,
+        threshold: np.ndarray,
+        performance: np.ndarray,
+        rates: list[Statistic],
+        constant: np.ndarray,
+        rule: Rule,
+    ) -> Choice:
+        epsilon = self.epsilon * (1 - rule.room)
+        bias, error, probability, excess = measure_gap(rates, epsilon)
         # A callable may say NaN, for instance of the precision where nothing is positive.
         defined = np.isfinite(bias) & np.isfinite(performance)
         size = np.where(defined, np.abs(bias), np.inf)
         gain = np.maximum(performance - self.chance, 0)
+        power = np.zeros(len(threshold))
         if self.confidence is None:
-            eligible = size < self.epsilon - self.margin
-            objective = np.where(eligible, performance, 0)
-        elif len(self.compared) > 2 and not callable(self.constraint):
+            eligible, objective = size < epsilon - self.margin, performance
+        elif rates[0][0].shape[-1] > 2:
             # That all of many differences hold is hardly ever likely: what is over counts.
-            eligible = defined
-            objective = np.where(defined, gain - excess, 0)
+            eligible, objective = defined, gain - excess
         else:
-            eligible = size < self.epsilon
-            objective = np.where(eligible, gain * probability, 0)
-        if certify is not None:
-            objective = np.where(eligible, objective + certify.worth * power, 0)
-        probability = np.where(defined, probability, 0)
+            eligible, objective = size < epsilon, gain * probability**_CAUTION
+        if rule.certify is not None:
+            power = power_to_certify(rates, rule.certify.sizes, epsilon, rule.certify.delta)
+            objective = objective + rule.certify.worth * power
         return Choice(
-            threshold, bias, error, performance, probability, objective, size, eligible, constant
+            threshold,
+            bias,
+            error,
+            performance,
+            np.where(defined, probability, 0),
+            np.where(eligible, objective, 0),
+            size,
+            eligible,
+            constant,
+            power,
         )
 
     def _performance(self, counts: np.ndarray, predicted: np.ndarray | None) -> np.ndarray:
@@ -495,7 +575,7 @@ class Objective:
         mean = variance = np.zeros((*counts.shape[:-2], len(self.compared)))
         for rate in rates:
             # Which cells of a group the rate is about: both labels, the positive or the negative.
-            about = np.array(RATES[rate](0, 0, [[0, 1]], [[1, 0]])[1]).reshape(2) > 0
+            about = RATES[rate](0, 0, _POSITIVE, 1 - _POSITIVE)[1] > 0
             cells = (2 * self.compared[:, None] + np.flatnonzero(about)).astype(int)
             shape = (*counts.shape[:-2], len(self.compared), -1)
             p = share[..., cells, :].reshape(shape)
@@ -565,24 +645,6 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
         raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
 
 
-class Certify(NamedTuple):
-    """What it is worth that a certificate is likely.
-
-    Attributes
-    ----------
-    worth : float
-        How much performance may be given up for a sure one.
-    sizes : list of ndarray of shape (n_groups,)
-        Calibration rows behind each statistic of the constraint.
-    delta : float
-        The risk of a false certificate.
-    """
-
-    worth: float
-    sizes: list[np.ndarray]
-    delta: float
-
-
 def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Put rows of a group and label together that have about the same score.
 
@@ -619,3 +681,15 @@ def _thin(distinct: np.ndarray, most: int) -> np.ndarray:
         places = np.flatnonzero(found)
         row[places[np.unique(np.linspace(0, len(places) - 1, most).astype(int))]] = True
     return result
+
+
+def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
+    """As in Choice.best, for each network; the rows of a network follow each other."""
+    starts = np.flatnonzero(np.diff(network, prepend=-1))
+    other = ~np.logical_and.reduceat(choice.constant, starts)[network]
+    objective = np.where(choice.eligible, choice.objective, np.finfo(float).min)
+    objective = np.where(choice.constant & other, -np.inf, objective)
+    best = objective == np.maximum.reduceat(objective, starts)[network]
+    bound = np.where(best, choice.bound, np.inf)
+    found = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
+    return choice.take(found[np.unique(network[found], return_index=True)[1]])
