@@ -84,7 +84,7 @@ def body(report: "FairnessReport") -> str:
     parts += [f"<p>{_escape(remark)}</p>" for remark in _remarks(report)]
     for heading, table in _tables(report, full=True):
         parts.append(f"<h2>{_escape(heading)}</h2>")
-        parts.append(f"<div>{_html_table(table)}</div>")
+        parts.append(f"<div>{html_table(table)}</div>")
     return "\n".join(parts)
 
 
@@ -372,7 +372,7 @@ def _gaps(report: "FairnessReport") -> list[str]:
     return remarks
 
 
-def _html_table(table: pd.DataFrame) -> str:
+def html_table(table: pd.DataFrame) -> str:
     """Make an HTML table; each row says in full which one it is."""
     n_levels = table.index.nlevels
     heads = []
