@@ -165,7 +165,8 @@ def wald_p_value(hits: np.ndarray, sizes: np.ndarray, epsilon: float) -> float:
 
     Two one-sided tests with adjusted counts: R. M. Price and D. G. Bonett, "An improved confidence
     interval for a linear function of binomial proportions", Computational Statistics & Data
-    Analysis 45 (2004), 449-456.
+    Analysis 45 (2004), 449-456. Where some rates are 0 or 1, these reject too often, up to .08 in
+    place of .05, so that one row of the smallest group is taken off.
 
     Parameters
     ----------
@@ -182,13 +183,13 @@ def wald_p_value(hits: np.ndarray, sizes: np.ndarray, epsilon: float) -> float:
     >>> import numpy as np
     >>> hits, sizes = np.array([[250, 255], [50, 45]]), np.array([[500, 500], [500, 500]])
     >>> round(wald_p_value(hits, sizes, 0.05), 4)
-    0.0032
+    0.0038
     """
     if abs((hits[:, 0] / sizes[:, 0] - hits[:, 1] / sizes[:, 1]).mean()) >= epsilon:
         return 1.0  # nothing speaks against it
     rates = (hits + 2 / hits.size) / (sizes + 4 / hits.size)
     variance = (rates * (1 - rates) / (sizes + 4 / hits.size)).sum() / len(hits) ** 2
-    difference = abs((rates[:, 0] - rates[:, 1]).mean())
+    difference = abs((rates[:, 0] - rates[:, 1]).mean()) + 1 / (len(hits) * sizes.min())
     return float(ndtr((difference - epsilon) / np.sqrt(variance)))
 
 

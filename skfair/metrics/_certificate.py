@@ -254,7 +254,8 @@ default="demographic_parity"
     them or the model. For each rate and pair of groups two one-sided tests reject that the rates
     differ by `epsilon` or more, each at level ``1 - confidence``. Since all have to reject, the
     probability that they do wrongly is at most that level, however many there are. The tests are
-    exact, that of "average_odds", which is about four rates at a time, is approximate.
+    exact; that of "average_odds", which is about four rates at a time, is approximate, and may
+    reject at .06 in place of .05 where rates are 0 or 1.
 
     There are no sample weights: of weighted rows no such bound is known.
 

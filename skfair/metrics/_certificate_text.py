@@ -1,12 +1,12 @@
 """The faces of a certificate: one line, text and HTML."""
 
-import html
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from skfair.metrics._html import escape, html_table
 from skfair.utils._shown import as_label, plain
 
 if TYPE_CHECKING:
@@ -48,10 +48,8 @@ def body(certificate: "FairnessCertificate") -> str:
     -------
     str
     """
-    from skfair.metrics._report_text import html_table
-
-    parts = [f"<p><b>{html.escape(claim(certificate))}</b></p>"]
-    parts += [f"<p>{html.escape(remark)}</p>" for remark in remarks(certificate)]
+    parts = [f"<p><b>{escape(claim(certificate))}</b></p>"]
+    parts += [f"<p>{escape(remark)}</p>" for remark in remarks(certificate)]
     return "\n".join([*parts, f"<div>{html_table(table(certificate))}</div>"])
 
 
@@ -64,7 +62,7 @@ def table(certificate: "FairnessCertificate") -> pd.DataFrame:
     """
     pairs = certificate.pairs
     pairs = pairs.iloc[np.argsort(-pairs["bound"], kind="stable")[:_SHOWN]]
-    index = [[as_label(x) for x in pairs[name]] for name in ("rate", "group_1", "group_2")]
+    index = [[_label(x) for x in pairs[name]] for name in ("rate", "group_1", "group_2")]
     shown = pd.DataFrame(index=pd.MultiIndex.from_arrays(index, names=["rate", "group", "other"]))
     shown["rows"] = [f"{a}, {b}" for a, b in zip(pairs["n_1"], pairs["n_2"], strict=True)]
     for name, digits in (("rate_1", 1), ("rate_2", 1), ("difference", 1), ("bound", 2)):
@@ -120,6 +118,10 @@ def _rows(needed: pd.DataFrame) -> str:
     most = needed.max(axis=1)
     if most.nunique() == 1:
         return f"{most.iloc[0]:,} rows behind each rate of each group"
-    named = [f"{as_label(group)}: {rows:,}" for group, rows in most.items()]
+    named = [f"{_label(group)}: {rows:,}" for group, rows in most.items()]
     more = ["..."] if len(named) > _SHOWN else []
     return f"rows behind each rate of {', '.join([*named[:_SHOWN], *more])}"
+
+
+def _label(group: Any) -> str:
+    return ", ".join(as_label(part) for part in (group if isinstance(group, tuple) else (group,)))
