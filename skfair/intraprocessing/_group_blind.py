@@ -44,23 +44,24 @@ class Scaler(NamedTuple):
     mean: np.ndarray
     scale: np.ndarray
 
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        return (X - self.mean) / self.scale
+
     def before(self, linear: Linear) -> Linear:
         """The layer that does to features what `linear` does to standardised ones."""
         weight = linear.weight / self.scale[:, None]
         return Linear(weight, linear.bias - self.mean @ weight)
 
 
-def standardise(X: np.ndarray) -> tuple[np.ndarray, Scaler]:
+def fit_scaler(X: np.ndarray) -> Scaler:
     """Give features mean zero and spread one; those that are constant become zero.
 
     Returns
     -------
-    X : ndarray of shape (n_samples, n_features)
-    scaler : Scaler
+    Scaler
     """
     mean, scale = X.mean(0), X.std(0)
-    scale = np.where(scale > 1e-9 * np.abs(mean) + 1e-30, scale, np.inf)
-    return (X - mean) / scale, Scaler(mean, scale)
+    return Scaler(mean, np.where(scale > 1e-9 * np.abs(mean) + 1e-30, scale, np.inf))
 
 
 class Events(NamedTuple):
@@ -85,7 +86,13 @@ class Events(NamedTuple):
 
 
 def make_events(
-    constraint: str, y: np.ndarray, groups: np.ndarray, n_classes: int, n_groups: int, positive: int
+    constraint: str,
+    y: np.ndarray,
+    groups: np.ndarray,
+    n_classes: int,
+    n_groups: int,
+    positive: int | None,
+    compared: np.ndarray,
 ) -> Events:
     """Say what a constraint by name compares.
 
@@ -95,21 +102,21 @@ def make_events(
     y, groups : ndarray of int
         Class and group of each row.
     n_classes, n_groups : int
-    positive : int
-        The class of equal opportunity, and with two classes the one whose rates are taken.
+    positive : int or None
+        The class whose rates are compared; None for all classes.
+    compared : ndarray of int
+        The groups that are compared.
 
     Returns
     -------
     Events
     """
-    compared = np.array([positive]) if n_classes == 2 else np.arange(n_classes)
+    classes = np.arange(n_classes) if positive is None else np.array([positive])
     if constraint == "demographic_parity":
-        return Events(groups, n_groups, np.arange(n_groups)[None], compared)
-    cells = np.arange(n_groups * n_classes).reshape(n_groups, n_classes).T
-    joint = groups * n_classes + y
-    if constraint == "equal_opportunity":
-        return Events(joint, n_groups * n_classes, cells[[positive]], np.array([positive]))
-    return Events(joint, n_groups * n_classes, cells[np.unique(y)], compared)
+        return Events(groups, n_groups, compared[None], classes)
+    cells = np.arange(n_groups * n_classes).reshape(n_groups, n_classes).T[:, compared]
+    given = classes if constraint == "equal_opportunity" else np.unique(y)
+    return Events(groups * n_classes + y, n_groups * n_classes, cells[given], classes)
 
 
 # -- posteriors --------------------------------------------------------------------------------
@@ -465,7 +472,6 @@ def cross_fit(
         values = class_values(np.bincount(codes[kept], minlength=n_classes), performance)
         cost, seen = -labels.outside[k] * values, head.outside[k]
         found = solve(cost[kept], seen[kept], events, events.cell[kept], targets)
-        none = np.zeros_like(found[0])
-        for i, weights in enumerate([none, *found]):
+        for i, weights in enumerate([np.zeros_like(found[0]), *found]):
             predicted[i, held] = (cost[held] + seen[held] @ weights).argmin(1)
     return predicted

@@ -14,20 +14,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
-from skfair.intraprocessing._group_blind import (
-    L2,
-    L2_OF_LABELS,
-    Events,
-    Linear,
-    Posteriors,
-    Scaler,
-    class_values,
-    cross_fit,
-    draw_folds,
-    fit_posteriors,
-    make_events,
-    solve,
-    standardise,
+from skfair.intraprocessing._group_blind import Linear
+from skfair.intraprocessing._group_blind_fit import (
+    UNCORRECTED,
+    Data,
+    Fitted,
+    certify_corrections,
+    fit_corrections,
 )
 from skfair.intraprocessing._group_blind_network import (
     ClassLogits,
@@ -37,17 +30,30 @@ from skfair.intraprocessing._group_blind_network import (
     find_feature_layer,
     layer_inputs,
 )
-from skfair.intraprocessing._judge import Judge
+from skfair.intraprocessing._judge import Question, report
 from skfair.intraprocessing._network import LogitNetwork, Output, copy_network, find_network
-from skfair.utils import FallbackWarning, InfeasibleConstraintWarning, resolve_device
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.utils import (
+    FallbackWarning,
+    Groups,
+    InfeasibleConstraintWarning,
+    draw_seed,
+    resolve_device,
+    seeded,
+)
 from skfair.utils._net import load_weights
 from skfair.utils._shown import shown, shown_all
+from skfair.utils._split import split_cells
 
 # Gaps to aim at, in epsilons: what is aimed at is not what new rows show.
 _TARGETS = (3.0, 2.0, 1.5, 1.25, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
 _FEWEST_FOLDS = 3  # one to judge on, one to predict out of fold, one to fit
-_UNCORRECTED = 1  # in trials_, after the original network
+_NOT_TAUGHT = 0.5  # share of rows that are kept from a network that is yet to be trained
 _CONSTRAINTS = ("demographic_parity", "equal_opportunity", "equalized_odds")
+
+
+def _renumbered(kinds: np.ndarray) -> np.ndarray:
+    return np.unique(kinds, return_inverse=True)[1]
 
 
 class LinearPostDebiaser(IntraprocessingDebiaser):
@@ -96,14 +102,22 @@ default="demographic_parity"
     cv : int, default=5
         Number of folds, three or more.
     confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds on new rows too, twice as many as it is
-        measured on. "auto" weighs it against the performance: with two groups (performance -
-        chance) times the probability is maximised, among candidates whose measured bias meets
-        the constraint; with more, performance less what the gap is expected to exceed `epsilon`
-        by. A float between 0 and 1 asks for at least that probability, and maximises the
-        performance. None asks that the measured bias is below ``epsilon - margin``.
+        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
+        times the probability that it holds on new rows, twice as many as it is measured on,
+        among candidates whose measured bias meets it; with more than two groups (performance -
+        chance) less the expected excess of the largest difference over `epsilon`. A float
+        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
+        `certificate_`. None asks that the measured bias is below ``epsilon - margin``.
     margin : float, default=0.01
         Used with ``confidence=None`` only.
+    small_groups : {"shrink", "exclude", "error"}, default="shrink"
+        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
+        more than two groups towards each other, those of few rows the most; "exclude" leaves
+        small groups out of the constraint, since what they get cannot be estimated; "error"
+        refuses them. A warning names them in each case.
+    calibration_fraction : float, default=0.6
+        Share of the rows that are kept for the certificate, of each group alike. Used with a
+        number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
         What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
         finds it out from the outputs, or raises where they could be either.
@@ -126,17 +140,23 @@ default="demographic_parity"
         one.
     group_features_ : str
         What the head sees, "network" or "input"; "none" where the network was left as it is.
-    bias_, performance_, objective_ : float
-        Bias, performance and what was maximised, of predictions out of fold. With two groups and
-        one compared rate the bias is that of the first group less that of the second; else the
-        largest difference.
+    bias_, performance_ : float
+        Bias and performance of predictions out of fold, each by what was chosen on the other
+        folds; with a certificate on its calibration rows. With two groups and one compared rate
+        the bias is that of the first group less that of the second; else the largest difference.
+    objective_ : float
+        What was maximised.
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint is more likely to hold on new rows than not; with a float as
-        `confidence`, at least that likely.
+        Whether the constraint is more likely to hold on new rows than not; with a number as
+        `confidence`, whether the certificate holds.
     pairs_ : DataFrame
-        Difference of each two groups in each rate, with its interval, as measured.
+        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
+        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
+        rows).
+    certificate_ : FairnessCertificate or None
+        What was shown at the stated confidence; None without one.
     trials_ : DataFrame
         A row a candidate: "candidate", "target" (the gap that was aimed at), "bias",
         "performance", "probability" (of the constraint to hold on new rows), "objective" and
@@ -202,6 +222,8 @@ default="demographic_parity"
         cv: int = 5,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
+        small_groups: Literal["shrink", "exclude", "error"] = "shrink",
+        calibration_fraction: float = 0.6,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -214,6 +236,8 @@ default="demographic_parity"
             performance=performance,
             confidence=confidence,
             margin=margin,
+            small_groups=small_groups,
+            calibration_fraction=calibration_fraction,
             output=output,
             device=device,
             random_state=random_state,
@@ -227,54 +251,46 @@ default="demographic_parity"
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
-        self._check_question()
-        network, rows, raw, codes, groups, seed = self._take_in(X, y, sensitive_features, device)
-        is_table = rows.ndim == 2 and np.asarray(X).dtype.kind == "f"
-        sizes = len(self.classes_), len(groups.labels)
-        constraint, performance = str(self.constraint), str(self.performance)
-        events = make_events(constraint, codes, groups.codes, *sizes, self._positive() or 0)
-        fold = draw_folds(groups.codes * sizes[0] + codes, min(self.cv, len(codes)), seed)
+        self._check_questions()
+        is_table = np.ndim(X) == 2 and np.asarray(X).dtype.kind == "f"
+        X, codes = self._validate_debiasing_data(X, y)
+        groups, compared = self._validate_groups(sensitive_features, codes)
+        seed = draw_seed(self.random_state)
+        trained, rows = find_network(self.estimator), np.arange(len(codes))
+        if trained is None:
+            # A network that learns from the debiasing rows, too, is corrected by others.
+            cell = groups.codes * len(self.classes_) + codes
+            taught, rows = split_cells(_renumbered(cell), _NOT_TAUGHT, seed)
+            with seeded(seed, device):
+                trained = self._fit_estimator(X[taught], codes[taught])
+        network, inputs, raw, codes = self._run_original(trained, X, codes, device)
+        question = self._question(groups, compared)
+        data = self._read(network, inputs, raw, is_table)
+        data = data._replace(codes=codes, groups=groups.codes, n_groups=len(groups.labels))
+        calibrate = rows[:0]
+        if isinstance(self.confidence, Real):
+            rows, calibrate = self._hold_out(data, rows, question, seed)
 
-        self._flat = raw.ndim == 1
-        given = class_logits(raw.double().reshape(len(raw), -1), self._output).numpy()
-        logits, of_logits = standardise(given)
-        labels = fit_posteriors(logits, codes, sizes[0], fold, [L2_OF_LABELS])
-        kind, head, of_features = self._fit_head(network, rows, is_table, logits, events, fold)
-
-        judge = Judge(codes, groups.codes, sizes, events, self.get_params(deep=False))
-        original = given.argmax(1) if given.shape[1] > 1 else (given[:, 0] > 0).astype(int)
-        judge.add(original, candidate="original", target=np.nan)
         targets = [self.epsilon * factor for factor in _TARGETS]
-        decided = cross_fit(labels, head, events, codes, fold, targets, performance)
-        judge.add(decided[0], candidate="uncorrected", target=np.nan)
-        for target, predicted in zip(targets, decided[1:], strict=True):
-            judge.add(predicted, candidate="corrected", target=target)
-        self.best_trial_ = best = judge.best()
-
-        self.group_features_ = "none" if best == 0 else kind
-        self.module_ = nn.Sequential(network).eval()
-        if best > 0:
-            values = class_values(np.bincount(codes, minlength=sizes[0]), performance)
-            weights = np.zeros((events.n_cells, sizes[0]))
-            if best > _UNCORRECTED:
-                cost = -labels.out_of_fold(fold) * values
-                aims = targets[: best - _UNCORRECTED]
-                weights = solve(cost, head.out_of_fold(fold), events, events.cell, aims)[-1]
-            n_features = len(of_features.mean)
-            own = of_features.before(Linear(head.model.weight[:n_features], head.model.bias))
-            rest = of_logits.before(
-                Linear(head.model.weight[n_features:], np.zeros(events.n_cells))
+        fitted = fit_corrections(data.take(rows), question, targets, self.cv, seed)
+        judge, best = fitted.judge, fitted.judge.best()
+        self.certificate_: FairnessCertificate | None = None
+        table = judge.chosen_table()
+        if isinstance(self.confidence, Real):
+            best, table, self.certificate_ = certify_corrections(
+                fitted, data.take(calibrate), question, best
             )
-            own = Linear(own.weight, own.bias + rest.bias)
-            correction = Correction(of_logits.before(labels.model), rest.weight, weights, values)
-            self.module_ = self._parts().build(network, own, correction)
-        self._dtype = self._predict_dtype(rows[:1])
-        for name, value in judge.report(best, groups.labels, self.classes_.tolist()).items():
+        self.best_trial_, self.trials_ = best, judge.trials()
+        self.objective_ = float(self.trials_.objective[best])
+        for name, value in report(table, question).items():
             setattr(self, name, value)
+        if self.certificate_ is not None:
+            self.feasible_ = self.certificate_.holds
+        self._build(network, fitted, best)
+        self._dtype = self._predict_dtype(inputs[:1])
         self._warn_of(best)
 
-    def _check_question(self) -> None:
-        """Refuse what cannot be asked for; before anything is run."""
+    def _check_questions(self) -> None:
         if callable(self.constraint):
             raise ValueError(
                 f"constraint={self._name(self.constraint)} is a function, and "
@@ -290,55 +306,64 @@ default="demographic_parity"
             )
 
     def _positive(self) -> int | None:
-        """Position of `pos_label`; None where there is no such class to name."""
+        """Position of the class whose rates are compared; None for all classes."""
         classes = self.classes_.tolist()
-        if self.pos_label is None:
-            if len(classes) > 2 and self.constraint == "equal_opportunity":
-                raise ValueError(
-                    "pos_label is None, where one of the classes "
-                    f"[{shown_all(classes)}] was wanted: constraint='equal_opportunity' is about "
-                    "one class, and with more than two none is the usual one. Name it."
-                )
-            return 1 if len(classes) == 2 else None
-        if self.pos_label not in classes:
+        if self.pos_label is not None and self.pos_label not in classes:
             raise ValueError(
                 f"pos_label={shown(self.pos_label)} is none of the classes in y, "
                 f"[{shown_all(classes)}]. Give one of them, of the same type."
             )
-        return classes.index(self.pos_label)
+        if len(classes) > 2 and self.constraint != "equal_opportunity":
+            return None
+        if self.pos_label is not None:
+            return classes.index(self.pos_label)
+        if len(classes) > 2:
+            raise ValueError(
+                f"pos_label is None, where one of the classes [{shown_all(classes)}] was wanted: "
+                "constraint='equal_opportunity' is about one class, and with more than two none "
+                "is the usual one. Name it."
+            )
+        return 1
 
-    def _compared(self) -> list[int | None]:
+    def _classes_compared(self) -> list[int | None]:
         positive = self._positive()
         if self.constraint == "demographic_parity":
             return [None]
-        if self.constraint == "equal_opportunity":
-            return [positive]
-        return list(range(len(self.classes_)))
+        return (
+            [positive]
+            if self.constraint == "equal_opportunity"
+            else list(range(len(self.classes_)))
+        )
 
-    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
-        """Any network will do: its weights stay."""
+    def _question(self, groups: Groups, compared: np.ndarray) -> Question:
+        assert isinstance(self.constraint, str)  # a function is refused
+        assert isinstance(self.performance, str)
+        return Question(
+            constraint=self.constraint,
+            epsilon=self.epsilon,
+            performance=self.performance,
+            confidence=self.confidence,
+            margin=self.margin,
+            classes=self.classes_.tolist(),
+            groups=[groups.labels[group] for group in compared.tolist()],
+            compared=compared,
+            positive=self._positive(),
+        )
 
-    def _search(self, search: Any) -> None:
-        """Nothing to search: all is solved for."""
-
-    def _fit_head(
-        self,
-        network: nn.Module,
-        rows: torch.Tensor,
-        is_table: bool,
-        logits: np.ndarray,
-        events: Events,
-        fold: np.ndarray,
-    ) -> tuple[str, Posteriors, Scaler]:
-        """Fit heads to the features that may be used, and take the better one."""
+    def _read(
+        self, network: nn.Module, inputs: torch.Tensor, raw: torch.Tensor, is_table: bool
+    ) -> Data:
+        """Collect the logits of the network, and the features that its head may see."""
+        self._flat = raw.ndim == 1
+        logits = class_logits(raw.double().reshape(len(raw), -1), self._output).numpy()
         features = {}
         self._layer = ""
         if self.group_features != "input":
-            self._layer = find_feature_layer(network, rows[:2]) or ""
+            self._layer = find_feature_layer(network, inputs[:2]) or ""
             if self._layer:
-                features["network"] = layer_inputs(network, self._layer, rows)
+                features["network"] = layer_inputs(network, self._layer, inputs)
         if self.group_features == "input" or (self.group_features == "auto" and is_table):
-            features["input"] = rows.flatten(1).double().cpu().numpy()
+            features["input"] = inputs.flatten(1).double().cpu().numpy()
         if not features:
             raise ValueError(
                 f"group_features={self.group_features!r} wants what goes into the last linear "
@@ -346,15 +371,50 @@ default="demographic_parity"
                 "that is run once and takes a row of features a sample, or torch.fx cannot trace "
                 "it. Set group_features='input', which takes X itself."
             )
-        found: dict[str, tuple[Posteriors, Scaler]] = {}
-        for kind, given in features.items():
-            scaled, scaler = standardise(given)
-            seen = np.column_stack([scaled, logits])
-            found[kind] = fit_posteriors(seen, events.cell, events.n_cells, fold, L2), scaler
-        best = min(found, key=lambda kind: found[kind][0].loss)
-        if best == "input":
+        none = np.zeros(0, dtype=np.int64)
+        return Data(logits, features, none, none, 0)
+
+    def _hold_out(
+        self, data: Data, rows: np.ndarray, question: Question, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Hold out the rows of the certificate, at random among those that a rate is of."""
+        kinds = data.groups[rows]
+        if self.constraint != "demographic_parity":
+            kinds = kinds * len(question.classes) + data.codes[rows]
+        kept, held = split_cells(_renumbered(kinds), self.calibration_fraction, seed + 1)
+        calibrate = rows[np.setdiff1d(held, kept)]  # without the only row of its kind
+        sizes = [rate.sizes for rate in question.rates(data.take(calibrate).table(question))]
+        missing = {group for size in sizes for group in np.flatnonzero(size < 1)}
+        if missing or not sizes:
+            raise ValueError(
+                f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
+                f"rows, {len(calibrate)} of {len(rows)}, none are of {len(missing)} of the "
+                f"{len(question.groups)} groups that it compares. Take more samples, merge small "
+                "groups, or set small_groups='exclude'."
+            )
+        return rows[kept], calibrate
+
+    def _build(self, network: nn.Module, fitted: Fitted, best: int) -> None:
+        """Put the network that was chosen together."""
+        self.group_features_ = fitted.kind if best else "none"
+        if fitted.kind == "input":
             self._layer = ""
-        return best, *found[best]
+        self.module_ = nn.Sequential(network).eval()
+        if best:
+            n_features, weight = len(fitted.of_features.mean), fitted.head.weight
+            own = fitted.of_features.before(Linear(weight[:n_features], fitted.head.bias))
+            rest = fitted.of_logits.before(Linear(weight[n_features:], 0 * fitted.head.bias))
+            own = Linear(own.weight, own.bias + rest.bias)
+            labels = fitted.of_logits.before(fitted.labels)
+            chosen = fitted.weights[best - UNCORRECTED]
+            correction = Correction(labels, rest.weight, chosen, fitted.values)
+            self.module_ = self._parts().build(network, own, correction)
+
+    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
+        """Any network will do: its weights stay."""
+
+    def _search(self, search: Any) -> None:
+        """Nothing to search: all is solved for."""
 
     def _parts(self) -> Parts:
         return Parts(self._output, self._flat, self._layer or None)
@@ -363,18 +423,22 @@ default="demographic_parity"
         """Say what did not go as asked for; fitted attributes say the same."""
         found = f"bias {self.bias_:+.3f}, {self.performance} {self.performance_:.3f}"
         if not self.feasible_:
-            wanted = f"within {self.epsilon:g}"
-            if isinstance(self.confidence, Real):
-                wanted += f" with confidence={self.confidence:g}"
+            wanted, advice = f"within {self.epsilon:g}", "Allow a larger epsilon."
+            if self.certificate_ is not None:
+                wanted += f" that is certified with confidence={self.confidence:g}"
+                if self.certificate_.rows_needed is not None:
+                    advice = f"certificate_ says how many rows would do. {advice}"
+            elif abs(self.bias_) < self.epsilon:
+                wanted += " that is more likely than not to hold on new rows"
+                advice = f"Give more rows. {advice}"
             warnings.warn(
-                f"No candidate has a {self.constraint} bias {wanted}; the best one was taken "
+                f"No candidate has a {self.constraint} bias {wanted}; the nearest one was taken "
                 f"({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
-                f"{self.bias_interval_[1]:+.3f}, out of fold). Allow a larger epsilon, or try "
-                "another debiaser.",
+                f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
                 stacklevel=5,
             )
-        elif best == _UNCORRECTED:
+        elif best == UNCORRECTED:
             warnings.warn(
                 f"None of {len(_TARGETS)} corrections was better than the original network with "
                 f"the decision that performs best, which was taken ({found}).",
@@ -388,6 +452,8 @@ default="demographic_parity"
         if "module_" in state:
             state["module_"] = dict(self.module_.state_dict())
             state["_output"] = tuple(self._output)
+            if self.certificate_ is not None:
+                state["certificate_"] = self.certificate_.to_dict()
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
@@ -395,6 +461,8 @@ default="demographic_parity"
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
         assert trained is not None  # it is initialised
         network = copy_network(trained.module).eval()
+        if state["certificate_"] is not None:
+            state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         self.__dict__.update(state)
         self._output = output
         module = nn.Sequential(network)

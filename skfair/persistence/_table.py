@@ -127,6 +127,25 @@ _PAIRS = {
     **dict.fromkeys(("rate", "group_1", "group_2"), "O"),
     **dict.fromkeys(("difference", "low", "high", "probability"), "f"),
 }
+_SIZES = ("either", ("one of", None), ("all", list, ("all", list, _COUNT, "rates"), "groups"))
+_GROUP = ("either", ("text",), _ANY, "truth", ("all", list, ("either", ("text",), _ANY), "_"))
+_PER_PAIR = ("all", list, ("either", ("one of", None), ("number", -1, 1)), "pairs")
+_CERTIFICATE = {
+    **{"holds": "truth", "constraint": ("text",), "test": ("text",), "least_rows": _COUNT},
+    **dict.fromkeys(("epsilon", "confidence"), ("number", 0, 1)),
+    "groups": ("all", list, _GROUP, "groups"),
+    "rates": ("all", list, ("text",), "rates"),
+    **dict.fromkeys(("group_sizes", "rows_needed", "rows_at_parity"), _SIZES),
+    "pairs": (
+        "dict",
+        {
+            "rate": ("all", list, ("text",), "pairs"),
+            **dict.fromkeys(("group_1", "group_2", "n_1", "n_2"), ("all", list, _COUNT, "pairs")),
+            **dict.fromkeys(("rate_1", "rate_2", "difference", "bound", "p_value"), _PER_PAIR),
+            "holds": ("all", list, "truth", "pairs"),
+        },
+    ),
+}
 _IMAGE = (
     "tuple",
     *(("whole", 1, SIDE, name) for name in ("channels", "height", "width")),
@@ -190,6 +209,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "objective_": _MEASURED,
             "feasible_": "truth",
             "pairs_": ("table", None, _PAIRS, "_"),
+            "certificate_": ("either", ("one of", None), ("dict", _CERTIFICATE)),
             "trials_": ("table", "trial", _TRIALS, "trials"),
             "best_trial_": _COUNT,
         },
