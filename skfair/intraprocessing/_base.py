@@ -29,7 +29,8 @@ from skfair.intraprocessing._network import (
 )
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import certify, holds, rate_counts
+from skfair.metrics._certificate import certify
+from skfair.metrics._rate_tests import holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS, RATES
 from skfair.utils import (
     FallbackWarning,

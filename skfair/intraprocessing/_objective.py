@@ -29,11 +29,11 @@ _CALLABLE_THRESHOLDS = 49
 # Of many groups the largest difference is drawn, at no more thresholds than tell them apart.
 _GROUP_THRESHOLDS = 400
 _N_BOOTSTRAP = 50
-_CAUTION = 3  # the power of the probability to hold in what is maximised
+_CAUTION = 1
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Rows of a group and label are put together by the score of the original network: so many to a
 # stratum, and so many strata at most.
-_STRATUM, _MOST_STRATA = 40, 10
+_STRATUM, _MOST_STRATA = 20, 20
 _POSITIVE = np.array([0, 1])  # of both labels
 
 
