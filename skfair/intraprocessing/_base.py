@@ -559,7 +559,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 advice = f"{self._rows_that_would_do()} {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += " that is more likely than not to hold on new rows"
-                advice = f"Give more rows; {len(search.select)} judged it. {advice}"
+                advice = f"Give more rows; {len(search.rows.select)} judged it. {advice}"
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
@@ -585,14 +585,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         rows = search.rows
         if not rows.held_out or callable(self.constraint):
             return
-        here, there = search.judge, rows.judge(search.objective, rows.tune)
-        scores, tuned = search.score(rows.select), search.score(rows.tune)
-        optimism = here.optimism(scores > threshold, there, tuned > threshold)
-        if optimism > _OPTIMISM:
-            on_tuned, on_held_out = (
-                judge.measure(values, threshold)
-                for judge, values in ((there, tuned), (here, scores))
-            )
+        here, judges = search.score(rows.select), search.choosing
+        there = search.score(rows.tune)
+        if judges.optimism(here > threshold, there > threshold) > _OPTIMISM:
+            on_tuned = judges.tuned.measure(there, threshold)
+            on_held_out = search.judge.measure(here, threshold)
             warnings.warn(
                 "The network has learned the rows that tuned its weights by heart: there its bias "
                 f"is {on_tuned.bias[0]:+.3f} and its {self._name(self.performance)} "

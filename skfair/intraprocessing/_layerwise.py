@@ -266,7 +266,7 @@ default="balanced_accuracy"
                     next_points = next_points[:-1]
                     box.go_to(points[-1])
                     scores = run().cpu().numpy()
-                    search.consider(scores[None, search.select], candidate="layer", layer=layer)
+                    search.consider(scores[None, search.scored], candidate="layer", layer=layer)
                     finite = np.isfinite(scores).all()
                     choice = guide.choose(np.where(finite, scores, 0)[None, search.tune])[0]
                     heights.append(_height(choice))

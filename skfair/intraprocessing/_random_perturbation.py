@@ -215,12 +215,12 @@ default="balanced_accuracy"
             network = copy.deepcopy(search.network)
             if together:
                 return search.score(
-                    search.select,
+                    search.scored,
                     lambda X: vmap(_run, (None, 0, None))(network, weights, X),
                     n_networks=_AT_ONCE,  # or the bits would depend on how many trials are left
                 )
             singly = (partial(_run, network, _pick(weights, i)) for i in range(len(trials)))
-            return np.stack([search.score(search.select, forward) for forward in singly])
+            return np.stack([search.score(search.scored, forward) for forward in singly])
 
         def block(start: int) -> list[int]:
             return list(range(start, min(start + _AT_ONCE, self.n_trials)))
