@@ -31,7 +31,7 @@ from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_stra
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
 from skfair.metrics._certificate import certify
 from skfair.metrics._rate_tests import holds, rate_counts
-from skfair.metrics._rates import CONSTRAINTS, RATES
+from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
     FallbackWarning,
     Groups,
@@ -84,6 +84,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     # Share of the rows that judge candidates and tune nothing; a parameter of the debiasers
     # that tune weights on the others.
     validation_fraction: float | None = None
+    # Whether more than two classes are taken.
+    _multi_class = False
 
     def __init__(
         self,
@@ -198,15 +200,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
             with seeded(seed, device):
                 trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
-        if trained.classes is not None:
-            codes = self._match_classes(trained.classes, codes)
-        network = copy_network(trained.module).to(device).eval()
-        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        inputs = as_tensor(X).to(device, dtype or torch.float32)
-        kind = trained.kind if self.output == "auto" else self.output
-        raw = self._first_pass(network, inputs)
-        self._output = find_output(network, raw, kind)
-        self._check_weights(network, inputs)
+        network, inputs, raw, codes = self._run_original(trained, X, codes, device)
         network = LogitNetwork(network, self._output)
         scores = network.read(raw).numpy()
 
@@ -248,6 +242,33 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
             )
 
+    def _run_original(
+        self, trained: Trained, X: np.ndarray, codes: np.ndarray, device: torch.device
+    ) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, np.ndarray]:
+        """Run a copy of the network on all rows; sets ``_output``, and ``classes_`` by the network.
+
+        Returns
+        -------
+        network : torch.nn.Module
+            The copy, on the device.
+        inputs : tensor of shape (n_samples, ...)
+            X on the device, in the type of the network.
+        raw : tensor of shape (n_samples, ...)
+            What the network puts out, on the CPU.
+        codes : ndarray of shape (n_samples,), int
+            Position of each label in ``classes_``.
+        """
+        if trained.classes is not None:
+            codes = self._match_classes(trained.classes, codes)
+        network = copy_network(trained.module).to(device).eval()
+        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+        inputs = as_tensor(X).to(device, dtype or torch.float32)
+        kind = trained.kind if self.output == "auto" else self.output
+        raw = self._first_pass(network, inputs)
+        self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
+        self._check_weights(network, inputs)
+        return network, inputs, raw, codes
+
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
         y = validate_labels(self, X, y)
@@ -258,11 +279,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"y holds one class only ({shown(self.classes_.tolist()[0])}); debiasing needs "
                 "samples of two classes."
             )
-        if len(self.classes_) > 2:
+        if len(self.classes_) > 2 and not self._multi_class:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(y)}: y holds {len(self.classes_)} classes. Debias one class "
-                "against the rest, with a network for these two."
+                f"{type_of_target(y)}: y holds {len(self.classes_)} classes. Use "
+                "LinearPostDebiaser, which takes any number of them, or debias one class against "
+                "the rest, with a network for these two."
             )
         self._sample_shape = X.shape[1:]
         return X, codes
@@ -288,19 +310,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"to judge all thresholds takes {n_counts:,} counts, more than {MOST_COUNTS:,}. "
                 "Give labels that many samples share, or merge rare ones."
             )
-        counts = np.bincount(2 * groups.codes + y, minlength=2 * len(groups.labels))
-        negatives, positives = counts.reshape(-1, 2).T
-        classes = self.classes_.tolist()
-        kinds = {"selection"}
-        if self.constraint in CONSTRAINTS:
-            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        n_classes = len(self.classes_)
+        cell = n_classes * groups.codes + y
+        counts = np.bincount(cell, minlength=n_classes * len(groups.labels))
+        counts = counts.reshape(-1, n_classes)
         fewest = np.full(len(groups.labels), np.inf)
-        for kind in sorted(kinds):
-            what = {
-                "true_positive": f" of class {shown(classes[1])}",
-                "false_positive": f" of class {shown(classes[0])}",
-            }.get(kind, "")
-            of = RATES[kind](0, 0, positives, negatives)[1]
+        for position in self._classes_compared():
+            what, of = "", counts.sum(1)
+            if position is not None:
+                what = f" of class {shown(self.classes_.tolist()[position])}"
+                of = counts[:, position]
             fewest = np.minimum(fewest, of)
             sizes = dict(zip(groups.labels, of, strict=True))
             empty = [label for label, size in sizes.items() if size == 0]
@@ -345,6 +364,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             stacklevel=6,
         )
 
+    def _classes_compared(self) -> list[int | None]:
+        """Positions of the classes whose samples the constraint compares; None is all samples."""
+        kinds = {"selection"}
+        if self.constraint in CONSTRAINTS:
+            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        positions = {"selection": None, "true_positive": 1, "false_positive": 0}
+        return [positions[kind] for kind in sorted(kinds)]
+
     def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
         """Train a skorch net that is not yet, on the debiasing rows."""
         net = clone(self.estimator)
@@ -357,11 +384,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _match_classes(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Encode the labels by the classes of the network."""
         known, given = classes.tolist(), self.classes_.tolist()
-        if len(known) != 2 or not set(given) <= set(known):
+        of_two = len(known) == 2 or self._multi_class
+        if not (of_two and set(given) <= set(known)):
             raise ValueError(
                 f"y holds the classes [{shown_all(given)}], the network in estimator was "
                 f"trained for [{shown_all(known)}]. "
-                "Give labels of the same two classes."
+                f"Give labels of the same {'' if self._multi_class else 'two '}classes."
             )
         if known != given:
             codes = np.array([known.index(label) for label in given])[codes]
@@ -631,8 +659,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         check_logits(logit)
         return logit
 
+    def _reader(self) -> LogitNetwork:
+        """A copy of the debiased network as logits."""
+        return LogitNetwork(copy.deepcopy(self.module_), self._output)
+
     def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
-        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
+        network = self._reader().to(device, self._dtype)
         try:
             logit = forward_batches(
                 network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
@@ -658,6 +690,6 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_class = self._multi_class
         tags.input_tags.three_d_array = True
         return tags
