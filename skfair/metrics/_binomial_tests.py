@@ -49,6 +49,7 @@ def score(x1: Any, n1: int, x2: Any, n2: int, epsilon: float) -> Any:
     return (r1 - r2 - epsilon) / np.sqrt(p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2)
 
 
+@np.errstate(under="ignore")  # of outcomes that hardly occur
 def exact_p_value(
     x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float, two_sided: bool = True
 ) -> float:

@@ -397,6 +397,16 @@ def test_three_classes_each_by_itself():
         )
 
 
+def test_whatever_numpy_does_about_errors():
+    y, prediction, group = _rows([(0.0, 0.3), (0.01, 0.32)], [(30, 900), (20_000, 20_000)])
+    for constraint in ("equalized_odds", "average_odds"):
+        arguments = {"sensitive_features": group, "constraint": constraint}
+        with pytest.warns(SmallGroupWarning):
+            expected = fairness_certificate(y, prediction, **arguments)
+        with pytest.warns(SmallGroupWarning), np.errstate(all="raise"):
+            assert str(fairness_certificate(y, prediction, **arguments)) == str(expected)
+
+
 def test_five_groups_are_ten_pairs_and_all_must_hold():
     sizes = [(2000, 2000)] * 5
     even = _rows([(0.3, 0.3)] * 5, sizes)
@@ -455,7 +465,7 @@ def test_faces():
     assert repr(certificate) == (
         "FairnessCertificate(equalized_odds within 0.1 at 95 %: not certified)"
     )
-    text = str(certificate)
+    text = " ".join(str(certificate).split())
     assert text.count("positive rate") >= 1
     assert "14 pairs with smaller bounds are left out" in text
     assert "exact" in text
