@@ -375,9 +375,10 @@ def repeated(machine, name):
 
 def device_tests(machine, left):
     """The tests that run on every device that there is."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "device"]
+    # Warnings of a driver or of another version are none of ours.
+    options = ["-q", "-p", "no:cacheprovider", "-W", "default", "-m", "device"]
     run = subprocess.run(
-        [*command, "tests/test_devices.py"],
+        [sys.executable, "-m", "pytest", *options, "tests/test_devices.py"],
         cwd=ROOT, capture_output=True, text=True, timeout=max(left, 1),
     )  # fmt: skip
     last = run.stdout.strip().splitlines()[-1:] or run.stderr.strip().splitlines()[-1:]
