@@ -29,8 +29,8 @@ from skfair.intraprocessing._network import (
 )
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import certify
-from skfair.metrics._rate_tests import holds, rate_counts
+from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
     FallbackWarning,
@@ -162,6 +162,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             # The weights in the place of the network, which is of the structure of the original.
             state["module_"] = dict(self.module_[0].state_dict())
             state["_output"] = tuple(self._output)
+            if self.certificate_ is not None:
+                state["certificate_"] = self.certificate_.to_dict()
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
@@ -169,6 +171,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
         assert trained is not None  # it is initialised
         network = load_weights(copy_network(trained.module), weights, "module_")
+        # Models of 0.1 have none.
+        if state.get("certificate_") is not None:
+            state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         self.__dict__.update(state)
         self._output = output
         self.module_ = fold_threshold(network, output, self.threshold_)
@@ -506,7 +511,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Fold the threshold of the best candidate into a network of the user's kind."""
         best = search.choose()
         judge, predicted = search.judge, best.predicted
-        self.certificate_ = None
+        self.certificate_: FairnessCertificate | None = None
         if isinstance(self.confidence, Real):
             best, self.certificate_ = self._certify(search, best, groups)
             judge = search.objective.take(search.rows.calibrate)
@@ -533,7 +538,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _certify(
         self, search: Search, otherwise: Candidate, groups: Groups
-    ) -> tuple[Candidate, Any]:
+    ) -> tuple[Candidate, FairnessCertificate]:
         """Test candidates on the calibration rows, the surest first, until one fails.
 
         All that pass before are certified at once, at the stated confidence (fixed-sequence
@@ -541,30 +546,35 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """
         calibrate = search.rows.calibrate
         objective = search.objective.take(calibrate)
-        totals = objective.totals[objective.compared]
+        confidence = self.confidence
+        assert isinstance(confidence, Real)
+        assert isinstance(self.constraint, str)
         passed = []
         for candidate in search.to_certify():
-            rates = self._calibration_rates(search, objective, candidate, totals)
-            if not holds(rates, self.epsilon, 1 - float(self.confidence)):
+            rates = self._calibration_rates(search, objective, candidate)
+            if not holds(rates, self.epsilon, 1 - float(confidence)):
                 break
             passed.append(candidate)
         best = max(passed, key=lambda each: each.choice.performance[0], default=otherwise)
         certificate = certify(
-            self._calibration_rates(search, objective, best, totals),
+            self._calibration_rates(search, objective, best),
             [groups.labels[int(group)] for group in objective.compared],
             constraint=self.constraint,
             epsilon=self.epsilon,
-            confidence=float(self.confidence),
+            confidence=float(confidence),
         )
         return best, certificate
 
     def _calibration_rates(
-        self, search: Search, objective: Objective, candidate: Candidate, totals: np.ndarray
-    ) -> Any:
+        self, search: Search, objective: Objective, candidate: Candidate
+    ) -> list[RateCounts]:
+        """What a candidate does on the calibration rows."""
+        assert isinstance(self.constraint, str)
         search.network.load_state_dict(candidate.state)
         predicted = search.score(search.rows.calibrate) > candidate.choice.threshold[0]
-        counts = objective.count(predicted).reshape(-1, 2)[objective.compared]
-        return rate_counts(self.constraint, counts, totals)
+        compared = objective.compared
+        counts = objective.count(predicted).reshape(-1, 2)[compared]
+        return rate_counts(self.constraint, counts, objective.totals[compared])
 
     def _warn(self, search: Search) -> None:
         """Say what did not go as asked for; fitted attributes say the same."""
@@ -584,7 +594,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
             if self.certificate_ is not None:
                 wanted += f" that is certified with confidence={self.confidence:g}"
-                advice = f"{self._rows_that_would_do()} {advice}"
+                if self.certificate_.rows_needed is not None:
+                    most = int(self.certificate_.rows_needed.to_numpy().max())
+                    advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += " that is more likely than not to hold on new rows"
                 advice = f"Give more rows; {len(search.rows.select)} judged it. {advice}"
@@ -604,10 +616,6 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 stacklevel=6,
             )
 
-    def _rows_that_would_do(self) -> str:
-        needed = getattr(self.certificate_, "rows_needed", None)
-        return "" if needed is None else f"Calibration rows that would do: {needed}."
-
     def _warn_of_optimism(self, search: Search, threshold: float) -> None:
         """Say where the network knows its tuning rows by heart."""
         rows = search.rows
@@ -616,6 +624,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         here, judges = search.score(rows.select), search.choosing
         there = search.score(rows.tune)
         if judges.optimism(here > threshold, there > threshold) > _OPTIMISM:
+            assert judges.tuned is not None
             on_tuned = judges.tuned.measure(there, threshold)
             on_held_out = search.judge.measure(here, threshold)
             warnings.warn(

@@ -710,8 +710,9 @@ def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     order = np.lexsort((scores, cell))
     sizes = np.bincount(cell)
+    most = max(1, min(_MOST_STRATA, _CHUNK * 4 // (len(sizes) * len(cell))))
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    n_strata = np.clip(sizes // _STRATUM, 1, _MOST_STRATA)
+    n_strata = np.clip(sizes // _STRATUM, 1, most)
     stratum = np.empty(len(cell), dtype=np.int64)
     stratum[order] = rank * n_strata[cell[order]] // sizes[cell[order]]
     return stratum
