@@ -4,6 +4,7 @@ import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from numbers import Real
 from typing import Any, Literal, Self
@@ -509,14 +510,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _hand_back(self, search: Search, groups: Groups) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
-        best = search.choose()
-        judge, predicted = search.judge, best.predicted
         self.certificate_: FairnessCertificate | None = None
         if isinstance(self.confidence, Real):
-            best, self.certificate_ = self._certify(search, best, groups)
-            judge = search.objective.take(search.rows.calibrate)
-            search.network.load_state_dict(best.state)
-            predicted = search.score(search.rows.calibrate) > best.choice.threshold[0]
+            best, judge, self.certificate_ = self._certify(search, groups)
+        else:
+            best, judge = search.choose(), search.judge
+        predicted = best.predicted
         search.replace(best)
         search.network.load_state_dict(best.state)
         threshold = float(best.choice.threshold[0])
@@ -537,8 +536,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._warn_of_optimism(search, threshold)
 
     def _certify(
-        self, search: Search, otherwise: Candidate, groups: Groups
-    ) -> tuple[Candidate, FairnessCertificate]:
+        self, search: Search, groups: Groups
+    ) -> tuple[Candidate, Objective, FairnessCertificate]:
         """Test candidates on the calibration rows, the surest first, until one fails.
 
         All that pass before are certified at once, at the stated confidence (fixed-sequence
@@ -551,27 +550,36 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         assert isinstance(self.constraint, str)
         passed = []
         for candidate in search.to_certify():
-            rates = self._calibration_rates(search, objective, candidate)
-            if not holds(rates, self.epsilon, 1 - float(confidence)):
+            predicted = self._predict_calibration(search, candidate)
+            if not holds(
+                self._calibration_rates(objective, predicted), self.epsilon, 1 - float(confidence)
+            ):
                 break
-            passed.append(candidate)
-        best = max(passed, key=lambda each: each.choice.performance[0], default=otherwise)
+            passed.append(candidate._replace(predicted=predicted))
+        if passed:
+            best = max(passed, key=lambda each: each.choice.performance[0])
+            judge, predicted = objective, best.predicted
+        else:
+            best, judge = search.choose_without()
+            predicted = self._predict_calibration(search, best)
         certificate = certify(
-            self._calibration_rates(search, objective, best),
+            self._calibration_rates(objective, predicted),
             [groups.labels[int(group)] for group in objective.compared],
             constraint=self.constraint,
             epsilon=self.epsilon,
             confidence=float(confidence),
         )
-        return best, certificate
+        if not passed:  # it was chosen on these rows, so that they prove nothing
+            certificate = replace(certificate, holds=False)
+        return best, judge, certificate
 
-    def _calibration_rates(
-        self, search: Search, objective: Objective, candidate: Candidate
-    ) -> list[RateCounts]:
-        """What a candidate does on the calibration rows."""
-        assert isinstance(self.constraint, str)
+    def _predict_calibration(self, search: Search, candidate: Candidate) -> np.ndarray:
         search.network.load_state_dict(candidate.state)
-        predicted = search.score(search.rows.calibrate) > candidate.choice.threshold[0]
+        return search.score(search.rows.calibrate) > candidate.choice.threshold[0]
+
+    def _calibration_rates(self, objective: Objective, predicted: np.ndarray) -> list[RateCounts]:
+        """What the constraint compares, on the calibration rows."""
+        assert isinstance(self.constraint, str)
         compared = objective.compared
         counts = objective.count(predicted).reshape(-1, 2)[compared]
         return rate_counts(self.constraint, counts, objective.totals[compared])

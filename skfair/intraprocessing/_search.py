@@ -241,6 +241,37 @@ class Search:
         ]
         return sorted([self._original(), *found], key=lambda each: -each.choice.power[0])
 
+    def choose_without(self) -> tuple[Candidate, Objective]:
+        """Choose without a certificate: the calibration rows, which tuned nothing, judge as well.
+
+        Returns
+        -------
+        best : Candidate
+        judge : Objective
+            What the candidate was judged by.
+        """
+        rows = self.rows._replace(
+            select=np.union1d(self.rows.select, self.rows.calibrate), calibrate=np.empty(0, int)
+        )
+        if not self.rows.held_out:
+            rows = rows._replace(tune=rows.select)
+        again = Search(
+            self.network,
+            self.X,
+            self.objective,
+            scores=self.scores,
+            rows=rows,
+            seed=self.seed,
+            verbose=self.verbose,
+        )
+        trials = [0, 1]  # the original network, and with another threshold
+        for contest in self._contests:
+            self.network.load_state_dict(contest.state)
+            again.consider()
+            trials.append(contest.trials[0])
+        best = again.choose()
+        return best._replace(trial=trials[best.trial]), again.judge
+
     def _original(self) -> Candidate:
         return Candidate(0, self._untouched, self.original, self.scores[self.rows.select] > 0)
 
