@@ -1,6 +1,7 @@
 """Certificates: sizes by enumeration, p-values by brute force, verdicts, bad input, faces."""
 
 import json
+import warnings
 from itertools import product
 
 import numpy as np
@@ -358,6 +359,19 @@ def test_fewer_than_the_least_rows_prove_nothing(is_mean):
         assert not holds([rate], epsilon, DELTA)
 
 
+@pytest.mark.parametrize("epsilon, confidence", [(1e-300, 0.95), (1 - 1e-16, 0.99999), (0.5, 1e-9)])
+def test_odd_levels_end(epsilon, confidence):
+    good = _good()
+    y, prediction = good.pop("y_true"), good.pop("y_pred")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallGroupWarning)
+        certificate = fairness_certificate(
+            y, prediction, epsilon=epsilon, confidence=confidence, **good
+        )
+    assert certificate.holds == (epsilon > 0.4)
+    assert str(certificate)
+
+
 def test_small_groups_are_named():
     y, prediction, group = _rows([(0.3, 0.3), (0.3, 0.3), (0, 0)], [(900, 900), (900, 900), (5, 5)])
     group = np.array(["a", "b", "few"])[group]
@@ -514,6 +528,7 @@ def _good():
         ({"epsilon": "small"}, TypeError, "epsilon='small' is no number"),
         ({"epsilon": True}, TypeError, "epsilon=True is no number"),
         ({"confidence": 95}, ValueError, "confidence=95 is not between"),
+        ({"confidence": 0.999999}, ValueError, "more than can be computed"),
         ({"confidence": "auto"}, TypeError, "confidence='auto' is no number"),
         ({"pos_label": 2}, ValueError, "pos_label=2 does not occur"),
         ({"sensitive_features": ["f"] * 400}, ValueError, "one group, 'f'"),
