@@ -580,7 +580,8 @@ class Objective:
             eligible, objective = size < epsilon, gain * np.minimum(probability, rule.enough)
         if rule.certify is not None:
             power = power_to_certify(rates, rule.certify.sizes, epsilon, rule.certify.delta)
-            objective = objective + rule.certify.worth * power
+            # That it holds is in the power, so that no more performance is given up for it.
+            objective = gain + rule.certify.worth * power
         return Choice(
             threshold,
             bias,
