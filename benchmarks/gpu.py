@@ -39,6 +39,7 @@ from skfair.utils import FairnessWarning, resolve_device, seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 N_REPEATS = 5
+ROW_SECONDS = 15  # after which no further pair is begun
 # Of predictions on the CPU from those on the GPU. Rows run in float64; images in float32, in which
 # cuDNN multiplies with ten bits (TF32) unless it is told otherwise.
 ROWS_TOLERANCE, IMAGES_TOLERANCE = 1e-5, 2e-2
@@ -98,11 +99,14 @@ class Machine:
 
         The time of `less`, if given, is taken off that of `ours`.
         """
+        start = time.perf_counter()
         functions = [ours, bare] if less is None else [ours, bare, less]
         for function in functions:  # loads kernels, fills caches
             function()
         times = []
         for repeat in range(self.n_repeats):
+            if times and time.perf_counter() - start > ROW_SECONDS:
+                break
             order = functions if repeat % 2 else functions[::-1]
             taken = {function: self.seconds(function) for function in order}
             times.append((taken[ours] - taken.get(less, 0.0), taken[bare]))
@@ -365,12 +369,17 @@ def repeated(machine, name):
     """Fit twice with one seed; the share of the predictions that are the same to the bit."""
     small = Machine(machine.device, small=True)
     one, two = (ask(estimator) for estimator, ask, *_ in (made(small, name) for _ in range(2)))
-    share = float((one == two).mean())
-    if share < 1:
+    share, furthest = float((one == two).mean()), np.abs(one - two).max()
+    # Not promised of convolutions that are trained: cuDNN adds up in any order.
+    if share < 1 and name != "PatchAttributionMasker":
         raise AssertionError(
-            f"of the predictions {1 - share:.1%} differ, by {np.abs(one - two).max():.2g} at most"
+            f"of the predictions {1 - share:.1%} differ, by {furthest:.2g} at most"
         )
-    return Result(share, "predictions of a second fit with the same seed")
+    return Result(
+        share,
+        "predictions of a second fit with the same seed",
+        notes=f"largest difference {furthest:.1g}",
+    )
 
 
 def device_tests(machine, left):
@@ -440,11 +449,12 @@ class Table:
         header = "what", "against", "ratio", "seconds (bare)", "peak MiB (bare)", "notes"
         lines = [header, ("---",) * len(header), *self.rows]
         table = "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+        took = time.monotonic() - self.start
         return (
             f"{described(self.machine)}\n\n{table}\n\n{len(self.rows)} rows, {self.n_failed} "
-            f"failed, in {time.monotonic() - self.start:.0f} s. Ratios of time are ours to bare: "
-            f"below one is faster. Medians of {self.machine.n_repeats} pairs after a warm-up, the "
-            "device synchronised before and after.\n"
+            f"failed, in {took:.0f} s. Ratios of time are ours to bare: below one is faster. "
+            f"Medians of {self.machine.n_repeats} pairs, of fewer in rows that take more than "
+            f"{ROW_SECONDS} s, after a warm-up; the device is synchronised before and after.\n"
         )
 
 

@@ -1,17 +1,18 @@
 """A device that computes on the CPU and is as strict as a GPU about where tensors are.
 
-A plugin of pytest, for a process of its own: devices cannot be unregistered. What a GPU refuses, it
-refuses: operations on tensors of two devices, ``numpy()`` without ``cpu()``, and generators of
-another device. It is made of what torch has for backends written in Python, which is experimental.
+A plugin of pytest (``-p``), for a process of its own: devices cannot be unregistered. What a GPU
+refuses, it refuses: operations on tensors of two devices, ``numpy()`` without ``cpu()``, and
+generators of another device. It is made of what torch has for backends that are written in Python,
+which is experimental.
 """
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_iter, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
 _aten = torch.ops.aten
+_kept: list[torch.library.Library] = []
 
 
 class PretendTensor(torch.Tensor):
@@ -164,8 +165,10 @@ def _copy_from(source, target, non_blocking=False):
     return target
 
 
-def register():
+def pytest_configure(config):
     """Let ``torch.device("pretend")`` be, from now to the end of the process."""
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
     delattr(torch.nn.Module, NAME)  # or torch's classes would not be as torch wrote them
     # `tensor.data = other` would leave `raw` behind.
@@ -174,7 +177,4 @@ def register():
     for name, operation in _factories():
         library.impl(name, _kernel(operation), "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
-    return library
-
-
-LIBRARY = register()  # as long as it lives, so do its operations
+    _kept.append(library)  # as long as it lives, so do its operations
