@@ -48,7 +48,7 @@ from skfair.utils._split import split_cells
 # Gaps to aim at, in epsilons: what is aimed at is not what new rows show.
 _TARGETS = (3.0, 2.0, 1.5, 1.25, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
 _FEWEST_FOLDS = 3  # one to judge on, one to predict out of fold, one to fit
-_NOT_TAUGHT = 0.5  # share of rows that are kept from a network that is yet to be trained
+_NOT_TAUGHT = 0.3  # share of rows that are kept from a network that is yet to be trained
 _CONSTRAINTS = ("demographic_parity", "equal_opportunity", "equalized_odds")
 
 
@@ -252,8 +252,8 @@ default="demographic_parity"
     def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
         self._check_questions()
-        is_table = np.ndim(X) == 2 and np.asarray(X).dtype.kind == "f"
         X, codes = self._validate_debiasing_data(X, y)
+        is_table = X.ndim == 2 and X.dtype.kind == "f"
         groups, compared = self._validate_groups(sensitive_features, codes)
         seed = draw_seed(self.random_state)
         trained, rows = find_network(self.estimator), np.arange(len(codes))
