@@ -681,10 +681,13 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         return LogitNetwork(copy.deepcopy(self.module_), self._output)
 
     def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
-        network = self._reader().to(device, self._dtype)
+        # A model from elsewhere may be of a type that this device lacks.
+        lacks = device.type == "mps" and self._dtype == torch.float64
+        dtype = torch.float32 if lacks else self._dtype
+        network = self._reader().to(device, dtype)
         try:
             logit = forward_batches(
-                network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
+                network, X, batch_size=rows_at_once(X), device=device, dtype=dtype
             )
         except IndexError:  # fewer columns
             logit = torch.empty(0)
