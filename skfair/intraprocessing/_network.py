@@ -191,7 +191,7 @@ def find_output(
 
 
 @fx.wrap  # one step of a trace, which cannot follow a condition
-def _at_least_single(raw: torch.Tensor) -> torch.Tensor:
+def at_least_single(raw: torch.Tensor) -> torch.Tensor:
     """Leave half precision, which NumPy lacks, and in which no probability is near one."""
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
@@ -231,7 +231,7 @@ class LogitNetwork(nn.Module):
         -------
         tensor of shape (n_samples,)
         """
-        raw = _at_least_single(raw)
+        raw = at_least_single(raw)
         if self.output.kind == "probabilities":
             if self.output.n_columns == 1:
                 return torch.special.logit(raw.reshape(-1), eps=PROBABILITY_FLOOR)
@@ -274,6 +274,7 @@ def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.S
         The network and the shift, which are of torch alone: pickled, it opens where skfair is
         not installed, as far as the network itself does.
     """
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    weight = next((p for p in network.parameters() if p.is_floating_point()), None)
+    dtype, device = (torch.float32, None) if weight is None else (weight.dtype, weight.device)
     shift = fx.symbolic_trace(_Shift(output, torch.tensor(threshold, dtype=dtype)))
-    return nn.Sequential(network, shift).eval()
+    return nn.Sequential(network, shift.to(device)).eval()

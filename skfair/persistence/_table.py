@@ -231,6 +231,8 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "performance_": _MEASURED,
             "objective_": _MEASURED,
             "feasible_": "truth",
+            "pairs_": ("maybe", ("table", None, _PAIRS, "_")),
+            "certificate_": ("maybe", ("either", ("one of", None), ("dict", _CERTIFICATE))),
             "trials_": ("table", "trial", _TRIALS, "trials"),
             "best_trial_": _COUNT,
         },
