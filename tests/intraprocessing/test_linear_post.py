@@ -556,8 +556,8 @@ def test_a_certificate_is_about_rows_that_had_no_part():
     debiaser = fit(data, confidence=0.9, epsilon=0.2)
     certificate = debiaser.certificate_
     assert certificate.holds is debiaser.feasible_ is True
-    # Three fifths of the rows, each class a rate.
-    assert certificate.group_sizes.to_numpy().sum() == pytest.approx(3 * 0.6 * 3000, abs=9)
+    # Half of the rows, each class a rate.
+    assert certificate.group_sizes.to_numpy().sum() == pytest.approx(3 * 0.5 * 3000, abs=9)
     assert len(certificate.pairs) == 3
     assert debiaser.bias_ == pytest.approx(certificate.pairs.difference.abs().max())
     strict = fit(data, confidence=0.99, epsilon=0.01)
