@@ -589,7 +589,7 @@ class Objective:
             eligible, objective = size < epsilon - self.margin, performance
         elif rates[0][0].shape[-1] > 2:
             # That all of many differences hold is hardly ever likely: what is over counts.
-            eligible, objective = defined, gain - excess
+            eligible, objective = defined, gain - 2 * excess
         else:
             eligible = size < epsilon - room
             objective = gain * np.minimum(probability, rule.enough)
