@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from skfair.intraprocessing._gaps import (
+    SURE,
     Statistic,
     gap_interval,
     measure_gap,
@@ -199,7 +200,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         eligible, objective = abs(bias) < epsilon - question.margin, float(performance)
     elif len(question.compared) > 2:
         # That all of many differences hold is hardly ever likely: what is over counts.
-        eligible, objective = True, gain - excess
+        eligible, objective = True, gain - 2 * excess
     else:
         eligible, objective = abs(bias) < epsilon, gain * probability
     return {
@@ -207,7 +208,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         "performance": float(performance),
         "probability": probability,
         "objective": objective if eligible else 0.0,
-        "feasible": probability >= 0.5,
+        "feasible": probability >= SURE,
         "eligible": eligible,
         "constant": int((confusion.sum(0) > 0).sum()) == 1,
     }
