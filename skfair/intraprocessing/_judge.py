@@ -244,7 +244,7 @@ def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[s
         "bias_interval_": _interval(statistics, measured["bias"], epsilon),
         "pairs_": table_of_pairs(names, labels, statistics, epsilon),
         "performance_": measured["performance"],
-        "feasible_": float(measure_gap(statistics, epsilon).probability) >= 0.5,
+        "feasible_": float(measure_gap(statistics, epsilon).probability) >= SURE,
     }
 
 
