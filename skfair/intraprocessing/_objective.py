@@ -309,9 +309,8 @@ class Objective:
         -------
         Objective
         """
-        return self._ask(
-            constraint="demographic_parity", epsilon=np.inf, confidence=None, margin=0.0
-        )
+        # No two rates differ by as much.
+        return self._ask(constraint="demographic_parity", epsilon=2.0, confidence=None, margin=0.0)
 
     def _ask(self, **changes: Any) -> "Objective":
         names = ("y", "codes", "n_groups", "constraint", "performance", "epsilon", "confidence")

@@ -574,6 +574,17 @@ def test_room_and_enough():
     )
 
 
+@pytest.mark.parametrize("n_groups", [2, 3])
+def test_the_performance_alone(n_groups):
+    y, groups, scores = problem()
+    groups = np.arange(300) % n_groups
+    asked = make(y, groups, constraint="equalized_odds", epsilon=0.01).unconstrained()
+    (choice,) = asked.choose(scores[None])
+    best = max(balanced_accuracy_score(y, scores > at) for at in scores)
+    assert choice.performance[0] == pytest.approx(best, abs=1e-12)
+    assert choice.eligible[0]
+
+
 def test_what_a_certificate_is_worth():
     y, groups, scores = problem()
     certify = Certify(worth=0.3, sizes=[np.array([900, 900])], delta=0.05)
