@@ -197,7 +197,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         eligible, objective = abs(bias) < epsilon - question.margin, float(performance)
     elif len(question.compared) > 2:
         # That all of many differences hold is hardly ever likely: what is over counts.
-        eligible, objective = True, gain - excess
+        eligible, objective = True, gain - 2 * excess
     else:
         eligible, objective = abs(bias) < epsilon, gain * probability
     return {
