@@ -15,6 +15,11 @@ TOKENS = [
     "age", "workclass", "education", "marital-status", "occupation", "relationship", "race",
     "capital-gain", "hours-per-week",
 ]  # fmt: skip
+CROSSED = [
+    ("occupation", "education"),
+    ("occupation", "age"),
+    ("relationship", "hours-per-week"),
+]
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,10 @@ class People:
         X[numbers.columns] = (numbers - numbers.mean()) / numbers.std()
         return X.to_numpy(np.float32)
 
-    def tokens(self):
-        """One token a column, numbers too, and one for occupation and education; not the sex."""
+    def tokens(self, crossed):
+        """One token a column, numbers too, and one for each pair in `crossed`; not the sex."""
         frame = self.frame[TOKENS].astype(str)
-        frame = frame.assign(crossed=frame["occupation"] + frame["education"])
+        frame = frame.assign(**{f"{a} {b}": frame[a] + " " + frame[b] for a, b in crossed})
         ids, first = [], 0
         for column in frame:
             codes, levels = pd.factorize(frame[column])

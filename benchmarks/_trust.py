@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _people import BagOfTokens, Transformer, outputs, people, perceptron, small_cnn, trained
+from _people import (
+    CROSSED,
+    BagOfTokens,
+    Transformer,
+    outputs,
+    people,
+    perceptron,
+    small_cnn,
+    trained,
+)
 from _remember import Remembered, library_code, short_digest
 from threadpoolctl import threadpool_limits
 
@@ -75,8 +84,8 @@ def build_task(name, block, data):
         return Task(network, X, y, group, n_pool=20_000)
     adult = people(data)
     if name in ("embedding", "transformer"):
-        X = adult.tokens()
-        kind = BagOfTokens if name == "embedding" else Transformer
+        kind, n_crossed = (BagOfTokens, 3) if name == "embedding" else (Transformer, 1)
+        X = adult.tokens(CROSSED[:n_crossed])
         build, max_epochs = (lambda: kind(int(X.max()) + 1)), 4
     else:
         X = adult.features(without=["sex"] if name == "mlp_blind" else [])
@@ -288,7 +297,7 @@ def trust(arguments, first_seed, write):
 
 
 def measure_block(network, block, seeds, debiasers, constraint, data, remembered):
-    """The records of the fits that share a base network, which is trained only if one is missing."""
+    """The records of the fits that share a base network, trained only if one is missing."""
     tasks = []
 
     def task():

@@ -33,6 +33,8 @@ import torch
 from _faces import load_faces
 from _published import threshold_search
 from _remember import library_code
+from _rivals import compare as compare_with_rivals
+from _rivals import range_argmax
 from _tables import list_table, plain_table, processor_time
 from _tabular import TabularTasks, build_network
 from _trust import NETWORKS, trust
@@ -160,22 +162,6 @@ def group_thresholds(scores, y, a, measure):
     # Rows above the score that follows the last one predicted positive.
     above = np.array([ordered[0][allowed[best]], ordered[1][partner[best]]])
     return scores > above[a]
-
-
-def range_argmax(values, low, high):
-    """Positions of the maxima of ``values[low:high]``, for arrays of bounds."""
-    table = [np.arange(len(values))]  # of 1, 2, 4, ... values from each position on
-    while 2 ** len(table) <= len(values):
-        half = 2 ** (len(table) - 1)
-        left, right = table[-1][:-half], table[-1][half:]
-        table.append(np.where(values[left] >= values[right], left, right))
-    level = np.floor(np.log2(high - low)).astype(int)
-    found = np.empty(len(low), dtype=int)
-    for k in np.unique(level):
-        at = level == k
-        left, right = table[k][low[at]], table[k][high[at] - 2**k]
-        found[at] = np.where(values[left] >= values[right], left, right)
-    return found
 
 
 # -- methods: from a task and a measure to seconds and a function that predicts -----------------
@@ -774,10 +760,13 @@ def main():
     parser.add_argument("--images", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--trust", action="store_true", help="what debiasers say of themselves")
+    parser.add_argument("--groups", action="store_true", help="five and ten groups")
+    parser.add_argument("--classes", action="store_true", help="three classes")
+    parser.add_argument("--peers", action="store_true", help="beside other packages")
     parser.add_argument("--development", action="store_true", help="other seeds: 100, 101, ...")
     parser.add_argument("--seeds", type=int, help="how many; default 10, on images 3")
     parser.add_argument("--tasks", nargs="+", choices=[*TABULAR, "digits", "faces", *NETWORKS])
-    parser.add_argument("--constraints", nargs="+", help="of --trust")
+    parser.add_argument("--constraints", nargs="+", metavar="NAME")
     parser.add_argument("--methods", nargs="+", metavar="WORD", help="rows whose names hold one")
     parser.add_argument("--jobs", type=int, default=2, help="splits at once")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
@@ -789,6 +778,9 @@ def main():
     first = DEVELOPMENT_SEED if arguments.development else 0
     if arguments.trust:
         trust(arguments, first, write)
+    elif kinds := [k for k in ("groups", "classes", "peers") if getattr(arguments, k)]:
+        for kind in kinds:
+            compare_with_rivals(arguments, kind, first, write)
     elif arguments.speed:
         speed(arguments)
     else:
