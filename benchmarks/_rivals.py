@@ -452,7 +452,7 @@ def comparisons():
     }
 
 
-CLASSES_PARAMETERS = ()
+CLASSES_PARAMETERS = (("pos_label", 2),)  # of equal opportunity
 
 
 def measure(task, constraint, method):
