@@ -25,7 +25,13 @@ IGNORED = {
 }
 # Made by a function of the package, so that their Attributes say all, and Parameters would
 # tell users to do what they should not.
-MADE_FOR_USERS = {"FairnessReport", "FairnessScorer", "GroupCounts", "Groups"}
+MADE_FOR_USERS = {
+    "FairnessCertificate",
+    "FairnessReport",
+    "FairnessScorer",
+    "GroupCounts",
+    "Groups",
+}
 OF_COLUMNS = {"feature_names_in_", "n_features_in_"}  # images and files have none
 
 

@@ -27,14 +27,16 @@ from skfair.intraprocessing._network import (
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import PERFORMANCES, Choice, Objective
-from skfair.intraprocessing._search import Search, named_parameters
+from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
+from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
+from skfair.metrics._certificate import certify, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS, RATES
 from skfair.utils import (
     FallbackWarning,
     Groups,
     InfeasibleConstraintWarning,
     InterruptedSearchWarning,
+    OverfitWarning,
     SmallGroupWarning,
     draw_seed,
     encode_groups,
@@ -52,6 +54,8 @@ from skfair.utils._validation import check_logits, validate_labels, validate_row
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
 MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
+_HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
+_OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
 
 
 class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABCMeta):
@@ -68,6 +72,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         "performance": [StrOptions(set(PERFORMANCES)), callable],
         "confidence": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"}), None],
         "margin": [Interval(Real, 0, 1, closed="left")],
+        "small_groups": [StrOptions({"shrink", "exclude", "error"})],
+        "calibration_fraction": [Interval(Real, 0, 1, closed="neither")],
         "output": [StrOptions({"auto", "logits", "probabilities"})],
         "device": TorchClassifier._parameter_constraints["device"],
         "random_state": TorchClassifier._parameter_constraints["random_state"],
@@ -87,6 +93,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         performance: str | Callable = "balanced_accuracy",
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
+        small_groups: Literal["shrink", "exclude", "error"] = "shrink",
+        calibration_fraction: float = 0.6,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -98,6 +106,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.performance = performance
         self.confidence = confidence
         self.margin = margin
+        self.small_groups = small_groups
+        self.calibration_fraction = calibration_fraction
         self.output = output
         self.device = device
         self.random_state = random_state
@@ -174,43 +184,68 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "their difference is asked for, which there is none of. Lower margin, or allow a "
                 "larger epsilon."
             )
+        self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
-        groups = self._validate_groups(sensitive_features, codes)
+        groups, compared = self._validate_groups(sensitive_features, codes)
         seed = draw_seed(self.random_state)
-        with seeded(seed, device):
-            trained = find_network(self.estimator) or self._fit_estimator(X, codes)
+        objective = self._objective(codes, groups, compared)
+        trained, rows = find_network(self.estimator), None
+        if trained is None:
+            # A network that learns from the debiasing rows, too, is judged on others.
+            rows = self._split(
+                objective, np.zeros_like(codes), seed, self.validation_fraction or _HELD_OUT
+            )
+            with seeded(seed, device):
+                trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
         if trained.classes is not None:
             codes = self._match_classes(trained.classes, codes)
         network = copy_network(trained.module).to(device).eval()
         dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        rows = as_tensor(X).to(device, dtype or torch.float32)
+        inputs = as_tensor(X).to(device, dtype or torch.float32)
         kind = trained.kind if self.output == "auto" else self.output
-        raw = self._first_pass(network, rows)
+        raw = self._first_pass(network, inputs)
         self._output = find_output(network, raw, kind)
-        self._check_weights(network, rows)
+        self._check_weights(network, inputs)
         network = LogitNetwork(network, self._output)
+        scores = network.read(raw).numpy()
 
-        objective = self._objective(codes, groups)
-        tune, select = self._split(objective.cell, seed)
+        objective = self._objective(codes, groups, compared)
+        if rows is None:
+            stratum = find_strata(objective.cell, scores)
+            rows = self._split(objective, stratum, seed, self.validation_fraction)
+        delta = 1 - self.confidence if isinstance(self.confidence, Real) else None
         search = Search(
             network,
-            rows,
+            inputs,
             objective,
-            scores=network.read(raw).numpy(),
-            tune=tune,
-            select=select,
+            scores=scores,
+            rows=rows,
             seed=seed,
             verbose=self.verbose,
+            delta=delta,
         )
-        search.note(search.judge.measure(search.scores[select], 0.0), candidate="original")
-        search.consider(search.scores[None, select], candidate="threshold")
         self.interrupted_ = False
         try:
             with seeded(seed, device):
                 self._search(search)
         except KeyboardInterrupt:
             self.interrupted_ = True
-        self._hand_back(search)
+        self._hand_back(search, groups)
+
+    def _check_questions(self) -> None:
+        """Refuse what cannot be asked, before any work."""
+        name = getattr(self.constraint, "__name__", "")
+        if callable(self.constraint) and name.endswith("_ratio"):
+            raise ValueError(
+                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
+                f"which is 0 there, was wanted. Use {name.removesuffix('_ratio')}_difference."
+            )
+        if callable(self.constraint) and isinstance(self.confidence, Real):
+            raise ValueError(
+                f"confidence={self.confidence:g} asks for a certificate, and constraint is a "
+                f"callable, {self._name(self.constraint)}, of which no distribution is known. "
+                f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
+            )
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
@@ -231,8 +266,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._sample_shape = X.shape[1:]
         return X, codes
 
-    def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> Groups:
-        """Encode the groups, and see that the constraint is defined for each."""
+    def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> tuple[Groups, np.ndarray]:
+        """Encode the groups, and find those for which the constraint is defined."""
         if sensitive_features is None:
             raise ValueError(
                 "sensitive_features is None, where the group of each sample was wanted: the "
@@ -258,35 +293,56 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         kinds = {"selection"}
         if self.constraint in CONSTRAINTS:
             kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        fewest = np.full(len(groups.labels), np.inf)
         for kind in sorted(kinds):
             what = {
                 "true_positive": f" of class {shown(classes[1])}",
                 "false_positive": f" of class {shown(classes[0])}",
             }.get(kind, "")
-            sizes = dict(
-                zip(groups.labels, RATES[kind](0, 0, positives, negatives)[1], strict=True)
-            )
+            of = RATES[kind](0, 0, positives, negatives)[1]
+            fewest = np.minimum(fewest, of)
+            sizes = dict(zip(groups.labels, of, strict=True))
             empty = [label for label, size in sizes.items() if size == 0]
-            if empty:
+            if empty and self.small_groups != "exclude":
                 raise ValueError(
                     f"constraint={self.constraint!r} compares predictions for samples{what}, and "
                     f"sensitive_features has groups without any in y: [{shown_all(empty)}]. "
                     "Merge these groups "
-                    "with others, take more samples, or use constraint='demographic_parity'."
+                    "with others, take more samples, or use constraint='demographic_parity' or "
+                    "small_groups='exclude'."
                 )
             small = {label: int(size) for label, size in sizes.items() if size < _SMALL}
             if small:
-                named = ", ".join(f"{shown(label)}: {n}" for label, n in islice(small.items(), 10))
-                more = ", ..." if len(small) > 10 else ""
-                warnings.warn(
-                    f"Groups with fewer than {_SMALL} samples{what}: {{{named}{more}}}. Their "
-                    "rates say little, and so does the constraint about them. Merge them with "
-                    "others or "
-                    "take more samples.",
-                    SmallGroupWarning,
-                    stacklevel=5,
+                self._warn_of_small(small, what)
+        compared = np.arange(len(groups.labels))
+        if self.small_groups == "exclude" and isinstance(self.constraint, str):
+            compared = np.flatnonzero(fewest >= _SMALL)
+            if len(compared) < 2:
+                raise ValueError(
+                    f"small_groups='exclude' leaves {len(compared)} of {len(groups.labels)} groups "
+                    f"with {_SMALL} samples or more, and a constraint compares at least two. "
+                    "Merge groups, or take more samples."
                 )
-        return groups
+        return groups, compared
+
+    def _warn_of_small(self, small: dict[Any, int], what: str) -> None:
+        """Name the groups that are too small to say much of, or refuse them."""
+        named = ", ".join(f"{shown(label)}: {n}" for label, n in islice(small.items(), 10))
+        more = ", ..." if len(small) > 10 else ""
+        found = f"Groups with fewer than {_SMALL} samples{what}: {{{named}{more}}}. "
+        if self.small_groups == "error":
+            raise ValueError(
+                f"sensitive_features has small groups, and small_groups='error'. {found}Merge "
+                "them with others, take more samples, or set small_groups to 'shrink' or 'exclude'."
+            )
+        done = "Their rates say little, and so does the constraint about them."
+        if self.small_groups == "exclude":
+            done = "What they get cannot be estimated, and the constraint leaves them out."
+        warnings.warn(
+            f"{found}{done} Merge them with others or take more samples.",
+            SmallGroupWarning,
+            stacklevel=6,
+        )
 
     def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
         """Train a skorch net that is not yet, on the debiasing rows."""
@@ -348,7 +404,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "weights in a torch.nn.Parameter each."
             )
 
-    def _objective(self, codes: np.ndarray, groups: Groups) -> Objective:
+    def _objective(self, codes: np.ndarray, groups: Groups, compared: np.ndarray) -> Objective:
         features = None
         if callable(self.constraint):
             table = pd.DataFrame(
@@ -370,38 +426,118 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             confidence=self.confidence,
             margin=self.margin,
             features=features,
+            compared=compared,
         )
 
-    def _split(self, cell: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to tune weights on, and rows to judge candidates on.
+    def _split(
+        self, objective: Objective, stratum: np.ndarray, seed: int, fraction: float | None
+    ) -> Rows:
+        """Rows to tune weights on, rows to judge candidates on, and rows for a certificate."""
+        everything = np.arange(len(stratum))
+        calibrate = everything[:0]
+        if isinstance(self.confidence, Real):
+            everything, calibrate = self._hold_out_calibration(objective, seed)
+        tune = select = everything
+        if fraction is not None:
+            # Of each group and label, so that no rate is without rows to be measured on, and
+            # alike to the original network, so that the parts are alike.
+            kind = objective.cell[everything] * (stratum.max() + 1) + stratum[everything]
+            kept, held_out = split_cells(np.unique(kind, return_inverse=True)[1], fraction, seed)
+            tune, select = everything[kept], everything[held_out]
+        return Rows(tune, select, calibrate, stratum)
 
-        A stated confidence is measured on rows that tuned nothing. Else candidates are judged
-        on all rows: the sampling error of a part is worse than the optimism of the rest.
+    def _hold_out_calibration(
+        self, objective: Objective, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Hold out the rows of the certificate, at random among those that a rate is of.
+
+        Only there their outcomes are independent draws, as the test of the certificate asks.
         """
-        everything = np.arange(len(cell))
-        if self.validation_fraction is None:
-            return everything, everything
-        # In each cell of group and label, so that no rate is without rows to be measured on.
-        tune, rest = split_cells(cell, self.validation_fraction, seed)
-        return tune, rest if isinstance(self.confidence, Real) else everything
+        kinds = objective.codes if self.constraint == "demographic_parity" else objective.cell
+        rest, calibrate = split_cells(
+            np.unique(kinds, return_inverse=True)[1], self.calibration_fraction, seed + 1
+        )
+        shared = np.intersect1d(rest, calibrate)  # the only row of its kind
+        calibrate = np.setdiff1d(calibrate, shared)
+        missing = [
+            group
+            for sizes in objective.take(calibrate).rows_of_statistics()
+            for group in objective.compared[sizes < 1]
+        ]
+        if missing:
+            raise ValueError(
+                f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
+                f"rows, {len(calibrate)} of {len(objective.y)}, none are of "
+                f"{len(set(missing))} of the {objective.n_groups} groups that it compares. Take "
+                "more samples, merge small groups, or set small_groups='exclude'."
+            )
+        return rest, calibrate
 
-    def _hand_back(self, search: Search) -> None:
+    def _hand_back(self, search: Search, groups: Groups) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
-        assert search.best is not None  # the original network was a candidate
-        self.best_trial_, choice = search.best
-        search.network.load_state_dict(search.best_state)
-        self.module_ = fold_threshold(search.network.network, self._output, choice.threshold[0])
+        best = search.choose()
+        judge, predicted = search.judge, best.predicted
+        self.certificate_ = None
+        if isinstance(self.confidence, Real):
+            best, self.certificate_ = self._certify(search, best, groups)
+            judge = search.objective.take(search.rows.calibrate)
+            search.network.load_state_dict(best.state)
+            predicted = search.score(search.rows.calibrate) > best.choice.threshold[0]
+        search.replace(best)
+        search.network.load_state_dict(best.state)
+        threshold = float(best.choice.threshold[0])
+        self.best_trial_, self.threshold_ = best.trial, threshold
+        self.module_ = fold_threshold(search.network.network, self._output, threshold)
         self._dtype = self._predict_dtype(search.X[:1])
-        self.threshold_: float = float(choice.threshold[0])
-        self.bias_ = float(choice.bias[0])
-        self.bias_interval_ = search.judge.interval(choice)
-        self.performance_ = float(choice.performance[0])
-        self.objective_ = float(choice.objective[0])
-        self.feasible_ = bool(choice.feasible[0])
+        measured = judge.measure(predicted.astype(float), 0.5)
+        self.bias_ = float(measured.bias[0])
+        self.bias_interval_ = judge.interval(measured, predicted)
+        self.pairs_ = judge.pairs([shown(label) for label in groups.labels], predicted)
+        self.performance_ = float(measured.performance[0])
+        self.objective_ = float(best.choice.objective[0])
+        self.feasible_ = bool(measured.feasible[0])
+        if self.certificate_ is not None:
+            self.feasible_ = self.certificate_.holds
         self.trials_ = search.trials()
-        self._warn(search, choice)
+        self._warn(search)
+        self._warn_of_optimism(search, threshold)
 
-    def _warn(self, search: Search, measured: Choice) -> None:
+    def _certify(
+        self, search: Search, otherwise: Candidate, groups: Groups
+    ) -> tuple[Candidate, Any]:
+        """Test candidates on the calibration rows, the surest first, until one fails.
+
+        All that pass before are certified at once, at the stated confidence (fixed-sequence
+        testing), so that of these the one that performs best may be taken.
+        """
+        calibrate = search.rows.calibrate
+        objective = search.objective.take(calibrate)
+        totals = objective.totals[objective.compared]
+        passed = []
+        for candidate in search.to_certify():
+            rates = self._calibration_rates(search, objective, candidate, totals)
+            if not holds(rates, self.epsilon, 1 - float(self.confidence)):
+                break
+            passed.append(candidate)
+        best = max(passed, key=lambda each: each.choice.performance[0], default=otherwise)
+        certificate = certify(
+            self._calibration_rates(search, objective, best, totals),
+            [groups.labels[int(group)] for group in objective.compared],
+            constraint=self.constraint,
+            epsilon=self.epsilon,
+            confidence=float(self.confidence),
+        )
+        return best, certificate
+
+    def _calibration_rates(
+        self, search: Search, objective: Objective, candidate: Candidate, totals: np.ndarray
+    ) -> Any:
+        search.network.load_state_dict(candidate.state)
+        predicted = search.score(search.rows.calibrate) > candidate.choice.threshold[0]
+        counts = objective.count(predicted).reshape(-1, 2)[objective.compared]
+        return rate_counts(self.constraint, counts, totals)
+
+    def _warn(self, search: Search) -> None:
         """Say what did not go as asked for; fitted attributes say the same."""
         n_candidates = len(self.trials_) - 1
         found = f"bias {self.bias_:+.3f}, {self._name(self.performance)} {self.performance_:.3f}"
@@ -413,21 +549,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 stacklevel=6,
             )
         if not self.feasible_:
-            wanted = f"within {self.epsilon:g}"
-            advice = "Allow a larger epsilon, or try another debiaser."
-            if self.confidence is None:
-                wanted += f" less margin={self.margin:g}"
-            elif self.confidence != "auto":
-                wanted += f" with confidence={self.confidence:g}"
-                # By the rates of the original network: the candidate with the smallest bound is
-                # often one that predicts nearly all rows the same, which takes few.
-                original = search.judge.measure(search.scores[search.select], 0.0)
-                needed = search.judge.rows_needed(original)
-                advice = (
-                    "To show that a network with the rates of the original one and a bias of zero "
-                    f"meets it takes about {needed} rows like the {len(search.select)} it was "
-                    "measured on."
-                )
+            wanted, advice = (
+                f"within {self.epsilon:g}",
+                "Allow a larger epsilon, or try another debiaser.",
+            )
+            if self.certificate_ is not None:
+                wanted += f" that is certified with confidence={self.confidence:g}"
+                advice = f"{self._rows_that_would_do()} {advice}"
+            elif abs(self.bias_) < self.epsilon:
+                wanted += " that is more likely than not to hold on new rows"
+                advice = f"Give more rows; {len(search.select)} judged it. {advice}"
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
@@ -435,11 +566,39 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 InfeasibleConstraintWarning,
                 stacklevel=6,
             )
-        elif self.best_trial_ == _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
+        elif self.best_trial_ <= _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
+            taken = "with another threshold" if self.best_trial_ else "as it is"
             warnings.warn(
-                f"None of {n_candidates - 1} candidates was better than the original network with "
-                f"another threshold, which was taken ({found}).",
+                f"None of {n_candidates - 1} candidates was better than the original network "
+                f"{taken}, which was taken ({found}).",
                 FallbackWarning,
+                stacklevel=6,
+            )
+
+    def _rows_that_would_do(self) -> str:
+        needed = getattr(self.certificate_, "rows_needed", None)
+        return "" if needed is None else f"Calibration rows that would do: {needed}."
+
+    def _warn_of_optimism(self, search: Search, threshold: float) -> None:
+        """Say where the network knows its tuning rows by heart."""
+        rows = search.rows
+        if not rows.held_out or callable(self.constraint):
+            return
+        here, there = search.judge, rows.judge(search.objective, rows.tune)
+        scores, tuned = search.score(rows.select), search.score(rows.tune)
+        optimism = here.optimism(scores > threshold, there, tuned > threshold)
+        if optimism > _OPTIMISM:
+            on_tuned, on_held_out = (
+                judge.measure(values, threshold)
+                for judge, values in ((there, tuned), (here, scores))
+            )
+            warnings.warn(
+                "The network has learned the rows that tuned its weights by heart: there its bias "
+                f"is {on_tuned.bias[0]:+.3f} and its {self._name(self.performance)} "
+                f"{on_tuned.performance[0]:.3f}; on held-out rows {on_held_out.bias[0]:+.3f} and "
+                f"{on_held_out.performance[0]:.3f}. Fitted attributes are measured on held-out "
+                "rows. Give more rows, or fewer max_epochs, or freeze layers.",
+                OverfitWarning,
                 stacklevel=6,
             )
 

@@ -20,6 +20,7 @@ _STEPS = np.linspace(0.2, 3.0, 15)
 # Share of the shifts that the distilled network has learned at least; of less, the line is made
 # longer.
 _LEAST_WAY, _SHORTEST_WAY = 0.5, 0.02
+_ADDED = 20  # rows of all groups, to each
 
 
 class DistillationDebiaser(FinetuningDebiaser):
@@ -61,8 +62,8 @@ class DistillationDebiaser(FinetuningDebiaser):
 default="balanced_accuracy"
         What to keep high; a callable is ``f(y_true, y_pred)``.
     validation_fraction : float, default=0.3
-        Share of the rows, of each group and class alike, on which no weights are tuned. Where
-        `confidence` is a number, candidates are judged on these rows only; else on all.
+        Share of the rows, of each group and class alike, on which no weights are tuned. They
+        judge the candidates, and all that is said of the result is measured on them.
     lr : float, default=0.004
         Learning rate of Adam at its peak: it rises in the first tenth of the steps, and falls
         to zero.
@@ -71,13 +72,23 @@ default="balanced_accuracy"
     max_epochs : int, default=6
         Passes over the rows that tune the weights.
     confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds on new rows too, twice as many as it is
-        measured on. "auto" maximises (performance - chance) times the probability of that,
-        among candidates whose measured bias meets the constraint. A float between 0 and 1
-        asks for at least that probability, and maximises the performance. None asks that the
-        measured bias is below ``epsilon - margin``, the published rule.
+        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
+        times the probability that it holds on new rows, twice as many as it is measured on,
+        among candidates whose measured bias meets it; with more than two groups (performance -
+        chance) less the expected excess of the largest difference over `epsilon`. A float
+        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
+        `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
+        published rule.
     margin : float, default=0.01
         Used with ``confidence=None`` only.
+    small_groups : {"shrink", "exclude", "error"}, default="shrink"
+        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
+        more than two groups towards each other, those of few rows the most; "exclude" leaves
+        small groups out of the constraint, since what they get cannot be estimated; "error"
+        refuses them. A warning names them in each case.
+    calibration_fraction : float, default=0.6
+        Share of the rows that are kept for the certificate, of each group alike. Used with a
+        number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
         What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
         finds it out from the outputs, or raises where they could be either.
@@ -101,12 +112,22 @@ default="balanced_accuracy"
     threshold_ : float
         What was subtracted from the logit, that of ``classes_[1]`` less that of
         ``classes_[0]``.
-    bias_, performance_, objective_ : float
-        Bias, performance, and what was maximised, on the rows that the choice was made on.
+    bias_, performance_ : float
+        Bias and performance, measured on rows that tuned no weights, by cross-validation of
+        the choice; with a certificate on its calibration rows.
+    objective_ : float
+        What was maximised.
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint holds, in the sense of `confidence`.
+        Whether the constraint is more likely to hold on new rows than not; with a number as
+        `confidence`, whether the certificate holds.
+    pairs_ : DataFrame
+        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
+        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
+        rows). Without rows for a callable constraint.
+    certificate_ : FairnessCertificate or None
+        What was shown at the stated confidence; None without one.
     interrupted_ : bool
         Whether Ctrl-C ended the search early.
     trials_ : DataFrame
@@ -127,6 +148,8 @@ default="balanced_accuracy"
         No candidate was better than the original network with another threshold.
     InterruptedSearchWarning
         Ctrl-C ended the search; the best candidate so far was taken.
+    OverfitWarning
+        The bias on the rows that tuned the weights is another one than on the others.
     SmallGroupWarning
         A rate that the constraint compares is one of fewer than ten samples.
 
@@ -173,6 +196,8 @@ default="balanced_accuracy"
         max_epochs: int = 6,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
+        small_groups: Literal["shrink", "exclude", "error"] = "shrink",
+        calibration_fraction: float = 0.6,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -189,6 +214,8 @@ default="balanced_accuracy"
             max_epochs=max_epochs,
             confidence=confidence,
             margin=margin,
+            small_groups=small_groups,
+            calibration_fraction=calibration_fraction,
             output=output,
             device=device,
             random_state=random_state,
@@ -196,10 +223,10 @@ default="balanced_accuracy"
         )
 
     def _search(self, search: Search) -> None:
-        known = search.objective.take(search.known)
-        shift = fair_thresholds(known, search.scores[search.known])[search.objective.codes]
+        known = search.objective.take(search.tune)
+        shift = fair_thresholds(known, search.scores[search.tune])[search.objective.codes]
         # One threshold for all is found later: the network need not learn what they share.
-        wanted = shift[search.known].mean() - shift
+        wanted = shift[search.tune].mean() - shift
         self._distil(search, search.scores + wanted)
         start = {name: search.original[name] for name in named_parameters(search.network)}
         way = {
@@ -237,7 +264,9 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
     """Find thresholds, one a group, at which the groups are alike and the performance best.
 
     At each level of what is to be equal, say the share of positive predictions, every group
-    has one threshold that gives it; the best level is taken.
+    has one threshold that gives it; the best level is taken. Of more than two groups, each is
+    seen with some rows of all groups added, so that the threshold of a group of few rows stays
+    near the one of all.
 
     Returns
     -------
@@ -246,22 +275,24 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
     # No thresholds give two groups both rates alike; their mean stands for them.
     rates = sorted({rate for rates in objective.statistics for rate in rates})
     levels = (np.arange(n_levels) + 0.5) / n_levels
-    thresholds = np.empty((n_levels, objective.n_groups))
-    counts = np.empty((n_levels, objective.n_groups, 2))
-    for group in range(objective.n_groups):
-        rows = objective.codes == group
-        order = np.argsort(-scores[rows], kind="stable")
-        ordered, label = scores[rows][order].astype(float), objective.y[rows][order]
-        hits = np.zeros((len(ordered) + 1, 2))
-        hits[1:, 1], hits[1:, 0] = np.cumsum(label), np.cumsum(1 - label)
-        negatives, positives = hits[-1]
-        level = group_statistic(rates, hits[:, 1], hits[:, 0], positives, negatives)
-        k = np.searchsorted(level, levels)
-        ends = np.concatenate([[ordered[0] + 1], ordered, [ordered[-1] - 1]])
-        thresholds[:, group] = 0.5 * (ends[k] + ends[k + 1])
-        counts[:, group] = hits[k]
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order].astype(float)
+    # Positive predictions of each cell of group and label, at each threshold between two scores.
+    hits = np.zeros((2 * objective.n_groups, len(ordered) + 1))
+    for cell in range(len(hits)):
+        np.cumsum(objective.cell[order] == cell, out=hits[cell, 1:])
+    hits = hits.reshape(objective.n_groups, 2, -1)
+    added = _ADDED / len(ordered) * hits.sum(0) if objective.n_groups > 2 else 0.0
+    seen = hits + added
+    totals = seen[..., -1:]
+    level = group_statistic(rates, seen[:, 1], seen[:, 0], totals[:, 1], totals[:, 0])
+    k = np.stack([np.searchsorted(each, levels) for each in level])
+    ends = np.concatenate([[ordered[0] + 1], ordered, [ordered[-1] - 1]])
+    thresholds = 0.5 * (ends[k] + ends[k + 1]).T
+    at_levels = np.take_along_axis(hits, k[:, None], axis=2)
+    counts = at_levels.reshape(-1, n_levels).T[..., None]
     predicted = None
     if callable(objective.performance):
         predicted = scores > thresholds[:, objective.codes]
-    choice = objective._evaluate(levels, counts, predicted)
+    choice = objective._evaluate(levels, counts, predicted)[0]
     return thresholds[choice.best()]

@@ -106,6 +106,8 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         max_epochs: int = 24,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
+        small_groups: Literal["shrink", "exclude", "error"] = "shrink",
+        calibration_fraction: float = 0.6,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -118,6 +120,8 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             performance=performance,
             confidence=confidence,
             margin=margin,
+            small_groups=small_groups,
+            calibration_fraction=calibration_fraction,
             output=output,
             device=device,
             random_state=random_state,
@@ -148,8 +152,8 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
 
     def _soft_bias(self, search: Search) -> SoftBias:
         """The soft bias around the threshold at which the original network performs best."""
-        known = search.objective.take(search.known).unconstrained()
-        threshold = known.choose(search.scores[None, search.known]).threshold[0]
+        known = search.objective.take(search.tune).unconstrained()
+        threshold = known.choose(search.scores[None, search.tune])[0].threshold[0]
         assert isinstance(self.constraint, str)  # a callable has no gradient
         return SoftBias(self.constraint, search.objective.n_groups, float(threshold))
 

@@ -1,13 +1,21 @@
 """Intra-processing, all methods: how biased a network is at each threshold, and which to take."""
 
 from collections.abc import Callable, Sequence
-from math import comb
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+import pandas as pd
 from sklearn.utils import _safe_indexing
 
+from skfair.intraprocessing._gaps import (
+    Statistic,
+    gap_interval,
+    measure_gap,
+    normal_interval,
+    power_to_certify,
+    table_of_pairs,
+)
 from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
 
 PERFORMANCES: dict[str, Callable] = {
@@ -18,14 +26,15 @@ PERFORMANCES: dict[str, Callable] = {
 
 # A callable is asked once for each threshold, so that it gets this many and not all of them.
 _CALLABLE_THRESHOLDS = 49
+# Of many groups the largest difference is drawn, at no more thresholds than tell them apart.
+_GROUP_THRESHOLDS = 400
 _N_BOOTSTRAP = 50
-# A bias measured on n rows and met again on 2 n: the sum of both sampling variances, in the first.
-_NEW_VARIANCE = 1.5
+_CAUTION = 3  # the power of the probability to hold in what is maximised
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
-# Of the probability that more than two normal variables lie within epsilon: the step of the
-# integral, in smallest deviations, and at most how many times smaller than the largest these are.
-_STEP, _LARGEST_TO_SMALLEST = 0.6, 64
-_CERTAIN = 6  # deviations
+# Rows of a group and label are put together by the score of the original network: so many to a
+# stratum, and so many strata at most.
+_STRATUM, _MOST_STRATA = 40, 10
+_POSITIVE = np.array([0, 1])  # of both labels
 
 
 class Choice(NamedTuple):
@@ -48,10 +57,12 @@ class Choice(NamedTuple):
         What is maximised.
     bound : ndarray
         What is minimised where the objective says nothing.
-    feasible : ndarray of bool
-        Whether the constraint holds as it was asked for.
+    eligible : ndarray of bool
+        Whether it may be chosen while others may not.
     constant : ndarray of bool
         Whether all rows get the same prediction.
+    power : ndarray
+        About how likely a certificate is; zero where none is asked for.
     """
 
     threshold: np.ndarray
@@ -61,8 +72,14 @@ class Choice(NamedTuple):
     probability: np.ndarray
     objective: np.ndarray
     bound: np.ndarray
-    feasible: np.ndarray
+    eligible: np.ndarray
     constant: np.ndarray
+    power: np.ndarray
+
+    @property
+    def feasible(self) -> np.ndarray:
+        """Whether the constraint is more likely to hold on new rows than not."""
+        return self.probability >= 0.5
 
     @classmethod
     def join(cls, parts: "Sequence[Choice]") -> "Choice":
@@ -74,6 +91,15 @@ class Choice(NamedTuple):
         """
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def ranking(self) -> np.ndarray:
+        """Positions, the best first; constant predictions come after all others.
+
+        Returns
+        -------
+        ndarray of int
+        """
+        return np.lexsort((self.bound, -self.objective, ~self.eligible, self.constant))
+
     def best(self) -> int:
         """Position of the one to take; a constant prediction only if there is nothing else.
 
@@ -81,7 +107,7 @@ class Choice(NamedTuple):
         -------
         int
         """
-        return int(np.lexsort((self.bound, -self.objective, ~self.feasible, self.constant))[0])
+        return int(self.ranking()[0])
 
     def take(self, index: slice | np.ndarray) -> "Choice":
         """The choices at some positions.
@@ -91,6 +117,42 @@ class Choice(NamedTuple):
         Choice
         """
         return Choice(*(values[index] for values in self))
+
+
+class Certify(NamedTuple):
+    """What it is worth that a certificate is likely.
+
+    Attributes
+    ----------
+    worth : float
+        How much performance may be given up for a sure one.
+    sizes : list of ndarray of shape (n_groups,)
+        Calibration rows behind each statistic of the constraint.
+    delta : float
+        The risk of a false certificate.
+    """
+
+    worth: float
+    sizes: list[np.ndarray]
+    delta: float
+
+
+class Rule(NamedTuple):
+    """What is taken for the best.
+
+    Attributes
+    ----------
+    room : float
+        Share of epsilon that is kept free.
+    certify : Certify or None
+        What a certificate is worth; None for nothing.
+    """
+
+    room: float = 0.0
+    certify: Certify | None = None
+
+
+PLAIN = Rule()
 
 
 class Objective:
@@ -108,6 +170,13 @@ class Objective:
         As in the debiasers.
     features : DataFrame or ndarray, optional
         The sensitive features as a callable `constraint` wants them; `codes` if not given.
+    compared : ndarray of int, optional
+        The groups that the constraint is about; all if not given.
+    stratum : ndarray of shape (n_samples,), int, optional
+        Stratum of each row within its group and label, from :func:`find_strata`.
+    population : ndarray of shape (2 * n_groups, n_strata), optional
+        Rows of each cell of group and label, and stratum, among those that these rows stand
+        for; these rows themselves if not given.
     """
 
     def __init__(
@@ -122,6 +191,9 @@ class Objective:
         confidence: float | str | None,
         margin: float,
         features: Any = None,
+        compared: np.ndarray | None = None,
+        stratum: np.ndarray | None = None,
+        population: np.ndarray | None = None,
     ):
         self.y = y
         self.codes = codes
@@ -132,10 +204,18 @@ class Objective:
         self.confidence = confidence
         self.margin = margin
         self.features = codes if features is None else features
+        self.compared = np.arange(n_groups) if compared is None else compared
         self.cell = 2 * codes + y
-        totals = np.bincount(self.cell, minlength=2 * n_groups).reshape(n_groups, 2)
-        self.totals = totals.astype(np.float64)
-        self.signed = n_groups == 2 and constraint != "equalized_odds"
+        if population is None:  # each row for itself
+            self.stratum = np.zeros_like(codes)
+            self.sizes = self.population = np.bincount(self.cell, minlength=2 * n_groups)[:, None]
+        else:
+            assert stratum is not None
+            self.stratum, self.population = stratum, population
+            self.sizes = _count(self.cell, stratum, population.shape)
+        self._stands_for = self.population / np.maximum(self.sizes, 1)
+        self.totals = self.population.sum(1).reshape(n_groups, 2).astype(np.float64)
+        self.signed = len(self.compared) == 2 and constraint != "equalized_odds"
         self._resampled_error: float | None = None
         constant = np.stack([np.zeros_like(self.totals), self.totals])
         chance = self._performance(constant, np.array([[False], [True]]))
@@ -160,6 +240,45 @@ class Objective:
             features=_safe_indexing(self.features, rows),
         )
 
+    def stand_for(
+        self, rows: np.ndarray, population: np.ndarray, stratum: np.ndarray
+    ) -> "Objective":
+        """The same question, asked of some of the rows as a sample of others.
+
+        The original network knows nothing of the labels and groups of any of these rows, so that
+        its scores may tell which rows are alike. How many rows there are of which kind is then
+        known from all of them, and only how each kind is predicted from the sample
+        (post-stratification): where a network stays close to the original one, a part of the
+        rows says nearly what all of them would.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            The sample.
+        population : ndarray of int
+            What it stands for.
+        stratum : ndarray of shape (n_samples,), int
+            From :func:`find_strata`.
+
+        Returns
+        -------
+        Objective
+        """
+        shape = 2 * self.n_groups, int(stratum.max()) + 1
+        counts = _count(self.cell[population], stratum[population], shape)
+        return self.take(rows)._ask(stratum=stratum[rows], population=counts)
+
+    def part(self, rows: np.ndarray) -> "Objective":
+        """The same question, asked of some of the rows as a sample of what all stand for.
+
+        Returns
+        -------
+        Objective
+        """
+        if self.population is self.sizes:
+            return self.take(rows)
+        return self.take(rows)._ask(stratum=self.stratum[rows], population=self.population)
+
     def unconstrained(self) -> "Objective":
         """The performance alone.
 
@@ -173,10 +292,10 @@ class Objective:
 
     def _ask(self, **changes: Any) -> "Objective":
         names = ("y", "codes", "n_groups", "constraint", "performance", "epsilon", "confidence")
-        kept = {name: getattr(self, name) for name in (*names, "margin", "features")}
+        kept = {name: getattr(self, name) for name in (*names, "margin", "features", "compared")}
         return Objective(**kept | changes)
 
-    def choose(self, scores: np.ndarray) -> Choice:
+    def choose(self, scores: np.ndarray, rules: Sequence[Rule] = (PLAIN,)) -> list[Choice]:
         """Find the best of all distinct thresholds of each network.
 
         The scores are sorted once and the counts cumulated, which gives the predictions of
@@ -186,27 +305,33 @@ class Objective:
         ----------
         scores : ndarray of shape (n_networks, n_samples)
             Larger for the positive class.
+        rules : sequence of Rule, optional
+            What is taken for the best.
 
         Returns
         -------
-        Choice
-            One threshold for each network, halfway between two of its scores.
+        list of Choice
+            One for each rule, with a threshold for each network, halfway between two of its
+            scores.
         """
         callables = callable(self.constraint) or callable(self.performance)
-        at_once = 1 if callables else max(1, _CHUNK // (self.cell.size * 2 * self.n_groups))
+        counts = self.cell.size * self.sizes.size
+        at_once = 1 if callables else max(1, _CHUNK // counts)
         parts = [
-            self._choose(scores[start : start + at_once], callables)
+            self._choose(scores[start : start + at_once], callables, rules)
             for start in range(0, len(scores), at_once)
         ]
-        return Choice.join(parts)
+        return [Choice.join(each) for each in zip(*parts, strict=True)]
 
-    def measure(self, scores: np.ndarray, threshold: float) -> Choice:
+    def measure(self, scores: np.ndarray, threshold: float, rule: Rule = PLAIN) -> Choice:
         """Measure one network at one threshold.
 
         Parameters
         ----------
         scores : ndarray of shape (n_samples,)
         threshold : float
+        rule : Rule, optional
+            What is taken for good.
 
         Returns
         -------
@@ -214,49 +339,107 @@ class Objective:
             Of length 1.
         """
         predicted = scores > threshold
-        counts = np.bincount(self.cell[predicted], minlength=2 * self.n_groups)
-        counts = counts.reshape(1, self.n_groups, 2).astype(np.float64)
-        return self._evaluate(np.array([threshold], dtype=np.float64), counts, predicted[None])
+        at = np.array([threshold], dtype=np.float64)
+        return self._evaluate(at, self.count(predicted)[None], predicted[None], [rule])[0]
 
-    def interval(self, choice: Choice) -> tuple[float, float]:
-        """A 95 % interval for the bias in the population, by normal approximation.
+    def count(self, predicted: np.ndarray) -> np.ndarray:
+        """Count the rows predicted positive, by cell and stratum.
+
+        Parameters
+        ----------
+        predicted : ndarray of shape (n_samples,), bool
+
+        Returns
+        -------
+        ndarray of shape (2 * n_groups, n_strata), float64
+        """
+        counts = _count(self.cell[predicted], self.stratum[predicted], self.sizes.shape)
+        return counts.astype(np.float64)
+
+    def interval(self, choice: Choice, predicted: np.ndarray) -> tuple[float, float]:
+        """A 95 % interval for the bias in the population.
 
         Parameters
         ----------
         choice : Choice
             Of length 1.
+        predicted : ndarray of shape (n_samples,), bool
+            What it predicts positive.
 
         Returns
         -------
         low, high : float
             Not below zero for a bias without a sign.
         """
-        half = ndtri(0.975) * choice.error[0]
-        low, high = float(choice.bias[0] - half), float(choice.bias[0] + half)
-        return (low if self.signed else max(low, 0.0)), high
+        if callable(self.constraint):
+            return normal_interval(float(choice.bias[0]), float(choice.error[0]), signed=True)
+        return gap_interval(self._rates(self.count(predicted)), self.epsilon)
 
-    def rows_needed(self, choice: Choice) -> int:
-        """Tell how many rows would show with `confidence` that a bias of zero holds.
+    def pairs(self, labels: Sequence, predicted: np.ndarray) -> pd.DataFrame:
+        """The difference of each two groups, as :func:`table_of_pairs` has it.
 
         Parameters
         ----------
-        choice : Choice
-            Of length 1.
+        labels : sequence
+            Of all groups.
+        predicted : ndarray of shape (n_samples,), bool
+            What is predicted positive.
 
         Returns
         -------
-        int
+        DataFrame
         """
-        comparisons = 1
-        if not callable(self.constraint):
-            comparisons = len(self.statistics) * comb(self.n_groups, 2)
-        assert not isinstance(self.confidence, str | None)  # asked for by a number only
-        wanted = self.epsilon / (
-            np.sqrt(_NEW_VARIANCE) * ndtri(1 - (1 - self.confidence) / comparisons / 2)
-        )
-        return int(np.ceil(len(self.y) * (choice.error[0] / wanted) ** 2))
+        compared = [labels[int(group)] for group in self.compared]
+        if callable(self.constraint):
+            return table_of_pairs([], compared, [], self.epsilon)
+        names = [" and ".join(rates) for rates in self.statistics]
+        return table_of_pairs(names, compared, self._rates(self.count(predicted)), self.epsilon)
 
-    def _choose(self, scores: np.ndarray, callables: bool) -> Choice:
+    def rows_of_statistics(self) -> list[np.ndarray]:
+        """Count the rows behind each statistic of the constraint, by group.
+
+        Returns
+        -------
+        list of ndarray of shape (n_groups,)
+            Of a mean of rates the number that one rate of the same variance would have.
+        """
+        negatives, positives = self.totals.T
+        sizes = []
+        for rates in self.statistics:
+            of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
+            one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
+            sizes.append(one[self.compared])
+        return sizes
+
+    def optimism(self, predicted: np.ndarray, others: "Objective", on_others: np.ndarray) -> float:
+        """How much less biased a network looks on rows that tuned it, in standard errors.
+
+        Parameters
+        ----------
+        predicted : ndarray of shape (n_samples,), bool
+            Predictions for these rows, which tuned nothing.
+        others : Objective
+            On the rows that tuned it, of the same population and strata.
+        on_others : ndarray of bool
+            Predictions for those.
+
+        Returns
+        -------
+        float
+            The largest of all statistics and pairs of groups.
+        """
+        largest = 0.0
+        here, there = self.count(predicted), others.count(on_others)
+        for rates in self.statistics:
+            one, variance = self._statistic(rates, here, within_strata=True)
+            two, its_variance = others._statistic(rates, there, within_strata=True)
+            moved, variance = one - two, variance + its_variance
+            for g, h in combinations(range(len(moved)), 2):
+                error = np.sqrt(max(variance[g] + variance[h], 1e-12))
+                largest = max(largest, abs(moved[g] - moved[h]) / error)
+        return float(largest)
+
+    def _choose(self, scores: np.ndarray, callables: bool, rules: Sequence[Rule]) -> list[Choice]:
         n_networks, n = scores.shape
         order = np.argsort(-scores, axis=1)
         ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
@@ -268,78 +451,102 @@ class Objective:
         distinct[:, 1:-1] = (ordered[:, :-1] > threshold[:, 1:-1]) & (
             threshold[:, 1:-1] >= ordered[:, 1:]
         )
-        counts = np.zeros((2 * self.n_groups, n_networks, n + 1))
-        ordered_cell = self.cell[order]
-        for cell in range(2 * self.n_groups):
-            np.cumsum(ordered_cell == cell, axis=1, out=counts[cell, :, 1:])
+        n_cells, n_strata = self.sizes.shape
+        counts = np.zeros((n_cells * n_strata, n_networks, n + 1))
+        place = (self.cell * n_strata + self.stratum)[order]
+        for one in range(len(counts)):
+            np.cumsum(place == one, axis=1, out=counts[one, :, 1:])
+        counts = counts.reshape(n_cells, n_strata, n_networks, n + 1)
 
-        if not callables and self.confidence in ("auto", None):
-            within = distinct & self._within_constraint(counts)
-            distinct &= within | ~within.any(1, keepdims=True)
+        if len(self.compared) > 2 and not callables:
+            distinct = _thin(distinct, _GROUP_THRESHOLDS)
+        elif not callables:
+            allowed = distinct & self._within_constraint(counts)
+            distinct &= allowed | ~allowed.any(1, keepdims=True)
         network, k = np.nonzero(distinct)
         predicted = None
         if callables:  # of one network
             k = k[np.unique(np.linspace(0, len(k) - 1, _CALLABLE_THRESHOLDS + 2).astype(int))]
             network = np.zeros_like(k)
             predicted = scores > threshold[0, k][:, None]
-        counts = counts[:, network, k].T.reshape(-1, self.n_groups, 2)
-        choice = self._evaluate(threshold[network, k], counts, predicted)
-        # As in Choice.best, for each network; the rows of a network follow each other.
-        starts = np.flatnonzero(np.diff(network, prepend=-1))
-        other = ~np.logical_and.reduceat(choice.constant, starts)[network]
-        objective = np.where(choice.feasible, choice.objective, np.finfo(float).min)
-        objective = np.where(choice.constant & other, -np.inf, objective)
-        best = objective == np.maximum.reduceat(objective, starts)[network]
-        bound = np.where(best, choice.bound, np.inf)
-        best = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
-        return choice.take(best[np.unique(network[best], return_index=True)[1]])
+        counts = np.moveaxis(counts[:, :, network, k], -1, 0)
+        choices = self._evaluate(threshold[network, k], counts, predicted, rules)
+        return [_best_of_each(network, choice) for choice in choices]
 
     def _within_constraint(self, counts: np.ndarray) -> np.ndarray:
         """Where the measured bias meets the constraint and predictions are not constant.
 
         Only these can be chosen, if there are any. They are few, and the bias is quick to see,
-        which saves the most of the judging. For counts of shape (n_cells, ...).
+        which saves the most of the judging. For counts of shape (n_cells, n_strata, ...).
         """
-        false, true = np.moveaxis(counts.reshape(self.n_groups, 2, *counts.shape[1:]), 1, 0)
+        predicted = counts.sum((0, 1))
+        allowed = (predicted > 0) & (predicted < len(self.y))
+        stands_for = self._stands_for.reshape(*self.sizes.shape, *[1] * (counts.ndim - 2))
+        whole = (counts * stands_for).sum(1)
+        false, true = np.moveaxis(whole.reshape(self.n_groups, 2, *whole.shape[1:]), 1, 0)
         negatives, positives = self.totals.T[..., None, None]
-        predicted = counts.sum(0)
-        within = (predicted > 0) & (predicted < len(self.y))
+        margin = self.margin if self.confidence is None else 0.0
         for rates in self.statistics:
-            mean = group_statistic(rates, true, false, positives, negatives)
-            margin = self.margin if self.confidence is None else 0.0
-            within &= mean.max(0) - mean.min(0) < self.epsilon - margin
-        return within
+            mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
+            allowed &= mean.max(0) - mean.min(0) < self.epsilon - margin
+        return allowed
 
     def _evaluate(
-        self, threshold: np.ndarray, counts: np.ndarray, predicted: np.ndarray | None
-    ) -> Choice:
-        """Judge thresholds by their counts of positive predictions, (n, n_groups, 2)."""
-        performance = self._performance(counts, predicted)
+        self,
+        threshold: np.ndarray,
+        counts: np.ndarray,
+        predicted: np.ndarray | None,
+        rules: Sequence[Rule] = (PLAIN,),
+    ) -> list[Choice]:
+        """Judge thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
+        whole = (counts * self._stands_for).sum(-1).reshape(len(counts), self.n_groups, 2)
+        performance = self._performance(whole, predicted)
+        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
         if callable(self.constraint):
             assert predicted is not None  # as with all callables
             bias, error = self._called(predicted, performance)
-            zero = np.zeros_like(bias)
-            mean, variance = np.stack([bias, zero], -1), np.stack([error**2, zero], -1)
-            probability = _within(mean, variance, self.epsilon)
+            # As the one rate of a group, beside another one that is zero.
+            rates = [(np.stack([bias, 0 * bias], -1), np.stack([error**2, 0 * error], -1))]
         else:
-            bias, error, probability = self._rated(counts)
-        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
+            rates = self._rates(counts)
+        return [self._rule(threshold, performance, rates, constant, rule) for rule in rules]
 
+    def _rule(
+        self,
+        threshold: np.ndarray,
+        performance: np.ndarray,
+        rates: list[Statistic],
+        constant: np.ndarray,
+        rule: Rule,
+    ) -> Choice:
+        epsilon = self.epsilon * (1 - rule.room)
+        bias, error, probability, excess = measure_gap(rates, epsilon)
         # A callable may say NaN, for instance of the precision where nothing is positive.
-        size = np.where(np.isfinite(bias) & np.isfinite(performance), np.abs(bias), np.inf)
-        if isinstance(self.confidence, str):
-            feasible, bound = size < self.epsilon, size
-            gain = np.maximum(performance - self.chance, 0)
-            objective = np.where(feasible, gain * probability, 0)
-        elif self.confidence is None:
-            feasible, bound = size < self.epsilon - self.margin, size
-            objective = np.where(feasible, performance, 0)
+        defined = np.isfinite(bias) & np.isfinite(performance)
+        size = np.where(defined, np.abs(bias), np.inf)
+        gain = np.maximum(performance - self.chance, 0)
+        power = np.zeros(len(threshold))
+        if self.confidence is None:
+            eligible, objective = size < epsilon - self.margin, performance
+        elif rates[0][0].shape[-1] > 2:
+            # That all of many differences hold is hardly ever likely: what is over counts.
+            eligible, objective = defined, gain - excess
         else:
-            feasible = (probability >= self.confidence) & np.isfinite(size)
-            bound = size + np.sqrt(_NEW_VARIANCE) * ndtri((1 + self.confidence) / 2) * error
-            objective = np.where(feasible, performance, 0)
+            eligible, objective = size < epsilon, gain * probability**_CAUTION
+        if rule.certify is not None:
+            power = power_to_certify(rates, rule.certify.sizes, epsilon, rule.certify.delta)
+            objective = objective + rule.certify.worth * power
         return Choice(
-            threshold, bias, error, performance, probability, objective, bound, feasible, constant
+            threshold,
+            bias,
+            error,
+            performance,
+            np.where(defined, probability, 0),
+            np.where(eligible, objective, 0),
+            size,
+            eligible,
+            constant,
+            power,
         )
 
     def _performance(self, counts: np.ndarray, predicted: np.ndarray | None) -> np.ndarray:
@@ -351,31 +558,46 @@ class Objective:
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
         return PERFORMANCES[self.performance](tp, fp, p, n)
 
-    def _rated(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Bias, its standard error and the probability to hold, of a constraint by name."""
-        negatives, positives = self.totals.T
-        probability = np.ones(len(counts))
-        widest = None
-        for rates in self.statistics:
-            mean = variance = np.zeros(counts.shape[:-1])
-            for rate in rates:
-                hits, of = RATES[rate](counts[..., 1], counts[..., 0], positives, negatives)
-                mean = mean + hits / of / len(rates)
-                # A rate of 0 or 1 among a few rows is not certain.
-                inner = np.clip(hits, 0.5, of - 0.5) / of
-                variance = variance + inner * (1 - inner) / of / len(rates) ** 2
-            probability = probability * _within(mean, variance, self.epsilon)
-            if self.n_groups > 2:
-                # The last lowest and the first highest: two groups, also where all are equal.
-                low, high = self.n_groups - 1 - mean[..., ::-1].argmin(-1), mean.argmax(-1)
-                pair = np.stack([high, low], -1)
-                mean, variance = (np.take_along_axis(m, pair, -1) for m in (mean, variance))
-            bias, error = mean[..., 0] - mean[..., 1], np.sqrt(variance.sum(-1))
-            if widest is not None:
-                larger = np.abs(bias) > np.abs(widest[0])
-                bias, error = np.where(larger, bias, widest[0]), np.where(larger, error, widest[1])
-            widest = bias, error
-        return (bias if self.signed else np.abs(bias)), error, probability
+    def _rates(self, counts: np.ndarray) -> list[Statistic]:
+        """What the constraint wants to be alike, of the groups that it compares."""
+        return [self._statistic(rates, counts) for rates in self.statistics]
+
+    def _statistic(
+        self, rates: list[str], counts: np.ndarray, *, within_strata: bool = False
+    ) -> Statistic:
+        """The mean of some rates by group, and its variance, from counts (..., n_cells, n_strata).
+
+        The variance has two parts: rows of a stratum that are predicted differently, of which the
+        sample says the share; and strata that are, of which all rows say how many they hold. Only
+        the first part with `within_strata`.
+        """
+        share = counts / np.maximum(self.sizes, 1)
+        mean = variance = np.zeros((*counts.shape[:-2], len(self.compared)))
+        for rate in rates:
+            # Which cells of a group the rate is about: both labels, the positive or the negative.
+            about = RATES[rate](0, 0, _POSITIVE, 1 - _POSITIVE)[1] > 0
+            cells = (2 * self.compared[:, None] + np.flatnonzero(about)).astype(int)
+            shape = (*counts.shape[:-2], len(self.compared), -1)
+            p = share[..., cells, :].reshape(shape)
+            rows = self.population[cells].reshape(shape[-2:])
+            sample = self.sizes[cells].reshape(shape[-2:])
+            weight = rows / rows.sum(-1, keepdims=True)
+            value = (weight * p).sum(-1)
+            # An unbiased estimate, where there are strata; it has nothing to say of single rows.
+            freedom = np.maximum(sample - (self.sizes.shape[1] > 1), 1)
+            inside = (weight**2 * p * (1 - p) / freedom).sum(-1)
+            of, measured = rows.sum(-1), sample.sum(-1)
+            # A rate of 0 or 1 among a few rows is not certain.
+            inner = np.clip(value, 0.5 / measured, 1 - 0.5 / measured)
+            least = inner * (1 - inner)
+            if within_strata:
+                spread = inside
+            else:
+                between = ((weight * p**2).sum(-1) - value**2).clip(min=0) / of
+                spread = np.maximum(inside + between, least / of)
+            mean = mean + value / len(rates)
+            variance = variance + spread / len(rates) ** 2
+        return mean, variance
 
     def _called(
         self, predicted: np.ndarray, performance: np.ndarray
@@ -423,34 +645,51 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
         raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
 
 
-def _within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
-    """Probability that independent normal variables lie within epsilon of each other.
+def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Put rows of a group and label together that have about the same score.
 
-    Those of statistics on new rows, given what was measured and its variance.
+    Parameters
+    ----------
+    cell : ndarray of shape (n_samples,), int64
+        Group and label of each row.
+    scores : ndarray of shape (n_samples,)
+        Of a network that knows nothing of the labels and groups of these rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int64
+        Stratum within the cell, counted from zero.
     """
-    deviation = np.sqrt(_NEW_VARIANCE * variance)
-    if mean.shape[-1] == 2:
-        difference = mean[..., 0] - mean[..., 1]
-        spread = np.hypot(deviation[..., 0], deviation[..., 1])
-        spread = np.maximum(spread, np.finfo(float).tiny)
-        return ndtr((epsilon - difference) / spread) - ndtr((-epsilon - difference) / spread)
-    spread, widest = np.ptp(mean, axis=-1), deviation.max(-1)
-    result = (spread < epsilon).astype(np.float64)
-    uncertain = np.abs(spread - epsilon) < 2 * _CERTAIN * widest
-    if not uncertain.any():
-        return result
-    mean, widest = mean[uncertain], widest[uncertain, None]
-    deviation = np.maximum(deviation[uncertain], widest / _LARGEST_TO_SMALLEST)
-    step = _STEP * deviation.min(-1, keepdims=True)
-    # Where the lowest can be: none lies below it, and none more than epsilon above it.
-    start = (mean - epsilon - _CERTAIN * deviation).max(-1, keepdims=True)
-    end = (mean + _CERTAIN * deviation).min(-1, keepdims=True)
-    total = np.zeros(len(mean))
-    for node in range(int(np.ceil(((end - start) / step).max())) + 1):
-        distance = (start + node * step - mean) / deviation
-        density = np.exp(-(distance**2) / 2) / (np.sqrt(2 * np.pi) * deviation)
-        above = ndtr(distance + epsilon / deviation) - ndtr(distance)
-        for lowest in range(mean.shape[-1]):
-            total += density[:, lowest] * np.delete(above, lowest, -1).prod(-1)
-    result[uncertain] = np.minimum(total * step[:, 0], 1.0)
+    order = np.lexsort((scores, cell))
+    sizes = np.bincount(cell)
+    rank = np.arange(len(cell)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    n_strata = np.clip(sizes // _STRATUM, 1, _MOST_STRATA)
+    stratum = np.empty(len(cell), dtype=np.int64)
+    stratum[order] = rank * n_strata[cell[order]] // sizes[cell[order]]
+    return stratum
+
+
+def _count(cell: np.ndarray, stratum: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows of each cell and stratum."""
+    return np.bincount(cell * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _thin(distinct: np.ndarray, most: int) -> np.ndarray:
+    """Some of the true positions of each row, evenly, the first and the last among them."""
+    result = np.zeros_like(distinct)
+    for row, found in zip(result, distinct, strict=True):
+        places = np.flatnonzero(found)
+        row[places[np.unique(np.linspace(0, len(places) - 1, most).astype(int))]] = True
     return result
+
+
+def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
+    """As in Choice.best, for each network; the rows of a network follow each other."""
+    starts = np.flatnonzero(np.diff(network, prepend=-1))
+    other = ~np.logical_and.reduceat(choice.constant, starts)[network]
+    objective = np.where(choice.eligible, choice.objective, np.finfo(float).min)
+    objective = np.where(choice.constant & other, -np.inf, objective)
+    best = objective == np.maximum.reduceat(objective, starts)[network]
+    bound = np.where(best, choice.bound, np.inf)
+    found = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
+    return choice.take(found[np.unique(network[found], return_index=True)[1]])

@@ -53,13 +53,23 @@ default="balanced_accuracy"
     std : float, default=0.1
         Standard deviation of the factors.
     confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds on new rows too, twice as many as it is
-        measured on. "auto" maximises (performance - chance) times the probability of that,
-        among candidates whose measured bias meets the constraint. A float between 0 and 1
-        asks for at least that probability, and maximises the performance. None asks that the
-        measured bias is below ``epsilon - margin``, the published rule.
+        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
+        times the probability that it holds on new rows, twice as many as it is measured on,
+        among candidates whose measured bias meets it; with more than two groups (performance -
+        chance) less the expected excess of the largest difference over `epsilon`. A float
+        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
+        `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
+        published rule.
     margin : float, default=0.01
         Used with ``confidence=None`` only.
+    small_groups : {"shrink", "exclude", "error"}, default="shrink"
+        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
+        more than two groups towards each other, those of few rows the most; "exclude" leaves
+        small groups out of the constraint, since what they get cannot be estimated; "error"
+        refuses them. A warning names them in each case.
+    calibration_fraction : float, default=0.6
+        Share of the rows that are kept for the certificate, of each group alike. Used with a
+        number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
         What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
         finds it out from the outputs, or raises where they could be either.
@@ -84,12 +94,22 @@ default="balanced_accuracy"
     threshold_ : float
         What was subtracted from the logit, that of ``classes_[1]`` less that of
         ``classes_[0]``.
-    bias_, performance_, objective_ : float
-        Bias, performance, and what was maximised, on the rows that the choice was made on.
+    bias_, performance_ : float
+        Bias and performance, by cross-validation of the choice; with a certificate on its
+        calibration rows.
+    objective_ : float
+        What was maximised.
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint holds, in the sense of `confidence`.
+        Whether the constraint is more likely to hold on new rows than not; with a number as
+        `confidence`, whether the certificate holds.
+    pairs_ : DataFrame
+        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
+        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
+        rows). Without rows for a callable constraint.
+    certificate_ : FairnessCertificate or None
+        What was shown at the stated confidence; None without one.
     interrupted_ : bool
         Whether Ctrl-C ended the search early.
     trials_ : DataFrame
@@ -157,6 +177,8 @@ default="balanced_accuracy"
         std: float = 0.1,
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
+        small_groups: Literal["shrink", "exclude", "error"] = "shrink",
+        calibration_fraction: float = 0.6,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
@@ -170,6 +192,8 @@ default="balanced_accuracy"
             performance=performance,
             confidence=confidence,
             margin=margin,
+            small_groups=small_groups,
+            calibration_fraction=calibration_fraction,
             output=output,
             device=device,
             random_state=random_state,

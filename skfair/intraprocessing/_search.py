@@ -1,7 +1,7 @@
 """Intra-processing, all methods: the copy of the network that is searched, and what was found."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,110 @@ import torch
 from torch import nn
 
 from skfair.intraprocessing._network import LogitNetwork
-from skfair.intraprocessing._objective import Choice, Objective
+from skfair.intraprocessing._objective import PLAIN, Certify, Choice, Objective, Rule
 from skfair.utils._net import rows_at_once
+
+
+class Rows(NamedTuple):
+    """Which debiasing rows do what.
+
+    Attributes
+    ----------
+    tune : ndarray of int
+        Rows that tune weights.
+    select : ndarray of int
+        Rows that judge candidates; the same ones where no weights are tuned.
+    calibrate : ndarray of int
+        Rows of a certificate, which nothing is decided on before.
+    stratum : ndarray of shape (n_samples,), int
+        Rows of a group and label that are alike to the original network.
+    """
+
+    tune: np.ndarray
+    select: np.ndarray
+    calibrate: np.ndarray
+    stratum: np.ndarray
+
+    @property
+    def held_out(self) -> bool:
+        """Whether candidates are judged on rows that tuned nothing."""
+        return len(np.union1d(self.tune, self.select)) > len(self.select)
+
+    def judge(self, objective: Objective, rows: np.ndarray) -> Objective:
+        """The objective on some rows, which stand for all but the calibration rows.
+
+        Returns
+        -------
+        Objective
+        """
+        if not self.held_out:
+            return objective.take(rows)
+        return objective.stand_for(rows, np.union1d(self.tune, self.select), self.stratum)
+
+
+# Shares of epsilon that are kept free in the choice. How much it takes depends on the network and
+# the rows, and is found by cross-validation of the choice.
+_ROOM = (0.25, 0.5, 0.75)
+# For a certificate at most so much performance is given up, the most first: the candidates that
+# each makes the best are tested on the calibration rows.
+_WORTH = (0.04, 0.02, 0.01, 0.005)
+_RIVALS, _FOLDS = 8, 5
+
+
+class Candidate(NamedTuple):
+    """One network at one threshold: its row of ``trials_``, its measures and its weights.
+
+    Attributes
+    ----------
+    trial : int
+        Row of ``trials_``.
+    choice : Choice
+        Of length 1: the threshold and what it gives on the rows of `select`.
+    state : dict of str to tensor
+        Weights.
+    predicted : ndarray of shape (n_select,), bool
+        What is predicted positive on the rows of `select`, by what was chosen on others.
+    """
+
+    trial: int
+    choice: Choice
+    state: dict[str, torch.Tensor]
+    predicted: np.ndarray
+
+
+class _Contest:
+    """The best candidates by one rule: their rows of ``trials_``, and the weights of the best."""
+
+    def __init__(self) -> None:
+        self.trials: list[int] = []
+        self.choices: Choice | None = None
+        self.state: dict[str, torch.Tensor] = {}
+
+    def enter(self, first: int, choices: Choice, state: Callable) -> None:
+        """Keep the best of what was there and of what comes.
+
+        Parameters
+        ----------
+        first : int
+            Row of ``trials_`` of the first that comes.
+        choices : Choice
+            What comes.
+        state : callable
+            From the position of one that comes to its weights.
+        """
+        trials = [*self.trials, *range(first, first + len(choices.bias))]
+        every = choices if self.choices is None else Choice.join([self.choices, choices])
+        order = every.ranking()[:_RIVALS]
+        if trials[order[0]] >= first:
+            self.state = state(trials[order[0]] - first)
+        self.trials = [trials[place] for place in order]
+        self.choices = every.take(order)
+
+    @property
+    def best(self) -> Choice:
+        """Measures of the best one, on the rows that it was chosen on."""
+        assert self.choices is not None
+        return self.choices.take(slice(1))
 
 
 class Search:
@@ -26,18 +128,21 @@ class Search:
         On all rows.
     scores : ndarray of shape (n_samples,)
         Logits of the original network.
-    tune, select : ndarray of int
-        Rows that may tune weights, and those that judge the candidates.
+    rows : Rows
+        Which rows tune weights, and which judge.
     seed : int
         Of whatever is random in the search.
     verbose : int
         Whether to show progress.
+    delta : float, optional
+        The risk of a false certificate, where one is asked for.
 
     Attributes
     ----------
-    known : ndarray of int
-        Rows whose labels may be looked at for how to change weights: all of them, unless
-        `select` is to be measured on without having been looked at.
+    tune, select : ndarray of int
+        Rows that tune weights, and rows that judge candidates.
+    judge : Objective
+        On the rows of `select`.
     """
 
     def __init__(
@@ -47,27 +152,90 @@ class Search:
         objective: Objective,
         *,
         scores: np.ndarray,
-        tune: np.ndarray,
-        select: np.ndarray,
+        rows: "Rows",
         seed: int,
         verbose: int,
+        delta: float | None = None,
     ):
         self.network = network
         self.X = X
         self.objective = objective
         self.scores = scores
-        self.tune = tune
-        self.select = select
-        self.known = tune if len(select) < len(X) else np.arange(len(X))
-        self.judge = objective.take(select)
+        self.rows = rows
+        self.tune, self.select = rows.tune, rows.select
+        self.judge = rows.judge(objective, rows.select)
         self.seed = seed
         self.verbose = verbose
         self.device = X.device
         self.original = self.state()
-        self.best: tuple[int, Choice] | None = None
-        self.best_state = self.original
         self._choices: list[Choice] = []
         self._columns: list[dict[str, Any]] = []
+        self._rules = [PLAIN]
+        if delta is not None:
+            sizes = objective.take(rows.calibrate).rows_of_statistics()
+            asked = [Certify(worth, sizes, delta) for worth in _WORTH]
+            self._rules += [Rule(certify=certify) for certify in asked]
+        elif objective.confidence == "auto" and not callable(objective.constraint):
+            self._rules += [Rule(room) for room in _ROOM]
+        self._contests = [_Contest() for _ in self._rules]
+        self._rivals: dict[int, np.ndarray] = {}
+        # Under the last rule, so that a certificate is seen, where one is asked for.
+        self._untouched = self.judge.measure(scores[self.select], 0.0, self._rules[-1])
+        self.note(self.judge.measure(scores[self.select], 0.0), candidate="original")
+        self.consider(scores[None, self.select], candidate="threshold")
+
+    def choose(self) -> Candidate:
+        """Choose the best candidate, and say what it is on rows that chose nothing.
+
+        The best of many on some rows looks better there than it is. What is chosen by each rule
+        on four fifths of the rows predicts the last fifth: so the rule is found that does best,
+        and it is known how well.
+
+        Returns
+        -------
+        Candidate
+        """
+        folds, scores = self._folds(), np.stack(list(self._rivals.values()))
+        predicted = np.empty((len(self._rules), len(folds)), dtype=bool)
+        for fold in range(_FOLDS):
+            here = folds == fold
+            part = self.judge.part(np.flatnonzero(~here))
+            chosen = part.choose(scores[:, ~here], self._rules)
+            for place, choice in enumerate(chosen):
+                best = choice.best()
+                predicted[place, here] = scores[best, here] > choice.threshold[best]
+        candidates = [self._original()]
+        for contest, row in zip(self._contests, predicted, strict=True):
+            honest = self.judge.measure(row.astype(float), 0.5)
+            honest = honest._replace(threshold=contest.best.threshold)
+            candidates.append(Candidate(contest.trials[0], honest, contest.state, row))
+        return candidates[Choice.join([each.choice for each in candidates]).best()]
+
+    def to_certify(self) -> list[Candidate]:
+        """What is worth testing for a certificate, the likeliest to get it first.
+
+        Returns
+        -------
+        list of Candidate
+        """
+        none = np.empty(0, dtype=bool)
+        found = [
+            Candidate(contest.trials[0], contest.best, contest.state, none)
+            for contest in self._contests[1:]
+        ]
+        return sorted([self._original(), *found], key=lambda each: -each.choice.power[0])
+
+    def _original(self) -> Candidate:
+        return Candidate(0, self._untouched, self.original, self.scores[self.select] > 0)
+
+    def _folds(self) -> np.ndarray:
+        """Folds of the rows of `select`, alike in groups, labels and strata."""
+        kind = self.judge.cell * self.judge.sizes.shape[1] + self.judge.stratum
+        order = np.random.RandomState(self.seed).permutation(len(kind))
+        order = order[np.argsort(kind[order], kind="stable")]
+        folds = np.empty(len(kind), dtype=np.int64)
+        folds[order] = np.arange(len(kind)) % _FOLDS
+        return folds
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copy the weights as they are.
@@ -131,17 +299,24 @@ class Search:
         if scores is None:
             scores = self.score(self.select)[None]
         finite = np.isfinite(scores).all(axis=1)
-        choices = self.judge.choose(np.where(finite[:, None], scores, 0.0))
-        if not finite.all():
-            # Networks that overflow are noted, and never chosen.
-            choices = choices._replace(
-                constant=choices.constant | ~finite, feasible=choices.feasible & finite
+        scores = np.where(finite[:, None], scores, 0.0)
+
+        first = len(self._columns)
+        # Networks that overflow are noted, and never chosen.
+        every = [
+            choices._replace(
+                constant=choices.constant | ~finite,
+                eligible=choices.eligible & finite,
+                probability=choices.probability * finite,
             )
-        best = choices.best()
-        choice = choices.take(slice(best, best + 1))
-        if self.best is None or Choice.join([self.best[1], choice]).best() == 1:
-            self.best = len(self._columns) + best, choice
-            self.best_state = self.state() if state is None else state(best)
+            for choices in self.judge.choose(scores, self._rules)
+        ]
+        self._rivals |= dict(enumerate(scores, start=first))
+        for contest, choices in zip(self._contests, every, strict=True):
+            contest.enter(first, choices, state or (lambda _: self.state()))
+        kept = {trial for contest in self._contests for trial in contest.trials}
+        self._rivals = {trial: row for trial, row in self._rivals.items() if trial in kept}
+        choices = every[0]
         self.note(choices, **columns)
         return choices
 
@@ -149,6 +324,16 @@ class Search:
         """Put something into ``trials_``, whether it may be chosen or not."""
         self._choices.append(choices)
         self._columns += [columns] * len(choices.bias)
+
+    def replace(self, candidate: Candidate) -> None:
+        """Have ``trials_`` say of a network what was taken of it, at which threshold."""
+        start = 0
+        for place, choices in enumerate(self._choices):
+            at = candidate.trial - start
+            if 0 <= at < len(choices.bias):
+                parts = choices.take(slice(at)), candidate.choice, choices.take(slice(at + 1, None))
+                self._choices[place] = Choice.join(parts)
+            start += len(choices.bias)
 
     def trials(self) -> pd.DataFrame:
         """Everything that was considered, in order.

@@ -1,6 +1,7 @@
 """Fairness of predictions: group counts, group accuracy, the report; and their calibration."""
 
 from skfair.metrics._calibration import expected_calibration_error
+from skfair.metrics._certificate import FairnessCertificate, fairness_certificate
 from skfair.metrics._counts import GroupCounts, count_groups
 from skfair.metrics._display import TradeoffDisplay
 from skfair.metrics._group_display import GroupMetricsDisplay
@@ -10,6 +11,7 @@ from skfair.metrics._scorer import FairnessScorer, make_fairness_scorer
 from skfair.metrics._scores import average_group_accuracy_score, worst_group_accuracy_score
 
 __all__ = [
+    "FairnessCertificate",
     "FairnessReport",
     "FairnessScorer",
     "GroupCounts",
@@ -19,6 +21,7 @@ __all__ = [
     "average_group_accuracy_score",
     "count_groups",
     "expected_calibration_error",
+    "fairness_certificate",
     "fairness_report",
     "make_fairness_scorer",
     "worst_group_accuracy_score",

@@ -13,6 +13,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics import _report_text
+from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._counts import GroupCounts, count_predictions
 from skfair.metrics._report_functions import ReportMetric, metric_frames
 from skfair.metrics._report_metrics import measure, resolve_metrics
@@ -56,6 +57,8 @@ class FairnessReport:
         without the count. Groups in which a metric is undefined are left out.
     counts : GroupCounts
         What all of it was computed from.
+    certificates : dict of str to FairnessCertificate
+        Those that were given, by model.
 
     Examples
     --------
@@ -74,6 +77,7 @@ class FairnessReport:
     _metrics: list[ReportMetric] = field(repr=False)
     _pos_label: Any = field(repr=False)
     _n_boot: int = field(repr=False)
+    certificates: dict[str, FairnessCertificate] = field(default_factory=dict)
 
     @classmethod
     def from_counts(
@@ -84,6 +88,7 @@ class FairnessReport:
         pos_label: Any = None,
         n_boot: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
+        certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
     ) -> "FairnessReport":
         """Make a report of counts, for instance of several batches added up.
 
@@ -98,6 +103,8 @@ class FairnessReport:
         n_boot : int, default=None
             As in :func:`fairness_report`.
         random_state : int, RandomState or None, default=0
+            As in :func:`fairness_report`.
+        certificate : FairnessCertificate or dict of str to FairnessCertificate, default=None
             As in :func:`fairness_report`.
 
         Returns
@@ -124,6 +131,7 @@ class FairnessReport:
                 "of such."
             )
         draws = _check_n_boot(n_boot)
+        certificates = _check_certificate(certificate, counts.models)
         names = (*counts.control_names, *counts.group_names)
         for name in names:
             if name in ("y_true", "y_pred"):  # there it would take the place of the labels
@@ -149,7 +157,8 @@ class FairnessReport:
         measures = measure(counts, resolved, pos_label, draws, n_boot or 0, seed)
         by_group, summary = class_tables(counts, measures)
         by_feature, disparities = feature_tables(counts, resolved, measures)
-        return cls(by_group, summary, by_feature, disparities, counts, resolved, pos_label, draws)
+        tables = (by_group, summary, by_feature, disparities)
+        return cls(*tables, counts, resolved, pos_label, draws, certificates)
 
     @cached_property
     def metric_frames(self) -> dict[str, MetricFrame]:
@@ -266,6 +275,7 @@ def fairness_report(
     missing: Literal["error", "group"] = "error",
     n_boot: int | None = None,
     random_state: int | np.random.RandomState | None = 0,
+    certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
 ) -> FairnessReport:
     """Report how one or several models fare in each group.
 
@@ -309,6 +319,9 @@ def fairness_report(
         1,000 draws of one function of one model, ten groups and 20,000 samples five to ten.
     random_state : int, RandomState or None, default=0
         Seed of the draws.
+    certificate : FairnessCertificate or dict of str to FairnessCertificate, default=None
+        What is proven of the model, or of some models by name, from :func:`fairness_certificate`
+        or a debiaser's `certificate_`; it is printed with the rest.
 
     Returns
     -------
@@ -319,13 +332,14 @@ def fairness_report(
     Raises
     ------
     TypeError
-        Labels are text on one side only, or a metric is no function or returns something else
-        than a number. NaN is a number: "undefined".
+        Labels are text on one side only, a metric is no function or returns something else
+        than a number (NaN is one: "undefined"), or `certificate` is no certificate.
     ValueError
         Another number of predictions, groups or weights than of labels, missing labels,
         continuous values, no samples or no models, a positive label that does not occur, a
         metric of one class where it is not clear which, or so many groups and classes that tables
-        have more than 2**26 numbers or the bootstrap more than 2**28.
+        have more than 2**26 numbers or the bootstrap more than 2**28. A certificate of a model that
+        is not there, or of which of several is not said.
 
     Notes
     -----
@@ -374,8 +388,38 @@ def fairness_report(
         name="predictions",
     )
     return FairnessReport.from_counts(
-        counts, metrics=metrics, pos_label=pos_label, n_boot=n_boot, random_state=random_state
+        counts,
+        metrics=metrics,
+        pos_label=pos_label,
+        n_boot=n_boot,
+        random_state=random_state,
+        certificate=certificate,
     )
+
+
+def _check_certificate(certificate: Any, models: Sequence[str]) -> dict[str, FairnessCertificate]:
+    """Give the certificates by the names of their models."""
+    if certificate is None:
+        return {}
+    if not isinstance(certificate, Mapping):
+        if len(models) > 1:
+            raise ValueError(
+                f"There is one certificate and {len(models)} models, [{shown_all(models)}]. Say of "
+                f"which it is, for instance certificate={{{shown(models[-1])}: certificate}}."
+            )
+        certificate = {models[0]: certificate}
+    for model, value in certificate.items():
+        if str(model) not in models:
+            raise ValueError(
+                f"certificate has {shown(model)}, which is none of the models "
+                f"[{shown_all(models)}]. Spell it alike."
+            )
+        if not isinstance(value, FairnessCertificate):
+            raise TypeError(
+                f"certificate is a {type(value).__name__}. Give what fairness_certificate returns, "
+                "or a dict of model to such."
+            )
+    return {str(model): value for model, value in certificate.items()}
 
 
 def _check_n_boot(n_boot: Any) -> int:

@@ -1,6 +1,5 @@
 """The faces of a report: text, HTML and a section of a model card."""
 
-import html
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from skfair.metrics import _certificate_text
+from skfair.metrics._html import escape, html_table
 from skfair.metrics._rates import (
     FALSE_NEGATIVE_RATE,
     FALSE_POSITIVE_RATE,
@@ -80,11 +81,11 @@ def body(report: "FairnessReport") -> str:
     -------
     str
     """
-    parts = [f"<p><b>{_escape(title(report))}</b></p>"]
-    parts += [f"<p>{_escape(remark)}</p>" for remark in _remarks(report)]
+    parts = [f"<p><b>{escape(title(report))}</b></p>"]
+    parts += [f"<p>{escape(remark)}</p>" for remark in _remarks(report)]
     for heading, table in _tables(report, full=True):
-        parts.append(f"<h2>{_escape(heading)}</h2>")
-        parts.append(f"<div>{_html_table(table)}</div>")
+        parts.append(f"<h2>{escape(heading)}</h2>")
+        parts.append(f"<div>{html_table(table)}</div>")
     return "\n".join(parts)
 
 
@@ -98,8 +99,8 @@ def page(report: "FairnessReport", heading: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<h1>{_escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
+        f"<title>{escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
     )
 
 
@@ -122,11 +123,6 @@ def _markdown(words: str) -> str:
     """Keep a label from being read as HTML, a link, or the end of a table's cell."""
     words = plain(words).replace("&", "&amp;").replace("<", "&lt;")
     return words.replace("|", "\\|").replace("](", "]\\(")
-
-
-def _escape(words: str) -> str:
-    """Keep a label from being read as HTML, or turning what is around it."""
-    return html.escape(plain(words))
 
 
 def _tables(report: "FairnessReport", full: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -162,6 +158,9 @@ def _raw_tables(report: "FairnessReport", full: bool) -> Iterator[tuple[str, pd.
         words = _words(metric)
         heading = f"{words[:1].upper()}{words[1:]} by {features}{unit}"
         yield heading, _metric_table(report, metric)
+    for model, certificate in report.certificates.items():
+        heading = f"Certificate{_of(report, model)}: {_certificate_text.claim(certificate)}"
+        yield heading, _certificate_text.table(certificate)
 
 
 def _accuracies(report: "FairnessReport") -> pd.DataFrame:
@@ -275,7 +274,15 @@ def _raw_remarks(report: "FairnessReport") -> list[str]:
         "; whether models differ in it is told by the interval of the change. " if others else ". "
     )
     remarks[-1] += "The accuracy of the worst of many small groups is low by chance, too."
+    for model, certificate in report.certificates.items():
+        words = " ".join(_certificate_text.remarks(certificate))
+        remarks.append(f"Certificate{_of(report, model)}: {words}")
     return remarks
+
+
+def _of(report: "FairnessReport", model: str) -> str:
+    """Name the model, where there are several."""
+    return f" of {as_label(model)}" if len(report.counts.models) > 1 else ""
 
 
 def _levelling(report: "FairnessReport", model: str) -> str:
@@ -370,31 +377,6 @@ def _gaps(report: "FairnessReport") -> list[str]:
         )
     return remarks
     return remarks
-
-
-def _html_table(table: pd.DataFrame) -> str:
-    """Make an HTML table; each row says in full which one it is."""
-    n_levels = table.index.nlevels
-    heads = []
-    columns = table.columns
-    names = [_escape(str(name)) for name in table.index.names]
-    if columns.nlevels == 2:
-        spans, top = [], list(columns.get_level_values(0))
-        for name in dict.fromkeys(top):
-            scope = f'<th colspan="{top.count(name)}" scope="colgroup">'
-            spans.append(f"{scope if name else '<td>'}{_escape(name)}</{'th' if name else 'td'}>")
-        heads.append(f'<td colspan="{n_levels}"></td>{"".join(spans)}')
-        columns = columns.get_level_values(1)
-    cells = [f'<th scope="col" class="row">{n}</th>' if n else "<td></td>" for n in names]
-    cells += [f'<th scope="col">{_escape(str(column))}</th>' for column in columns]
-    heads.append("".join(cells))
-    rows = []
-    for label, values in zip(table.index, table.to_numpy(), strict=True):
-        cells = [f'<th scope="row">{_escape(str(part))}</th>' for part in label]
-        cells += [f"<td>{_escape(str(value))}</td>" for value in values]
-        rows.append("".join(cells))
-    lines = ["<table>", "<thead>", *(f"<tr>{row}</tr>" for row in heads), "</thead>", "<tbody>"]
-    return "\n".join([*lines, *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"])
 
 
 def _count(n: float) -> str:

@@ -12,6 +12,7 @@ from skfair.utils._warnings import (
     InfeasibleConstraintWarning,
     InterruptedSearchWarning,
     OvercorrectionWarning,
+    OverfitWarning,
     SmallGroupWarning,
     UninformativeAttributionWarning,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "InfeasibleConstraintWarning",
     "InterruptedSearchWarning",
     "OvercorrectionWarning",
+    "OverfitWarning",
     "SmallGroupWarning",
     "UninformativeAttributionWarning",
     "all_estimators",

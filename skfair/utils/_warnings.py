@@ -25,6 +25,10 @@ class InterruptedSearchWarning(FairnessWarning):
     """A search was interrupted, and the best of what it had seen was taken."""
 
 
+class OverfitWarning(FairnessWarning):
+    """A network has learned rows by heart: on others it is as biased as before, or nearly."""
+
+
 class SmallGroupWarning(FairnessWarning):
     """A group has so few samples that its rates say little."""
 

@@ -1,0 +1,278 @@
+"""Intra-processing, all methods: how far groups lie apart, from rates and their variances."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+# One statistic of all groups: its mean and its sampling variance, each of shape (..., n_groups).
+Statistic = tuple[np.ndarray, np.ndarray]
+
+# A bias measured on n rows and met again on 2 n: the sum of both sampling variances, in the first.
+NEW_VARIANCE = 1.5
+# Of the probability that more than two normal variables lie within epsilon: the step of the
+# integral, in smallest deviations, and at most how many times smaller than the largest these are.
+_STEP, _LARGEST_TO_SMALLEST = 0.6, 64
+_CERTAIN = 6  # deviations
+_DRAWS, _DRAWS_OF_INTERVAL = 64, 4000
+_LEVELS = (0.025, 0.975)
+
+
+class Gap(NamedTuple):
+    """The largest difference between groups, over all statistics; arrays of shape (...).
+
+    Attributes
+    ----------
+    bias : ndarray
+        With two groups and one statistic that of the first less that of the second; else the
+        size of the largest difference.
+    error : ndarray
+        Standard error of the bias.
+    probability : ndarray
+        That all differences lie within epsilon on new rows, twice as many as were measured on.
+    excess : ndarray
+        By how much the largest difference lies above epsilon, expected.
+    """
+
+    bias: np.ndarray
+    error: np.ndarray
+    probability: np.ndarray
+    excess: np.ndarray
+
+
+def measure_gap(statistics: Sequence[Statistic], epsilon: float) -> Gap:
+    """Measure how far the groups lie apart.
+
+    With more than two groups rates are shrunk (:func:`shrink`): the largest of many differences
+    is too large by chance alone, and a group of few rows says little of itself.
+
+    Parameters
+    ----------
+    statistics : list of (mean, variance)
+        Each of shape (..., n_groups).
+    epsilon : float
+        The difference that is allowed.
+
+    Returns
+    -------
+    Gap
+    """
+    n_groups = statistics[0][0].shape[-1]
+    if n_groups > 2:
+        statistics = [shrink(*statistic, epsilon) for statistic in statistics]
+    probability = np.ones(statistics[0][0].shape[:-1])
+    for mean, variance in statistics:
+        probability = probability * within(mean, variance, epsilon)
+    if n_groups > 2:
+        draws = _draws(statistics, _DRAWS)
+        excess = np.maximum(draws - epsilon, 0).mean(-1)
+        return Gap(draws.mean(-1), draws.std(-1), probability, excess)
+    pairs = [(mean[..., 0] - mean[..., 1], np.sqrt(var.sum(-1))) for mean, var in statistics]
+    bias, error = pairs[0]
+    if len(pairs) > 1:
+        bias = np.abs(bias)
+        for other, its_error in pairs[1:]:
+            larger = np.abs(other) > bias
+            bias = np.where(larger, np.abs(other), bias)
+            error = np.where(larger, its_error, error)
+    return Gap(bias, error, probability, np.maximum(np.abs(bias) - epsilon, 0))
+
+
+def gap_interval(statistics: Sequence[Statistic], epsilon: float) -> tuple[float, float]:
+    """A 95 % interval for the largest difference in the population.
+
+    Parameters
+    ----------
+    statistics : list of (mean, variance)
+        Each of shape (n_groups,).
+    epsilon : float
+        The difference that is allowed.
+
+    Returns
+    -------
+    low, high : float
+        Not below zero for a bias without a sign.
+    """
+    if len(statistics[0][0]) > 2:
+        shrunk = [shrink(*statistic, epsilon) for statistic in statistics]
+        low, high = np.quantile(_draws(shrunk, _DRAWS_OF_INTERVAL), _LEVELS)
+        return float(low), float(high)
+    bias, error, _, _ = measure_gap(statistics, epsilon)
+    return normal_interval(float(bias), float(error), signed=len(statistics) == 1)
+
+
+def normal_interval(bias: float, error: float, *, signed: bool) -> tuple[float, float]:
+    """A 95 % interval by normal approximation.
+
+    Returns
+    -------
+    low, high : float
+    """
+    half = float(ndtri(_LEVELS[1])) * error
+    low, high = bias - half, bias + half
+    return (low if signed else max(low, 0.0)), high
+
+
+def table_of_pairs(
+    names: Sequence[str], labels: Sequence[Any], statistics: Sequence[Statistic], epsilon: float
+) -> pd.DataFrame:
+    """The difference of each two groups, and how sure it is.
+
+    Parameters
+    ----------
+    names : list of str
+        What each statistic is called.
+    labels : list
+        The groups.
+    statistics : list of (mean, variance)
+        Each of shape (n_groups,).
+    epsilon : float
+        The difference that is allowed.
+
+    Returns
+    -------
+    DataFrame
+        Columns "rate", "group_1", "group_2", "difference", "low" and "high" (95 % interval), and
+        "probability" (of this pair to lie within epsilon on new rows). As measured: nothing is
+        shrunk.
+    """
+    rows = []
+    for name, (mean, variance) in zip(names, statistics, strict=True):
+        for one, two in combinations(range(len(labels)), 2):
+            pair = [one, two]
+            difference = float(mean[one] - mean[two])
+            error = float(np.sqrt(variance[pair].sum()))
+            low, high = normal_interval(difference, error, signed=True)
+            probability = float(within(mean[pair], variance[pair], epsilon))
+            rows.append((name, labels[one], labels[two], difference, low, high, probability))
+    columns = ["rate", "group_1", "group_2", "difference", "low", "high", "probability"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def shrink(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> Statistic:
+    """Shrink rates of groups towards their common mean, the more the less is known of them.
+
+    Empirical Bayes for normal means. How much groups differ is estimated from all of them
+    (DerSimonian and Laird), and taken for half of epsilon at least: a few groups that happen to
+    look alike are no proof that all are.
+
+    Parameters
+    ----------
+    mean, variance : ndarray of shape (..., n_groups)
+        Rates and their sampling variances, above zero.
+    epsilon : float
+        The difference that is allowed.
+
+    Returns
+    -------
+    mean, variance : ndarray of shape (..., n_groups)
+        Of the rates, given all.
+    """
+    weight = 1 / variance
+    total = weight.sum(-1, keepdims=True)
+    centre = (weight * mean).sum(-1, keepdims=True) / total
+    scatter = (weight * (mean - centre) ** 2).sum(-1, keepdims=True) - (mean.shape[-1] - 1)
+    between = scatter / (total - (weight**2).sum(-1, keepdims=True) / total)
+    between = np.maximum(between, (epsilon / 2) ** 2)
+    weight = 1 / (between + variance)
+    total = weight.sum(-1, keepdims=True)
+    centre = (weight * mean).sum(-1, keepdims=True) / total
+    kept = between * weight
+    return centre + kept * (mean - centre), kept * variance + (1 - kept) ** 2 / total
+
+
+def _draws(statistics: Sequence[Statistic], n_draws: int) -> np.ndarray:
+    """Draws of the largest difference, (..., n_draws): always the same normal numbers."""
+    n_groups = statistics[0][0].shape[-1]
+    rng = np.random.default_rng(0)
+    largest: Any = 0.0
+    for mean, variance in statistics:
+        half = rng.standard_normal((n_draws // 2, n_groups))
+        normal = np.concatenate([half, -half])
+        rates = mean[..., None, :] + np.sqrt(variance)[..., None, :] * normal
+        rates = np.clip(rates, 0, 1)
+        largest = np.maximum(largest, rates.max(-1) - rates.min(-1))
+    return largest
+
+
+def within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
+    """Probability that independent normal variables lie within epsilon of each other.
+
+    Those of statistics on new rows, given what was measured and its variance.
+
+    Parameters
+    ----------
+    mean, variance : ndarray of shape (..., n_groups)
+    epsilon : float
+
+    Returns
+    -------
+    ndarray of shape (...)
+    """
+    deviation = np.sqrt(NEW_VARIANCE * variance)
+    if mean.shape[-1] == 2:
+        difference = mean[..., 0] - mean[..., 1]
+        spread = np.hypot(deviation[..., 0], deviation[..., 1])
+        spread = np.maximum(spread, np.finfo(float).tiny)
+        return ndtr((epsilon - difference) / spread) - ndtr((-epsilon - difference) / spread)
+    spread, widest = np.ptp(mean, axis=-1), deviation.max(-1)
+    result = np.array(spread < epsilon, dtype=np.float64)
+    uncertain = np.abs(spread - epsilon) < 2 * _CERTAIN * widest
+    if not uncertain.any():
+        return result
+    mean, widest = mean[uncertain], widest[uncertain, None]
+    deviation = np.maximum(deviation[uncertain], widest / _LARGEST_TO_SMALLEST)
+    step = _STEP * deviation.min(-1, keepdims=True)
+    # Where the lowest can be: none lies below it, and none more than epsilon above it.
+    start = (mean - epsilon - _CERTAIN * deviation).max(-1, keepdims=True)
+    end = (mean + _CERTAIN * deviation).min(-1, keepdims=True)
+    total = np.zeros(len(mean))
+    for node in range(int(np.ceil(((end - start) / step).max())) + 1):
+        distance = (start + node * step - mean) / deviation
+        density = np.exp(-(distance**2) / 2) / (np.sqrt(2 * np.pi) * deviation)
+        above = ndtr(distance + epsilon / deviation) - ndtr(distance)
+        for lowest in range(mean.shape[-1]):
+            total += density[:, lowest] * np.delete(above, lowest, -1).prod(-1)
+    result[uncertain] = np.minimum(total * step[:, 0], 1.0)
+    return result
+
+
+def power_to_certify(
+    statistics: Sequence[Statistic],
+    sizes: Sequence[np.ndarray],
+    epsilon: float,
+    delta: float,
+) -> np.ndarray:
+    """About how likely a certificate is on calibration rows, given what was measured on others.
+
+    By normal approximation, of the pair for which it is the least likely.
+
+    Parameters
+    ----------
+    statistics : list of (mean, variance)
+        As measured on other rows; each of shape (..., n_groups).
+    sizes : list of ndarray of shape (n_groups,)
+        Calibration rows behind each statistic.
+    epsilon, delta : float
+        The difference that is allowed, and the risk of a false certificate.
+
+    Returns
+    -------
+    ndarray of shape (...)
+    """
+    power = np.ones(statistics[0][0].shape[:-1])
+    z = float(ndtri(1 - delta))
+    for (mean, variance), size in zip(statistics, sizes, strict=True):
+        inner = np.clip(mean, 0.5 / size, 1 - 0.5 / size)
+        calibrated = inner * (1 - inner) / size
+        for one, two in combinations(range(mean.shape[-1]), 2):
+            error2 = calibrated[..., one] + calibrated[..., two]
+            room = epsilon - z * np.sqrt(error2)
+            spread = np.sqrt(error2 + variance[..., one] + variance[..., two])
+            difference = mean[..., one] - mean[..., two]
+            passed = ndtr((room - difference) / spread) - ndtr((-room - difference) / spread)
+            power = np.minimum(power, np.maximum(passed, 0.0))
+    return power

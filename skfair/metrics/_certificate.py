@@ -1,0 +1,431 @@
+"""A proven bound on a difference between groups: the tests of all pairs, and what they say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from numbers import Real
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import pandas as pd
+
+from skfair.metrics import _certificate_text
+from skfair.metrics._binomial_tests import upper_bound
+from skfair.metrics._rate_tests import (
+    RateCounts,
+    estimates,
+    least_rows,
+    pair_p_value,
+    rows_for,
+    table_rates,
+)
+from skfair.metrics._rates import CONSTRAINTS, positive_position
+from skfair.metrics._samples import encode_samples
+from skfair.utils._shown import shown, shown_all
+from skfair.utils._warnings import SmallGroupWarning
+
+EXACT = "two one-sided exact tests of two binomial rates (score statistic, Berger and Boos)"
+APPROXIMATE = "two one-sided adjusted Wald tests of a mean of differences (approximate)"
+_OF_EACH_CLASS = ("demographic_parity", "equalized_odds")  # where there are more than two
+_PAIR_COLUMNS = (
+    *("rate", "group_1", "group_2", "n_1", "n_2", "rate_1", "rate_2", "difference"),
+    *("bound", "p_value", "holds"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FairnessCertificate:
+    """Whether groups differ by no more than epsilon in the population, with a stated confidence.
+
+    Made by :func:`fairness_certificate`. Where `holds` is True, a difference larger than `epsilon`
+    between any two groups in the population that the rows were drawn from would have led to such a
+    certificate with a probability of at most `delta`, whatever the model and the distribution.
+
+    Attributes
+    ----------
+    holds : bool
+        The verdict: whether each pair of groups holds.
+    constraint : str
+        Name of the constraint.
+    epsilon : float
+        Largest difference between groups that is allowed.
+    confidence : float
+        1 - `delta`.
+    test : str
+        The test of a pair.
+    group_sizes : DataFrame of int64
+        Rows behind each rate (column) of each group (row).
+    pairs : DataFrame
+        A row for each rate and two groups. Columns: ``rate``, its name; ``group_1`` and
+        ``group_2``, labels; ``n_1`` and ``n_2``, rows; ``rate_1``, ``rate_2`` and
+        ``difference``, as observed; ``bound``, the smallest epsilon that the test would certify
+        for this pair, which is an upper confidence bound of the difference without its sign;
+        ``p_value``, of the hypothesis that the difference is `epsilon` or more; ``holds``,
+        whether that is at most `delta`.
+    rows_needed : DataFrame of int64 or None
+        Where it does not hold, as `group_sizes`: rows with which it would, with a probability
+        of 0.8, if rates in the population are those observed. None where it holds, and
+        where the observed differences are too large for any number of rows.
+    rows_at_parity : DataFrame of int64 or None
+        The same if there is no difference in the population. None where it holds.
+    least_rows : int
+        Rows behind a rate of a group below which nothing can be certified.
+
+    Examples
+    --------
+    >>> certificate = fairness_certificate(
+    ...     [0, 1] * 2000, [0] * 1000 + [1] * 3000, sensitive_features=["f", "m"] * 2000
+    ... )
+    >>> certificate
+    FairnessCertificate(demographic_parity within 0.05 at 95 %: holds)
+    >>> float(certificate.pairs["bound"].round(3)[0])
+    0.023
+    >>> FairnessCertificate.from_dict(certificate.to_dict()).holds
+    True
+    """
+
+    holds: bool
+    constraint: str
+    epsilon: float
+    confidence: float
+    test: str
+    group_sizes: pd.DataFrame
+    pairs: pd.DataFrame
+    rows_needed: pd.DataFrame | None
+    rows_at_parity: pd.DataFrame | None
+    least_rows: int
+
+    @property
+    def delta(self) -> float:
+        """Largest probability of a certificate that is wrong.
+
+        Returns
+        -------
+        float
+        """
+        return _delta(self.confidence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what it consists of as values that JSON has.
+
+        Returns
+        -------
+        dict
+            Of numbers, texts, lists and None. Labels of groups that are no numbers, texts or
+            truth values, or tuples of such, become texts.
+        """
+        labels = list(self.group_sizes.index)
+        position = {label: i for i, label in enumerate(labels)}
+        pairs = {name: self.pairs[name].tolist() for name in self.pairs}
+        for name in ("group_1", "group_2"):
+            pairs[name] = [position[label] for label in pairs[name]]
+        for name in ("rate_1", "rate_2", "difference"):
+            pairs[name] = [None if value != value else value for value in pairs[name]]
+        tables = (self.group_sizes, self.rows_needed, self.rows_at_parity)
+        sizes, needed, parity = (t if t is None else t.to_numpy().tolist() for t in tables)
+        return {
+            "holds": self.holds,
+            "constraint": self.constraint,
+            "epsilon": self.epsilon,
+            "confidence": self.confidence,
+            "test": self.test,
+            "least_rows": self.least_rows,
+            "groups": [_jsonable(label) for label in labels],
+            "rates": list(self.group_sizes.columns),
+            "group_sizes": sizes,
+            "rows_needed": needed,
+            "rows_at_parity": parity,
+            "pairs": pairs,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "FairnessCertificate":
+        """Make a certificate of what :meth:`to_dict` gave.
+
+        Parameters
+        ----------
+        content : dict
+            From :meth:`to_dict`, also by way of JSON.
+
+        Returns
+        -------
+        FairnessCertificate
+        """
+        labels = [tuple(x) if isinstance(x, list) else x for x in content["groups"]]
+        index, rates = _group_index(labels), list(content["rates"])
+
+        def table(values: list | None) -> pd.DataFrame | None:
+            if values is None:
+                return None
+            return pd.DataFrame(np.array(values, dtype=np.int64), index=index, columns=rates)
+
+        pairs = {name: content["pairs"][name] for name in _PAIR_COLUMNS}
+        for name in ("group_1", "group_2"):
+            pairs[name] = _objects([labels[i] for i in pairs[name]])
+        for name in ("rate_1", "rate_2", "difference", "bound", "p_value"):
+            pairs[name] = np.array(pairs[name], dtype=np.float64)
+        sizes = table(content["group_sizes"])
+        assert sizes is not None
+        return cls(
+            holds=content["holds"],
+            constraint=content["constraint"],
+            epsilon=content["epsilon"],
+            confidence=content["confidence"],
+            test=content["test"],
+            group_sizes=sizes,
+            pairs=pd.DataFrame(pairs),
+            rows_needed=table(content["rows_needed"]),
+            rows_at_parity=table(content["rows_at_parity"]),
+            least_rows=content["least_rows"],
+        )
+
+    def __repr__(self) -> str:
+        return f"FairnessCertificate({_certificate_text.claim(self)})"
+
+    def __str__(self) -> str:
+        return _certificate_text.text(self)
+
+    def _repr_html_(self) -> str:
+        return _certificate_text.body(self)
+
+
+def fairness_certificate(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    sensitive_features: Any,
+    constraint: str = "demographic_parity",
+    epsilon: float = 0.05,
+    confidence: float = 0.95,
+    pos_label: Any = None,
+) -> FairnessCertificate:
+    """Test whether predictions differ between groups by no more than epsilon in the population.
+
+    For a model that exists and is not changed any more, on rows that it was neither trained nor
+    chosen on. If the same rows tell which of several models to take, the confidence is that of none
+    of them.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels of any type.
+    y_pred : array-like of shape (n_samples,)
+        Predicted labels.
+    sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
+        Group labels: array, Series, DataFrame or dict of columns (intersections).
+    constraint : {"demographic_parity", "equal_opportunity", "equalized_odds", "average_odds"}, \
+default="demographic_parity"
+        What is to be alike in all groups, as in the debiasers: the share of positive predictions;
+        the true positive rate; that and the false positive rate; the mean of both. Of more than
+        two classes and without `pos_label`, the share predicted as each class, and for
+        "equalized_odds" that share of each true class.
+    epsilon : float, default=0.05
+        Largest difference between two groups, between 0 and 1.
+    confidence : float, default=0.95
+        Probability with which no certificate is given where a difference is larger than that.
+    pos_label : label, default=None
+        The positive class, as against all others. None means 1 where labels are 0 and 1, -1 and 1,
+        or False and True.
+
+    Returns
+    -------
+    FairnessCertificate
+        The verdict, the bound on each pair of groups, and, where it does not hold, the number of
+        rows that would do.
+
+    Raises
+    ------
+    TypeError
+        A function as constraint, labels that are text on one side only, or numbers that are none.
+    ValueError
+        An unknown constraint, `epsilon` or `confidence` out of range, another number of
+        predictions or groups than of labels, missing or continuous values, one group, a group
+        without a row behind a rate, or a positive label that does not occur or is not clear.
+
+    Warns
+    -----
+    SmallGroupWarning
+        A group is too small for any certificate; the warning says how many rows it takes.
+
+    Notes
+    -----
+    Rows must be a sample of the population, each drawn by itself; nothing else is assumed about
+    them or the model. For each rate and pair of groups two one-sided tests reject that the rates
+    differ by `epsilon` or more, each at level ``1 - confidence``. Since all have to reject, the
+    probability that they do wrongly is at most that level, however many there are. The tests are
+    exact; that of "average_odds", which is about four rates at a time, is approximate, and may
+    reject at .06 in place of .05 where rates are 0 or 1.
+
+    There are no sample weights: of weighted rows no such bound is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> group = rng.choice(["f", "m"], 4000)
+    >>> y_pred = (rng.random(4000) < 0.3).astype(int)
+    >>> fairness_certificate(y_pred, y_pred, sensitive_features=group)
+    FairnessCertificate(demographic_parity within 0.05 at 95 %: holds)
+    """
+    if not isinstance(constraint, str):
+        raise TypeError(
+            f"constraint is a {type(constraint).__name__}, for which there is no test. Give one of "
+            f"{list(CONSTRAINTS)}, which can be certified."
+        )
+    if constraint not in CONSTRAINTS:
+        ratio = " A ratio cannot be certified, only a difference." if "ratio" in constraint else ""
+        raise ValueError(
+            f"constraint={shown(constraint)} is not one of {list(CONSTRAINTS)}, which can be "
+            f"certified.{ratio}"
+        )
+    for name, value in (("epsilon", epsilon), ("confidence", confidence)):
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"{name}={shown(value)} is no number. Give one between 0 and 1.")
+        if not 0 < value < 1:
+            raise ValueError(
+                f"{name}={value!r} is not between 0 and 1, both excluded. Give for instance "
+                f"{name}={0.05 if name == 'epsilon' else 0.95}."
+            )
+    samples = encode_samples(y_true, sensitive_features)
+    groups = samples.groups.labels
+    if len(groups) < 2:
+        raise ValueError(
+            f"sensitive_features has one group, {shown(groups[0])}, in these {len(samples.y)} "
+            "samples, and a certificate compares two or more. Give rows of all groups."
+        )
+    prediction, labels = samples.encode_prediction(y_pred)
+    table = samples.table(prediction, len(labels))
+    positive = None
+    if len(labels) <= 2 or pos_label is not None or constraint not in _OF_EACH_CLASS:
+        positive = positive_position(labels, pos_label, constraint)
+    rates = table_rates(constraint, table, labels, positive)
+    for rate in rates:
+        empty = np.flatnonzero((rate.sizes == 0).reshape(-1, len(groups)).any(0))
+        if len(empty):
+            names = shown_all([groups[g] for g in empty])
+            raise ValueError(
+                f"There is no row behind the {rate.name} of [{names}], so that nothing can be said "
+                "about it. Give rows of each group and class, or choose demographic_parity."
+            )
+    return certify(
+        rates, groups, constraint=constraint, epsilon=float(epsilon), confidence=float(confidence)
+    )
+
+
+def certify(
+    rates: Sequence[RateCounts],
+    labels: Sequence,
+    *,
+    constraint: str,
+    epsilon: float,
+    confidence: float,
+) -> FairnessCertificate:
+    """Test all pairs of groups and write down what came out; nothing is checked.
+
+    Parameters
+    ----------
+    rates : sequence of RateCounts
+        Of one candidate, which the rows did not choose.
+    labels : sequence of length n_groups
+        Labels of the groups.
+    constraint : str
+        What it is called.
+    epsilon, confidence : float
+
+    Returns
+    -------
+    FairnessCertificate
+
+    Warns
+    -----
+    SmallGroupWarning
+        A group is too small for any certificate.
+    """
+    delta = _delta(confidence)
+    rows = [
+        (rate.name, labels[g], labels[h], *_test_pair(rate, g, h, epsilon, delta))
+        for rate in rates
+        for g, h in combinations(range(len(labels)), 2)
+    ]
+    columns = dict(zip(_PAIR_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    pairs = pd.DataFrame({**columns, **{c: _objects(columns[c]) for c in ("group_1", "group_2")}})
+    index, names = _group_index(labels), [rate.name for rate in rates]
+
+    def table(sizes: list[np.ndarray] | None) -> pd.DataFrame | None:
+        if sizes is None:
+            return None
+        return pd.DataFrame(np.stack(sizes, 1).astype(np.int64), index=index, columns=names)
+
+    sizes = table([rate.sizes.sum(-2) if rate.is_mean else rate.sizes for rate in rates])
+    assert sizes is not None
+    proven, least = bool(pairs["holds"].all()), least_rows(epsilon, delta, rates[0].is_mean)
+    smallest = np.min([rate.sizes.min(-2) if rate.is_mean else rate.sizes for rate in rates], 0)
+    needed = parity = None
+    if not proven and smallest.min() > 0:
+        needed = table(rows_for(rates, epsilon, delta))
+        parity = table(rows_for(rates, epsilon, delta, at_parity=True))
+    small = [f"{shown(g)}: {int(n)}" for g, n in zip(labels, smallest, strict=True) if n < least]
+    if small:
+        warn(
+            f"Groups are too small for any certificate of {constraint} within {epsilon:g} at a "
+            f"confidence of {confidence:g}: it takes {least} rows behind each rate of each group "
+            f"at the very least, and there are ({', '.join(small[:5])}"
+            f"{', ...' if len(small) > 5 else ''}). Collect more rows of them, put groups "
+            "together, or allow a larger epsilon.",
+            SmallGroupWarning,
+        )
+    return FairnessCertificate(
+        holds=proven,
+        constraint=constraint,
+        epsilon=epsilon,
+        confidence=confidence,
+        test=APPROXIMATE if rates[0].is_mean else EXACT,
+        group_sizes=sizes,
+        pairs=pairs,
+        rows_needed=needed,
+        rows_at_parity=parity,
+        least_rows=least,
+    )
+
+
+def _test_pair(rate: RateCounts, g: int, h: int, epsilon: float, delta: float) -> tuple:
+    """What `pairs` says of two groups, behind their labels."""
+    hits, sizes = rate.hits[..., [g, h]], rate.sizes[..., [g, h]]
+    n = sizes.sum(-2) if rate.is_mean else sizes
+    if not np.all(sizes > 0):
+        nan = float("nan")
+        return (*map(int, n), nan, nan, nan, 1.0, 1.0, False)
+    value, variance = estimates(RateCounts("", hits, sizes, rate.is_mean), sizes)
+    difference, error = float(value[0] - value[1]), float(np.sqrt(variance.sum()))
+    p = pair_p_value(rate, g, h, epsilon, delta)
+    bound = upper_bound(
+        lambda other: pair_p_value(rate, g, h, other, delta),
+        delta,
+        abs(difference),
+        error,
+        (epsilon, p),
+    )
+    return (*map(int, n), *map(float, value), difference, bound, p, p <= delta)
+
+
+def _delta(confidence: float) -> float:
+    return round(1 - confidence, 12)  # 0.05, and not 0.05000000000000004
+
+
+def _group_index(labels: Sequence) -> pd.Index:
+    return pd.Index(_objects(labels), name="group", tupleize_cols=False)
+
+
+def _objects(values: Sequence) -> np.ndarray:
+    """Make an array of labels, of which some may be tuples."""
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
+
+
+def _jsonable(label: Any) -> Any:
+    if isinstance(label, tuple):
+        return [_jsonable(part) for part in label]
+    return label if isinstance(label, str | bool | int | float) else str(label)

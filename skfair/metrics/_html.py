@@ -1,0 +1,47 @@
+"""Tables and labels in HTML."""
+
+import html
+
+import pandas as pd
+
+from skfair.utils._shown import plain
+
+
+def escape(words: str) -> str:
+    """Keep a label from being read as HTML, or turning what is around it.
+
+    Returns
+    -------
+    str
+    """
+    return html.escape(plain(words))
+
+
+def html_table(table: pd.DataFrame) -> str:
+    """Make an HTML table; each row says in full which one it is.
+
+    Returns
+    -------
+    str
+    """
+    n_levels = table.index.nlevels
+    heads = []
+    columns = table.columns
+    names = [escape(str(name)) for name in table.index.names]
+    if columns.nlevels == 2:
+        spans, top = [], list(columns.get_level_values(0))
+        for name in dict.fromkeys(top):
+            scope = f'<th colspan="{top.count(name)}" scope="colgroup">'
+            spans.append(f"{scope if name else '<td>'}{escape(name)}</{'th' if name else 'td'}>")
+        heads.append(f'<td colspan="{n_levels}"></td>{"".join(spans)}')
+        columns = columns.get_level_values(1)
+    cells = [f'<th scope="col" class="row">{n}</th>' if n else "<td></td>" for n in names]
+    cells += [f'<th scope="col">{escape(str(column))}</th>' for column in columns]
+    heads.append("".join(cells))
+    rows = []
+    for label, values in zip(table.index, table.to_numpy(), strict=True):
+        cells = [f'<th scope="row">{escape(str(part))}</th>' for part in label]
+        cells += [f"<td>{escape(str(value))}</td>" for value in values]
+        rows.append("".join(cells))
+    lines = ["<table>", "<thead>", *(f"<tr>{row}</tr>" for row in heads), "</thead>", "<tbody>"]
+    return "\n".join([*lines, *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"])
