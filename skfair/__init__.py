@@ -7,6 +7,7 @@ from skfair.intraprocessing import (
     BiasGradientDebiaser,
     DistillationDebiaser,
     LayerwiseDebiaser,
+    LinearPostDebiaser,
     RandomPerturbationDebiaser,
     ThresholdDebiaser,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "DistillationDebiaser",
     "FrozenEncoderFeaturizer",
     "LayerwiseDebiaser",
+    "LinearPostDebiaser",
     "PatchAttributionMasker",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",

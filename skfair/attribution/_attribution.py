@@ -228,7 +228,7 @@ class PatchAttribution(TorchEstimator):
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
         arguments = n_channels, self.patch_size, n_outputs
         if isinstance(self.region_classifier, nn.Module):
-            network = copy.deepcopy(self.region_classifier)
+            network = copy.deepcopy(self.region_classifier).cpu()  # where it is tried
             check_network(network, *arguments)
         elif self.region_classifier == "dense":
             shape = (grid.n_rows, grid.n_cols) if self.position_embedding else None

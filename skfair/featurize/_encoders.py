@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,6 +81,13 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     if amp and kind != "module":
         raise ValueError("amp=True needs a torch.nn.Module as encoder. Pass amp=False.")
     return kind
+
+
+class _OnTheirWay(NamedTuple):
+    """Features that a CUDA device sends, and what tells that they have arrived."""
+
+    features: torch.Tensor
+    there: torch.cuda.Event
 
 
 class BatchEncoder:
@@ -155,7 +162,7 @@ class BatchEncoder:
         self.n_batches += 1
         run = self._run  # what goes wrong before a batch goes in has nothing to do with it
         try:
-            return run(batch)
+            output = run(batch)
         except Exception as error:
             kind = "tensor" if isinstance(self.encoder, torch.nn.Module) else "NumPy array"
             error.add_note(
@@ -166,6 +173,16 @@ class BatchEncoder:
             if isinstance(error, torch.OutOfMemoryError):
                 error.add_note("So many samples do not fit at once: lower batch_size.")
             raise
+        if not (isinstance(output, torch.Tensor) and output.is_cuda):
+            return output
+        # The features set out now: asked for later, they would come after the next batch, for
+        # which a card does things in order, and it would be idle while that one is read.
+        with torch.inference_mode():
+            pooled = _pool(_check_output(output, len(batch)), self.pooling).float()
+            features = pooled.to("cpu", non_blocking=True)
+        there = torch.cuda.Event()
+        there.record(torch.cuda.current_stream(output.device))
+        return _OnTheirWay(features, there)
 
     def collect(self, output: Any, n_rows: int) -> np.ndarray:
         """Check and pool what :meth:`launch` returned.
@@ -174,9 +191,13 @@ class BatchEncoder:
         -------
         ndarray of shape (n_rows, n_features) and type float32
         """
-        with torch.inference_mode():
-            pooled = _pool(_check_output(output, n_rows), self.pooling)
-            features = pooled.to("cpu", torch.float32).numpy()
+        if isinstance(output, _OnTheirWay):
+            output.there.synchronize()
+            features = output.features.numpy()
+        else:
+            with torch.inference_mode():
+                pooled = _pool(_check_output(output, n_rows), self.pooling)
+                features = pooled.to("cpu", torch.float32).numpy()
         self.check_width(features.shape[1], "encoder returned")
         finite = np.isfinite(features)
         if not finite.all():

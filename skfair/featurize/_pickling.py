@@ -5,11 +5,14 @@ their pickle, never finds a fitted ``Pipeline(memory=...)`` step again; and a mo
 cannot be loaded on a machine without one. Arrays have neither trouble.
 """
 
+import contextlib
 import copy
 from typing import Any
 
 import numpy as np
 import torch
+
+from skfair.utils._device import resolve_device
 
 
 def portable(module: torch.nn.Module) -> torch.nn.Module:
@@ -62,8 +65,8 @@ def _rebuild(
     is_parameter: bool,
 ) -> Any:
     tensor = torch.from_numpy(np.array(data)).view(getattr(torch, dtype)).reshape(shape)
-    if not device.startswith("cuda") or torch.cuda.is_available():
-        tensor = tensor.to(device)
+    with contextlib.suppress(ValueError):  # this machine may have no such device, or fewer of them
+        tensor = tensor.to(resolve_device(device))
     if is_parameter:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)

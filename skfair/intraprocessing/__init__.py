@@ -4,6 +4,7 @@ from skfair.intraprocessing._adversarial import AdversarialFinetuneDebiaser
 from skfair.intraprocessing._bias_gradient import BiasGradientDebiaser
 from skfair.intraprocessing._distillation import DistillationDebiaser
 from skfair.intraprocessing._layerwise import LayerwiseDebiaser
+from skfair.intraprocessing._linear_post import LinearPostDebiaser
 from skfair.intraprocessing._random_perturbation import RandomPerturbationDebiaser
 from skfair.intraprocessing._threshold import ThresholdDebiaser
 
@@ -12,6 +13,7 @@ __all__ = [
     "BiasGradientDebiaser",
     "DistillationDebiaser",
     "LayerwiseDebiaser",
+    "LinearPostDebiaser",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",
 ]

@@ -86,7 +86,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
@@ -214,7 +214,7 @@ default="balanced_accuracy"
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -245,8 +245,12 @@ default="balanced_accuracy"
 
     def _search(self, search: Search) -> None:
         bias, data = self._soft_bias(search), self._tuning_data(search)
+        # That of the logits: those of networks in half precision are read in single.
+        dtype = torch.promote_types(search.X.dtype, torch.float32)
         if self.adversary == "attribute":
-            adversary = AttributeAdversary(bias, float(search.scores.std())).to(search.device)
+            adversary = AttributeAdversary(bias, float(search.scores.std())).to(
+                search.device, dtype
+            )
             loss = AdversaryLoss(adversary, self.alpha)
             self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
             return
@@ -262,6 +266,6 @@ default="balanced_accuracy"
             critic: FlatCritic | SetCritic = FlatCritic(layer.in_features, batches.n_rows)
         else:
             critic = SetCritic(bias)
-        critic = critic.to(search.device)
+        critic = critic.to(search.device, dtype)
         trainer = TrainCritic(critic, bias, data, batches)
         self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)

@@ -4,6 +4,7 @@ import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from numbers import Real
 from typing import Any, Literal, Self
@@ -29,8 +30,9 @@ from skfair.intraprocessing._network import (
 )
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import certify, holds, rate_counts
-from skfair.metrics._rates import CONSTRAINTS, RATES
+from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
+from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
     FallbackWarning,
     Groups,
@@ -83,6 +85,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     # Share of the rows that judge candidates and tune nothing; a parameter of the debiasers
     # that tune weights on the others.
     validation_fraction: float | None = None
+    # Whether more than two classes are taken.
+    _multi_class = False
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -159,6 +163,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             # The weights in the place of the network, which is of the structure of the original.
             state["module_"] = dict(self.module_[0].state_dict())
             state["_output"] = tuple(self._output)
+            if self.certificate_ is not None:
+                state["certificate_"] = self.certificate_.to_dict()
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
@@ -166,6 +172,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
         assert trained is not None  # it is initialised
         network = load_weights(copy_network(trained.module), weights, "module_")
+        # Models of 0.1 have none.
+        if state.get("certificate_") is not None:
+            state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         self.__dict__.update(state)
         self._output = output
         self.module_ = fold_threshold(network, output, self.threshold_)
@@ -197,15 +206,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
             with seeded(seed, device):
                 trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
-        if trained.classes is not None:
-            codes = self._match_classes(trained.classes, codes)
-        network = copy_network(trained.module).to(device).eval()
-        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        inputs = as_tensor(X).to(device, dtype or torch.float32)
-        kind = trained.kind if self.output == "auto" else self.output
-        raw = self._first_pass(network, inputs)
-        self._output = find_output(network, raw, kind)
-        self._check_weights(network, inputs)
+        network, inputs, raw, codes = self._run_original(trained, X, codes, device)
         network = LogitNetwork(network, self._output)
         scores = network.read(raw).numpy()
 
@@ -247,6 +248,33 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
             )
 
+    def _run_original(
+        self, trained: Trained, X: np.ndarray, codes: np.ndarray, device: torch.device
+    ) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, np.ndarray]:
+        """Run a copy of the network on all rows; sets ``_output``, and ``classes_`` by the network.
+
+        Returns
+        -------
+        network : torch.nn.Module
+            The copy, on the device.
+        inputs : tensor of shape (n_samples, ...)
+            X on the device, in the type of the network.
+        raw : tensor of shape (n_samples, ...)
+            What the network puts out, on the CPU.
+        codes : ndarray of shape (n_samples,), int
+            Position of each label in ``classes_``.
+        """
+        if trained.classes is not None:
+            codes = self._match_classes(trained.classes, codes)
+        network = copy_network(trained.module).to(device).eval()
+        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+        inputs = as_tensor(X).to(device, dtype or torch.float32)
+        kind = trained.kind if self.output == "auto" else self.output
+        raw = self._first_pass(network, inputs)
+        self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
+        self._check_weights(network, inputs)
+        return network, inputs, raw, codes
+
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
         y = validate_labels(self, X, y)
@@ -257,11 +285,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"y holds one class only ({shown(self.classes_.tolist()[0])}); debiasing needs "
                 "samples of two classes."
             )
-        if len(self.classes_) > 2:
+        if len(self.classes_) > 2 and not self._multi_class:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(y)}: y holds {len(self.classes_)} classes. Debias one class "
-                "against the rest, with a network for these two."
+                f"{type_of_target(y)}: y holds {len(self.classes_)} classes. Use "
+                "LinearPostDebiaser, which takes any number of them, or debias one class against "
+                "the rest, with a network for these two."
             )
         self._sample_shape = X.shape[1:]
         return X, codes
@@ -287,19 +316,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"to judge all thresholds takes {n_counts:,} counts, more than {MOST_COUNTS:,}. "
                 "Give labels that many samples share, or merge rare ones."
             )
-        counts = np.bincount(2 * groups.codes + y, minlength=2 * len(groups.labels))
-        negatives, positives = counts.reshape(-1, 2).T
-        classes = self.classes_.tolist()
-        kinds = {"selection"}
-        if self.constraint in CONSTRAINTS:
-            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        n_classes = len(self.classes_)
+        cell = n_classes * groups.codes + y
+        counts = np.bincount(cell, minlength=n_classes * len(groups.labels))
+        counts = counts.reshape(-1, n_classes)
         fewest = np.full(len(groups.labels), np.inf)
-        for kind in sorted(kinds):
-            what = {
-                "true_positive": f" of class {shown(classes[1])}",
-                "false_positive": f" of class {shown(classes[0])}",
-            }.get(kind, "")
-            of = RATES[kind](0, 0, positives, negatives)[1]
+        for position in self._classes_compared():
+            what, of = "", counts.sum(1)
+            if position is not None:
+                what = f" of class {shown(self.classes_.tolist()[position])}"
+                of = counts[:, position]
             fewest = np.minimum(fewest, of)
             sizes = dict(zip(groups.labels, of, strict=True))
             empty = [label for label, size in sizes.items() if size == 0]
@@ -344,6 +370,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             stacklevel=6,
         )
 
+    def _classes_compared(self) -> list[int | None]:
+        """Positions of the classes whose samples the constraint compares; None is all samples."""
+        kinds = {"selection"}
+        if self.constraint in CONSTRAINTS:
+            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+        positions = {"selection": None, "true_positive": 1, "false_positive": 0}
+        return [positions[kind] for kind in sorted(kinds)]
+
     def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
         """Train a skorch net that is not yet, on the debiasing rows."""
         net = clone(self.estimator)
@@ -356,11 +390,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _match_classes(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Encode the labels by the classes of the network."""
         known, given = classes.tolist(), self.classes_.tolist()
-        if len(known) != 2 or not set(given) <= set(known):
+        of_two = len(known) == 2 or self._multi_class
+        if not (of_two and set(given) <= set(known)):
             raise ValueError(
                 f"y holds the classes [{shown_all(given)}], the network in estimator was "
                 f"trained for [{shown_all(known)}]. "
-                "Give labels of the same two classes."
+                f"Give labels of the same {'' if self._multi_class else 'two '}classes."
             )
         if known != given:
             codes = np.array([known.index(label) for label in given])[codes]
@@ -475,14 +510,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _hand_back(self, search: Search, groups: Groups) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
-        best = search.choose()
-        judge, predicted = search.judge, best.predicted
-        self.certificate_ = None
+        self.certificate_: FairnessCertificate | None = None
         if isinstance(self.confidence, Real):
-            best, self.certificate_ = self._certify(search, best, groups)
-            judge = search.objective.take(search.rows.calibrate)
-            search.network.load_state_dict(best.state)
-            predicted = search.score(search.rows.calibrate) > best.choice.threshold[0]
+            best, judge, self.certificate_ = self._certify(search, groups)
+        else:
+            best, judge = search.choose(), search.judge
+        predicted = best.predicted
         search.replace(best)
         search.network.load_state_dict(best.state)
         threshold = float(best.choice.threshold[0])
@@ -503,8 +536,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._warn_of_optimism(search, threshold)
 
     def _certify(
-        self, search: Search, otherwise: Candidate, groups: Groups
-    ) -> tuple[Candidate, Any]:
+        self, search: Search, groups: Groups
+    ) -> tuple[Candidate, Objective, FairnessCertificate]:
         """Test candidates on the calibration rows, the surest first, until one fails.
 
         All that pass before are certified at once, at the stated confidence (fixed-sequence
@@ -512,30 +545,44 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """
         calibrate = search.rows.calibrate
         objective = search.objective.take(calibrate)
-        totals = objective.totals[objective.compared]
+        confidence = self.confidence
+        assert isinstance(confidence, Real)
+        assert isinstance(self.constraint, str)
         passed = []
         for candidate in search.to_certify():
-            rates = self._calibration_rates(search, objective, candidate, totals)
-            if not holds(rates, self.epsilon, 1 - float(self.confidence)):
+            predicted = self._predict_calibration(search, candidate)
+            if not holds(
+                self._calibration_rates(objective, predicted), self.epsilon, 1 - float(confidence)
+            ):
                 break
-            passed.append(candidate)
-        best = max(passed, key=lambda each: each.choice.performance[0], default=otherwise)
+            passed.append(candidate._replace(predicted=predicted))
+        if passed:
+            best = max(passed, key=lambda each: each.choice.performance[0])
+            judge, predicted = objective, best.predicted
+        else:
+            best, judge = search.choose_without()
+            predicted = self._predict_calibration(search, best)
         certificate = certify(
-            self._calibration_rates(search, objective, best, totals),
+            self._calibration_rates(objective, predicted),
             [groups.labels[int(group)] for group in objective.compared],
             constraint=self.constraint,
             epsilon=self.epsilon,
-            confidence=float(self.confidence),
+            confidence=float(confidence),
         )
-        return best, certificate
+        if not passed:  # it was chosen on these rows, so that they prove nothing
+            certificate = replace(certificate, holds=False)
+        return best, judge, certificate
 
-    def _calibration_rates(
-        self, search: Search, objective: Objective, candidate: Candidate, totals: np.ndarray
-    ) -> Any:
+    def _predict_calibration(self, search: Search, candidate: Candidate) -> np.ndarray:
         search.network.load_state_dict(candidate.state)
-        predicted = search.score(search.rows.calibrate) > candidate.choice.threshold[0]
-        counts = objective.count(predicted).reshape(-1, 2)[objective.compared]
-        return rate_counts(self.constraint, counts, totals)
+        return search.score(search.rows.calibrate) > candidate.choice.threshold[0]
+
+    def _calibration_rates(self, objective: Objective, predicted: np.ndarray) -> list[RateCounts]:
+        """What the constraint compares, on the calibration rows."""
+        assert isinstance(self.constraint, str)
+        compared = objective.compared
+        counts = objective.count(predicted).reshape(-1, 2)[compared]
+        return rate_counts(self.constraint, counts, objective.totals[compared])
 
     def _warn(self, search: Search) -> None:
         """Say what did not go as asked for; fitted attributes say the same."""
@@ -555,10 +602,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
             if self.certificate_ is not None:
                 wanted += f" that is certified with confidence={self.confidence:g}"
-                advice = f"{self._rows_that_would_do()} {advice}"
+                if self.certificate_.rows_needed is not None:
+                    most = int(self.certificate_.rows_needed.to_numpy().max())
+                    advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += " that is more likely than not to hold on new rows"
-                advice = f"Give more rows; {len(search.select)} judged it. {advice}"
+                advice = f"Give more rows; {len(search.rows.select)} judged it. {advice}"
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
@@ -575,23 +624,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 stacklevel=6,
             )
 
-    def _rows_that_would_do(self) -> str:
-        needed = getattr(self.certificate_, "rows_needed", None)
-        return "" if needed is None else f"Calibration rows that would do: {needed}."
-
     def _warn_of_optimism(self, search: Search, threshold: float) -> None:
         """Say where the network knows its tuning rows by heart."""
         rows = search.rows
         if not rows.held_out or callable(self.constraint):
             return
-        here, there = search.judge, rows.judge(search.objective, rows.tune)
-        scores, tuned = search.score(rows.select), search.score(rows.tune)
-        optimism = here.optimism(scores > threshold, there, tuned > threshold)
-        if optimism > _OPTIMISM:
-            on_tuned, on_held_out = (
-                judge.measure(values, threshold)
-                for judge, values in ((there, tuned), (here, scores))
-            )
+        here, judges = search.score(rows.select), search.choosing
+        there = search.score(rows.tune)
+        if judges.optimism(here > threshold, there > threshold) > _OPTIMISM:
+            assert judges.tuned is not None
+            on_tuned = judges.tuned.measure(there, threshold)
+            on_held_out = search.judge.measure(here, threshold)
             warnings.warn(
                 "The network has learned the rows that tuned its weights by heart: there its bias "
                 f"is {on_tuned.bias[0]:+.3f} and its {self._name(self.performance)} "
@@ -633,11 +676,18 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         check_logits(logit)
         return logit
 
+    def _reader(self) -> LogitNetwork:
+        """A copy of the debiased network as logits."""
+        return LogitNetwork(copy.deepcopy(self.module_), self._output)
+
     def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
-        network = LogitNetwork(copy.deepcopy(self.module_), self._output).to(device, self._dtype)
+        # A model from elsewhere may be of a type that this device lacks.
+        lacks = device.type == "mps" and self._dtype == torch.float64
+        dtype = torch.float32 if lacks else self._dtype
+        network = self._reader().to(device, dtype)
         try:
             logit = forward_batches(
-                network, X, batch_size=rows_at_once(X), device=device, dtype=self._dtype
+                network, X, batch_size=rows_at_once(X), device=device, dtype=dtype
             )
         except IndexError:  # fewer columns
             logit = torch.empty(0)
@@ -660,6 +710,6 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_class = self._multi_class
         tags.input_tags.three_d_array = True
         return tags

@@ -89,7 +89,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
@@ -205,7 +205,7 @@ default="balanced_accuracy"
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,

@@ -158,7 +158,7 @@ class TrainCritic(Callback):
             ],
             dim=1,
         )
-        sizes = torch.tensor([float(len(cell)) for cell in self.batches.cells], device=logit.device)
+        sizes = logit.new_tensor([len(cell) for cell in self.batches.cells])
         weight = sizes.repeat_interleave(share).expand(_N_SETS, -1)
         # Batches of one network all have nearly the same bias, and the best estimate is then
         # a constant, which has no gradient. Groups moved at random make it vary.
@@ -253,7 +253,8 @@ class ProjectedNet(BatchNet):
         along = sum((u * v).sum() for u, v in zip(wanted, against, strict=True))
         length = sum(v.square().sum() for v in against).clamp_min(1e-12)
         for weight, u, v in zip(weights, wanted, against, strict=True):
-            weight.grad = u - (along / length + criterion.alpha) * v
+            # Laid out as the weight is, or fused Adam would take one entry for another.
+            weight.grad = torch.empty_like(weight).copy_(u - (along / length + criterion.alpha) * v)
         for weight, gradient in zip(own, learn, strict=True):
             weight.grad = gradient
         criterion.optimizer.step()

@@ -86,7 +86,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
@@ -197,7 +197,7 @@ default="balanced_accuracy"
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -281,15 +281,16 @@ def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 20
     hits = np.zeros((2 * objective.n_groups, len(ordered) + 1))
     for cell in range(len(hits)):
         np.cumsum(objective.cell[order] == cell, out=hits[cell, 1:])
-    hits = hits.reshape(objective.n_groups, 2, -1)
-    added = _ADDED / len(ordered) * hits.sum(0) if objective.n_groups > 2 else 0.0
-    seen = hits + added
+    by_group = hits.reshape(objective.n_groups, 2, -1)
+    seen = by_group
+    if objective.n_groups > 2:
+        seen = by_group + _ADDED / len(ordered) * by_group.sum(0)
     totals = seen[..., -1:]
     level = group_statistic(rates, seen[:, 1], seen[:, 0], totals[:, 1], totals[:, 0])
     k = np.stack([np.searchsorted(each, levels) for each in level])
     ends = np.concatenate([[ordered[0] + 1], ordered, [ordered[-1] - 1]])
     thresholds = 0.5 * (ends[k] + ends[k + 1]).T
-    at_levels = np.take_along_axis(hits, k[:, None], axis=2)
+    at_levels = np.take_along_axis(by_group, k[:, None], axis=2)
     counts = at_levels.reshape(-1, n_levels).T[..., None]
     predicted = None
     if callable(objective.performance):

@@ -107,7 +107,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,

@@ -82,7 +82,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
@@ -208,7 +208,7 @@ default="balanced_accuracy"
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -266,7 +266,7 @@ default="balanced_accuracy"
                     next_points = next_points[:-1]
                     box.go_to(points[-1])
                     scores = run().cpu().numpy()
-                    search.consider(scores[None, search.select], candidate="layer", layer=layer)
+                    search.consider(scores[None, search.scored], candidate="layer", layer=layer)
                     finite = np.isfinite(scores).all()
                     choice = guide.choose(np.where(finite, scores, 0)[None, search.tune])[0]
                     heights.append(_height(choice))

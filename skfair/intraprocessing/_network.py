@@ -12,7 +12,7 @@ from torch import fx, nn
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import describe_rows
 
-_PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
+PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
 # What the outputs of a skorch net are follows from the loss it was trained with.
 Kind = Literal["logits", "probabilities"]
 _KIND_OF_CRITERION: dict[type[nn.Module], Kind] = {
@@ -117,7 +117,9 @@ def _last_module(module: nn.Module) -> nn.Module:
     return module
 
 
-def find_output(network: nn.Module, raw: torch.Tensor, kind: Kind | None) -> Output:
+def find_output(
+    network: nn.Module, raw: torch.Tensor, kind: Kind | None, n_classes: int = 2
+) -> Output:
     """Find out what a network puts out, or check what was said of it.
 
     Parameters
@@ -130,19 +132,28 @@ def find_output(network: nn.Module, raw: torch.Tensor, kind: Kind | None) -> Out
         What they are; None to find out: probabilities come out of a final ``Sigmoid`` or
         ``Softmax`` of a ``Sequential``, or are pairs that sum to one; logits are what has a
         value outside [0, 1].
+    n_classes : int, default=2
+        Number of classes, each of which has an output; two may share one.
 
     Raises
     ------
     ValueError
-        More than two outputs a row, outputs that are not finite, or outside [0, 1] although
+        Another number of outputs a row, outputs that are not finite, or outside [0, 1] although
         they are said to be probabilities, or that could be either.
     """
     shape = tuple(raw.shape)
-    if raw.ndim not in (1, 2) or (raw.ndim == 2 and shape[1] not in (1, 2)):
+    if n_classes == 2 and (raw.ndim not in (1, 2) or (raw.ndim == 2 and shape[1] not in (1, 2))):
         raise ValueError(
             f"estimator puts out an array of shape {shape}, where one or two values a row, shape "
-            f"({shape[0]},), ({shape[0]}, 1) or ({shape[0]}, 2), were wanted: these methods are "
-            "for binary classification. Give a network for two classes."
+            f"({shape[0]},), ({shape[0]}, 1) or ({shape[0]}, 2), were wanted: y holds two classes, "
+            "and this is binary classification. Give a network for two classes."
+        )
+    if n_classes > 2 and shape != (len(raw), n_classes):
+        raise ValueError(
+            f"estimator puts out an array of shape {shape}, where {n_classes} values a row, shape "
+            f"({shape[0]}, {n_classes}), were wanted: there are {n_classes} classes in y, or that "
+            "the network was trained for. Give a network with an output for each class, or labels "
+            "of as many classes as it has outputs."
         )
     n_columns = shape[1] if raw.ndim == 2 else 1
     finite = raw.reshape(len(raw), -1).isfinite().all(1)
@@ -153,13 +164,13 @@ def find_output(network: nn.Module, raw: torch.Tensor, kind: Kind | None) -> Out
             "trained without overflow."
         )
     low, high = raw.min().item(), raw.max().item()
-    sums = n_columns == 2 and bool((raw.sum(1) - 1).abs().max() < 1e-3)
+    sums = n_columns > 1 and bool((raw.sum(1) - 1).abs().max() < 1e-3)
     bounded = low >= 0 and high <= 1 and (n_columns == 1 or sums)
     if kind == "probabilities" and not bounded:
         raise ValueError(
             f"The outputs of estimator are said to be probabilities and reach from {low:.3g} to "
-            f"{high:.3g}{'' if n_columns == 1 else ', two a row'}: probabilities lie in [0, 1], "
-            "and two of a row sum to one. Set output='logits' if they are logits."
+            f"{high:.3g}{'' if n_columns == 1 else f', {n_columns} a row'}: probabilities lie in "
+            "[0, 1], and several of a row sum to one. Set output='logits' if they are logits."
         )
     last = _last_module(network)
     if kind == "logits" and isinstance(last, nn.Sigmoid | nn.Softmax):
@@ -180,7 +191,7 @@ def find_output(network: nn.Module, raw: torch.Tensor, kind: Kind | None) -> Out
 
 
 @fx.wrap  # one step of a trace, which cannot follow a condition
-def _at_least_single(raw: torch.Tensor) -> torch.Tensor:
+def at_least_single(raw: torch.Tensor) -> torch.Tensor:
     """Leave half precision, which NumPy lacks, and in which no probability is near one."""
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
@@ -220,11 +231,11 @@ class LogitNetwork(nn.Module):
         -------
         tensor of shape (n_samples,)
         """
-        raw = _at_least_single(raw)
+        raw = at_least_single(raw)
         if self.output.kind == "probabilities":
             if self.output.n_columns == 1:
-                return torch.special.logit(raw.reshape(-1), eps=_PROBABILITY_FLOOR)
-            raw = raw.clamp_min(_PROBABILITY_FLOOR).log()
+                return torch.special.logit(raw.reshape(-1), eps=PROBABILITY_FLOOR)
+            raw = raw.clamp_min(PROBABILITY_FLOOR).log()
         return raw[:, 1] - raw[:, 0] if self.output.n_columns == 2 else raw.reshape(-1)
 
 
@@ -241,8 +252,8 @@ class _Shift(nn.Module):
         if self.output.kind == "logits":
             return raw - self.shift
         if self.output.n_columns == 1:
-            return torch.sigmoid(torch.special.logit(raw, eps=_PROBABILITY_FLOOR) - self.shift)
-        return torch.softmax(raw.clamp_min(_PROBABILITY_FLOOR).log() - self.shift, dim=1)
+            return torch.sigmoid(torch.special.logit(raw, eps=PROBABILITY_FLOOR) - self.shift)
+        return torch.softmax(raw.clamp_min(PROBABILITY_FLOOR).log() - self.shift, dim=1)
 
 
 def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Sequential:
@@ -263,6 +274,7 @@ def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.S
         The network and the shift, which are of torch alone: pickled, it opens where skfair is
         not installed, as far as the network itself does.
     """
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    weight = next((p for p in network.parameters() if p.is_floating_point()), None)
+    dtype, device = (torch.float32, None) if weight is None else (weight.dtype, weight.device)
     shift = fx.symbolic_trace(_Shift(output, torch.tensor(threshold, dtype=dtype)))
-    return nn.Sequential(network, shift).eval()
+    return nn.Sequential(network, shift.to(device)).eval()

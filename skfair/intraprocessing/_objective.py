@@ -1,5 +1,6 @@
 """Intra-processing, all methods: how biased a network is at each threshold, and which to take."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -26,15 +27,16 @@ PERFORMANCES: dict[str, Callable] = {
 
 # A callable is asked once for each threshold, so that it gets this many and not all of them.
 _CALLABLE_THRESHOLDS = 49
-# Of many groups the largest difference is drawn, at no more thresholds than tell them apart.
-_GROUP_THRESHOLDS = 400
+# Where judging takes more than counting, no more thresholds than tell networks apart.
+_FEW_THRESHOLDS = 400
 _N_BOOTSTRAP = 50
-_CAUTION = 3  # the power of the probability to hold in what is maximised
+_CAUTION = 1
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Rows of a group and label are put together by the score of the original network: so many to a
 # stratum, and so many strata at most.
-_STRATUM, _MOST_STRATA = 40, 10
+_STRATUM, _MOST_STRATA = 20, 20
 _POSITIVE = np.array([0, 1])  # of both labels
+_TINY = 1e-9
 
 
 class Choice(NamedTuple):
@@ -146,10 +148,13 @@ class Rule(NamedTuple):
         Share of epsilon that is kept free.
     certify : Certify or None
         What a certificate is worth; None for nothing.
+    enough : float
+        Probability to hold above which more of it is worth nothing.
     """
 
     room: float = 0.0
     certify: Certify | None = None
+    enough: float = 1.0
 
 
 PLAIN = Rule()
@@ -177,6 +182,9 @@ class Objective:
     population : ndarray of shape (2 * n_groups, n_strata), optional
         Rows of each cell of group and label, and stratum, among those that these rows stand
         for; these rows themselves if not given.
+    tuned : Objective, optional
+        On rows that tuned the networks, of the same population and strata: what they say is heard
+        in the choice as far as the rows of this one say the same.
     """
 
     def __init__(
@@ -194,6 +202,7 @@ class Objective:
         compared: np.ndarray | None = None,
         stratum: np.ndarray | None = None,
         population: np.ndarray | None = None,
+        tuned: "Objective | None" = None,
     ):
         self.y = y
         self.codes = codes
@@ -206,6 +215,7 @@ class Objective:
         self.features = codes if features is None else features
         self.compared = np.arange(n_groups) if compared is None else compared
         self.cell = 2 * codes + y
+        self.tuned = tuned
         if population is None:  # each row for itself
             self.stratum = np.zeros_like(codes)
             self.sizes = self.population = np.bincount(self.cell, minlength=2 * n_groups)[:, None]
@@ -277,7 +287,20 @@ class Objective:
         """
         if self.population is self.sizes:
             return self.take(rows)
-        return self.take(rows)._ask(stratum=self.stratum[rows], population=self.population)
+        return self.take(rows)._ask(
+            stratum=self.stratum[rows], population=self.population, tuned=self.tuned
+        )
+
+    def hearing(self, tuned: "Objective") -> "Objective":
+        """The same question, with what is seen on rows that tuned the networks beside it.
+
+        Returns
+        -------
+        Objective
+        """
+        result = copy.copy(self)
+        result.tuned = tuned
+        return result
 
     def unconstrained(self) -> "Objective":
         """The performance alone.
@@ -304,7 +327,7 @@ class Objective:
         Parameters
         ----------
         scores : ndarray of shape (n_networks, n_samples)
-            Larger for the positive class.
+            Larger for the positive class. Those of the rows of `tuned` come after the others.
         rules : sequence of Rule, optional
             What is taken for the best.
 
@@ -411,28 +434,27 @@ class Objective:
             sizes.append(one[self.compared])
         return sizes
 
-    def optimism(self, predicted: np.ndarray, others: "Objective", on_others: np.ndarray) -> float:
-        """How much less biased a network looks on rows that tuned it, in standard errors.
+    def optimism(self, predicted: np.ndarray, on_tuned: np.ndarray) -> float:
+        """How much the bias on rows that tuned a network differs from this one.
 
         Parameters
         ----------
         predicted : ndarray of shape (n_samples,), bool
             Predictions for these rows, which tuned nothing.
-        others : Objective
-            On the rows that tuned it, of the same population and strata.
-        on_others : ndarray of bool
-            Predictions for those.
+        on_tuned : ndarray of bool
+            Predictions for the rows of `tuned`.
 
         Returns
         -------
         float
-            The largest of all statistics and pairs of groups.
+            In standard errors; the largest of all statistics and pairs of groups.
         """
+        assert self.tuned is not None
         largest = 0.0
-        here, there = self.count(predicted), others.count(on_others)
+        here, there = self.count(predicted), self.tuned.count(on_tuned)
         for rates in self.statistics:
-            one, variance = self._statistic(rates, here, within_strata=True)
-            two, its_variance = others._statistic(rates, there, within_strata=True)
+            one, variance, _, _ = self._parts(rates, here)
+            two, its_variance, _, _ = self.tuned._parts(rates, there)
             moved, variance = one - two, variance + its_variance
             for g, h in combinations(range(len(moved)), 2):
                 error = np.sqrt(max(variance[g] + variance[h], 1e-12))
@@ -440,9 +462,9 @@ class Objective:
         return float(largest)
 
     def _choose(self, scores: np.ndarray, callables: bool, rules: Sequence[Rule]) -> list[Choice]:
-        n_networks, n = scores.shape
-        order = np.argsort(-scores, axis=1)
-        ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
+        n_networks, n = len(scores), len(self.y)
+        scores, on_tuned = scores[:, :n], scores[:, n:]
+        ordered, counts = self._cumulate(scores)
         # Threshold k predicts the k largest scores positive; there is none between equal ones.
         threshold = np.empty((n_networks, n + 1))
         threshold[:, 1:-1] = ordered[:, 1:] + 0.5 * (ordered[:, :-1] - ordered[:, 1:])
@@ -451,16 +473,11 @@ class Objective:
         distinct[:, 1:-1] = (ordered[:, :-1] > threshold[:, 1:-1]) & (
             threshold[:, 1:-1] >= ordered[:, 1:]
         )
-        n_cells, n_strata = self.sizes.shape
-        counts = np.zeros((n_cells * n_strata, n_networks, n + 1))
-        place = (self.cell * n_strata + self.stratum)[order]
-        for one in range(len(counts)):
-            np.cumsum(place == one, axis=1, out=counts[one, :, 1:])
-        counts = counts.reshape(n_cells, n_strata, n_networks, n + 1)
-
-        if len(self.compared) > 2 and not callables:
-            distinct = _thin(distinct, _GROUP_THRESHOLDS)
-        elif not callables:
+        if callables:
+            pass
+        elif len(self.compared) > 2 or self.tuned is not None:
+            distinct = _thin(distinct, _FEW_THRESHOLDS)
+        else:
             allowed = distinct & self._within_constraint(counts)
             distinct &= allowed | ~allowed.any(1, keepdims=True)
         network, k = np.nonzero(distinct)
@@ -470,8 +487,35 @@ class Objective:
             network = np.zeros_like(k)
             predicted = scores > threshold[0, k][:, None]
         counts = np.moveaxis(counts[:, :, network, k], -1, 0)
-        choices = self._evaluate(threshold[network, k], counts, predicted, rules)
+        tuned = None
+        if self.tuned is not None and not callables:
+            tuned = self.tuned._count_above(on_tuned, network, threshold[network, k])
+        choices = self._evaluate(threshold[network, k], counts, predicted, rules, tuned)
         return [_best_of_each(network, choice) for choice in choices]
+
+    def _cumulate(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sort the scores, the largest first, and count the rows of the k largest for each k.
+
+        Returns scores, (n_networks, n), and counts, (n_cells, n_strata, n_networks, n + 1).
+        """
+        order = np.argsort(-scores, axis=1)
+        ordered = np.take_along_axis(scores, order, axis=1).astype(np.float64)
+        n_cells, n_strata = self.sizes.shape
+        counts = np.zeros((n_cells * n_strata, len(scores), scores.shape[1] + 1))
+        place = (self.cell * n_strata + self.stratum)[order]
+        for one in np.flatnonzero(self.sizes):
+            np.cumsum(place == one, axis=1, out=counts[one, :, 1:])
+        return ordered, counts.reshape(n_cells, n_strata, *counts.shape[1:])
+
+    def _count_above(
+        self, scores: np.ndarray, network: np.ndarray, threshold: np.ndarray
+    ) -> np.ndarray:
+        """Count positive predictions at some thresholds, (n_thresholds, n_cells, n_strata)."""
+        ordered, counts = self._cumulate(scores)
+        k = np.empty(len(network), dtype=np.int64)
+        for one, row in enumerate(ordered):
+            k[network == one] = np.searchsorted(-row, -threshold[network == one])
+        return np.moveaxis(counts[:, :, network, k], -1, 0)
 
     def _within_constraint(self, counts: np.ndarray) -> np.ndarray:
         """Where the measured bias meets the constraint and predictions are not constant.
@@ -497,6 +541,7 @@ class Objective:
         counts: np.ndarray,
         predicted: np.ndarray | None,
         rules: Sequence[Rule] = (PLAIN,),
+        tuned: np.ndarray | None = None,
     ) -> list[Choice]:
         """Judge thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
         whole = (counts * self._stands_for).sum(-1).reshape(len(counts), self.n_groups, 2)
@@ -508,7 +553,7 @@ class Objective:
             # As the one rate of a group, beside another one that is zero.
             rates = [(np.stack([bias, 0 * bias], -1), np.stack([error**2, 0 * error], -1))]
         else:
-            rates = self._rates(counts)
+            rates = self._rates(counts, tuned)
         return [self._rule(threshold, performance, rates, constant, rule) for rule in rules]
 
     def _rule(
@@ -532,10 +577,11 @@ class Objective:
             # That all of many differences hold is hardly ever likely: what is over counts.
             eligible, objective = defined, gain - excess
         else:
-            eligible, objective = size < epsilon, gain * probability**_CAUTION
+            eligible, objective = size < epsilon, gain * np.minimum(probability, rule.enough)
         if rule.certify is not None:
             power = power_to_certify(rates, rule.certify.sizes, epsilon, rule.certify.delta)
-            objective = objective + rule.certify.worth * power
+            # That it holds is in the power, so that no more performance is given up for it.
+            objective = gain + rule.certify.worth * power
         return Choice(
             threshold,
             bias,
@@ -558,21 +604,27 @@ class Objective:
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
         return PERFORMANCES[self.performance](tp, fp, p, n)
 
-    def _rates(self, counts: np.ndarray) -> list[Statistic]:
+    def _rates(self, counts: np.ndarray, tuned: np.ndarray | None = None) -> list[Statistic]:
         """What the constraint wants to be alike, of the groups that it compares."""
-        return [self._statistic(rates, counts) for rates in self.statistics]
+        found = []
+        for rates in self.statistics:
+            mean, inside, between, least = self._parts(rates, counts)
+            if tuned is not None:
+                assert self.tuned is not None
+                other, its_inside, _, _ = self.tuned._parts(rates, tuned)
+                mean, inside = _heard(mean, inside, other, its_inside)
+            found.append((mean, np.maximum(inside + between, least)))
+        return found
 
-    def _statistic(
-        self, rates: list[str], counts: np.ndarray, *, within_strata: bool = False
-    ) -> Statistic:
+    def _parts(self, rates: list[str], counts: np.ndarray) -> tuple[np.ndarray, ...]:
         """The mean of some rates by group, and its variance, from counts (..., n_cells, n_strata).
 
         The variance has two parts: rows of a stratum that are predicted differently, of which the
-        sample says the share; and strata that are, of which all rows say how many they hold. Only
-        the first part with `within_strata`.
+        sample says the share; and strata that are, of which all rows say how many they hold. The
+        last of what is returned is the least that the two are together.
         """
         share = counts / np.maximum(self.sizes, 1)
-        mean = variance = np.zeros((*counts.shape[:-2], len(self.compared)))
+        mean = inside = between = least = np.zeros((*counts.shape[:-2], len(self.compared)))
         for rate in rates:
             # Which cells of a group the rate is about: both labels, the positive or the negative.
             about = RATES[rate](0, 0, _POSITIVE, 1 - _POSITIVE)[1] > 0
@@ -581,23 +633,20 @@ class Objective:
             p = share[..., cells, :].reshape(shape)
             rows = self.population[cells].reshape(shape[-2:])
             sample = self.sizes[cells].reshape(shape[-2:])
-            weight = rows / rows.sum(-1, keepdims=True)
+            of, measured = rows.sum(-1), sample.sum(-1)
+            weight = rows / of[:, None]
             value = (weight * p).sum(-1)
             # An unbiased estimate, where there are strata; it has nothing to say of single rows.
             freedom = np.maximum(sample - (self.sizes.shape[1] > 1), 1)
-            inside = (weight**2 * p * (1 - p) / freedom).sum(-1)
-            of, measured = rows.sum(-1), sample.sum(-1)
+            part = 1 / len(rates) ** 2
+            mean = mean + value / len(rates)
+            inside = inside + part * (weight**2 * p * (1 - p) / freedom).sum(-1)
+            spread = ((weight * p**2).sum(-1) - value**2).clip(min=0)
+            between = between + part * spread / of
             # A rate of 0 or 1 among a few rows is not certain.
             inner = np.clip(value, 0.5 / measured, 1 - 0.5 / measured)
-            least = inner * (1 - inner)
-            if within_strata:
-                spread = inside
-            else:
-                between = ((weight * p**2).sum(-1) - value**2).clip(min=0) / of
-                spread = np.maximum(inside + between, least / of)
-            mean = mean + value / len(rates)
-            variance = variance + spread / len(rates) ** 2
-        return mean, variance
+            least = least + part * inner * (1 - inner) / of
+        return mean, inside, between, least
 
     def _called(
         self, predicted: np.ndarray, performance: np.ndarray
@@ -662,8 +711,9 @@ def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     order = np.lexsort((scores, cell))
     sizes = np.bincount(cell)
+    most = max(1, min(_MOST_STRATA, _CHUNK * 4 // (len(sizes) * len(cell))))
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    n_strata = np.clip(sizes // _STRATUM, 1, _MOST_STRATA)
+    n_strata = np.clip(sizes // _STRATUM, 1, most)
     stratum = np.empty(len(cell), dtype=np.int64)
     stratum[order] = rank * n_strata[cell[order]] // sizes[cell[order]]
     return stratum
@@ -693,3 +743,18 @@ def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
     bound = np.where(best, choice.bound, np.inf)
     found = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
     return choice.take(found[np.unique(network[found], return_index=True)[1]])
+
+
+def _heard(
+    mean: np.ndarray, variance: np.ndarray, other: np.ndarray, its_variance: np.ndarray
+) -> Statistic:
+    """Rates of groups on held-out rows, and what rows that tuned the network add to them.
+
+    How far tuned rows are from telling the truth is seen from how far they are from held-out
+    ones, beyond chance; that counts as a variance of what they say.
+    """
+    apart = (other - mean) ** 2 - variance - its_variance
+    its_variance = its_variance + np.maximum(apart.mean(-1, keepdims=True), 0) + _TINY
+    variance = variance + _TINY
+    weight = its_variance / (variance + its_variance)
+    return weight * mean + (1 - weight) * other, weight * variance

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from skfair.intraprocessing._network import LogitNetwork
+from skfair.intraprocessing._network import LogitNetwork, at_least_single
 
 
 def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
@@ -23,10 +23,11 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
     """
     outputs: list[tuple[nn.Linear, torch.Tensor]] = []
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    hooks = [
-        module.register_forward_hook(lambda layer, _, out: outputs.append((layer, out)))
-        for module in linear
-    ]
+
+    def note(layer, _, out):
+        outputs.append((layer, at_least_single(out)))
+
+    hooks = [module.register_forward_hook(note) for module in linear]
     try:
         with torch.no_grad():
             logit = network(X)
@@ -72,6 +73,6 @@ class HiddenActivations(nn.Module):
         seen = []
         hook = self._layer[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            return self.network(X), seen[0]
+            return self.network(X), at_least_single(seen[0])
         finally:
             hook.remove()

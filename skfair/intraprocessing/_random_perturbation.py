@@ -67,7 +67,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"
@@ -178,7 +178,7 @@ default="balanced_accuracy"
         confidence: float | Literal["auto"] | None = "auto",
         margin: float = 0.01,
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
-        calibration_fraction: float = 0.6,
+        calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
@@ -215,12 +215,12 @@ default="balanced_accuracy"
             network = copy.deepcopy(search.network)
             if together:
                 return search.score(
-                    search.select,
+                    search.scored,
                     lambda X: vmap(_run, (None, 0, None))(network, weights, X),
                     n_networks=_AT_ONCE,  # or the bits would depend on how many trials are left
                 )
             singly = (partial(_run, network, _pick(weights, i)) for i in range(len(trials)))
-            return np.stack([search.score(search.select, forward) for forward in singly])
+            return np.stack([search.score(search.scored, forward) for forward in singly])
 
         def block(start: int) -> list[int]:
             return list(range(start, min(start + _AT_ONCE, self.n_trials)))

@@ -38,21 +38,34 @@ class Rows(NamedTuple):
         """Whether candidates are judged on rows that tuned nothing."""
         return len(np.union1d(self.tune, self.select)) > len(self.select)
 
-    def judge(self, objective: Objective, rows: np.ndarray) -> Objective:
-        """The objective on some rows, which stand for all but the calibration rows.
+    @property
+    def scored(self) -> np.ndarray:
+        """Rows on which candidates are to be scored: those that judge, then those that tuned."""
+        return np.concatenate([self.select, self.tune]) if self.held_out else self.select
+
+    def judges(self, objective: Objective) -> tuple[Objective, Objective]:
+        """The objective on rows that tuned nothing, to measure by and to choose by.
 
         Returns
         -------
-        Objective
+        honest, choosing : Objective
+            On the rows of `select`, which stand for all but the calibration rows. The second
+            also hears what the tuned rows say.
         """
         if not self.held_out:
-            return objective.take(rows)
-        return objective.stand_for(rows, np.union1d(self.tune, self.select), self.stratum)
+            honest = objective.take(self.select)
+            return honest, honest
+        every = np.union1d(self.tune, self.select)
+        honest, tuned = (
+            objective.stand_for(rows, every, self.stratum) for rows in (self.select, self.tune)
+        )
+        return honest, honest.hearing(tuned)
 
 
 # Shares of epsilon that are kept free in the choice. How much it takes depends on the network and
-# the rows, and is found by cross-validation of the choice.
-_ROOM = (0.25, 0.5, 0.75)
+# the rows, and is found by cross-validation of the choice; that the constraint is surer than this
+# is worth no performance.
+_ROOM, _ENOUGH = (0.25, 0.5, 0.75), 0.75
 # For a certificate at most so much performance is given up, the most first: the candidates that
 # each makes the best are tested on the calibration rows.
 _WORTH = (0.04, 0.02, 0.01, 0.005)
@@ -139,10 +152,10 @@ class Search:
 
     Attributes
     ----------
-    tune, select : ndarray of int
-        Rows that tune weights, and rows that judge candidates.
-    judge : Objective
-        On the rows of `select`.
+    tune, scored : ndarray of int
+        Rows that tune weights, and rows on which candidates are scored.
+    judge, choosing : Objective
+        On the rows that judge candidates: to measure them by, and to choose one by.
     """
 
     def __init__(
@@ -162,8 +175,8 @@ class Search:
         self.objective = objective
         self.scores = scores
         self.rows = rows
-        self.tune, self.select = rows.tune, rows.select
-        self.judge = rows.judge(objective, rows.select)
+        self.tune, self.scored = rows.tune, rows.scored
+        self.judge, self.choosing = rows.judges(objective)
         self.seed = seed
         self.verbose = verbose
         self.device = X.device
@@ -179,10 +192,11 @@ class Search:
             self._rules += [Rule(room) for room in _ROOM]
         self._contests = [_Contest() for _ in self._rules]
         self._rivals: dict[int, np.ndarray] = {}
-        # Under the last rule, so that a certificate is seen, where one is asked for.
-        self._untouched = self.judge.measure(scores[self.select], 0.0, self._rules[-1])
-        self.note(self.judge.measure(scores[self.select], 0.0), candidate="original")
-        self.consider(scores[None, self.select], candidate="threshold")
+        # With the certificate of the last rule, where one is asked for.
+        rule = self._rules[-1]._replace(room=0.0, enough=_ENOUGH)
+        self._untouched = self.judge.measure(scores[rows.select], 0.0, rule)
+        self.note(self.judge.measure(scores[rows.select], 0.0), candidate="original")
+        self.consider(scores[None, self.scored], candidate="threshold")
 
     def choose(self) -> Candidate:
         """Choose the best candidate, and say what it is on rows that chose nothing.
@@ -196,17 +210,19 @@ class Search:
         Candidate
         """
         folds, scores = self._folds(), np.stack(list(self._rivals.values()))
-        predicted = np.empty((len(self._rules), len(folds)), dtype=bool)
+        n = len(folds)
+        predicted = np.empty((len(self._rules), n), dtype=bool)
         for fold in range(_FOLDS):
             here = folds == fold
-            part = self.judge.part(np.flatnonzero(~here))
-            chosen = part.choose(scores[:, ~here], self._rules)
+            others = np.flatnonzero(~here)
+            columns = np.concatenate([others, np.arange(n, scores.shape[1])])
+            chosen = self.choosing.part(others).choose(scores[:, columns], self._rules)
             for place, choice in enumerate(chosen):
                 best = choice.best()
-                predicted[place, here] = scores[best, here] > choice.threshold[best]
+                predicted[place, here] = scores[best, :n][here] > choice.threshold[best]
         candidates = [self._original()]
         for contest, row in zip(self._contests, predicted, strict=True):
-            honest = self.judge.measure(row.astype(float), 0.5)
+            honest = self.judge.measure(row.astype(float), 0.5, Rule(enough=_ENOUGH))
             honest = honest._replace(threshold=contest.best.threshold)
             candidates.append(Candidate(contest.trials[0], honest, contest.state, row))
         return candidates[Choice.join([each.choice for each in candidates]).best()]
@@ -225,8 +241,39 @@ class Search:
         ]
         return sorted([self._original(), *found], key=lambda each: -each.choice.power[0])
 
+    def choose_without(self) -> tuple[Candidate, Objective]:
+        """Choose without a certificate: the calibration rows, which tuned nothing, judge as well.
+
+        Returns
+        -------
+        best : Candidate
+        judge : Objective
+            What the candidate was judged by.
+        """
+        rows = self.rows._replace(
+            select=np.union1d(self.rows.select, self.rows.calibrate), calibrate=np.empty(0, int)
+        )
+        if not self.rows.held_out:
+            rows = rows._replace(tune=rows.select)
+        again = Search(
+            self.network,
+            self.X,
+            self.objective,
+            scores=self.scores,
+            rows=rows,
+            seed=self.seed,
+            verbose=self.verbose,
+        )
+        trials = [0, 1]  # the original network, and with another threshold
+        for contest in self._contests:
+            self.network.load_state_dict(contest.state)
+            again.consider()
+            trials.append(contest.trials[0])
+        best = again.choose()
+        return best._replace(trial=trials[best.trial]), again.judge
+
     def _original(self) -> Candidate:
-        return Candidate(0, self._untouched, self.original, self.scores[self.select] > 0)
+        return Candidate(0, self._untouched, self.original, self.scores[self.rows.select] > 0)
 
     def _folds(self) -> np.ndarray:
         """Folds of the rows of `select`, alike in groups, labels and strata."""
@@ -282,8 +329,8 @@ class Search:
 
         Parameters
         ----------
-        scores : ndarray of shape (n_candidates, n_select), optional
-            Their logits on the rows of `select`; those of the network as it is now if not
+        scores : ndarray of shape (n_candidates, n_scored), optional
+            Their logits on the rows of `scored`; those of the network as it is now if not
             given.
         state : callable, optional
             From the position of a candidate to its weights; asked only for one that is the
@@ -294,10 +341,10 @@ class Search:
         Returns
         -------
         Choice
-            The threshold of each candidate and what it gives on the rows of `select`.
+            The threshold of each candidate and what it gives on the rows that judge.
         """
         if scores is None:
-            scores = self.score(self.select)[None]
+            scores = self.score(self.scored)[None]
         finite = np.isfinite(scores).all(axis=1)
         scores = np.where(finite[:, None], scores, 0.0)
 
@@ -309,7 +356,7 @@ class Search:
                 eligible=choices.eligible & finite,
                 probability=choices.probability * finite,
             )
-            for choices in self.judge.choose(scores, self._rules)
+            for choices in self.choosing.choose(scores, self._rules)
         ]
         self._rivals |= dict(enumerate(scores, start=first))
         for contest, choices in zip(self._contests, every, strict=True):

@@ -50,7 +50,7 @@ default="balanced_accuracy"
         more than two groups towards each other, those of few rows the most; "exclude" leaves
         small groups out of the constraint, since what they get cannot be estimated; "error"
         refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.6
+    calibration_fraction : float, default=0.5
         Share of the rows that are kept for the certificate, of each group alike. Used with a
         number as `confidence` only.
     output : {"auto", "logits", "probabilities"}, default="auto"

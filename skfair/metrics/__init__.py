@@ -1,7 +1,8 @@
 """Fairness of predictions: group counts, group accuracy, the report; and their calibration."""
 
 from skfair.metrics._calibration import expected_calibration_error
-from skfair.metrics._certificate import FairnessCertificate, fairness_certificate
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import fairness_certificate
 from skfair.metrics._counts import GroupCounts, count_groups
 from skfair.metrics._display import TradeoffDisplay
 from skfair.metrics._group_display import GroupMetricsDisplay

@@ -46,9 +46,11 @@ def score(x1: Any, n1: int, x2: Any, n2: int, epsilon: float) -> Any:
     angle = (np.pi + np.arccos(np.clip(v / u**3, -1, 1))) / 3
     p1 = np.clip(2 * u * np.cos(angle) + b, epsilon, 1)
     p2 = p1 - epsilon
-    return (r1 - r2 - epsilon) / np.sqrt(p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2)
+    variance = p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2
+    return (r1 - r2 - epsilon) / np.sqrt(np.maximum(variance, 1e-300))
 
 
+@np.errstate(under="ignore")  # of outcomes that hardly occur
 def exact_p_value(
     x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float, two_sided: bool = True
 ) -> float:

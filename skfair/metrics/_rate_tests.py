@@ -226,6 +226,7 @@ def least_rows(epsilon: float, delta: float, is_mean: bool = False) -> int:
     Returns
     -------
     int
+        A number that nobody has where `epsilon` is so small.
     """
 
     def enough(m: int) -> bool:
@@ -236,6 +237,8 @@ def least_rows(epsilon: float, delta: float, is_mean: bool = False) -> int:
     high = 1
     while not enough(high):
         high *= 2
+        if high > _MOST_ROWS:
+            return high
     low = high // 2  # not enough
     while high - low > 1:
         middle = (low + high) // 2

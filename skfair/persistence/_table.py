@@ -45,6 +45,18 @@ def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
+def _linear_post(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """_sample_shape is of n_features_in_ features, and _output and module_ of the classes."""
+    n_columns, weights = state["_output"][1], state["module_"]
+    corrected = state["group_features_"] != "none"
+    return (
+        _debiaser(estimator, state, sizes)
+        and (n_columns == sizes["classes"] or (n_columns, sizes["classes"]) == (1, 2))
+        and corrected == ("1.weights" in weights)
+        and not (corrected and weights["1.weights"].shape[1:] != (sizes["classes"],))
+    )
+
+
 def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
     """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
     several = isinstance(state["classes_"], list)
@@ -107,7 +119,32 @@ _EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
 _TRIALS = {
     **dict.fromkeys(("candidate", "layer"), "O"),
     **dict.fromkeys(("epoch", "step", "threshold", "bias", "performance", "probability"), "fiu"),
+    "target": "f",
     **{"objective": "fiu", "feasible": "b"},
+}
+_DTYPE = ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PAIRS = {
+    **dict.fromkeys(("rate", "group_1", "group_2"), "O"),
+    **dict.fromkeys(("difference", "low", "high", "probability"), "f"),
+}
+_SIZES = ("either", ("one of", None), ("all", list, ("all", list, _COUNT, "rates"), "groups"))
+_GROUP = ("either", ("text",), _ANY, "truth", ("all", list, ("either", ("text",), _ANY), "_"))
+_PER_PAIR = ("all", list, ("either", ("one of", None), ("number", -1, 1)), "pairs")
+_CERTIFICATE = {
+    **{"holds": "truth", "constraint": ("text",), "test": ("text",), "least_rows": _COUNT},
+    **dict.fromkeys(("epsilon", "confidence"), ("number", 0, 1)),
+    "groups": ("all", list, _GROUP, "groups"),
+    "rates": ("all", list, ("text",), "rates"),
+    **dict.fromkeys(("group_sizes", "rows_needed", "rows_at_parity"), _SIZES),
+    "pairs": (
+        "dict",
+        {
+            "rate": ("all", list, ("text",), "pairs"),
+            **dict.fromkeys(("group_1", "group_2", "n_1", "n_2"), ("all", list, _COUNT, "pairs")),
+            **dict.fromkeys(("rate_1", "rate_2", "difference", "bound", "p_value"), _PER_PAIR),
+            "holds": ("all", list, "truth", "pairs"),
+        },
+    ),
 }
 _IMAGE = (
     "tuple",
@@ -155,6 +192,29 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
         },
         _margin,
     ),
+    "skfair.LinearPostDebiaser": (
+        {
+            **_COLUMNS,
+            "classes_": ("labels", "classes"),
+            "_sample_shape": "sample shape",
+            "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, math.inf)),
+            "_flat": "truth",
+            "_layer": ("text",),
+            "group_features_": ("text", "network", "input", "none"),
+            "module_": "weights",
+            "_dtype": _DTYPE,
+            "bias_": _MEASURED,
+            "bias_interval_": ("tuple", _MEASURED, _MEASURED),
+            "performance_": _MEASURED,
+            "objective_": _MEASURED,
+            "feasible_": "truth",
+            "pairs_": ("table", None, _PAIRS, "_"),
+            "certificate_": ("either", ("one of", None), ("dict", _CERTIFICATE)),
+            "trials_": ("table", "trial", _TRIALS, "trials"),
+            "best_trial_": _COUNT,
+        },
+        _linear_post,
+    ),
     "skfair.*Debiaser": (
         {
             **_COLUMNS,
@@ -164,13 +224,15 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "interrupted_": "truth",
             "history_": ("maybe", _EPOCHS),
             "module_": "weights",
-            "_dtype": ("one of", torch.float16, torch.bfloat16, torch.float32, torch.float64),
+            "_dtype": _DTYPE,
             "threshold_": _ANY,
             "bias_": _MEASURED,
             "bias_interval_": ("tuple", _MEASURED, _MEASURED),
             "performance_": _MEASURED,
             "objective_": _MEASURED,
             "feasible_": "truth",
+            "pairs_": ("maybe", ("table", None, _PAIRS, "_")),
+            "certificate_": ("maybe", ("either", ("one of", None), ("dict", _CERTIFICATE))),
             "trials_": ("table", "trial", _TRIALS, "trials"),
             "best_trial_": _COUNT,
         },

@@ -54,13 +54,18 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     >>> bool((a == b).all())
     True
     """
-    on_accelerator = device.type != "cpu"
-    index = device.index if device.index is not None else 0
-    with torch.random.fork_rng(
-        devices=[index] if on_accelerator else [],
-        device_type=device.type if on_accelerator else "cuda",
-    ):
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
+        return
+    # The device that "cuda" means is not always the first.
+    index = torch.empty(0, device=device).device.index or 0
+    with torch.random.fork_rng(devices=[index], device_type=device.type):
         torch.default_generator.manual_seed(seed)
-        if on_accelerator:
+        if device.type == "cuda":
+            # Of this card; torch.cuda.manual_seed is for the current one, which another may be.
+            torch.cuda.default_generators[index].manual_seed(seed)
+        else:
             getattr(torch, device.type).manual_seed(seed)
         yield

@@ -289,6 +289,36 @@ def test_amp_runs_in_bfloat16_on_the_cpu(net):
     np.testing.assert_allclose(mixed, full, rtol=0.1, atol=0.05)
 
 
+def test_a_card_sends_features_before_it_gets_the_next_batch(monkeypatch):
+    log = []
+
+    class OnACard(torch.Tensor):
+        is_cuda = True
+
+        def to(self, *args, **kwargs):
+            log.append("send")
+            return super().to(*args, **kwargs)
+
+    class Event:
+        def record(self, stream):
+            log.append(stream)
+
+        def synchronize(self):
+            log.append("wait")
+
+    def on_a_card(batch):
+        log.append("encode")
+        return torch.from_numpy(batch).float().flatten(1).as_subclass(OnACard)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "record")
+    featurizer = FrozenEncoderFeaturizer(on_a_card, preprocess=np.array, batch_size=4)
+    found = featurizer.fit_transform(IMAGES)
+    np.testing.assert_array_equal(found, IMAGES.reshape(10, -1))
+    launch = ["encode", "send", "record"]
+    assert log == [*launch, *launch, "wait", *launch, "wait", "wait"]
+
+
 def test_output_in_any_floating_type_with_gradients_is_taken():
     for dtype in (torch.float64, torch.float16, torch.bfloat16):
         weight = torch.ones(1, dtype=dtype, requires_grad=True)

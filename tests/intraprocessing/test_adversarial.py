@@ -1,5 +1,6 @@
 """Adversarial fine-tuning: critics, adversaries, and what the network learns from them."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from skfair.intraprocessing import AdversarialFinetuneDebiaser
+from skfair.intraprocessing import AdversarialFinetuneDebiaser, _critics
 from skfair.intraprocessing._critics import (
     AdversaryLoss,
     AttributeAdversary,
@@ -75,6 +76,23 @@ def test_the_flat_critic_runs_to_the_end(task):
     task.fit(debiaser)
     assert len(debiaser.trials_) == 4
     assert debiaser.feasible_
+
+
+@pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"critic": "flat"}, {"adversary": "attribute"}], ids=str
+)
+def test_networks_of_other_floating_types(parameters, dtype, task, monkeypatch):
+    monkeypatch.setattr(_critics, "_N_PRETRAIN", 6)
+    task = task(2)
+    network = copy.deepcopy(task.network).to(dtype)
+    debiaser = task.fit(
+        AdversarialFinetuneDebiaser(network, max_epochs=1, random_state=0, **parameters)
+    )
+    assert debiaser.module_[0][0].weight.dtype == dtype
+    assert np.isfinite(debiaser.history_["train_loss"]).all()
 
 
 # Critics ----------------------------------------------------------------------------------
@@ -295,3 +313,36 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
         for parameter, old in zip(adversary.parameters(), own, strict=True):
             parameter.copy_(old)
     assert before < against(start)
+
+
+def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
+    class ChannelsLast(nn.Module):
+        """Images come with their channels last; so then do the gradients of the weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, X):
+            return self.conv(X.permute(0, 3, 1, 2)).square().mean((1, 2, 3))
+
+    with seeded(0, CPU):
+        module = ChannelsLast()
+        adversary = AttributeAdversary(SoftBias("average_odds", 2, 0.0), 1.0)
+        X = torch.randn(40, 5, 5, 3)
+    cell = torch.arange(40) % 4
+    before = module.conv.weight.detach().clone()
+    net = ProjectedNet(
+        module,
+        AdversaryLoss(adversary, 0.0),
+        optimizer=torch.optim.Adam,
+        optimizer__fused=True,
+        lr=0.01,
+    ).initialize()
+    target = torch.stack([torch.zeros(40), cell.float()], 1)
+    net.train_step(({"X": X}, (target, torch.ones(40))))
+    gradient = module.conv.weight.grad
+    assert gradient.abs().min() > 1e-6
+    # The first step of Adam goes against the sign of each entry's own gradient.
+    moved = module.conv.weight.detach() - before
+    torch.testing.assert_close(moved, -0.01 * gradient.sign(), rtol=1e-2, atol=0)

@@ -60,6 +60,46 @@ def test_seeded_restores_after_an_error():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class Cards:
+    """torch.cuda on a machine with two cards, of which the second is the current one."""
+
+    def __init__(self):
+        self.default_generators = [torch.Generator().manual_seed(10 + i) for i in range(2)]
+
+    def get_rng_state(self, index):
+        return self.default_generators[index].get_state()
+
+    def set_rng_state(self, state, index):
+        self.default_generators[index].set_state(state)
+
+    def manual_seed(self, seed):
+        self.default_generators[1].manual_seed(seed)
+
+    def states(self):
+        return torch.stack([self.get_rng_state(i) for i in range(2)])
+
+
+@pytest.mark.parametrize("name, index", [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
+def test_seeded_seeds_the_card_it_is_for_and_no_other(name, index, monkeypatch):
+    cards, empty = Cards(), torch.empty
+    for attribute in ("default_generators", "get_rng_state", "set_rng_state", "manual_seed"):
+        monkeypatch.setattr(torch.cuda, attribute, getattr(cards, attribute))
+
+    class OnTheCurrentCard:
+        device = torch.device("cuda", torch.device(name).index if ":" in name else 1)
+
+    monkeypatch.setattr(
+        torch, "empty", lambda *a, **k: OnTheCurrentCard() if "device" in k else empty(*a, **k)
+    )
+    before = cards.states()
+    with seeded(3, torch.device(name)):
+        during = cards.states()
+        cards.default_generators[index].manual_seed(4)  # draws, as far as states go
+    assert torch.equal(during[index], torch.Generator().manual_seed(3).get_state())
+    assert torch.equal(during[1 - index], before[1 - index])
+    assert torch.equal(cards.states(), before)
+
+
 def test_draw_seed_repeats_for_an_int_and_advances_an_instance():
     import numpy as np
 

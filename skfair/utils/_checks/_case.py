@@ -179,6 +179,8 @@ def make_case(estimator: BaseEstimator) -> Case:
     )
     shape = _sample_shape(parameters)
     multi_class = is_classifier(estimator) and get_tags(estimator).classifier_tags.multi_class
+    # A network that is given has as many outputs as there are classes, or one for two of them.
+    multi_class = multi_class and "estimator" not in parameters
     y = np.arange(_N_SAMPLES) % (3 if multi_class else 2)
     group = np.arange(_N_SAMPLES) // 6 % 2
     X = _draw(shape, y, group, eight_bit="image_shape" in parameters and len(shape) == 3)

@@ -1,0 +1,230 @@
+"""Intra-processing in closed form: all that is fitted to rows, judged, and certified on others."""
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+from skfair.intraprocessing._group_blind import (
+    L2,
+    L2_OF_LABELS,
+    Linear,
+    Scaler,
+    class_values,
+    cross_fit,
+    draw_folds,
+    fit_posteriors,
+    fit_scaler,
+    make_events,
+    solve,
+)
+from skfair.intraprocessing._judge import Judge, Question
+from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._rate_tests import holds
+
+UNCORRECTED = 1  # among the candidates, after the original network
+
+
+class Data(NamedTuple):
+    """Rows as the correction sees them.
+
+    Attributes
+    ----------
+    logits : ndarray of shape (n_samples, n_columns)
+        Of the network.
+    features : dict of str to ndarray of shape (n_samples, n_features)
+        What the head may see beside them.
+    codes, groups : ndarray of shape (n_samples,), int
+        Class and group of each row.
+    n_groups : int
+        Number of groups.
+    """
+
+    logits: np.ndarray
+    features: dict[str, np.ndarray]
+    codes: np.ndarray
+    groups: np.ndarray
+    n_groups: int
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """Some of the rows.
+
+        Returns
+        -------
+        Data
+        """
+        features = {kind: values[rows] for kind, values in self.features.items()}
+        return Data(self.logits[rows], features, self.codes[rows], self.groups[rows], self.n_groups)
+
+    def table(self, question: Question, predicted: np.ndarray | None = None) -> np.ndarray:
+        """Count rows by group, class and predicted class; as if all were right if not given.
+
+        Returns
+        -------
+        ndarray of shape (n_groups, n_classes, n_classes)
+        """
+        predicted, k = self.codes if predicted is None else predicted, len(question.classes)
+        place = (self.groups * k + self.codes) * k + predicted
+        return np.bincount(place, minlength=self.n_groups * k * k).reshape(-1, k, k)
+
+
+class Fitted(NamedTuple):
+    """Calibration, head and corrections, fitted to all rows, and the judge of those out of fold.
+
+    Attributes
+    ----------
+    kind : str
+        Features of the head.
+    labels, head : Linear
+        From standardised logits, and from features and logits, to logits of the classes and
+        of the cells.
+    of_logits, of_features : Scaler
+        What standardises them.
+    values : ndarray of shape (n_classes,)
+        What a right prediction of each class is worth.
+    weights : list of ndarray of shape (n_cells, n_classes)
+        Of each candidate but the original network.
+    judge : Judge
+        Of all candidates.
+    """
+
+    kind: str
+    labels: Linear
+    head: Linear
+    of_logits: Scaler
+    of_features: Scaler
+    values: np.ndarray
+    weights: list[np.ndarray]
+    judge: Judge
+
+    def decide(self, data: Data, candidate: int) -> np.ndarray:
+        """Predict other rows by a candidate that was fitted to all of its own.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int
+        """
+        if candidate < UNCORRECTED:
+            return _decision(data.logits)
+        logits = self.of_logits(data.logits)
+        seen = np.column_stack([self.of_features(data.features[self.kind]), logits])
+        cost = -softmax(self.labels(logits), axis=1) * self.values
+        weights = self.weights[candidate - UNCORRECTED]
+        return (cost + softmax(self.head(seen), axis=1) @ weights).argmin(1)
+
+
+def _decision(logits: np.ndarray) -> np.ndarray:
+    """Decide as the network itself does."""
+    return logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(np.int64)
+
+
+def fit_corrections(
+    data: Data, question: Question, targets: Sequence[float], n_folds: int, seed: int
+) -> Fitted:
+    """Fit calibration, heads and corrections, and judge them by predictions out of fold.
+
+    Parameters
+    ----------
+    data : Data
+    question : Question
+    targets : sequence of float
+        Gaps to aim at, falling.
+    n_folds : int
+        Three or more.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    Fitted
+    """
+    n_classes, codes = len(question.classes), data.codes
+    events = make_events(
+        question.constraint,
+        codes,
+        data.groups,
+        n_classes,
+        data.n_groups,
+        question.positive,
+        question.compared,
+    )
+    cell = data.groups * n_classes + codes
+    fold = draw_folds(cell, min(n_folds, len(codes)), seed)
+    of_logits = fit_scaler(data.logits)
+    logits = of_logits(data.logits)
+    labels = fit_posteriors(logits, codes, n_classes, fold, [L2_OF_LABELS])
+    heads = {}
+    for kind, features in data.features.items():
+        scaler = fit_scaler(features)
+        seen = np.column_stack([scaler(features), logits])
+        heads[kind] = fit_posteriors(seen, events.cell, events.n_cells, fold, L2), scaler
+    kind = min(heads, key=lambda kind: heads[kind][0].loss)
+    head, of_features = heads[kind]
+
+    judge = Judge(codes, data.groups, fold, data.n_groups, question)
+    judge.add(_decision(data.logits), candidate="original", target=np.nan)
+    performance = question.performance
+    decided = cross_fit(labels, head, events, codes, fold, targets, performance)
+    judge.add(decided[0], candidate="uncorrected", target=np.nan)
+    for target, predicted in zip(targets, decided[1:], strict=True):
+        judge.add(predicted, candidate="corrected", target=target)
+
+    values = class_values(np.bincount(codes, minlength=n_classes), performance)
+    cost = -labels.out_of_fold(fold) * values
+    found = solve(cost, head.out_of_fold(fold), events, events.cell, targets)
+    weights = [np.zeros_like(found[0]), *found]
+    return Fitted(kind, labels.model, head.model, of_logits, of_features, values, weights, judge)
+
+
+def certify_corrections(
+    fitted: Fitted, data: Data, question: Question, otherwise: int
+) -> tuple[int, np.ndarray, FairnessCertificate]:
+    """Test candidates on calibration rows, the surest first, until one fails.
+
+    All that pass before are certified at once, at the stated confidence (fixed-sequence
+    testing), so that of these the one that performs best may be taken.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        By rows that are none of these.
+    data : Data
+        The calibration rows.
+    question : Question
+        With a number as confidence.
+    otherwise : int
+        The candidate to take where none passes.
+
+    Returns
+    -------
+    best : int
+        The candidate.
+    table : ndarray of shape (n_groups, n_classes, n_classes)
+        Its predictions of the calibration rows.
+    certificate : FairnessCertificate
+    """
+    assert isinstance(question.confidence, Real)
+    confidence, performance = float(question.confidence), fitted.judge.trials().performance
+    delta, epsilon = 1 - confidence, question.epsilon
+
+    def table_of(candidate: int) -> np.ndarray:
+        return data.table(question, fitted.decide(data, candidate))
+
+    sizes = [rate.sizes for rate in question.rates(table_of(0))]
+    passed = []
+    for candidate in fitted.judge.by_power(sizes, delta):
+        if not holds(question.rates(table_of(candidate)), epsilon, delta):
+            break
+        passed.append(candidate)
+    best = max(passed, key=lambda candidate: performance[candidate], default=otherwise)
+    table = table_of(best)
+    certificate = certify(
+        question.rates(table),
+        question.groups,
+        constraint=question.constraint,
+        epsilon=epsilon,
+        confidence=confidence,
+    )
+    return best, table, certificate

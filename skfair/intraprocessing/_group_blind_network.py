@@ -1,0 +1,302 @@
+"""Intra-processing in closed form: network, group head and correction, of torch alone."""
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from skfair.intraprocessing._group_blind import Linear
+from skfair.intraprocessing._network import PROBABILITY_FLOOR, LogitNetwork, Output
+from skfair.utils._net import rows_at_once
+
+_TINY = 1e-30  # of which float32 still has the logarithm
+
+
+class Correction(NamedTuple):
+    """What is computed of the network's outputs and of the head's.
+
+    Attributes
+    ----------
+    labels : Linear
+        From centred logits to those of the label's posterior.
+    of_logits : ndarray of shape (n_columns, n_cells)
+        The part of the head that takes the network's logits.
+    weights : ndarray of shape (n_cells, n_classes)
+        Cost of each class by posterior of each cell.
+    values : ndarray of shape (n_classes,)
+        What a right prediction of each class is worth.
+    """
+
+    labels: Linear
+    of_logits: np.ndarray
+    weights: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def blank(cls, n_columns: int, n_cells: int, n_classes: int) -> "Correction":
+        """One of the same shapes, to be filled."""
+        return cls(
+            Linear(np.zeros((n_columns, n_classes)), np.zeros(n_classes)),
+            np.zeros((n_columns, n_cells)),
+            np.zeros((n_cells, n_classes)),
+            np.ones(n_classes),
+        )
+
+
+def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
+    """Outputs of a network as logits, one a column; those of several classes have mean zero.
+
+    Parameters
+    ----------
+    raw : tensor of shape (n_samples, n_columns)
+    output : Output
+        What they are.
+
+    Returns
+    -------
+    tensor of shape (n_samples, n_columns)
+    """
+    if output.n_columns == 1:
+        if output.kind == "probabilities":
+            return torch.special.logit(raw, eps=PROBABILITY_FLOOR)
+        return raw
+    if output.kind == "probabilities":
+        raw = raw.clamp_min(PROBABILITY_FLOOR).log()
+    return raw - raw.mean(1, keepdim=True)
+
+
+class ClassLogits(LogitNetwork):
+    """A network as one logit a class."""
+
+    def read(self, raw: torch.Tensor) -> torch.Tensor:
+        """Turn what the network puts out into logits.
+
+        Returns
+        -------
+        tensor of shape (n_samples, n_classes), float64
+        """
+        logits = class_logits(raw.double().reshape(len(raw), -1), self.output)
+        return logits if self.output.n_columns > 1 else torch.cat([0 * logits, logits], 1)
+
+
+class _Corrected(nn.Module):
+    """Outputs of the network and of the head to corrected outputs of the network's kind.
+
+    The score of a class is ``log(value q - cost)``, with the costs of a row shifted so that the
+    highest is zero: all scores are defined then, the largest is that of the best class, and
+    without costs they are those of the calibrated network.
+    """
+
+    def __init__(self, output: Output, flat: bool, correction: Correction, dtype: torch.dtype):
+        super().__init__()
+        self.output, self.flat = output, flat
+        arrays = {
+            "scale": correction.labels.weight,
+            "shift": correction.labels.bias,
+            "of_logits": correction.of_logits,
+            "weights": correction.weights,
+            "log_values": np.log(np.maximum(correction.values, _TINY)),
+        }
+        single = torch.float64 if dtype == torch.float64 else torch.float32
+        for name, array in arrays.items():
+            # In one order in memory: loaded again, the same weights give the same bits.
+            array = np.ascontiguousarray(array)
+            self.register_buffer(name, torch.tensor(array, dtype=single))
+        self.register_buffer("like", torch.zeros(1, dtype=dtype))
+
+    def forward(self, wide):
+        n, wide = self.output.n_columns, wide.type_as(self.scale)
+        logits = class_logits(wide[:, :n], self.output)
+        posterior = torch.softmax(wide[:, n:] + logits @ self.of_logits, dim=1)
+        cost = posterior @ self.weights
+        spare = cost.amax(1, keepdim=True) - cost
+        log_q = torch.log_softmax(logits @ self.scale + self.shift, dim=1)
+        score = torch.logaddexp(log_q + self.log_values, spare.clamp_min(_TINY).log())
+        if n == 1:
+            score = score[:, 1:] - score[:, :1]
+        if self.output.kind == "probabilities":
+            score = torch.sigmoid(score) if n == 1 else torch.softmax(score, dim=1)
+        if self.flat:
+            score = score.reshape(-1)
+        return score.type_as(self.like)
+
+
+class _Leaves(fx.Tracer):
+    """A tracer that takes networks as they are."""
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return True
+
+
+class _WithHead(nn.Module):
+    """A network, and a head on its input, side by side."""
+
+    def __init__(self, network: nn.Module, head: nn.Linear, n_columns: int):
+        super().__init__()
+        self.network, self.head, self.n_columns = network, head, n_columns
+
+    def forward(self, X):
+        raw = self.network(X).reshape(-1, self.n_columns)
+        return torch.cat([raw, self.head(X.flatten(1).type_as(self.head.weight))], dim=1)
+
+
+def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Module:
+    parts = _WithHead(network, head, n_columns)
+    return fx.GraphModule(parts, _Leaves().trace(parts))
+
+
+def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:
+    """The same on what goes into a layer, by a trace of the network."""
+    traced = fx.symbolic_trace(network)
+    name = "group_head"
+    while hasattr(traced, name):
+        name += "_"
+    traced.add_submodule(name, head)
+    graph = traced.graph
+    found = [n for n in graph.nodes if n.op == "call_module" and n.target == layer]
+    (end,) = (n for n in graph.nodes if n.op == "output")
+    (into,), raw = found, end.args[0]
+    with graph.inserting_before(end):
+        weight = graph.get_attr(f"{name}.weight")
+        hidden = graph.call_method("type_as", (into.args[0], weight))
+        scores = graph.call_module(name, (hidden,))
+        columns = graph.call_method("reshape", (raw, -1, n_columns))
+        end.args = (graph.call_function(torch.cat, ([columns, scores],), {"dim": 1}),)
+    traced.recompile()
+    return traced
+
+
+class Parts(NamedTuple):
+    """What a corrected network is made of, beside its weights.
+
+    Attributes
+    ----------
+    output : Output
+        What the network puts out.
+    flat : bool
+        Whether it puts out an array of one dimension.
+    layer : str or None
+        Name of the layer whose input the head takes; None for the network's.
+    """
+
+    output: Output
+    flat: bool
+    layer: str | None
+
+    def build(self, network: nn.Module, head: Linear, correction: Correction) -> nn.Sequential:
+        """Put a corrected network together.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            Taken into the result, not copied.
+        head : Linear
+        correction : Correction
+
+        Returns
+        -------
+        torch.nn.Sequential
+            Of torch alone: pickled, it opens where skfair is not installed, as far as the
+            network itself does.
+        """
+        tensors = [p for p in network.parameters() if p.is_floating_point()]
+        dtype = tensors[0].dtype if tensors else torch.float32
+        device = tensors[0].device if tensors else None
+        single = torch.float64 if dtype == torch.float64 else torch.float32
+        weight = torch.tensor(np.ascontiguousarray(head.weight.T), dtype=single, device=device)
+        n_cells, n_features = weight.shape
+        # On no device, where torch draws no weights.
+        linear = nn.Linear(n_features, n_cells, device="meta")
+        bias = torch.tensor(head.bias, dtype=single, device=device)
+        linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+        n_columns = self.output.n_columns
+        if self.layer is None:
+            wide = _beside_input(network, linear, n_columns)
+        else:
+            wide = _beside_layer(network, self.layer, linear, n_columns)
+        corrected = _Corrected(self.output, self.flat, correction, dtype)
+        return nn.Sequential(wide, fx.symbolic_trace(corrected).to(device)).eval()
+
+    def build_like(
+        self, network: nn.Module, n_features: int, weights: Mapping[str, torch.Tensor]
+    ) -> nn.Sequential:
+        """Put one together into which saved weights fit.
+
+        Returns
+        -------
+        torch.nn.Sequential
+        """
+        n_cells, n_classes = weights["1.weights"].shape
+        blank = Linear(np.zeros((n_features, n_cells)), np.zeros(n_cells))
+        n_columns = self.output.n_columns
+        return self.build(network, blank, Correction.blank(n_columns, n_cells, n_classes))
+
+
+def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
+    """Find the last linear layer of a network that torch.fx can follow.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In eval mode.
+    X : tensor of shape (n_samples, ...)
+        A few rows to run it on.
+
+    Returns
+    -------
+    str or None
+        Its name; None where there is none that is run once and takes a row of features a
+        sample, or the network does not run in a trace as it does by itself.
+    """
+    names = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    calls: list[tuple[str, torch.Tensor]] = []
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: calls.append((name, inputs[0]))
+        )
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            raw = network(X)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    fit = [n for n, x in calls if x.ndim == 2 and len(x) == len(X)]
+    once = [n for n in fit if sum(n == other for other, _ in calls) == 1]
+    if not once:
+        return None
+    n_features = next(x.shape[1] for name, x in calls if name == once[-1])
+    blank = Linear(np.zeros((n_features, 2)), np.zeros(2))
+    n_columns = raw.shape[1] if raw.ndim == 2 else 1
+    parts = Parts(Output("logits", n_columns), raw.ndim == 1, once[-1])
+    correction = Correction.blank(n_columns, 2, max(2, n_columns))
+    try:
+        with torch.no_grad():
+            wide = parts.build(copy.deepcopy(network), blank, correction)[0](X)
+    except Exception:  # whatever a network does that a trace cannot follow
+        return None
+    same = torch.allclose(wide[:, :n_columns], raw.reshape(-1, n_columns).to(wide.dtype))
+    return once[-1] if same and not wide[:, n_columns:].any() else None
+
+
+@torch.no_grad()
+def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
+    """What goes into a layer, for all rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features), float64
+    """
+    seen: list[torch.Tensor] = []
+    part = network.get_submodule(layer)
+    hook = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double().cpu()))
+    try:
+        for rows in X.split(rows_at_once(X)):
+            network(rows)
+    finally:
+        hook.remove()
+    return torch.cat(seen).numpy()
