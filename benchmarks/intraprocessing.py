@@ -4,6 +4,8 @@
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --development  # other seeds
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --images
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --speed        # ratios
+    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --trust        # is it so?
+    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --groups --classes --peers
 
 A seed splits a data set, trains a network on 60 % of it, debiases that on 20 % and judges the
 result on the last 20 %, on which nothing was chosen. ``--cache`` keeps the networks and all that
@@ -766,7 +768,7 @@ def main():
     parser.add_argument("--development", action="store_true", help="other seeds: 100, 101, ...")
     parser.add_argument("--seeds", type=int, help="how many; default 10, on images 3")
     parser.add_argument("--tasks", nargs="+", choices=[*TABULAR, "digits", "faces", *NETWORKS])
-    parser.add_argument("--constraints", nargs="+", metavar="NAME")
+    parser.add_argument("--constraints", nargs="+", metavar="NAME", help="of --trust and the like")
     parser.add_argument("--methods", nargs="+", metavar="WORD", help="rows whose names hold one")
     parser.add_argument("--jobs", type=int, default=2, help="splits at once")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
