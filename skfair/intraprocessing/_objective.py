@@ -346,6 +346,23 @@ class Objective:
         ]
         return [Choice.join(each) for each in zip(*parts, strict=True)]
 
+    def check_defined(self, choice: Choice) -> None:
+        """Refuse a callable that is NaN at the best threshold, and so at all of them.
+
+        Parameters
+        ----------
+        choice : Choice
+            Of length 1, from :meth:`choose`.
+        """
+        for parameter, found in (("constraint", choice.bias), ("performance", choice.performance)):
+            function = getattr(self, parameter)
+            if callable(function) and np.isnan(found[0]):
+                raise ValueError(
+                    f"{_named(parameter, function)} returned nan at every threshold of the "
+                    "original network, where a number was wanted at some. Give a function that is "
+                    "defined for these labels and groups."
+                )
+
     def measure(self, scores: np.ndarray, threshold: float, rule: Rule = PLAIN) -> Choice:
         """Measure one network at one threshold.
 
@@ -676,11 +693,15 @@ class Objective:
         )
 
 
+def _named(parameter: str, function: Callable) -> str:
+    return f"{parameter}={getattr(function, '__name__', repr(function))}"
+
+
 def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) -> float:
     """Call a function of the user's, and say which it was where it does not give a number."""
-    name = f"{parameter}={getattr(function, '__name__', repr(function))}"
     called = (
-        f"{name}, called as ({', '.join(['y_true', 'y_pred', *keywords])}) with labels 0 and 1,"
+        f"{_named(parameter, function)}, called as "
+        f"({', '.join(['y_true', 'y_pred', *keywords])}) with labels 0 and 1,"
     )
     try:
         value = function(*arguments, **keywords)
@@ -690,9 +711,15 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
             "also where all predictions are the same."
         ) from error
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
+    if np.isinf(number):
+        raise ValueError(
+            f"{called} returned {number}, where a finite number was wanted. Return NaN where it is "
+            "not defined."
+        )
+    return number
 
 
 def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -196,7 +196,7 @@ class Search:
         rule = self._rules[-1]._replace(room=0.0, enough=_ENOUGH)
         self._untouched = self.judge.measure(scores[rows.select], 0.0, rule)
         self.note(self.judge.measure(scores[rows.select], 0.0), candidate="original")
-        self.consider(scores[None, self.scored], candidate="threshold")
+        objective.check_defined(self.consider(scores[None, self.scored], candidate="threshold"))
 
     def choose(self) -> Candidate:
         """Choose the best candidate, and say what it is on rows that chose nothing.
