@@ -150,8 +150,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         TypeError
             `estimator` holds no network.
         ValueError
-            Bad data, one class, or more than the debiaser or the network takes, no groups or one, a group without the labels that the
-            constraint is about, or a network that cannot be copied, does not run on X, or
+            Bad data, one class, or more than the debiaser or the network takes, no groups or
+            one, a group without the labels that the constraint is about, or a network that cannot be copied, does not run on X, or
             has other outputs than a finite value a row and class, or one for two classes.
         """
         with self._fresh_fit():

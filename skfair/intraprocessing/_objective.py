@@ -507,8 +507,18 @@ class Objective:
         tuned = None
         if self.tuned is not None and not callables:
             tuned = self.tuned._count_above(on_tuned, network, threshold[network, k])
-        choices = self._evaluate(threshold[network, k], counts, predicted, rules, tuned)
-        return [_best_of_each(network, choice) for choice in choices]
+        at = threshold[network, k]
+        found = []
+        for rule, every in zip(
+            rules, self._evaluate(at, counts, predicted, rules, tuned, likely=False), strict=True
+        ):
+            best = _best_of_each(network, every)
+            choice = every.take(best)
+            if np.isnan(choice.probability).any():
+                parts = [None if part is None else part[best] for part in (predicted, tuned)]
+                (choice,) = self._evaluate(at[best], counts[best], parts[0], [rule], parts[1])
+            found.append(choice)
+        return found
 
     def _cumulate(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sort the scores, the largest first, and count the rows of the k largest for each k.
@@ -559,6 +569,8 @@ class Objective:
         predicted: np.ndarray | None,
         rules: Sequence[Rule] = (PLAIN,),
         tuned: np.ndarray | None = None,
+        *,
+        likely: bool = True,
     ) -> list[Choice]:
         """Judge thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
         whole = (counts * self._stands_for).sum(-1).reshape(len(counts), self.n_groups, 2)
@@ -571,7 +583,8 @@ class Objective:
             rates = [(np.stack([bias, 0 * bias], -1), np.stack([error**2, 0 * error], -1))]
         else:
             rates = self._rates(counts, tuned)
-        return [self._rule(threshold, performance, rates, constant, rule) for rule in rules]
+        found = threshold, performance, rates, constant
+        return [self._rule(*found, rule, likely) for rule in rules]
 
     def _rule(
         self,
@@ -580,9 +593,10 @@ class Objective:
         rates: list[Statistic],
         constant: np.ndarray,
         rule: Rule,
+        likely: bool,
     ) -> Choice:
         epsilon, room = self.epsilon, self.epsilon * rule.room
-        bias, error, probability, excess = measure_gap(rates, epsilon, room)
+        bias, error, probability, excess = measure_gap(rates, epsilon, room, likely=likely)
         # A callable may say NaN, for instance of the precision where nothing is positive.
         defined = np.isfinite(bias) & np.isfinite(performance)
         size = np.where(defined, np.abs(bias), np.inf)
@@ -761,8 +775,8 @@ def _thin(distinct: np.ndarray, most: int) -> np.ndarray:
     return result
 
 
-def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
-    """As in Choice.best, for each network; the rows of a network follow each other."""
+def _best_of_each(network: np.ndarray, choice: Choice) -> np.ndarray:
+    """Positions as by Choice.best, for each network; those of a network follow each other."""
     starts = np.flatnonzero(np.diff(network, prepend=-1))
     other = ~np.logical_and.reduceat(choice.constant, starts)[network]
     objective = np.where(choice.eligible, choice.objective, np.finfo(float).min)
@@ -770,7 +784,7 @@ def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
     best = objective == np.maximum.reduceat(objective, starts)[network]
     bound = np.where(best, choice.bound, np.inf)
     found = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
-    return choice.take(found[np.unique(network[found], return_index=True)[1]])
+    return found[np.unique(network[found], return_index=True)[1]]
 
 
 def _heard(
