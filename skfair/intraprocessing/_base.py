@@ -150,9 +150,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         TypeError
             `estimator` holds no network.
         ValueError
-            Bad data, one class, or more than the debiaser or the network takes, no groups or
-            one, a group without the labels that the constraint is about, or a network that cannot be copied, does not run on X, or
-            has other outputs than a finite value a row and class, or one for two classes.
+            Bad data, one class, or more than the debiaser or the network takes, no groups or one,
+            a group without the labels that the constraint is about, or a network that cannot be
+            copied, does not run on X, or has other outputs than a finite value for each class,
+            or one for two.
         """
         with self._fresh_fit():
             self._fit(X, y, sensitive_features)
