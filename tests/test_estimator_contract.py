@@ -182,7 +182,7 @@ def for_scikit_learn(kind, **parameters):
     least = {"n_trials": 2, "n_calls": 2, "n_layers": 1, "max_epochs": 1, "random_state": 0}
     if kind is ClusterMarginClassifier and not parameters:
         least = {}  # as it comes: what it learns from the checks' data is checked too
-    if kind is LinearPostDebiaser:
+    if issubclass(kind, LinearPostDebiaser):
         least["epsilon"] = 0.2  # of three classes in 90 rows, less is chance
     values = {**least, **{name: make() for name, make in FOR_ANY_ROWS.items()}}
     return kind(**{name: v for name, v in values.items() if name in known}, **parameters)

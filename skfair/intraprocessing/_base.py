@@ -133,8 +133,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             network. Used in the floating type of its parameters. They should be rows that the
             network was not trained on.
         y : array-like of shape (n_samples,)
-            Labels of two classes; the second in sorted order is the one predicted by a large
-            output.
+            Labels of two classes, or of any number for a debiaser that takes more; of two, the
+            second in sorted order is the one predicted by a large output.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
                 default=None
             Group of each sample; several columns are intersected. Needed here and nowhere
@@ -150,9 +150,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         TypeError
             `estimator` holds no network.
         ValueError
-            Bad data, not two classes, no groups or one, a group without the labels that the
+            Bad data, one class, or more than the debiaser or the network takes, no groups or one, a group without the labels that the
             constraint is about, or a network that cannot be copied, does not run on X, or
-            has other outputs than one or two finite values a row.
+            has other outputs than a finite value a row and class, or one for two classes.
         """
         with self._fresh_fit():
             self._fit(X, y, sensitive_features)
@@ -187,12 +187,6 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
-        if self.confidence is None and self.margin >= self.epsilon:
-            raise ValueError(
-                f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
-                "their difference is asked for, which there is none of. Lower margin, or allow a "
-                "larger epsilon."
-            )
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
         groups, compared = self._validate_groups(sensitive_features, codes)
@@ -235,6 +229,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _check_questions(self) -> None:
         """Refuse what cannot be asked, before any work."""
+        if self.confidence is None and self.margin >= self.epsilon:
+            raise ValueError(
+                f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
+                "their difference is asked for, which there is none of. Lower margin, or allow a "
+                "larger epsilon."
+            )
         name = getattr(self.constraint, "__name__", "")
         if callable(self.constraint) and name.endswith("_ratio"):
             raise ValueError(

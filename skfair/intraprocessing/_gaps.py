@@ -43,7 +43,7 @@ class Gap(NamedTuple):
     excess: np.ndarray
 
 
-def measure_gap(statistics: Sequence[Statistic], epsilon: float) -> Gap:
+def measure_gap(statistics: Sequence[Statistic], epsilon: float, room: float = 0.0) -> Gap:
     """Measure how far the groups lie apart.
 
     With more than two groups rates are shrunk (:func:`shrink`): the largest of many differences
@@ -55,6 +55,8 @@ def measure_gap(statistics: Sequence[Statistic], epsilon: float) -> Gap:
         Each of shape (..., n_groups).
     epsilon : float
         The difference that is allowed.
+    room : float, default=0.0
+        How much larger a difference is taken to be than it was measured.
 
     Returns
     -------
@@ -65,10 +67,10 @@ def measure_gap(statistics: Sequence[Statistic], epsilon: float) -> Gap:
         statistics = [shrink(*statistic, epsilon) for statistic in statistics]
     probability = np.ones(statistics[0][0].shape[:-1])
     for mean, variance in statistics:
-        probability = probability * within(mean, variance, epsilon)
+        probability = probability * within(mean, variance, epsilon, room)
     if n_groups > 2:
         draws = _draws(statistics, _DRAWS)
-        excess = np.maximum(draws - epsilon, 0).mean(-1)
+        excess = np.maximum(draws + room - epsilon, 0).mean(-1)
         return Gap(draws.mean(-1), draws.std(-1), probability, excess)
     pairs = [(mean[..., 0] - mean[..., 1], np.sqrt(var.sum(-1))) for mean, var in statistics]
     bias, error = pairs[0]
@@ -198,7 +200,7 @@ def _draws(statistics: Sequence[Statistic], n_draws: int) -> np.ndarray:
     return largest
 
 
-def within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
+def within(mean: np.ndarray, variance: np.ndarray, epsilon: float, room: float = 0.0) -> np.ndarray:
     """Probability that independent normal variables lie within epsilon of each other.
 
     Those of statistics on new rows, given what was measured and its variance.
@@ -207,6 +209,8 @@ def within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray
     ----------
     mean, variance : ndarray of shape (..., n_groups)
     epsilon : float
+    room : float, default=0.0
+        How much larger the difference of two groups is taken to be than it was measured.
 
     Returns
     -------
@@ -214,7 +218,7 @@ def within(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray
     """
     deviation = np.sqrt(NEW_VARIANCE * variance)
     if mean.shape[-1] == 2:
-        difference = mean[..., 0] - mean[..., 1]
+        difference = np.abs(mean[..., 0] - mean[..., 1]) + room
         spread = np.hypot(deviation[..., 0], deviation[..., 1])
         spread = np.maximum(spread, np.finfo(float).tiny)
         return ndtr((epsilon - difference) / spread) - ndtr((-epsilon - difference) / spread)

@@ -1,6 +1,7 @@
 """Intra-processing in closed form: all that is fitted to rows, judged, and certified on others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import NamedTuple
 
@@ -227,4 +228,6 @@ def certify_corrections(
         epsilon=epsilon,
         confidence=confidence,
     )
+    if not passed:  # a test more than those in order, so that it proves nothing
+        certificate = replace(certificate, holds=False)
     return best, table, certificate

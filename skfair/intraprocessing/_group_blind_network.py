@@ -124,28 +124,16 @@ class _Corrected(nn.Module):
         return score.type_as(self.like)
 
 
-class _Leaves(fx.Tracer):
-    """A tracer that takes networks as they are."""
-
-    def is_leaf_module(self, m, module_qualified_name):
-        return True
-
-
-class _WithHead(nn.Module):
-    """A network, and a head on its input, side by side."""
-
-    def __init__(self, network: nn.Module, head: nn.Linear, n_columns: int):
-        super().__init__()
-        self.network, self.head, self.n_columns = network, head, n_columns
-
-    def forward(self, X):
-        raw = self.network(X).reshape(-1, self.n_columns)
-        return torch.cat([raw, self.head(X.flatten(1).type_as(self.head.weight))], dim=1)
-
-
 def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Module:
-    parts = _WithHead(network, head, n_columns)
-    return fx.GraphModule(parts, _Leaves().trace(parts))
+    """A network, and a head on its input, side by side; without a tracer, which is pickled too."""
+    graph = fx.Graph()
+    X = graph.placeholder("X")
+    raw = graph.call_method("reshape", (graph.call_module("network", (X,)), -1, n_columns))
+    rows = graph.call_method("flatten", (X, 1))
+    rows = graph.call_method("type_as", (rows, graph.get_attr("head.weight")))
+    scores = graph.call_module("head", (rows,))
+    graph.output(graph.call_function(torch.cat, ([raw, scores],), {"dim": 1}))
+    return fx.GraphModule(nn.ModuleDict({"network": network, "head": head}), graph)
 
 
 def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:

@@ -298,12 +298,7 @@ default="demographic_parity"
                 f"{', '.join(map(repr, _CONSTRAINTS))}. Name one, or use ThresholdDebiaser, "
                 "RandomPerturbationDebiaser or LayerwiseDebiaser, which ask a function."
             )
-        if self.confidence is None and self.margin >= self.epsilon:
-            raise ValueError(
-                f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
-                "their difference is asked for, which there is none of. Lower margin, or allow a "
-                "larger epsilon."
-            )
+        super()._check_questions()
 
     def _positive(self) -> int | None:
         """Position of the class whose rates are compared; None for all classes."""
@@ -427,7 +422,8 @@ default="demographic_parity"
             if self.certificate_ is not None:
                 wanted += f" that is certified with confidence={self.confidence:g}"
                 if self.certificate_.rows_needed is not None:
-                    advice = f"certificate_ says how many rows would do. {advice}"
+                    most = int(self.certificate_.rows_needed.to_numpy().max())
+                    advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += " that is more likely than not to hold on new rows"
                 advice = f"Give more rows. {advice}"
@@ -438,10 +434,11 @@ default="demographic_parity"
                 InfeasibleConstraintWarning,
                 stacklevel=5,
             )
-        elif best == UNCORRECTED:
+        elif best <= UNCORRECTED:
+            taken = "with the decision that performs best" if best else "as it is"
             warnings.warn(
-                f"None of {len(_TARGETS)} corrections was better than the original network with "
-                f"the decision that performs best, which was taken ({found}).",
+                f"None of {len(_TARGETS)} corrections was better than the original network "
+                f"{taken}, which was taken ({found}).",
                 FallbackWarning,
                 stacklevel=5,
             )

@@ -564,8 +564,8 @@ class Objective:
         constant: np.ndarray,
         rule: Rule,
     ) -> Choice:
-        epsilon = self.epsilon * (1 - rule.room)
-        bias, error, probability, excess = measure_gap(rates, epsilon)
+        epsilon, room = self.epsilon, self.epsilon * rule.room
+        bias, error, probability, excess = measure_gap(rates, epsilon, room)
         # A callable may say NaN, for instance of the precision where nothing is positive.
         defined = np.isfinite(bias) & np.isfinite(performance)
         size = np.where(defined, np.abs(bias), np.inf)
@@ -577,7 +577,8 @@ class Objective:
             # That all of many differences hold is hardly ever likely: what is over counts.
             eligible, objective = defined, gain - excess
         else:
-            eligible, objective = size < epsilon, gain * np.minimum(probability, rule.enough)
+            eligible = size < epsilon - room
+            objective = gain * np.minimum(probability, rule.enough)
         if rule.certify is not None:
             power = power_to_certify(rates, rule.certify.sizes, epsilon, rule.certify.delta)
             # That it holds is in the power, so that no more performance is given up for it.
