@@ -156,6 +156,7 @@ def measure_fit(task, name, constraint, seed):
         "said": estimator.bias_,
         "interval": [float(bound) for bound in estimator.bias_interval_],
         "feasible": bool(estimator.feasible_),
+        "probability": float(estimator.trials_["probability"][estimator.best_trial_]),
         "performance": estimator.performance_,
         "bias": float(bias),
         "error": error,
