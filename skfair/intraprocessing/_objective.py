@@ -558,7 +558,8 @@ class Objective:
         negatives, positives = self.totals.T[..., None, None]
         margin = self.margin if self.confidence is None else 0.0
         for rates in self.statistics:
-            mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
+            with np.errstate(invalid="ignore"):  # a group without rows allows for nothing
+                mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
             allowed &= mean.max(0) - mean.min(0) < self.epsilon - margin
         return allowed
 
@@ -632,7 +633,7 @@ class Objective:
             assert predicted is not None
             rows = np.broadcast_to(predicted, (len(predicted), len(self.y))).astype(np.int64)
             return np.array([_call("performance", self.performance, self.y, row) for row in rows])
-        n, p = self.totals.sum(0)
+        n, p = np.maximum(self.totals.sum(0), 1)  # a fold may be without one of the labels
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
         return PERFORMANCES[self.performance](tp, fp, p, n)
 
@@ -665,19 +666,26 @@ class Objective:
             p = share[..., cells, :].reshape(shape)
             rows = self.population[cells].reshape(shape[-2:])
             sample = self.sizes[cells].reshape(shape[-2:])
-            of, measured = rows.sum(-1), sample.sum(-1)
+            of, measured = np.maximum(rows.sum(-1), 1), sample.sum(-1)
+            known = measured > 0
             weight = rows / of[:, None]
             value = (weight * p).sum(-1)
+            # Of a group without rows, as in a fold, nothing is known but what is of the others.
+            pooled = (of * known * value).sum(-1, keepdims=True) / max((of * known).sum(), 1)
+            value = np.where(known, value, pooled)
             # An unbiased estimate, where there are strata; it has nothing to say of single rows.
             freedom = np.maximum(sample - (self.sizes.shape[1] > 1), 1)
             part = 1 / len(rates) ** 2
             mean = mean + value / len(rates)
-            inside = inside + part * (weight**2 * p * (1 - p) / freedom).sum(-1)
+            apart = (weight**2 * p * (1 - p) / freedom).sum(-1)
+            # Nor are few rows certain of anything because each stratum is predicted as one.
+            half = 0.5 / np.maximum(measured, 1)
+            inside = inside + part * np.maximum(apart, half * (1 - half) / np.maximum(measured, 1))
             spread = ((weight * p**2).sum(-1) - value**2).clip(min=0)
             between = between + part * spread / of
             # A rate of 0 or 1 among a few rows is not certain.
-            inner = np.clip(value, 0.5 / measured, 1 - 0.5 / measured)
-            least = least + part * inner * (1 - inner) / of
+            inner = np.clip(value, half, 1 - half)
+            least = least + part * inner * (1 - inner) / np.where(known, of, 1)
         return mean, inside, between, least
 
     def _called(
