@@ -50,7 +50,7 @@ class BiasGradientDebiaser(FinetuningDebiaser):
         The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
         or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
         logit or probability a row, or to two. It is copied and never changed. A skorch net
-        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+        that is not fitted yet is cloned and fitted first, on the rows that tune the weights.
     constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
 "equalized_odds"}, default="demographic_parity"
         What must be nearly equal between groups: the share predicted positive; the true
@@ -136,19 +136,21 @@ default="balanced_accuracy"
     trials_ : DataFrame
         A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
         the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
-        network at its own threshold, row 1 the same with the best one.
+        network at its own threshold, row 1 the same with the best one. As they looked in the
+        choice, where the best looks too good; the row of `best_trial_` as it is reported.
         "epoch" counts from 1.
     best_trial_ : int
         Row of the one that was taken.
     history_ : DataFrame
-        Training loss of each epoch.
+        Loss of each epoch, on the rows that tune the weights.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate meets the constraint; the one nearest to it was taken.
+        No candidate is likely enough to hold the constraint, or none is certified; the nearest
+        one was taken.
     FallbackWarning
-        No candidate was better than the original network with another threshold.
+        No candidate was better than the original network, as it is or with another threshold.
     InterruptedSearchWarning
         Ctrl-C ended the search; the best candidate so far was taken.
     OverfitWarning

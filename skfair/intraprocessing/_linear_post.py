@@ -82,8 +82,8 @@ class LinearPostDebiaser(IntraprocessingDebiaser):
         The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
         or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
         logit or probability a class and row, or, with two classes, to one a row. It is copied
-        and never changed. A skorch net that is not fitted yet is cloned and fitted first, on the
-        debiasing rows.
+        and never changed. A skorch net that is not fitted yet is cloned and fitted first, on 70 %
+        of the debiasing rows, and judged on the others.
     constraint : {"demographic_parity", "equal_opportunity", "equalized_odds"}, \
 default="demographic_parity"
         What must be nearly equal between groups: the share predicted to be of each class; the
@@ -162,14 +162,15 @@ default="demographic_parity"
         A row a candidate: "candidate", "target" (the gap that was aimed at), "bias",
         "performance", "probability" (of the constraint to hold on new rows), "objective" and
         "feasible". Row 0 is the original network by its own decision, row 1 the same, calibrated
-        and by the decision that performs best.
+        and by the decision that performs best. All out of fold, as they looked in the choice.
     best_trial_ : int
         Row of the one that was taken.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate meets the constraint; the one nearest to it was taken.
+        No candidate is likely enough to hold the constraint, or none is certified; the nearest
+        one was taken.
     FallbackWarning
         No correction was better than the network without one.
     SmallGroupWarning

@@ -310,9 +310,8 @@ class Objective:
         -------
         Objective
         """
-        return self._ask(
-            constraint="demographic_parity", epsilon=np.inf, confidence=None, margin=0.0
-        )
+        # No two rates differ by as much.
+        return self._ask(constraint="demographic_parity", epsilon=2.0, confidence=None, margin=0.0)
 
     def _ask(self, **changes: Any) -> "Objective":
         names = ("y", "codes", "n_groups", "constraint", "performance", "epsilon", "confidence")
@@ -679,9 +678,10 @@ class Objective:
             part = 1 / len(rates) ** 2
             mean = mean + value / len(rates)
             apart = (weight**2 * p * (1 - p) / freedom).sum(-1)
-            # Nor are few rows certain of anything because each stratum is predicted as one.
+            # Few rows are not certain of many, even if each stratum is predicted as one.
             half = 0.5 / np.maximum(measured, 1)
-            inside = inside + part * np.maximum(apart, half * (1 - half) / np.maximum(measured, 1))
+            unseen = half * (1 - half) / np.maximum(measured, 1) * (1 - measured / of)
+            inside = inside + part * np.maximum(apart, unseen)
             spread = ((weight * p**2).sum(-1) - value**2).clip(min=0)
             between = between + part * spread / of
             # A rate of 0 or 1 among a few rows is not certain.

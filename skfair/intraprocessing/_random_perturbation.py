@@ -34,7 +34,8 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
         The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
         or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
         logit or probability a row, or to two. It is copied and never changed. A skorch net
-        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+        that is not fitted yet is cloned and fitted first, on 70 % of the debiasing rows, and
+        judged on the others.
     constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
 "equalized_odds"} or callable, default="demographic_parity"
         What must be nearly equal between groups: the share predicted positive; the true
@@ -78,7 +79,8 @@ default="balanced_accuracy"
     device : str or torch.device, default="auto"
         Where to search and predict; "auto" takes CUDA, MPS or CPU.
     random_state : int, RandomState or None, default=None
-        Seeds the factors. The same int gives the same bits on the same device.
+        Seeds the factors and the split of the rows. The same int gives the same bits on the same
+        device.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -115,16 +117,19 @@ default="balanced_accuracy"
     trials_ : DataFrame
         A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
         the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
-        network at its own threshold, row 1 the same with the best one.
+        network at its own threshold, row 1 the same with the best one. As they looked in the
+        choice, where the best looks too good; the row of `best_trial_` as it is reported.
     best_trial_ : int
         Row of the one that was taken.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate meets the constraint; the one nearest to it was taken.
+        No candidate is likely enough to hold the constraint, or none is certified; the nearest
+        one was taken.
     FallbackWarning
-        No perturbed network was better than the original one with another threshold.
+        No perturbed network was better than the original one, as it is or with another
+        threshold.
     InterruptedSearchWarning
         Ctrl-C ended the search; the best candidate so far was taken.
     SmallGroupWarning

@@ -115,12 +115,21 @@ def test_shrunk_rates_are_nearer_to_the_truth_and_cover_it():
     found = measure_gap([(mean, variance)], 0.05)
     assert np.ptp(mean, axis=1).mean() - gap > 0.1
     assert found.bias.mean() == pytest.approx(gap, abs=0.03)
-    covered = [
-        low <= np.ptp(row) <= high
-        for row, m, v in zip(truth[:300], mean, variance, strict=False)
-        for low, high in [gap_interval([(m, v)], 0.05)]
-    ]
-    assert np.mean(covered) > 0.92
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.08])
+@pytest.mark.parametrize("n_groups", [3, 6])
+def test_intervals_of_many_groups_cover_the_largest_difference(spread, n_groups):
+    rng = np.random.default_rng(0)
+    variance = np.array([0.0005, 0.001, 0.05, 0.002, 0.004, 0.01])[:n_groups]
+    covered = []
+    for _ in range(300):
+        truth = rng.normal(0.4, spread, size=n_groups)
+        measured = [(truth + np.sqrt(variance) * rng.normal(size=n_groups), variance)]
+        low, high = gap_interval(measured, 0.05)
+        covered.append(low <= np.ptp(truth) <= high)
+        assert low <= measure_gap(measured, 0.05).bias <= high
+    assert np.mean(covered) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 300)
 
 
 def test_draws_of_the_largest_difference_against_monte_carlo():

@@ -561,14 +561,28 @@ def test_room_and_enough():
         scores[None], [Rule(), Rule(room=0.75), Rule(enough=0.5)]
     )
     assert abs(roomy.bias[0]) < 0.25 * 0.2 < abs(choice.bias[0])
-    strict = make(y, groups, epsilon=0.05).choose(scores[None])[0]
-    for one, two in zip(roomy, strict, strict=True):
-        np.testing.assert_array_equal(one, two)
+    # The bias is taken to be larger by the room than it was measured.
+    on_new = norm(abs(roomy.bias[0]) + 0.75 * 0.2, np.sqrt(1.5) * roomy.error[0])
+    assert roomy.probability[0] == pytest.approx(on_new.cdf(0.2) - on_new.cdf(-0.2))
+    assert roomy.objective[0] == pytest.approx((roomy.performance[0] - 0.5) * roomy.probability[0])
+    again = make(y, groups).measure(scores, roomy.threshold[0])
+    assert again.probability[0] > roomy.probability[0]
     # Once it is as likely as not to hold, only the performance counts.
     assert lazy.performance[0] >= choice.performance[0]
     assert lazy.objective[0] == pytest.approx(
         (lazy.performance[0] - 0.5) * min(lazy.probability[0], 0.5)
     )
+
+
+@pytest.mark.parametrize("n_groups", [2, 3])
+def test_the_performance_alone(n_groups):
+    y, groups, scores = problem()
+    groups = np.arange(300) % n_groups
+    asked = make(y, groups, constraint="equalized_odds", epsilon=0.01).unconstrained()
+    (choice,) = asked.choose(scores[None])
+    best = max(balanced_accuracy_score(y, scores > at) for at in scores)
+    assert choice.performance[0] == pytest.approx(best, abs=1e-12)
+    assert choice.eligible[0]
 
 
 def test_what_a_certificate_is_worth():
