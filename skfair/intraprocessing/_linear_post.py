@@ -470,7 +470,8 @@ default="demographic_parity"
             n_features = math.prod(self._sample_shape)
             if self._layer:
                 layer = network.get_submodule(self._layer)
-                assert isinstance(layer, nn.Linear)  # it was when it was saved
+                if not isinstance(layer, nn.Linear):
+                    raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         self.module_ = load_weights(module.eval(), weights, "module_")
