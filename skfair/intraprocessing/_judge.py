@@ -14,7 +14,7 @@ from skfair.intraprocessing._gaps import (
     table_of_pairs,
 )
 from skfair.metrics._rate_tests import RateCounts, table_rates
-from skfair.utils._shown import shown
+from skfair.utils._shown import as_label
 
 
 class Question(NamedTuple):
@@ -228,7 +228,7 @@ def report(table: np.ndarray, question: Question) -> dict[str, Any]:
     measured, epsilon = measure(table, question), question.epsilon
     statistics = _statistics(table, question)
     names = [rate.name for rate in question.rates(table)]
-    labels = [shown(label) for label in question.groups]
+    labels = [as_label(label) for label in question.groups]
     return {
         "bias_": measured["bias"],
         "bias_interval_": gap_interval(statistics, epsilon),
