@@ -821,9 +821,9 @@ def test_confidence_none_is_the_published_rule():
         if abs(bias) < 0.1 - 0.04:
             best = max(best, balanced_accuracy_score(Y, predicted))
     assert best > 0.5
-    assert balanced_accuracy_score(Y, debiaser.predict(X)) == pytest.approx(best)
-    # What it says of itself is of rows that did not choose it.
-    assert debiaser.performance_ == pytest.approx(best, abs=0.04)
+    # What it is worth on rows that did not choose it is less than the network as it is.
+    assert debiaser.best_trial_ == 0
+    assert debiaser.trials_.performance[1] == debiaser.trials_.objective[1] == pytest.approx(best)
 
 
 @pytest.mark.parametrize("confidence", ["auto", None, 0.9])
