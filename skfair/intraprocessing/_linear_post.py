@@ -284,7 +284,8 @@ default="demographic_parity"
             )
         self.best_trial_, self.trials_ = best, judge.trials()
         self.objective_ = float(self.trials_.objective[best])
-        for name, value in report(table, question).items():
+        n_folds = None if self.certificate_ is not None else min(self.cv, len(rows))
+        for name, value in report(table, question, n_folds).items():
             setattr(self, name, value)
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
