@@ -123,8 +123,8 @@ default="balanced_accuracy"
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint is more likely to hold on new rows than not; with a number as
-        `confidence`, whether the certificate holds.
+        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
+        with a number as `confidence`, whether the certificate holds.
     pairs_ : DataFrame
         The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
         "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
@@ -179,7 +179,7 @@ default="balanced_accuracy"
     >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
     >>> with torch.no_grad():
     ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
-    >>> debiaser = BiasGradientDebiaser(network, random_state=0)
+    >>> debiaser = BiasGradientDebiaser(network, epsilon=0.1, random_state=0)
     >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
     >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
     (True, False)

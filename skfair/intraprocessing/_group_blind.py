@@ -205,6 +205,45 @@ def draw_folds(cell: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     return fold
 
 
+class OutOfFold(NamedTuple):
+    """Logits of each row by a model of all other folds, (n_samples, n_classes), and which model."""
+
+    logits: np.ndarray
+    l2: float
+    loss: float
+
+
+def predict_out_of_fold(
+    X: np.ndarray, codes: np.ndarray, n_classes: int, fold: np.ndarray, strengths: Sequence[float]
+) -> OutOfFold:
+    """Predict each fold by logistic regressions on the others.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float64
+        Standardised.
+    codes : ndarray of shape (n_samples,), int
+    n_classes : int
+    fold : ndarray of shape (n_samples,), int
+    strengths : sequence of float
+        L2 penalties; that of the smallest log loss is taken.
+
+    Returns
+    -------
+    OutOfFold
+    """
+    roots = [curvature_root(X, l2) for l2 in strengths]
+    logits = np.empty((len(strengths), len(codes), n_classes))
+    for k in range(int(fold.max()) + 1):
+        held = fold == k
+        for i, l2 in enumerate(strengths):
+            model = fit_logistic(X[~held], codes[~held], n_classes, l2, roots[i])
+            logits[i, held] = model(X[held])
+    losses = -log_softmax(logits, axis=2)[:, np.arange(len(codes)), codes].mean(1)
+    best = int(losses.argmin())
+    return OutOfFold(logits[best], strengths[best], float(losses[best]))
+
+
 class Posteriors(NamedTuple):
     """Probabilities of classes, from models that have not seen the row.
 
@@ -216,13 +255,10 @@ class Posteriors(NamedTuple):
         of its own rows out of fold.
     model : Linear
         Fitted to all rows.
-    loss : float
-        Mean log loss out of fold.
     """
 
     outside: np.ndarray
     model: Linear
-    loss: float
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
         """Of each row, from a model that saw all other folds.
@@ -235,46 +271,37 @@ class Posteriors(NamedTuple):
 
 
 def fit_posteriors(
-    X: np.ndarray, codes: np.ndarray, n_classes: int, fold: np.ndarray, strengths: Sequence[float]
+    X: np.ndarray, codes: np.ndarray, fold: np.ndarray, out_of_fold: OutOfFold
 ) -> Posteriors:
-    """Fit logistic regressions on all rows, without each fold, and without each two of them.
+    """Fit the model that was found to all rows, and without each two of the folds.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features), float64
         Standardised.
-    codes : ndarray of shape (n_samples,), int
-    n_classes : int
-    fold : ndarray of shape (n_samples,), int
-        At least three.
-    strengths : sequence of float
-        L2 penalties, falling; that of the smallest log loss out of fold is taken.
+    codes, fold : ndarray of shape (n_samples,), int
+        Class and fold of each row; three folds at least.
+    out_of_fold : OutOfFold
+        From :func:`predict_out_of_fold`.
 
     Returns
     -------
     Posteriors
     """
-    n_folds, everything = int(fold.max()) + 1, np.arange(len(codes))
-    roots = [curvature_root(X, l2) for l2 in strengths]
+    (n, n_classes), n_folds = out_of_fold.logits.shape, int(fold.max()) + 1
+    root = curvature_root(X, out_of_fold.l2)
 
-    def fit(kept: np.ndarray, i: int) -> Linear:
-        return fit_logistic(X[kept], codes[kept], n_classes, strengths[i], roots[i])
+    def fit(kept: np.ndarray) -> Linear:
+        return fit_logistic(X[kept], codes[kept], n_classes, out_of_fold.l2, root)
 
-    logits = np.empty((len(strengths), len(codes), n_classes))
+    outside = np.empty((n_folds, n, n_classes))
     for k in range(n_folds):
-        held = fold == k
-        for i in range(len(strengths)):
-            logits[i, held] = fit(~held, i)(X[held])
-    losses = -log_softmax(logits, axis=2)[:, everything, codes].mean(1)
-    best = int(losses.argmin())
-    outside = np.empty((n_folds, len(codes), n_classes))
-    for k in range(n_folds):
-        outside[k, fold == k] = softmax(logits[best, fold == k], axis=1)
+        outside[k, fold == k] = softmax(out_of_fold.logits[fold == k], axis=1)
         for j in range(k):
-            model = fit((fold != k) & (fold != j), best)
+            model = fit((fold != k) & (fold != j))
             for here, there in ((k, j), (j, k)):
                 outside[here, fold == there] = softmax(model(X[fold == there]), axis=1)
-    return Posteriors(outside, fit(everything, best), float(losses[best]))
+    return Posteriors(outside, fit(np.arange(n)))
 
 
 # -- the dual ----------------------------------------------------------------------------------

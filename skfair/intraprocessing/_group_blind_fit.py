@@ -19,6 +19,7 @@ from skfair.intraprocessing._group_blind import (
     fit_posteriors,
     fit_scaler,
     make_events,
+    predict_out_of_fold,
     solve,
 )
 from skfair.intraprocessing._judge import Judge, Question
@@ -155,14 +156,19 @@ def fit_corrections(
     fold = draw_folds(cell, min(n_folds, len(codes)), seed)
     of_logits = fit_scaler(data.logits)
     logits = of_logits(data.logits)
-    labels = fit_posteriors(logits, codes, n_classes, fold, [L2_OF_LABELS])
-    heads = {}
-    for kind, features in data.features.items():
-        scaler = fit_scaler(features)
-        seen = np.column_stack([scaler(features), logits])
-        heads[kind] = fit_posteriors(seen, events.cell, events.n_cells, fold, L2), scaler
-    kind = min(heads, key=lambda kind: heads[kind][0].loss)
-    head, of_features = heads[kind]
+    calibrated = predict_out_of_fold(logits, codes, n_classes, fold, [L2_OF_LABELS])
+    labels = fit_posteriors(logits, codes, fold, calibrated)
+    scalers = {kind: fit_scaler(features) for kind, features in data.features.items()}
+    seen = {
+        kind: np.column_stack([scaler(data.features[kind]), logits])
+        for kind, scaler in scalers.items()
+    }
+    heads = {
+        kind: predict_out_of_fold(values, events.cell, events.n_cells, fold, L2)
+        for kind, values in seen.items()
+    }
+    kind = min(heads, key=lambda kind: heads[kind].loss)
+    head = fit_posteriors(seen[kind], events.cell, fold, heads[kind])
 
     judge = Judge(codes, data.groups, fold, data.n_groups, question)
     judge.add(_decision(data.logits), candidate="original", target=np.nan)
@@ -176,7 +182,7 @@ def fit_corrections(
     cost = -labels.out_of_fold(fold) * values
     found = solve(cost, head.out_of_fold(fold), events, events.cell, targets)
     weights = [np.zeros_like(found[0]), *found]
-    return Fitted(kind, labels.model, head.model, of_logits, of_features, values, weights, judge)
+    return Fitted(kind, labels.model, head.model, of_logits, scalers[kind], values, weights, judge)
 
 
 def certify_corrections(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from skfair.intraprocessing._gaps import (
+    SURE,
     Statistic,
     gap_interval,
     measure_gap,
@@ -197,7 +198,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         eligible, objective = abs(bias) < epsilon - question.margin, float(performance)
     elif len(question.compared) > 2:
         # That all of many differences hold is hardly ever likely: what is over counts.
-        eligible, objective = True, gain - excess
+        eligible, objective = True, gain - 2 * excess
     else:
         eligible, objective = abs(bias) < epsilon, gain * probability
     return {
@@ -205,7 +206,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         "performance": float(performance),
         "probability": probability,
         "objective": objective if eligible else 0.0,
-        "feasible": probability >= 0.5,
+        "feasible": probability >= SURE,
         "eligible": eligible,
         "constant": int((confusion.sum(0) > 0).sum()) == 1,
     }

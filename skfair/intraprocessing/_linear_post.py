@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._group_blind_fit import (
     UNCORRECTED,
@@ -149,8 +150,8 @@ default="demographic_parity"
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint is more likely to hold on new rows than not; with a number as
-        `confidence`, whether the certificate holds.
+        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
+        with a number as `confidence`, whether the certificate holds.
     pairs_ : DataFrame
         The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
         "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
@@ -425,7 +426,7 @@ default="demographic_parity"
                     most = int(self.certificate_.rows_needed.to_numpy().max())
                     advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
-                wanted += " that is more likely than not to hold on new rows"
+                wanted += f" that holds on new rows with a probability of {SURE:g}"
                 advice = f"Give more rows. {advice}"
             warnings.warn(
                 f"No candidate has a {self.constraint} bias {wanted}; the nearest one was taken "

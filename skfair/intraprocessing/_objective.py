@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 
 from skfair.intraprocessing._gaps import (
+    SURE,
     Statistic,
     gap_interval,
     measure_gap,
@@ -80,8 +81,8 @@ class Choice(NamedTuple):
 
     @property
     def feasible(self) -> np.ndarray:
-        """Whether the constraint is more likely to hold on new rows than not."""
-        return self.probability >= 0.5
+        """Whether the constraint is sure enough to hold on new rows."""
+        return self.probability >= SURE
 
     @classmethod
     def join(cls, parts: "Sequence[Choice]") -> "Choice":
@@ -346,6 +347,23 @@ class Objective:
         ]
         return [Choice.join(each) for each in zip(*parts, strict=True)]
 
+    def check_defined(self, choice: Choice) -> None:
+        """Refuse a callable that is NaN at the best threshold, and so at all of them.
+
+        Parameters
+        ----------
+        choice : Choice
+            Of length 1, from :meth:`choose`.
+        """
+        for parameter, found in (("constraint", choice.bias), ("performance", choice.performance)):
+            function = getattr(self, parameter)
+            if callable(function) and np.isnan(found[0]):
+                raise ValueError(
+                    f"{_named(parameter, function)} returned nan at every threshold of the "
+                    "original network, where a number was wanted at some. Give a function that is "
+                    "defined for these labels and groups."
+                )
+
     def measure(self, scores: np.ndarray, threshold: float, rule: Rule = PLAIN) -> Choice:
         """Measure one network at one threshold.
 
@@ -490,8 +508,18 @@ class Objective:
         tuned = None
         if self.tuned is not None and not callables:
             tuned = self.tuned._count_above(on_tuned, network, threshold[network, k])
-        choices = self._evaluate(threshold[network, k], counts, predicted, rules, tuned)
-        return [_best_of_each(network, choice) for choice in choices]
+        at = threshold[network, k]
+        found = []
+        for rule, every in zip(
+            rules, self._evaluate(at, counts, predicted, rules, tuned, likely=False), strict=True
+        ):
+            best = _best_of_each(network, every)
+            choice = every.take(best)
+            if np.isnan(choice.probability).any():
+                parts = [None if part is None else part[best] for part in (predicted, tuned)]
+                (choice,) = self._evaluate(at[best], counts[best], parts[0], [rule], parts[1])
+            found.append(choice)
+        return found
 
     def _cumulate(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sort the scores, the largest first, and count the rows of the k largest for each k.
@@ -531,7 +559,8 @@ class Objective:
         negatives, positives = self.totals.T[..., None, None]
         margin = self.margin if self.confidence is None else 0.0
         for rates in self.statistics:
-            mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
+            with np.errstate(invalid="ignore"):  # a group without rows allows for nothing
+                mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
             allowed &= mean.max(0) - mean.min(0) < self.epsilon - margin
         return allowed
 
@@ -542,6 +571,8 @@ class Objective:
         predicted: np.ndarray | None,
         rules: Sequence[Rule] = (PLAIN,),
         tuned: np.ndarray | None = None,
+        *,
+        likely: bool = True,
     ) -> list[Choice]:
         """Judge thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
         whole = (counts * self._stands_for).sum(-1).reshape(len(counts), self.n_groups, 2)
@@ -554,7 +585,8 @@ class Objective:
             rates = [(np.stack([bias, 0 * bias], -1), np.stack([error**2, 0 * error], -1))]
         else:
             rates = self._rates(counts, tuned)
-        return [self._rule(threshold, performance, rates, constant, rule) for rule in rules]
+        found = threshold, performance, rates, constant
+        return [self._rule(*found, rule, likely) for rule in rules]
 
     def _rule(
         self,
@@ -563,9 +595,10 @@ class Objective:
         rates: list[Statistic],
         constant: np.ndarray,
         rule: Rule,
+        likely: bool,
     ) -> Choice:
         epsilon, room = self.epsilon, self.epsilon * rule.room
-        bias, error, probability, excess = measure_gap(rates, epsilon, room)
+        bias, error, probability, excess = measure_gap(rates, epsilon, room, likely=likely)
         # A callable may say NaN, for instance of the precision where nothing is positive.
         defined = np.isfinite(bias) & np.isfinite(performance)
         size = np.where(defined, np.abs(bias), np.inf)
@@ -575,7 +608,7 @@ class Objective:
             eligible, objective = size < epsilon - self.margin, performance
         elif rates[0][0].shape[-1] > 2:
             # That all of many differences hold is hardly ever likely: what is over counts.
-            eligible, objective = defined, gain - excess
+            eligible, objective = defined, gain - 2 * excess
         else:
             eligible = size < epsilon - room
             objective = gain * np.minimum(probability, rule.enough)
@@ -601,7 +634,7 @@ class Objective:
             assert predicted is not None
             rows = np.broadcast_to(predicted, (len(predicted), len(self.y))).astype(np.int64)
             return np.array([_call("performance", self.performance, self.y, row) for row in rows])
-        n, p = self.totals.sum(0)
+        n, p = np.maximum(self.totals.sum(0), 1)  # a fold may be without one of the labels
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
         return PERFORMANCES[self.performance](tp, fp, p, n)
 
@@ -634,19 +667,26 @@ class Objective:
             p = share[..., cells, :].reshape(shape)
             rows = self.population[cells].reshape(shape[-2:])
             sample = self.sizes[cells].reshape(shape[-2:])
-            of, measured = rows.sum(-1), sample.sum(-1)
+            of, measured = np.maximum(rows.sum(-1), 1), sample.sum(-1)
+            known = measured > 0
             weight = rows / of[:, None]
             value = (weight * p).sum(-1)
+            # Of a group without rows, as in a fold, nothing is known but what is of the others.
+            pooled = (of * known * value).sum(-1, keepdims=True) / max((of * known).sum(), 1)
+            value = np.where(known, value, pooled)
             # An unbiased estimate, where there are strata; it has nothing to say of single rows.
             freedom = np.maximum(sample - (self.sizes.shape[1] > 1), 1)
             part = 1 / len(rates) ** 2
             mean = mean + value / len(rates)
-            inside = inside + part * (weight**2 * p * (1 - p) / freedom).sum(-1)
+            apart = (weight**2 * p * (1 - p) / freedom).sum(-1)
+            # Nor are few rows certain of anything because each stratum is predicted as one.
+            half = 0.5 / np.maximum(measured, 1)
+            inside = inside + part * np.maximum(apart, half * (1 - half) / np.maximum(measured, 1))
             spread = ((weight * p**2).sum(-1) - value**2).clip(min=0)
             between = between + part * spread / of
             # A rate of 0 or 1 among a few rows is not certain.
-            inner = np.clip(value, 0.5 / measured, 1 - 0.5 / measured)
-            least = least + part * inner * (1 - inner) / of
+            inner = np.clip(value, half, 1 - half)
+            least = least + part * inner * (1 - inner) / np.where(known, of, 1)
         return mean, inside, between, least
 
     def _called(
@@ -676,11 +716,15 @@ class Objective:
         )
 
 
+def _named(parameter: str, function: Callable) -> str:
+    return f"{parameter}={getattr(function, '__name__', repr(function))}"
+
+
 def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) -> float:
     """Call a function of the user's, and say which it was where it does not give a number."""
-    name = f"{parameter}={getattr(function, '__name__', repr(function))}"
     called = (
-        f"{name}, called as ({', '.join(['y_true', 'y_pred', *keywords])}) with labels 0 and 1,"
+        f"{_named(parameter, function)}, called as "
+        f"({', '.join(['y_true', 'y_pred', *keywords])}) with labels 0 and 1,"
     )
     try:
         value = function(*arguments, **keywords)
@@ -690,9 +734,15 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
             "also where all predictions are the same."
         ) from error
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
+    if np.isinf(number):
+        raise ValueError(
+            f"{called} returned {number}, where a finite number was wanted. Return NaN where it is "
+            "not defined."
+        )
+    return number
 
 
 def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -734,8 +784,8 @@ def _thin(distinct: np.ndarray, most: int) -> np.ndarray:
     return result
 
 
-def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
-    """As in Choice.best, for each network; the rows of a network follow each other."""
+def _best_of_each(network: np.ndarray, choice: Choice) -> np.ndarray:
+    """Positions as by Choice.best, for each network; those of a network follow each other."""
     starts = np.flatnonzero(np.diff(network, prepend=-1))
     other = ~np.logical_and.reduceat(choice.constant, starts)[network]
     objective = np.where(choice.eligible, choice.objective, np.finfo(float).min)
@@ -743,7 +793,7 @@ def _best_of_each(network: np.ndarray, choice: Choice) -> Choice:
     best = objective == np.maximum.reduceat(objective, starts)[network]
     bound = np.where(best, choice.bound, np.inf)
     found = np.flatnonzero(bound == np.minimum.reduceat(bound, starts)[network])
-    return choice.take(found[np.unique(network[found], return_index=True)[1]])
+    return found[np.unique(network[found], return_index=True)[1]]
 
 
 def _heard(

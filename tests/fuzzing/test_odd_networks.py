@@ -11,7 +11,7 @@ from torch import nn
 from skfair import ThresholdDebiaser
 
 DEBIASERS = sorted(name for name in calls.ESTIMATORS if name.endswith("Debiaser"))
-TUNING = [name for name in DEBIASERS if name != "ThresholdDebiaser"]
+TUNING = [name for name in DEBIASERS if name not in ("ThresholdDebiaser", "LinearPostDebiaser")]
 TRAINED = ["AdversarialFinetuneDebiaser", "BiasGradientDebiaser", "DistillationDebiaser"]
 
 

@@ -33,6 +33,7 @@ from skfair.intraprocessing._group_blind import (
     fit_posteriors,
     fit_scaler,
     make_events,
+    predict_out_of_fold,
     solve,
 )
 from skfair.intraprocessing._group_blind import curvature_root as root_of
@@ -219,20 +220,19 @@ def test_no_row_is_predicted_by_what_has_seen_its_fold():
     codes = rng.integers(2, size=120)
     fold = draw_folds(codes, 4, seed=0)
     assert np.bincount(fold).tolist() == [30] * 4
-    before = fit_posteriors(X, codes, 2, fold, [1e-2])
+
+    def posteriors(codes):
+        return fit_posteriors(X, codes, fold, predict_out_of_fold(X, codes, 2, fold, [1e-2]))
+
+    before = posteriors(codes)
     for k in range(4):
-        changed = np.where(fold == k, 1 - codes, codes)
-        after = fit_posteriors(X, changed, 2, fold, [1e-2])
-        # Labels of fold k have no part in the whole of entry k, nor in its own rows elsewhere.
+        after = posteriors(np.where(fold == k, 1 - codes, codes))
+        # Labels of fold k have no part in the whole of entry k, nor in what its rows get elsewhere.
         np.testing.assert_array_equal(before.outside[k], after.outside[k])
-        for j in range(4):
-            same = fold == k
-            np.testing.assert_array_equal(
-                before.outside[j][same & (fold == j)], after.outside[j][same & (fold == j)]
-            )
-            if j != k:
-                np.testing.assert_array_equal(before.outside[j][same], after.outside[j][same])
-                assert (before.outside[j][~same] != after.outside[j][~same]).any()
+        for j in set(range(4)) - {k}:
+            mine = fold == k
+            np.testing.assert_array_equal(before.outside[j][mine], after.outside[j][mine])
+            assert (before.outside[j][~mine] != after.outside[j][~mine]).any()
 
 
 def test_scaling_folds_into_a_layer():
