@@ -252,6 +252,7 @@ def goals(found):
     texts = []
     for key, least, what in (
         ("coverage", LEAST_COVERAGE, "interval covers in at least"),
+        ("allowing", LEAST_COVERAGE, "the same, allowing for the judge's error"),
         ("kept", LEAST_KEPT, "kept where feasible in at least"),
     ):
         short = [
