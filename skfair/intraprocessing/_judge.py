@@ -16,7 +16,7 @@ from skfair.intraprocessing._gaps import (
     table_of_pairs,
 )
 from skfair.metrics._rate_tests import RateCounts, table_rates
-from skfair.utils._shown import shown
+from skfair.utils._shown import as_label
 
 
 class Question(NamedTuple):
@@ -237,7 +237,7 @@ def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[s
         more = n_folds / (n_folds - 1)
         statistics = [(mean, more * variance) for mean, variance in statistics]
     names = [rate.name for rate in question.rates(table)]
-    labels = [shown(label) for label in question.groups]
+    labels = [as_label(label) for label in question.groups]
     return {
         "bias_": measured["bias"],
         "bias_interval_": _interval(statistics, measured["bias"], epsilon),
