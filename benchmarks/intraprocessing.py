@@ -4,6 +4,8 @@
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --development  # other seeds
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --images
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --speed        # ratios
+    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --trust        # is it so?
+    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --groups --classes --peers
 
 A seed splits a data set, trains a network on 60 % of it, debiases that on 20 % and judges the
 result on the last 20 %, on which nothing was chosen. ``--cache`` keeps the networks and all that
@@ -13,7 +15,6 @@ reStructuredText.
 """
 
 import argparse
-import ast
 import copy
 import functools
 import hashlib
@@ -26,7 +27,6 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -34,8 +34,12 @@ import numpy as np
 import torch
 from _faces import load_faces
 from _published import threshold_search
+from _remember import library_code
+from _rivals import compare as compare_with_rivals
+from _rivals import range_argmax
 from _tables import list_table, plain_table, processor_time
 from _tabular import TabularTasks, build_network
+from _trust import NETWORKS, trust
 from fairlearn.postprocessing import ThresholdOptimizer
 from featurizer import Block
 from joblib import Parallel, delayed
@@ -160,22 +164,6 @@ def group_thresholds(scores, y, a, measure):
     # Rows above the score that follows the last one predicted positive.
     above = np.array([ordered[0][allowed[best]], ordered[1][partner[best]]])
     return scores > above[a]
-
-
-def range_argmax(values, low, high):
-    """Positions of the maxima of ``values[low:high]``, for arrays of bounds."""
-    table = [np.arange(len(values))]  # of 1, 2, 4, ... values from each position on
-    while 2 ** len(table) <= len(values):
-        half = 2 ** (len(table) - 1)
-        left, right = table[-1][:-half], table[-1][half:]
-        table.append(np.where(values[left] >= values[right], left, right))
-    level = np.floor(np.log2(high - low)).astype(int)
-    found = np.empty(len(low), dtype=int)
-    for k in np.unique(level):
-        at = level == k
-        left, right = table[k][low[at]], table[k][high[at] - 2**k]
-        found[at] = np.where(values[left] >= values[right], left, right)
-    return found
 
 
 # -- methods: from a task and a measure to seconds and a function that predicts -----------------
@@ -333,24 +321,8 @@ def code_of(method):
     """All code of skfair and all parameters that decide what a method does."""
     if not isinstance(method, Debiaser):
         return inspect.getsource(method)
-    modules = [getattr(intraprocessing, method.name).__module__]
-    for module in modules:  # grows
-        modules += [name for name in parsed(module)[1] if name not in modules]
-    return repr(method.parameters) + "".join(parsed(module)[0] for module in modules)
-
-
-@functools.cache
-def parsed(module):
-    """A module's code, which comments and docstrings leave the same, and what it imports of us."""
-    tree = ast.parse(Path(find_spec(module).origin).read_text())
-    imported = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "skfair":
-            imported.append(node.module)
-        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree), list(dict.fromkeys(imported))
+    module = getattr(intraprocessing, method.name).__module__
+    return repr(method.parameters) + library_code(module)
 
 
 def digest(network, method):
@@ -789,9 +761,14 @@ def main():
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of networks and results")
     parser.add_argument("--images", action="store_true")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--trust", action="store_true", help="what debiasers say of themselves")
+    parser.add_argument("--groups", action="store_true", help="five and ten groups")
+    parser.add_argument("--classes", action="store_true", help="three classes")
+    parser.add_argument("--peers", action="store_true", help="beside other packages")
     parser.add_argument("--development", action="store_true", help="other seeds: 100, 101, ...")
     parser.add_argument("--seeds", type=int, help="how many; default 10, on images 3")
-    parser.add_argument("--tasks", nargs="+", choices=[*TABULAR, "digits", "faces"])
+    parser.add_argument("--tasks", nargs="+", choices=[*TABULAR, "digits", "faces", *NETWORKS])
+    parser.add_argument("--constraints", nargs="+", metavar="NAME", help="of --trust and the like")
     parser.add_argument("--methods", nargs="+", metavar="WORD", help="rows whose names hold one")
     parser.add_argument("--jobs", type=int, default=2, help="splits at once")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
@@ -800,7 +777,13 @@ def main():
         parser.error("--data is needed, but for --images --tasks digits")
     if arguments.methods and arguments.write:
         parser.error("--write wants whole tables, without --methods")
-    if arguments.speed:
+    first = DEVELOPMENT_SEED if arguments.development else 0
+    if arguments.trust:
+        trust(arguments, first, write)
+    elif kinds := [k for k in ("groups", "classes", "peers") if getattr(arguments, k)]:
+        for kind in kinds:
+            compare_with_rivals(arguments, kind, first, write)
+    elif arguments.speed:
         speed(arguments)
     else:
         compare(arguments)

@@ -129,10 +129,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         Names of the columns that have a map each; ``("sensitive_features",)`` if there is one map.
     region_accuracy_ : ndarray of shape (n_rows, n_cols), float64
         Accuracy of the region classifier at each position, on held-out images, weighted so that
-        all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`.
+        all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`. The largest
+        of many is too good.
     informative_ : bool
         Whether each attribute is predicted better than by guessing, by some position or by the
-        surest patch of each image; if not, `fit` warns.
+        surest patch of each image, found on one half of the held-out images and measured on the
+        other; if not, `fit` warns.
     calibration_error_ : float
         Expected calibration error (15 bins) on all patches of the held-out images, weighted in
         the same way; the largest of several attributes. After calibration it is a little too

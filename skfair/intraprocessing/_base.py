@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import (
     LogitNetwork,
     Output,
@@ -607,7 +608,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                     most = int(self.certificate_.rows_needed.to_numpy().max())
                     advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
-                wanted += " that is more likely than not to hold on new rows"
+                wanted += f" that holds on new rows with a probability of {SURE:g}"
                 advice = f"Give more rows; {len(search.rows.select)} judged it. {advice}"
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "

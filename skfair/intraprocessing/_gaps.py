@@ -17,6 +17,9 @@ NEW_VARIANCE = 1.5
 # integral, in smallest deviations, and at most how many times smaller than the largest these are.
 _STEP, _LARGEST_TO_SMALLEST = 0.6, 64
 _CERTAIN = 6  # deviations
+# With at least this probability a constraint has to hold on new rows to be called feasible. It is
+# estimated a little too high where choices are hard, so that a half would be kept less often.
+SURE = 0.8
 _DRAWS, _DRAWS_OF_INTERVAL = 64, 4000
 _LEVELS = (0.025, 0.975)
 _SPREADS = np.linspace(0, 0.5, 101)  # between groups; rates cannot differ more

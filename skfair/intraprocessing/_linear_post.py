@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._group_blind_fit import (
     UNCORRECTED,
@@ -81,8 +82,8 @@ class LinearPostDebiaser(IntraprocessingDebiaser):
         The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
         or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
         logit or probability a class and row, or, with two classes, to one a row. It is copied
-        and never changed. A skorch net that is not fitted yet is cloned and fitted first, on the
-        debiasing rows.
+        and never changed. A skorch net that is not fitted yet is cloned and fitted first, on 70 %
+        of the debiasing rows, and judged on the others.
     constraint : {"demographic_parity", "equal_opportunity", "equalized_odds"}, \
 default="demographic_parity"
         What must be nearly equal between groups: the share predicted to be of each class; the
@@ -105,7 +106,7 @@ default="demographic_parity"
         How sure it must be that the constraint holds. "auto" maximises (performance - chance)
         times the probability that it holds on new rows, twice as many as it is measured on,
         among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less the expected excess of the largest difference over `epsilon`. A float
+        chance) less twice the expected excess of the largest difference over `epsilon`. A float
         between 0 and 1 asks for a certificate at that confidence on rows of its own, see
         `certificate_`. None asks that the measured bias is below ``epsilon - margin``.
     margin : float, default=0.01
@@ -149,8 +150,8 @@ default="demographic_parity"
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint is more likely to hold on new rows than not; with a number as
-        `confidence`, whether the certificate holds.
+        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
+        with a number as `confidence`, whether the certificate holds.
     pairs_ : DataFrame
         The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
         "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
@@ -161,14 +162,15 @@ default="demographic_parity"
         A row a candidate: "candidate", "target" (the gap that was aimed at), "bias",
         "performance", "probability" (of the constraint to hold on new rows), "objective" and
         "feasible". Row 0 is the original network by its own decision, row 1 the same, calibrated
-        and by the decision that performs best.
+        and by the decision that performs best. All out of fold, as they looked in the choice.
     best_trial_ : int
         Row of the one that was taken.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate meets the constraint; the one nearest to it was taken.
+        No candidate is likely enough to hold the constraint, or none is certified; the nearest
+        one was taken.
     FallbackWarning
         No correction was better than the network without one.
     SmallGroupWarning
@@ -282,7 +284,8 @@ default="demographic_parity"
             )
         self.best_trial_, self.trials_ = best, judge.trials()
         self.objective_ = float(self.trials_.objective[best])
-        for name, value in report(table, question).items():
+        n_folds = None if self.certificate_ is not None else min(self.cv, len(rows))
+        for name, value in report(table, question, n_folds).items():
             setattr(self, name, value)
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
@@ -425,7 +428,7 @@ default="demographic_parity"
                     most = int(self.certificate_.rows_needed.to_numpy().max())
                     advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
-                wanted += " that is more likely than not to hold on new rows"
+                wanted += f" that holds on new rows with a probability of {SURE:g}"
                 advice = f"Give more rows. {advice}"
             warnings.warn(
                 f"No candidate has a {self.constraint} bias {wanted}; the nearest one was taken "
@@ -467,7 +470,8 @@ default="demographic_parity"
             n_features = math.prod(self._sample_shape)
             if self._layer:
                 layer = network.get_submodule(self._layer)
-                assert isinstance(layer, nn.Linear)  # it was when it was saved
+                if not isinstance(layer, nn.Linear):
+                    raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         self.module_ = load_weights(module.eval(), weights, "module_")

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 
 from skfair.intraprocessing._gaps import (
+    SURE,
     Statistic,
     gap_interval,
     measure_gap,
@@ -80,8 +81,8 @@ class Choice(NamedTuple):
 
     @property
     def feasible(self) -> np.ndarray:
-        """Whether the constraint is more likely to hold on new rows than not."""
-        return self.probability >= 0.5
+        """Whether the constraint is sure enough to hold on new rows."""
+        return self.probability >= SURE
 
     @classmethod
     def join(cls, parts: "Sequence[Choice]") -> "Choice":

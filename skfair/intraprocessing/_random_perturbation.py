@@ -34,7 +34,8 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
         The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
         or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
         logit or probability a row, or to two. It is copied and never changed. A skorch net
-        that is not fitted yet is cloned and fitted first, on the debiasing rows.
+        that is not fitted yet is cloned and fitted first, on 70 % of the debiasing rows, and
+        judged on the others.
     constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
 "equalized_odds"} or callable, default="demographic_parity"
         What must be nearly equal between groups: the share predicted positive; the true
@@ -56,7 +57,7 @@ default="balanced_accuracy"
         How sure it must be that the constraint holds. "auto" maximises (performance - chance)
         times the probability that it holds on new rows, twice as many as it is measured on,
         among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less the expected excess of the largest difference over `epsilon`. A float
+        chance) less twice the expected excess of the largest difference over `epsilon`. A float
         between 0 and 1 asks for a certificate at that confidence on rows of its own, see
         `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
         published rule.
@@ -78,7 +79,8 @@ default="balanced_accuracy"
     device : str or torch.device, default="auto"
         Where to search and predict; "auto" takes CUDA, MPS or CPU.
     random_state : int, RandomState or None, default=None
-        Seeds the factors. The same int gives the same bits on the same device.
+        Seeds the factors and the split of the rows. The same int gives the same bits on the same
+        device.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -102,8 +104,8 @@ default="balanced_accuracy"
     bias_interval_ : tuple of two floats
         A 95 % interval for the bias in the population, from the sampling error of the rates.
     feasible_ : bool
-        Whether the constraint is more likely to hold on new rows than not; with a number as
-        `confidence`, whether the certificate holds.
+        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
+        with a number as `confidence`, whether the certificate holds.
     pairs_ : DataFrame
         The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
         "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
@@ -115,16 +117,19 @@ default="balanced_accuracy"
     trials_ : DataFrame
         A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
         the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
-        network at its own threshold, row 1 the same with the best one.
+        network at its own threshold, row 1 the same with the best one. As they looked in the
+        choice, where the best looks too good; the row of `best_trial_` as it is reported.
     best_trial_ : int
         Row of the one that was taken.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate meets the constraint; the one nearest to it was taken.
+        No candidate is likely enough to hold the constraint, or none is certified; the nearest
+        one was taken.
     FallbackWarning
-        No perturbed network was better than the original one with another threshold.
+        No perturbed network was better than the original one, as it is or with another
+        threshold.
     InterruptedSearchWarning
         Ctrl-C ended the search; the best candidate so far was taken.
     SmallGroupWarning

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import LogitNetwork
 from skfair.intraprocessing._objective import PLAIN, Certify, Choice, Objective, Rule
 from skfair.utils._net import rows_at_once
@@ -63,9 +64,8 @@ class Rows(NamedTuple):
 
 
 # Shares of epsilon that are kept free in the choice. How much it takes depends on the network and
-# the rows, and is found by cross-validation of the choice; that the constraint is surer than this
-# is worth no performance.
-_ROOM, _ENOUGH = (0.25, 0.5, 0.75), 0.75
+# the rows, and is found by cross-validation of the choice.
+_ROOM = 0.25, 0.5, 0.75
 # For a certificate at most so much performance is given up, the most first: the candidates that
 # each makes the best are tested on the calibration rows.
 _WORTH = (0.04, 0.02, 0.01, 0.005)
@@ -193,7 +193,7 @@ class Search:
         self._contests = [_Contest() for _ in self._rules]
         self._rivals: dict[int, np.ndarray] = {}
         # With the certificate of the last rule, where one is asked for.
-        rule = self._rules[-1]._replace(room=0.0, enough=_ENOUGH)
+        rule = self._rules[-1]._replace(room=0.0, enough=SURE)
         self._untouched = self.judge.measure(scores[rows.select], 0.0, rule)
         self.note(self.judge.measure(scores[rows.select], 0.0), candidate="original")
         objective.check_defined(self.consider(scores[None, self.scored], candidate="threshold"))
@@ -222,7 +222,7 @@ class Search:
                 predicted[place, here] = scores[best, :n][here] > choice.threshold[best]
         candidates = [self._original()]
         for contest, row in zip(self._contests, predicted, strict=True):
-            honest = self.judge.measure(row.astype(float), 0.5, Rule(enough=_ENOUGH))
+            honest = self.judge.measure(row.astype(float), 0.5, Rule(enough=SURE))
             honest = honest._replace(threshold=contest.best.threshold)
             candidates.append(Candidate(contest.trials[0], honest, contest.state, row))
         return candidates[Choice.join([each.choice for each in candidates]).best()]

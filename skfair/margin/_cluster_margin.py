@@ -110,13 +110,14 @@ class ClusterMarginClassifier(
     margins_ : ndarray of shape (n_clusters_found, n_classes)
         Margin of each class in each cluster, in radians: one less the share of the class.
     diagnostics_ : dict
-        "amplifier_accuracy" and "classifier_accuracy" (class-balanced, on the training
-        data), "amplifier_rank" (effective rank of its centred features, 1 for one
+        Measured on the training data: "amplifier_accuracy" and "classifier_accuracy"
+        (class-balanced), "amplifier_rank" (effective rank of its centred features, 1 for one
         direction), "normalized_mutual_info" of cluster and class, and, where group labels
-        were given, what decided: "odds_ratio", "p_value" and "n_compared", or
-        "holdout_worst_group" (dict of loss to accuracy).
+        were given, what decided: "odds_ratio", "p_value" and "n_compared". Or
+        "holdout_worst_group" (dict of loss to accuracy), on rows that neither classifier was
+        trained on, and that chose the larger one, which is a little too good.
     history_ : dict of str to DataFrame
-        Training loss of each epoch of the "amplifier" and of the "classifier".
+        Loss on the training data in each epoch of the "amplifier" and of the "classifier".
     amplifier_, module_ : torch.nn.Module
         The two networks. ``module_`` maps raw features to logits and needs nothing of
         skfair but its class.

@@ -211,7 +211,8 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
         ("candidate"), "performance", "performance_se", "disparity" (positive),
         "disparity_se" and a column for each parameter (``param_C``, None or NaN where the
         candidate does not have it). Standard errors are over the folds, NaN where there are
-        fewer than two.
+        fewer than two. All are measured on the folds that tell who is on the front: what is
+        chosen from it looks better there than it is.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class InterruptedSearchWarning(FairnessWarning):
 
 
 class OverfitWarning(FairnessWarning):
-    """A network has learned rows by heart: on others it is as biased as before, or nearly."""
+    """A network has learned rows by heart: on others its bias is another one."""
 
 
 class SmallGroupWarning(FairnessWarning):
