@@ -72,9 +72,8 @@ def test_it_is_the_best_of_all_thresholds(performance, score):
         bias = predicted[GROUPS == 0].mean() - predicted[GROUPS == 1].mean()
         if abs(bias) < 0.1:
             best = max(best, score(Y, predicted))
-    if debiaser.best_trial_ == 0:  # which is about as good, and was chosen on no rows
+    if debiaser.best_trial_ == 0:  # the network as it is, which was chosen on no rows
         assert debiaser.trials_.performance[1] == pytest.approx(best)
-        assert best - 0.02 < debiaser.performance_ < best
     else:
         assert score(Y, debiaser.predict(X)) == pytest.approx(best)
         # What it says of itself is of rows that did not choose it.
