@@ -78,7 +78,7 @@ default="balanced_accuracy"
         How sure it must be that the constraint holds. "auto" maximises (performance - chance)
         times the probability that it holds on new rows, twice as many as it is measured on,
         among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less the expected excess of the largest difference over `epsilon`. A float
+        chance) less twice the expected excess of the largest difference over `epsilon`. A float
         between 0 and 1 asks for a certificate at that confidence on rows of its own, see
         `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
         published rule.

@@ -216,10 +216,19 @@ class Parts(NamedTuple):
         Returns
         -------
         torch.nn.Sequential
+
+        Raises
+        ------
+        ValueError
+            They are of other shapes; before memory is taken for these.
         """
         n_cells, n_classes = weights["1.weights"].shape
-        blank = Linear(np.zeros((n_features, n_cells)), np.zeros(n_cells))
         n_columns = self.output.n_columns
+        there = {tuple(tensor.shape) for tensor in weights.values()}
+        wanted = {(n_columns, n_classes), (n_columns, n_cells), (n_cells, n_features)}
+        if not wanted <= there:
+            raise ValueError(f"no weights of the shapes {sorted(wanted - there)}")
+        blank = Linear(np.zeros((n_features, n_cells)), np.zeros(n_cells))
         return self.build(network, blank, Correction.blank(n_columns, n_cells, n_classes))
 
 

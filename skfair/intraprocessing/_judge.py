@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from skfair.intraprocessing._gaps import (
     SURE,
@@ -12,10 +13,11 @@ from skfair.intraprocessing._gaps import (
     gap_interval,
     measure_gap,
     power_to_certify,
+    shrink,
     table_of_pairs,
 )
 from skfair.metrics._rate_tests import RateCounts, table_rates
-from skfair.utils._shown import shown
+from skfair.utils._shown import as_label
 
 
 class Question(NamedTuple):
@@ -212,7 +214,7 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
     }
 
 
-def report(table: np.ndarray, question: Question) -> dict[str, Any]:
+def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[str, Any]:
     """What a debiaser says of its predictions.
 
     Parameters
@@ -220,6 +222,8 @@ def report(table: np.ndarray, question: Question) -> dict[str, Any]:
     table : ndarray of shape (n_groups, n_classes, n_classes)
         Rows by group, class and predicted class.
     question : Question
+    n_folds : int or None
+        Number of folds that were predicted by fits to the others; None for other rows.
 
     Returns
     -------
@@ -228,15 +232,39 @@ def report(table: np.ndarray, question: Question) -> dict[str, Any]:
     """
     measured, epsilon = measure(table, question), question.epsilon
     statistics = _statistics(table, question)
+    if n_folds is not None:
+        # Fits to a part of the rows vary more; of that the mean over the folds shows nothing,
+        # since what a row adds to its own fold it takes from the others.
+        more = n_folds / (n_folds - 1)
+        statistics = [(mean, more * variance) for mean, variance in statistics]
     names = [rate.name for rate in question.rates(table)]
-    labels = [shown(label) for label in question.groups]
+    labels = [as_label(label) for label in question.groups]
     return {
         "bias_": measured["bias"],
-        "bias_interval_": gap_interval(statistics, epsilon),
+        "bias_interval_": _interval(statistics, measured["bias"], epsilon),
         "pairs_": table_of_pairs(names, labels, statistics, epsilon),
         "performance_": measured["performance"],
-        "feasible_": bool(measured["feasible"]),
+        "feasible_": float(measure_gap(statistics, epsilon).probability) >= SURE,
     }
+
+
+def _interval(statistics: list[Statistic], bias: float, epsilon: float) -> tuple[float, float]:
+    """A 95 % interval for the bias in the population.
+
+    The largest of several differences is larger than in the population by chance alone: the upper
+    end is that of the pair for which it is the highest, the lower one that of which all pairs
+    together are as sure.
+    """
+    if len(statistics) == 1 and len(statistics[0][0]) == 2:
+        return gap_interval(statistics, epsilon)
+    if len(statistics[0][0]) > 2:
+        statistics = [shrink(*statistic, epsilon) for statistic in statistics]
+    one, two = np.triu_indices(len(statistics[0][0]), 1)
+    size = np.concatenate([np.abs(mean[one] - mean[two]) for mean, _ in statistics])
+    error = np.sqrt(np.concatenate([var[one] + var[two] for _, var in statistics]))
+    low = float((size - ndtri(1 - 0.025 / len(size)) * error).max())
+    high = float((size + ndtri(0.975) * error).max())
+    return min(max(low, 0.0), abs(bias)), min(max(high, abs(bias)), 1.0)
 
 
 def _statistics(table: np.ndarray, question: Question) -> list[Statistic]:

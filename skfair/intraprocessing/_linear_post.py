@@ -106,7 +106,7 @@ default="demographic_parity"
         How sure it must be that the constraint holds. "auto" maximises (performance - chance)
         times the probability that it holds on new rows, twice as many as it is measured on,
         among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less the expected excess of the largest difference over `epsilon`. A float
+        chance) less twice the expected excess of the largest difference over `epsilon`. A float
         between 0 and 1 asks for a certificate at that confidence on rows of its own, see
         `certificate_`. None asks that the measured bias is below ``epsilon - margin``.
     margin : float, default=0.01
@@ -284,7 +284,8 @@ default="demographic_parity"
             )
         self.best_trial_, self.trials_ = best, judge.trials()
         self.objective_ = float(self.trials_.objective[best])
-        for name, value in report(table, question).items():
+        n_folds = None if self.certificate_ is not None else min(self.cv, len(rows))
+        for name, value in report(table, question, n_folds).items():
             setattr(self, name, value)
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
@@ -469,7 +470,8 @@ default="demographic_parity"
             n_features = math.prod(self._sample_shape)
             if self._layer:
                 layer = network.get_submodule(self._layer)
-                assert isinstance(layer, nn.Linear)  # it was when it was saved
+                if not isinstance(layer, nn.Linear):
+                    raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         self.module_ = load_weights(module.eval(), weights, "module_")

@@ -30,6 +30,7 @@ KINDS = {
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 short = pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
+uncertain = pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 
 
 # Batches ----------------------------------------------------------------------------------
@@ -113,15 +114,19 @@ def watch(monkeypatch, before=lambda search: None):
 
 
 @short
+@uncertain
+@pytest.mark.filterwarnings("ignore::skfair.utils.OverfitWarning")  # of the spoilt rows
+@pytest.mark.filterwarnings("ignore::skfair.utils.SmallGroupWarning")
+@pytest.mark.parametrize("confidence", ["auto", 0.9])
 @every_kind
-def test_a_stated_confidence_is_judged_on_rows_that_tuned_nothing(kind, task, monkeypatch):
+def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monkeypatch):
     task = task(2)
-    debiaser = kind(task.network, confidence=0.9, epsilon=0.3, max_epochs=2, random_state=0)
+    debiaser = kind(task.network, confidence=confidence, epsilon=0.3, max_epochs=2, random_state=0)
     garbage = {"on": False}
 
     def spoil(search):
         if garbage["on"]:
-            held_out = search.select
+            held_out = np.concatenate([search.rows.select, search.rows.calibrate])
             search.objective.y[held_out] = 1 - search.objective.y[held_out]
             search.objective.codes[held_out] = 0
             search.objective.cell[held_out] = 1
@@ -130,36 +135,23 @@ def test_a_stated_confidence_is_judged_on_rows_that_tuned_nothing(kind, task, mo
 
     searches, states = watch(monkeypatch, spoil)
     task.fit(debiaser)
-    clean = list(states)
-    tune, select = searches[0].tune, searches[0].select
-    assert not set(tune) & set(select)
-    assert sorted([*tune, *select]) == list(range(2000))
-    assert len(select) == pytest.approx(600, abs=4)
+    n_epochs = len(debiaser.trials_) - 2
+    clean = states[: n_epochs + 1]
+    tune, select, calibrate, _ = searches[0].rows
+    assert sorted([*tune, *select, *calibrate]) == list(range(2000))  # and each once
+    left = 2000 if confidence == "auto" else 1000
+    assert len(calibrate) == pytest.approx(2000 - left, abs=4)
+    # Up to a row for each of many strata.
+    assert len(select) == pytest.approx(0.3 * left, rel=0.15)
     np.testing.assert_array_equal(searches[0].judge.y, task.y[select])
-    predicted = debiaser.predict(task.X[select])
-    first = task.groups[select] == 0
-    bias = predicted[first].mean() - predicted[~first].mean()
-    assert debiaser.bias_ == pytest.approx(bias, abs=1e-12)
 
     states.clear()
     garbage["on"] = True
     task.fit(debiaser)
-    assert len(states) == len(clean) > 2
-    for state, same in zip(states, clean, strict=True):
+    assert len(clean) > 2
+    for state, same in zip(states[: n_epochs + 1], clean, strict=True):
         for name, value in state.items():
             torch.testing.assert_close(value, same[name], rtol=0, atol=0)
-
-
-@short
-@every_kind
-def test_without_one_all_rows_judge(kind, task, monkeypatch):
-    task = task(2)
-    searches, _ = watch(monkeypatch)
-    debiaser = task.fit(kind(task.network, max_epochs=2, random_state=0))
-    np.testing.assert_array_equal(searches[0].select, np.arange(2000))
-    predicted = debiaser.predict(task.X)
-    bias = predicted[task.groups == 0].mean() - predicted[task.groups == 1].mean()
-    assert debiaser.bias_ == pytest.approx(bias, abs=1e-12)
 
 
 # Networks ---------------------------------------------------------------------------------
@@ -290,24 +282,37 @@ def test_networks_gone_astray_are_judged_like_any(kind, task):
     task.fit(debiaser)
     trials = debiaser.trials_
     assert debiaser.feasible_
-    assert debiaser.best_trial_ == trials.objective[1:].idxmax()
+    assert np.isfinite(trials[["bias", "performance", "objective"]]).all(axis=None)
     assert np.isfinite(debiaser.decision_function(task.X)).all()
-    # Measured anew, the choice is as good as it was said to be.
-    right = [(debiaser.predict(task.X) == task.y)[task.y == label].mean() for label in (0, 1)]
-    assert np.mean(right) == pytest.approx(debiaser.performance_)
-    assert debiaser.performance_ >= trials.performance[1] - 0.03
+    # What is taken is as good on new rows as it was said to be, and hardly worse than a threshold.
+    bias, performance = task.on_fresh_rows(debiaser, "average_odds")
+    low, high = debiaser.bias_interval_
+    assert any(low <= sign * bias <= high for sign in (1, -1))
+    assert performance == pytest.approx(debiaser.performance_, abs=0.05)
+    assert debiaser.performance_ >= trials.performance[1] - 0.05
 
 
 @short
+@uncertain
 @every_kind
-def test_performance_may_be_a_callable(kind, task):
+def test_performance_may_be_a_callable(kind, task, monkeypatch):
     task = task(2)
+    made, choose = [], Search.choose
 
-    def right_negatives(y_true, y_pred):
+    def kept(self):
+        made.append((self, choose(self)))
+        return made[-1][1]
+
+    monkeypatch.setattr(Search, "choose", kept)
+
+    def right(y_true, y_pred):
         return (y_pred[y_true == 0] == 0).mean() / 2 + (y_pred[y_true == 1] == 1).mean() / 2
 
-    debiaser = task.fit(kind(task.network, performance=right_negatives, max_epochs=2))
-    expected = right_negatives(task.y, debiaser.predict(task.X))
+    debiaser = task.fit(
+        kind(task.network, performance=right, epsilon=0.15, max_epochs=2, random_state=0)
+    )
+    ((search, chosen),) = made
+    expected = right(task.y[search.rows.select], chosen.predicted)
     assert debiaser.performance_ == pytest.approx(expected)
 
 

@@ -530,6 +530,19 @@ assert torch.equal(module(X), expected)
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
+@pytest.mark.parametrize("features", ["network", "input"])
+def test_an_onnx_file_puts_out_what_the_module_does(features, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    data = rows(3, 2)
+    debiaser = fit(data, network=data.network("probabilities"), group_features=features)
+    debiaser.to_onnx(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"X": data.X[:11]})
+    with torch.no_grad():
+        expected = debiaser.to_module()(torch.tensor(data.X[:11])).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 # Groups -----------------------------------------------------------------------------------
 
 

@@ -86,9 +86,12 @@ def _compare_groups(name: str, case: Case, groups: Any, forms: list[tuple[str, A
 
 
 def _learnt(fitted: Any) -> dict[str, Any]:
-    """The fitted attributes in which there are no labels of groups."""
+    """The fitted attributes, without the labels of groups."""
+    labels = ["group_1", "group_2"]
     return {
-        key: value
+        key: value.drop(columns=labels, errors="ignore")
+        if isinstance(value, pd.DataFrame)
+        else value
         for key, value in fitted_attributes(fitted).items()
         if isinstance(value, float | pd.DataFrame | nn.Module)
         or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
