@@ -474,7 +474,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
         The scores are those of a network that knows nothing of these rows; None if there is none.
         """
-        everything = np.arange(len(objective.y))
+        everything = np.arange(len(objective.cell))
         calibrate = everything[:0]
         if isinstance(self.confidence, Real):
             everything, calibrate = self._hold_out_calibration(objective, seed)
