@@ -441,14 +441,15 @@ class Objective:
         Returns
         -------
         list of ndarray of shape (n_groups,)
-            Of a mean of rates the number that one rate of the same variance would have.
+            Of a mean of rates the number that one rate of the same variance would have; zero
+            where one of them has none.
         """
         negatives, positives = self.totals.T
         sizes = []
         for rates in self.statistics:
             of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
             one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
-            sizes.append(one[self.compared])
+            sizes.append(np.where(np.min(of, axis=0) > 0, one, 0)[self.compared])
         return sizes
 
     def optimism(self, predicted: np.ndarray, on_tuned: np.ndarray) -> float:

@@ -10,7 +10,14 @@ from torch import nn
 
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import LogitNetwork
-from skfair.intraprocessing._objective import PLAIN, Certify, Choice, Objective, Rule
+from skfair.intraprocessing._objective import (
+    PLAIN,
+    Certify,
+    Choice,
+    Objective,
+    Rule,
+    find_strata,
+)
 from skfair.utils._net import rows_at_once
 
 
@@ -26,7 +33,8 @@ class Rows(NamedTuple):
     calibrate : ndarray of int
         Rows of a certificate, which nothing is decided on before.
     stratum : ndarray of shape (n_samples,), int
-        Rows of a group and label that are alike to the original network.
+        Rows of a group and label that are alike to the original network; zero of those of
+        `calibrate`.
     """
 
     tune: np.ndarray
@@ -255,6 +263,8 @@ class Search:
         )
         if not self.rows.held_out:
             rows = rows._replace(tune=rows.select)
+        elif rows.stratum.any():  # now of all rows; of a network that knows them there are none
+            rows = rows._replace(stratum=find_strata(self.objective.cell, self.scores))
         again = Search(
             self.network,
             self.X,
