@@ -448,7 +448,7 @@ class Objective:
         for rates in self.statistics:
             of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
             one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
-            sizes.append(one[self.compared])
+            sizes.append(np.where(np.all(np.array(of) > 0, axis=0), one, 0)[self.compared])
         return sizes
 
     def optimism(self, predicted: np.ndarray, on_tuned: np.ndarray) -> float:
