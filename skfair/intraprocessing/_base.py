@@ -4,7 +4,6 @@ import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from numbers import Real
 from typing import Any, Literal, Self
@@ -31,7 +30,7 @@ from skfair.intraprocessing._network import (
 )
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
@@ -197,9 +196,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         trained, rows = find_network(self.estimator), None
         if trained is None:
             # A network that learns from the debiasing rows, too, is judged on others.
-            rows = self._split(
-                objective, np.zeros_like(codes), seed, self.validation_fraction or _HELD_OUT
-            )
+            rows = self._split(objective, None, seed, self.validation_fraction or _HELD_OUT)
             with seeded(seed, device):
                 trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
@@ -208,8 +205,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
         objective = self._objective(codes, groups, compared)
         if rows is None:
-            stratum = find_strata(objective.cell, scores)
-            rows = self._split(objective, stratum, seed, self.validation_fraction)
+            rows = self._split(objective, scores, seed, self.validation_fraction)
         delta = 1 - self.confidence if isinstance(self.confidence, Real) else None
         search = Search(
             network,
@@ -236,6 +232,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
                 "their difference is asked for, which there is none of. Lower margin, or allow a "
                 "larger epsilon."
+            )
+        if isinstance(self.confidence, Real) and self.confidence > MOST_CONFIDENCE:
+            raise ValueError(
+                f"confidence={self.confidence!r} is more than can be computed. Give at most "
+                f"{MOST_CONFIDENCE}, or 'auto'."
             )
         name = getattr(self.constraint, "__name__", "")
         if callable(self.constraint) and name.endswith("_ratio"):
@@ -467,13 +468,19 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         )
 
     def _split(
-        self, objective: Objective, stratum: np.ndarray, seed: int, fraction: float | None
+        self, objective: Objective, scores: np.ndarray | None, seed: int, fraction: float | None
     ) -> Rows:
-        """Rows to tune weights on, rows to judge candidates on, and rows for a certificate."""
-        everything = np.arange(len(stratum))
+        """Rows to tune weights on, rows to judge candidates on, and rows for a certificate.
+
+        The scores are those of a network that knows nothing of these rows; None if there is none.
+        """
+        everything = np.arange(len(objective.cell))
         calibrate = everything[:0]
         if isinstance(self.confidence, Real):
             everything, calibrate = self._hold_out_calibration(objective, seed)
+        stratum = np.zeros_like(objective.cell)
+        if scores is not None:  # calibration rows have no part in it
+            stratum[everything] = find_strata(objective.cell[everything], scores[everything])
         tune = select = everything
         if fraction is not None:
             # Of each group and label, so that no rate is without rows to be measured on, and
@@ -570,9 +577,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             constraint=self.constraint,
             epsilon=self.epsilon,
             confidence=float(confidence),
+            proves=bool(passed),  # else it was chosen on these rows
         )
-        if not passed:  # it was chosen on these rows, so that they prove nothing
-            certificate = replace(certificate, holds=False)
         return best, judge, certificate
 
     def _predict_calibration(self, search: Search, candidate: Candidate) -> np.ndarray:

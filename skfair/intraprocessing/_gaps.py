@@ -111,7 +111,15 @@ def gap_interval(statistics: Sequence[Statistic], epsilon: float) -> tuple[float
     if len(statistics[0][0]) > 2:
         low, high = np.quantile(_posterior_draws(statistics), _LEVELS)
         return min(float(low), float(bias)), max(float(high), float(bias))
-    return normal_interval(float(bias), float(error), signed=len(statistics) == 1)
+    if len(statistics) == 1:
+        return normal_interval(float(bias), float(error), signed=True)
+    # The largest in the population may be another than the largest here: one of few rows. And one
+    # of several is more easily far from zero than one alone.
+    sizes = [abs(float(mean[0] - mean[1])) for mean, _ in statistics]
+    errors = [float(np.sqrt(variance.sum())) for _, variance in statistics]
+    below, above = (float(ndtri(1 - _LEVELS[0] / many)) for many in (len(statistics), 1))
+    low, high = (np.add(sizes, np.multiply(z, errors)).max() for z in (-below, above))
+    return max(float(low), 0.0), float(high)
 
 
 def normal_interval(bias: float, error: float, *, signed: bool) -> tuple[float, float]:

@@ -381,14 +381,19 @@ default="demographic_parity"
             kinds = kinds * len(question.classes) + data.codes[rows]
         kept, held = split_cells(_renumbered(kinds), self.calibration_fraction, seed + 1)
         calibrate = rows[np.setdiff1d(held, kept)]  # without the only row of its kind
-        sizes = [rate.sizes for rate in question.rates(data.take(calibrate).table(question))]
-        missing = {group for size in sizes for group in np.flatnonzero(size < 1)}
-        if missing or not sizes:
+        rates, every = (
+            question.rates(data.take(some).table(question)) for some in (calibrate, rows)
+        )
+        missing = {int(group) for rate in rates for group in np.flatnonzero(rate.sizes < 1)}
+        if len(rates) < len(every):  # none of some class at all
+            missing = set(range(len(question.groups)))
+        if missing:
+            what = "" if self.constraint == "demographic_parity" else " with some class"
             raise ValueError(
                 f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
                 f"rows, {len(calibrate)} of {len(rows)}, none are of {len(missing)} of the "
-                f"{len(question.groups)} groups that it compares. Take more samples, merge small "
-                "groups, or set small_groups='exclude'."
+                f"{len(question.groups)} groups that it compares{what}. Take more samples, merge "
+                "small groups, or set small_groups='exclude'."
             )
         return rows[kept], calibrate
 

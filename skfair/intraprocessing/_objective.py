@@ -217,6 +217,7 @@ class Objective:
         self.compared = np.arange(n_groups) if compared is None else compared
         self.cell = 2 * codes + y
         self.tuned = tuned
+        self.uncertainty = 1.0  # a factor of the variances
         if population is None:  # each row for itself
             self.stratum = np.zeros_like(codes)
             self.sizes = self.population = np.bincount(self.cell, minlength=2 * n_groups)[:, None]
@@ -441,14 +442,15 @@ class Objective:
         Returns
         -------
         list of ndarray of shape (n_groups,)
-            Of a mean of rates the number that one rate of the same variance would have.
+            Of a mean of rates the number that one rate of the same variance would have; zero
+            where one of them has none.
         """
         negatives, positives = self.totals.T
         sizes = []
         for rates in self.statistics:
             of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
             one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
-            sizes.append(np.where(np.all(np.array(of) > 0, axis=0), one, 0)[self.compared])
+            sizes.append(np.where(np.min(of, axis=0) > 0, one, 0)[self.compared])
         return sizes
 
     def optimism(self, predicted: np.ndarray, on_tuned: np.ndarray) -> float:
@@ -646,7 +648,8 @@ class Objective:
                 assert self.tuned is not None
                 other, its_inside, _, _ = self.tuned._parts(rates, tuned)
                 mean, inside = _heard(mean, inside, other, its_inside)
-            found.append((mean, np.maximum(inside + between, least)))
+            variance = self.uncertainty * np.maximum(inside + between, least)
+            found.append((mean, variance))
         return found
 
     def _parts(self, rates: list[str], counts: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -21,8 +21,10 @@ from skfair.metrics._rate_tests import (
 from skfair.utils._shown import shown
 from skfair.utils._warnings import SmallGroupWarning
 
+MOST_CONFIDENCE = 0.99999  # of more no p-value is known well enough
 EXACT = "two one-sided exact tests of two binomial rates (score statistic, Berger and Boos)"
 APPROXIMATE = "two one-sided adjusted Wald tests of a mean of differences (approximate)"
+AFTERWARDS = ", done after those in order had failed, so that it proves nothing"
 _PAIR_COLUMNS = (
     *("rate", "group_1", "group_2", "n_1", "n_2", "rate_1", "rate_2", "difference"),
     *("bound", "p_value", "holds"),
@@ -58,7 +60,9 @@ class FairnessCertificate:
         ``difference``, as observed; ``bound``, the smallest epsilon that the test would certify
         for this pair, which is an upper confidence bound of the difference without its sign;
         ``p_value``, of the hypothesis that the difference is `epsilon` or more; ``holds``,
-        whether that is at most `delta`.
+        whether that is at most `delta`. Of a debiaser that certified none of its candidates
+        nothing holds: then the one that was taken, to which the table belongs, was chosen after
+        the test had failed, and `test` says so.
     rows_needed : DataFrame of int64 or None
         Where it does not hold, as `group_sizes`: rows with which it would, with a probability
         of 0.8, if rates in the population are those observed. None where it holds, and
@@ -194,18 +198,22 @@ def certify(
     constraint: str,
     epsilon: float,
     confidence: float,
+    proves: bool = True,
 ) -> FairnessCertificate:
     """Test all pairs of groups and write down what came out; nothing is checked.
 
     Parameters
     ----------
     rates : sequence of RateCounts
-        Of one candidate, which the rows did not choose.
+        Of one candidate.
     labels : sequence of length n_groups
         Labels of the groups.
     constraint : str
         What it is called.
     epsilon, confidence : float
+    proves : bool, default=True
+        False where the rows had a say in the choice of the candidate, or tests of others came
+        before this one and failed: then nothing holds, whatever the p-values are.
 
     Returns
     -------
@@ -223,6 +231,8 @@ def certify(
         for g, h in combinations(range(len(labels)), 2)
     ]
     columns = dict(zip(_PAIR_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    if not proves:
+        columns["holds"] = [False] * len(rows)
     pairs = pd.DataFrame({**columns, **{c: _objects(columns[c]) for c in ("group_1", "group_2")}})
     index, names = _group_index(labels), [rate.name for rate in rates]
 
@@ -254,7 +264,7 @@ def certify(
         constraint=constraint,
         epsilon=epsilon,
         confidence=confidence,
-        test=APPROXIMATE if rates[0].is_mean else EXACT,
+        test=(APPROXIMATE if rates[0].is_mean else EXACT) + AFTERWARDS * (not proves),
         group_sizes=sizes,
         pairs=pairs,
         rows_needed=needed,

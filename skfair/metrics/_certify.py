@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
 from skfair.metrics._rate_tests import table_rates
 from skfair.metrics._rates import CONSTRAINTS, positive_position
 from skfair.metrics._samples import encode_samples
 from skfair.utils._shown import shown, shown_all
 
-_MOST_CONFIDENCE = 0.99999
 _OF_EACH_CLASS = ("demographic_parity", "equalized_odds")  # where there are more than two
 
 
@@ -113,10 +112,10 @@ default="demographic_parity"
                 f"{name}={value!r} is not between 0 and 1, both excluded. Give for instance "
                 f"{name}={0.05 if name == 'epsilon' else 0.95}."
             )
-    if confidence > _MOST_CONFIDENCE:
+    if confidence > MOST_CONFIDENCE:
         raise ValueError(
             f"confidence={confidence!r} is more than can be computed. Give at most "
-            f"{_MOST_CONFIDENCE}."
+            f"{MOST_CONFIDENCE}."
         )
     samples = encode_samples(y_true, sensitive_features)
     groups = samples.groups.labels

@@ -24,6 +24,7 @@ from skfair.intraprocessing import (
     ThresholdDebiaser,
     _base,
     _critics,
+    _group_blind_fit,
     _search,
 )
 from skfair.intraprocessing._objective import Objective
@@ -439,7 +440,7 @@ def test_both_parts_have_rows_of_every_group_and_label(fraction):
     objective = SimpleNamespace(cell=cell)
 
     def split(seed):
-        return debiaser._split(objective, np.zeros_like(cell), seed, fraction)[:2]
+        return debiaser._split(objective, None, seed, fraction)[:2]
 
     tune, select = split(0)
     for rows in (tune, select):
@@ -680,8 +681,7 @@ def test_a_group_without_one_of_the_labels(name, constraint, label, refused):
         assert np.isfinite(debiaser.objective_)
 
 
-@pytest.mark.parametrize("confidence", ["auto", 0.5])
-@pytest.mark.parametrize("size", [1, 9])
+@pytest.mark.parametrize(("size", "confidence"), [(1, "auto"), (9, "auto"), (2, 0.5), (9, 0.5)])
 @searching
 def test_small_groups_are_counted(name, size, confidence):
     groups = GROUPS.copy()
@@ -692,15 +692,75 @@ def test_small_groups_are_counted(name, size, confidence):
     assert np.isfinite(debiaser.trials_[["bias", "performance", "objective"]]).all(axis=None)
 
 
-@pytest.mark.parametrize("confidence", ["auto", 0.5])
 @pytest.mark.parametrize("constraint", ["equal_opportunity", "equalized_odds"])
 @searching
-def test_a_group_with_one_sample_of_a_label(name, constraint, confidence):
+def test_a_group_with_one_sample_of_a_label(name, constraint):
     groups = GROUPS.copy()
     groups[np.flatnonzero(Y == 1)[:1]] = 2
     groups[np.flatnonzero(Y == 0)[:20]] = 2
-    debiaser = fit(name, groups=groups, constraint=constraint, confidence=confidence)
+    debiaser = fit(name, groups=groups, constraint=constraint)
     assert np.isfinite(debiaser.trials_[["bias", "performance", "objective"]]).all(axis=None)
+    # Its only row cannot both tune and be what a certificate is about.
+    with pytest.raises(ValueError, match="none are of 1 of the 3 groups"):
+        fit(name, groups=groups, constraint=constraint, confidence=0.5)
+
+
+@everyone
+def test_a_confidence_that_cannot_be_computed_is_refused(name):
+    with pytest.raises(ValueError, match=r"confidence=0.999999 is more .* at most 0.99999"):
+        fit(name, confidence=0.999999)
+
+
+def test_a_calibration_part_without_some_group_is_refused():
+    groups = GROUPS.copy()
+    groups[7] = 2
+    with pytest.raises(ValueError, match=r"calibration rows, .* none are of 1 of the 3 groups"):
+        fit("ThresholdDebiaser", groups=groups, confidence=0.5)
+
+
+def test_calibration_rows_have_no_part_in_the_split_of_the_others():
+    debiaser = make("DistillationDebiaser", confidence=0.9)
+    rng = np.random.default_rng(0)
+    groups, scores = np.repeat([0, 1], 500), rng.normal(size=1000)
+
+    def split(y, scores):
+        objective = Objective(
+            y,
+            groups,
+            n_groups=2,
+            constraint="demographic_parity",
+            performance="accuracy",
+            epsilon=0.05,
+            confidence=0.9,
+            margin=0.0,
+        )
+        return debiaser._split(objective, scores, 0, 0.3)
+
+    y = rng.integers(2, size=1000)
+    rows = split(y, scores)
+    other, moved = y.copy(), scores.copy()
+    other[rows.calibrate], moved[rows.calibrate] = 1 - y[rows.calibrate], 5.0
+    again = split(other, moved)
+    assert rows.stratum.max() > 2
+    for one, two in zip(rows, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "name", ["ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser"]
+)
+def test_what_is_chosen_after_the_tests_failed_is_not_certified(name, monkeypatch):
+    for module in (_base, _group_blind_fit):
+        monkeypatch.setattr(module, "holds", lambda *_: False)
+    certificate = fit(name, epsilon=0.9, confidence=0.5).certificate_
+    # Its p-values are small, and say nothing: these rows have been looked at before.
+    assert (certificate.pairs["p_value"] < 0.5).all()
+    assert not certificate.holds
+    assert not certificate.pairs["holds"].any()
+    for text in (str(certificate), certificate._repr_html_()):
+        assert "Of 1 comparisons 1 may differ" in text
+        assert "done after those in order had failed" in " ".join(text.split())
+        assert "no number of rows" not in text
 
 
 def test_groups_of_ten_are_not_small():

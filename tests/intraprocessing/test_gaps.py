@@ -40,6 +40,28 @@ def test_two_groups_are_taken_as_they_are():
     assert gap_interval(both, 0.1) == pytest.approx((0.0, norm(0.2, 0.2).ppf(0.975)))
 
 
+@pytest.mark.parametrize(
+    ("truth", "rows"),
+    [
+        ([[0.8, 0.7], [0.1, 0.14]], [[15, 15], [700, 700]]),  # the largest is that of few rows
+        ([[0.8, 0.8], [0.2, 0.2]], [[200, 200], [600, 600]]),
+        ([[0.8, 0.7], [0.2, 0.25]], [[200, 200], [600, 600]]),
+    ],
+)
+def test_intervals_of_several_rates_of_two_groups_cover_the_largest_difference(truth, rows):
+    rng = np.random.default_rng(0)
+    truth, rows = np.array(truth), np.array(rows)
+    largest, covered = np.abs(np.diff(truth, axis=1)).max(), []
+    for _ in range(600):
+        hits = rng.binomial(rows, truth)
+        inner = np.clip(hits, 0.5, rows - 0.5) / rows
+        measured = list(zip(hits / rows, inner * (1 - inner) / rows, strict=True))
+        low, high = gap_interval(measured, 0.05)
+        covered.append(low <= largest <= high)
+        assert low <= measure_gap(measured, 0.05).bias <= high
+    assert np.mean(covered) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 600)
+
+
 def density(x, mean, deviation):
     return np.exp(-(((x - mean) / deviation) ** 2) / 2) / (np.sqrt(2 * np.pi) * deviation)
 

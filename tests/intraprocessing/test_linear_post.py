@@ -642,3 +642,18 @@ def test_calibration_rows_without_a_group():
         pytest.raises(ValueError, match=r"confidence=0\.9 asks for a certificate.*1 of the 3"),
     ):
         fit(data, confidence=0.9)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"constraint": "equalized_odds"}, {"constraint": "equal_opportunity", "pos_label": 2}]
+)
+def test_calibration_rows_without_a_class(asked):
+    data = Rows(3, 2, n=400)
+    data.y[data.y == 2] = 0
+    for group in range(2):  # one row, which cannot both fit and be what a certificate is about
+        data.y[np.flatnonzero(data.groups == group)[0]] = 2
+    with (
+        pytest.warns(SmallGroupWarning),
+        pytest.raises(ValueError, match=r"none are of 2 of the 2 groups .* with some class"),
+    ):
+        fit(data, slice(None), confidence=0.9, **asked)
