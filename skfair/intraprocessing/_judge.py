@@ -13,7 +13,6 @@ from skfair.intraprocessing._gaps import (
     gap_interval,
     measure_gap,
     power_to_certify,
-    shrink,
     table_of_pairs,
 )
 from skfair.metrics._rate_tests import RateCounts, table_rates
@@ -257,8 +256,7 @@ def _interval(statistics: list[Statistic], bias: float, epsilon: float) -> tuple
     """
     if len(statistics) == 1 and len(statistics[0][0]) == 2:
         return gap_interval(statistics, epsilon)
-    if len(statistics[0][0]) > 2:
-        statistics = [shrink(*statistic, epsilon) for statistic in statistics]
+    # Nothing is shrunk: what a small group has in common with others is a guess.
     one, two = np.triu_indices(len(statistics[0][0]), 1)
     size = np.concatenate([np.abs(mean[one] - mean[two]) for mean, _ in statistics])
     error = np.sqrt(np.concatenate([var[one] + var[two] for _, var in statistics]))

@@ -384,7 +384,7 @@ default="demographic_parity"
         rates, every = (
             question.rates(data.take(some).table(question)) for some in (calibrate, rows)
         )
-        missing = {group for rate in rates for group in np.flatnonzero(rate.sizes < 1)}
+        missing = {int(group) for rate in rates for group in np.flatnonzero(rate.sizes < 1)}
         if len(rates) < len(every):  # none of some class at all
             missing = set(range(len(question.groups)))
         if missing:

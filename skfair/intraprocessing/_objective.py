@@ -217,6 +217,7 @@ class Objective:
         self.compared = np.arange(n_groups) if compared is None else compared
         self.cell = 2 * codes + y
         self.tuned = tuned
+        self.uncertainty = 1.0  # a factor of the variances
         if population is None:  # each row for itself
             self.stratum = np.zeros_like(codes)
             self.sizes = self.population = np.bincount(self.cell, minlength=2 * n_groups)[:, None]
@@ -647,7 +648,8 @@ class Objective:
                 assert self.tuned is not None
                 other, its_inside, _, _ = self.tuned._parts(rates, tuned)
                 mean, inside = _heard(mean, inside, other, its_inside)
-            found.append((mean, np.maximum(inside + between, least)))
+            variance = self.uncertainty * np.maximum(inside + between, least)
+            found.append((mean, variance))
         return found
 
     def _parts(self, rates: list[str], counts: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -314,7 +314,7 @@ def test_measures_are_of_predictions_that_chose_nothing(name, constraint, n_grou
     low, high = debiaser.bias_interval_
     assert low <= debiaser.bias_ <= high
     best = debiaser.trials_.loc[debiaser.best_trial_]
-    assert debiaser.feasible_ == best.feasible == (best.probability >= 0.5)
+    assert debiaser.feasible_ == best.feasible == (best.probability >= 0.8)
     # The first row of the table is the network as given.
     original = (NETWORK(torch.tensor(X[rows])).detach().numpy() > 0).reshape(-1)
     rates = standing_for(rows, np.arange(N), cell, stratum, original)
@@ -378,7 +378,7 @@ def test_the_best_trial_was_taken(name):
     assert debiaser.bias_ == best.bias
     assert debiaser.performance_ == best.performance
     assert debiaser.feasible_ == best.feasible
-    np.testing.assert_array_equal(trials.feasible, trials.probability >= 0.5)
+    np.testing.assert_array_equal(trials.feasible, trials.probability >= 0.8)
     held = trials.bias.abs() < 0.2
     gain = np.maximum(trials.performance - 0.5, 0)
     surely = np.where(

@@ -188,6 +188,15 @@ def test_pairs_are_not_shrunk():
     np.testing.assert_allclose(table.probability[3:], on_new.cdf(0.1) - on_new.cdf(-0.1))
 
 
+def test_no_pairs_are_a_table_too():
+    none = table_of_pairs([], ["a", "b"], [], 0.1)
+    one = table_of_pairs(["tpr"], ["a", "b"], [(np.array([0.5, 0.2]), np.full(2, 0.1))], 0.1)
+    assert len(none) == 0
+    assert list(none) == list(one)
+    numbers = ["difference", "low", "high", "probability"]
+    assert (none[numbers].dtypes == one[numbers].dtypes).all()
+
+
 def test_power_against_simulation():
     # Rates are measured on some rows, and two z tests, one a side, are made on others.
     rng = np.random.default_rng(2)

@@ -119,8 +119,11 @@ def test_the_result_does_not_depend_on_n_jobs(kind, n_jobs):
 @pytest.mark.parametrize("kind", [Plain, Branching])
 def test_a_trial_does_not_depend_on_how_many_there_are(kind):
     # Base weights are loaded afresh for each; noise does not add up.
-    few, many = fit(kind(), n_trials=5).trials_, fit(kind(), n_trials=37).trials_
-    np.testing.assert_array_equal(few.to_numpy(), many[:7].to_numpy())
+    few, many = fit(kind(), n_trials=5), fit(kind(), n_trials=37)
+    # All but those that were taken, which are measured anew.
+    others = np.setdiff1d(np.arange(7), [few.best_trial_, many.best_trial_])
+    assert len(others) >= 5
+    np.testing.assert_array_equal(few.trials_.loc[others], many.trials_.loc[others])
 
 
 def test_scores_are_those_of_the_weights(monkeypatch):
@@ -134,7 +137,7 @@ def test_scores_are_those_of_the_weights(monkeypatch):
 
 
 def test_the_network_handed_back_has_the_weights_that_were_chosen(monkeypatch):
-    debiaser, states, scores = candidates(monkeypatch, epsilon=0.05)
+    debiaser, states, scores = candidates(monkeypatch, random_state=1)
     assert debiaser.best_trial_ >= 2  # or this says nothing
     chosen = states[debiaser.best_trial_ - 2]
     found = debiaser.module_[0].state_dict()
@@ -190,7 +193,7 @@ def test_where_no_trial_is_better_it_says_so():
     debiaser = RandomPerturbationDebiaser(network, epsilon=0.5, n_trials=7, random_state=0)
     with pytest.warns(FallbackWarning, match=r"None of 7 candidates was better"):
         debiaser.fit(rows, Y, sensitive_features=GROUPS)
-    assert debiaser.best_trial_ == 1
+    assert debiaser.best_trial_ == 0
     assert debiaser.performance_ == 1.0
     assert torch.equal(debiaser.module_[0][0].weight, network[0].weight)
 
