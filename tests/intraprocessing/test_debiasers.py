@@ -597,7 +597,7 @@ def test_ctrl_c_in_a_callable_is_ctrl_c_too():
 
     def impatient(y_true, y_pred, *, sensitive_features):
         calls.append(1)
-        if len(calls) == 150:
+        if len(calls) == 400:  # in the search, which the original network comes before
             raise KeyboardInterrupt
         first = sensitive_features == 0
         return y_pred[first].mean() - y_pred[~first].mean()
