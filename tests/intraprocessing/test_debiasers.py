@@ -859,7 +859,7 @@ def test_the_rows_that_the_warning_names_are_enough():
         rows[:, 1] = 0  # no bias to be found
         return rows, y, groups
 
-    X, y, groups = data(400, 1)
+    X, y, groups = data(400, 0)
     with pytest.warns(InfeasibleConstraintWarning) as record:
         fit("ThresholdDebiaser", X, y, groups, epsilon=0.08, confidence=0.9)
     needed = int(re.search(r"With (\d+) calibration rows", str(record[0].message))[1])
