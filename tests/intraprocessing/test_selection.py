@@ -32,6 +32,7 @@ from skfair.utils import (
 from skfair.utils._random import seeded
 
 CPU = torch.device("cpu")
+threshold = partial(ThresholdDebiaser, random_state=0)
 quiet = pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
 uncertain = pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 small = pytest.mark.filterwarnings("ignore::skfair.utils.SmallGroupWarning")
@@ -150,7 +151,7 @@ def test_the_warning_has_the_measures_on_both_kinds_of_rows(tokens):
 @pytest.mark.parametrize("confidence", ["auto", 0.9])
 def test_a_network_that_holds_already_is_not_replaced_by_one_that_says_little(confidence):
     X, y, groups = with_logit(4000, 0, shift=0.05)
-    debiaser = ThresholdDebiaser(
+    debiaser = threshold(
         read_logit(), constraint="equalized_odds", epsilon=0.1, confidence=confidence
     )
     debiaser.fit(X, y, sensitive_features=groups)
@@ -170,7 +171,7 @@ def test_a_network_that_holds_already_is_not_replaced_by_one_that_says_little(co
 def test_feasible_is_never_said_where_it_is_unlikely(shift, n, confidence):
     for seed in range(3):
         X, y, groups = with_logit(n, seed, shift=shift)
-        debiaser = ThresholdDebiaser(read_logit(), confidence=confidence)
+        debiaser = threshold(read_logit(), confidence=confidence)
         debiaser.fit(X, y, sensitive_features=groups)
         best = debiaser.trials_.loc[debiaser.best_trial_]
         assert debiaser.feasible_ is bool(best.probability >= 0.8)
@@ -179,7 +180,7 @@ def test_feasible_is_never_said_where_it_is_unlikely(shift, n, confidence):
 
 def test_where_it_is_not_feasible_it_says_how_sure_it_is():
     X, y, groups = with_logit(200, 0, shift=0.8)
-    debiaser = ThresholdDebiaser(read_logit(), epsilon=0.02)
+    debiaser = threshold(read_logit(), epsilon=0.02)
     with pytest.warns(InfeasibleConstraintWarning, match=r"95 % interval [+-]\d\.\d{3} to"):
         debiaser.fit(X, y, sensitive_features=groups)
     assert not debiaser.feasible_
@@ -203,7 +204,7 @@ def six_groups(n=2500, seed=0, shift=0.35):
 @pytest.mark.parametrize("small_groups", ["shrink", "exclude"])
 def test_a_group_of_three_rows_does_not_spoil_the_others(small_groups):
     X, y, _, names = six_groups()
-    debiaser = ThresholdDebiaser(read_logit(), epsilon=0.1, small_groups=small_groups)
+    debiaser = threshold(read_logit(), epsilon=0.1, small_groups=small_groups)
     with pytest.warns(SmallGroupWarning, match=r"fewer than 10 samples: \{'tiny': 3\}"):
         debiaser.fit(X, y, sensitive_features=names)
     # A good candidate is there: the network as it is has .88, and near-constant ones have .5.
@@ -234,7 +235,7 @@ def test_a_group_of_three_rows_does_not_spoil_the_others(small_groups):
 def test_small_groups_are_an_error_if_asked_for():
     X, y, _, names = six_groups()
     with pytest.raises(ValueError, match=r"small_groups='error'.*fewer than 10.*'tiny': 3"):
-        ThresholdDebiaser(read_logit(), small_groups="error").fit(X, y, sensitive_features=names)
+        threshold(read_logit(), small_groups="error").fit(X, y, sensitive_features=names)
 
 
 def test_groups_without_a_label_are_left_out_if_asked_for():
@@ -242,8 +243,8 @@ def test_groups_without_a_label_are_left_out_if_asked_for():
     y[:3] = 0  # no positive one
     options = {"constraint": "equal_opportunity", "epsilon": 0.15}
     with pytest.raises(ValueError, match=r"without any in y.*small_groups='exclude'"):
-        ThresholdDebiaser(read_logit(), **options).fit(X, y, sensitive_features=names)
-    debiaser = ThresholdDebiaser(read_logit(), **options, small_groups="exclude")
+        threshold(read_logit(), **options).fit(X, y, sensitive_features=names)
+    debiaser = threshold(read_logit(), **options, small_groups="exclude")
     with pytest.warns(SmallGroupWarning, match="leaves them out"):
         debiaser.fit(X, y, sensitive_features=names)
     assert "tiny" not in set(debiaser.pairs_.group_2)
@@ -253,14 +254,14 @@ def test_groups_without_a_label_are_left_out_if_asked_for():
 def test_all_groups_left_out():
     X, y, groups = with_logit(24, 0, (0.35, 0.35, 0.3))
     with pytest.raises(ValueError, match=r"small_groups='exclude' leaves [01] of 3 groups"):
-        ThresholdDebiaser(read_logit(), small_groups="exclude").fit(X, y, sensitive_features=groups)
+        threshold(read_logit(), small_groups="exclude").fit(X, y, sensitive_features=groups)
 
 
 @uncertain
 @quiet
 def test_pairs_are_those_of_fairlearn():
     X, y, groups = with_logit(900, 0, (0.3, 0.3, 0.4), shift=0.1)
-    debiaser = ThresholdDebiaser(read_logit(), epsilon=0.3).fit(X, y, sensitive_features=groups)
+    debiaser = threshold(read_logit(), epsilon=0.3).fit(X, y, sensitive_features=groups)
     positive = (X[:, 0] > 0).astype(int) if debiaser.best_trial_ == 0 else None
     assert positive is not None  # the network as it is, which holds, predicts each row itself
     frame = MetricFrame(
@@ -285,7 +286,7 @@ def test_pairs_are_those_of_fairlearn():
 @quiet
 def test_what_is_certified_holds_in_the_population(constraint):
     X, y, groups = with_logit(6000, 3, shift=0.15)
-    debiaser = ThresholdDebiaser(
+    debiaser = threshold(
         read_logit(), constraint=constraint, epsilon=0.12, confidence=0.95, random_state=0
     ).fit(X, y, sensitive_features=groups)
     certificate = debiaser.certificate_
@@ -332,7 +333,7 @@ def test_the_certificate_is_that_of_the_predictions_on_calibration_rows(monkeypa
     monkeypatch.setattr(ThresholdDebiaser, "_split", kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
-        debiaser = ThresholdDebiaser(read_logit(), epsilon=0.1, confidence=0.9, random_state=0)
+        debiaser = threshold(read_logit(), epsilon=0.1, confidence=0.9, random_state=0)
         debiaser.fit(X, y, sensitive_features=groups)
     rows = seen[0].calibrate
     expected = fairness_certificate(
@@ -348,7 +349,7 @@ def test_the_certificate_is_that_of_the_predictions_on_calibration_rows(monkeypa
 
 def test_without_a_certificate_it_says_how_many_rows_would_do():
     X, y, groups = with_logit(600, 6)
-    debiaser = ThresholdDebiaser(read_logit(), confidence=0.99, random_state=0)
+    debiaser = threshold(read_logit(), confidence=0.99, random_state=0)
     with pytest.warns(InfeasibleConstraintWarning) as record:
         debiaser.fit(X, y, sensitive_features=groups)
     assert debiaser.feasible_ is False
@@ -366,7 +367,7 @@ def test_a_fit_without_a_confidence_has_no_certificate():
     X, y, groups = with_logit(600, 7)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        debiaser = ThresholdDebiaser(read_logit()).fit(X, y, sensitive_features=groups)
+        debiaser = threshold(read_logit()).fit(X, y, sensitive_features=groups)
     assert debiaser.certificate_ is None
 
 
@@ -384,7 +385,7 @@ def test_false_certificates_are_as_rare_as_was_stated(constraint):
         y = rng.integers(2, size=700)
         rate = np.where(groups == 0, 0.4 + epsilon, 0.4)
         X = np.where(rng.random(700) < rate, 1, -1)[:, None].astype(np.float32)
-        debiaser = ThresholdDebiaser(
+        debiaser = threshold(
             read_logit(),
             constraint=constraint,
             epsilon=epsilon,
@@ -406,7 +407,7 @@ def test_groups_that_are_too_small_for_any_certificate():
     X, y, groups = with_logit(400, 0)
     groups[groups == 1] = 0
     groups[:20] = 1
-    debiaser = ThresholdDebiaser(read_logit(), confidence=0.95, random_state=0)
+    debiaser = threshold(read_logit(), confidence=0.95, random_state=0)
     with pytest.warns(SmallGroupWarning, match=r"too small for any .*\(1: 10\)") as record:
         debiaser.fit(X, y, sensitive_features=groups)
     least = debiaser.certificate_.least_rows
@@ -422,7 +423,7 @@ def test_calibration_rows_without_some_group():
     with pytest.raises(
         ValueError, match=r"confidence=0.9 asks for a certificate.*none are of 1 of"
     ):
-        ThresholdDebiaser(read_logit(), confidence=0.9).fit(X, y, sensitive_features=groups)
+        threshold(read_logit(), confidence=0.9).fit(X, y, sensitive_features=groups)
 
 
 def test_a_confidence_in_a_callable():
@@ -431,7 +432,7 @@ def test_a_confidence_in_a_callable():
 
     X, y, groups = with_logit(100, 0)
     with pytest.raises(ValueError, match=r"confidence=0.9 .* callable, my_gap.*Certified can be"):
-        ThresholdDebiaser(read_logit(), constraint=my_gap, confidence=0.9).fit(
+        threshold(read_logit(), constraint=my_gap, confidence=0.9).fit(
             X, y, sensitive_features=groups
         )
 
@@ -442,7 +443,7 @@ def test_a_ratio_where_a_difference_is_wanted(ratio):
     name = ratio.__name__
     instead = name.replace("ratio", "difference")
     with pytest.raises(ValueError, match=rf"constraint={name} is a ratio.*Use {instead}"):
-        ThresholdDebiaser(read_logit(), constraint=ratio).fit(X, y, sensitive_features=groups)
+        threshold(read_logit(), constraint=ratio).fit(X, y, sensitive_features=groups)
 
 
 KINDS = [
