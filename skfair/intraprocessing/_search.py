@@ -276,7 +276,8 @@ class Search:
         if not self.rows.held_out:
             rows = rows._replace(tune=rows.select)
         elif rows.stratum.any():  # now of all rows; of a network that knows them there are none
-            rows = rows._replace(stratum=find_strata(self.objective.cell, self.scores))
+            part = min(len(rows.tune), len(rows.select)) / len(self.scores)
+            rows = rows._replace(stratum=find_strata(self.objective.cell, self.scores, part))
         again = Search(
             self.network,
             self.X,
