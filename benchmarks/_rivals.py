@@ -411,13 +411,12 @@ def comparisons():
         f"fairlearn, tolerance {EPSILON:g}, group at prediction": Fairlearn(EPSILON),
     }
     classes = {**head}
-    for epsilon in (0.02, EPSILON, 0.1, 0.2):
-        if "LinearPostDebiaser" in intraprocessing.__all__:
-            parameters = (("epsilon", epsilon), *CLASSES_PARAMETERS)
-            classes[f"``LinearPostDebiaser``, epsilon {epsilon:g}"] = Debiaser(
-                "LinearPostDebiaser", parameters
-            )
-        classes[f"LinearPost as published, epsilon {epsilon:g}"] = PublishedLinearPost(epsilon)
+    for epsilon in (EPSILON, 0.1, 0.2):
+        for label, method in debiasers(
+            ("LinearPostDebiaser",), epsilon=epsilon, pos_label=2
+        ).items():
+            classes[f"{label}, epsilon {epsilon:g}"] = method
+    classes[f"LinearPost as published, epsilon {EPSILON:g}"] = PublishedLinearPost(EPSILON)
     peers = {
         **head,
         **debiasers(),
@@ -450,9 +449,6 @@ def comparisons():
             goals_of_peers,
         ),
     }
-
-
-CLASSES_PARAMETERS = (("pos_label", 2),)  # of equal opportunity
 
 
 def measure(task, constraint, method):

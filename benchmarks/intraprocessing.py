@@ -779,7 +779,7 @@ def main():
         parser.error("--write wants whole tables, without --methods")
     first = DEVELOPMENT_SEED if arguments.development else 0
     if arguments.trust:
-        trust(arguments, first, write)
+        trust(arguments, DEVELOPMENT_SEED, write)
     elif kinds := [k for k in ("groups", "classes", "peers") if getattr(arguments, k)]:
         for kind in kinds:
             compare_with_rivals(arguments, kind, first, write)
