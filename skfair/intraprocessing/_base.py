@@ -525,7 +525,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if isinstance(self.confidence, Real):
             best, judge, self.certificate_ = self._certify(search, groups)
         else:
-            best, judge = search.choose(), search.judge
+            best, judge = search.choose()
         predicted = best.predicted
         search.replace(best)
         search.network.load_state_dict(best.state)
