@@ -480,7 +480,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             everything, calibrate = self._hold_out_calibration(objective, seed)
         stratum = np.zeros_like(objective.cell)
         if scores is not None:  # calibration rows have no part in it
-            stratum[everything] = find_strata(objective.cell[everything], scores[everything])
+            part = 0.5 if fraction is None else min(fraction, 1 - fraction)
+            cell, known = objective.cell[everything], scores[everything]
+            stratum[everything] = find_strata(cell, known, part)
         tune = select = everything
         if fraction is not None:
             # Of each group and label, so that no rate is without rows to be measured on, and
@@ -523,7 +525,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if isinstance(self.confidence, Real):
             best, judge, self.certificate_ = self._certify(search, groups)
         else:
-            best, judge = search.choose(), search.judge
+            best, judge = search.choose()
         predicted = best.predicted
         search.replace(best)
         search.network.load_state_dict(best.state)

@@ -167,7 +167,8 @@ def table_of_pairs(
             probability = float(within(mean[pair], variance[pair], epsilon))
             rows.append((name, labels[one], labels[two], difference, low, high, probability))
     columns = ["rate", "group_1", "group_2", "difference", "low", "high", "probability"]
-    return pd.DataFrame(rows, columns=columns)
+    # Of the same types where there are none.
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], np.float64))
 
 
 def shrink(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> Statistic:

@@ -34,8 +34,8 @@ _N_BOOTSTRAP = 50
 _CAUTION = 1
 _CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Rows of a group and label are put together by the score of the original network: so many to a
-# stratum, and so many strata at most.
-_STRATUM, _MOST_STRATA = 20, 20
+# stratum, of which so many are in either part of the rows, and so many strata at most.
+_STRATUM, _FEWEST, _MOST_STRATA = 20, 4, 20
 _POSITIVE = np.array([0, 1])  # of both labels
 _TINY = 1e-9
 
@@ -748,7 +748,7 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
     return number
 
 
-def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def find_strata(cell: np.ndarray, scores: np.ndarray, part: float = 0.5) -> np.ndarray:
     """Put rows of a group and label together that have about the same score.
 
     Parameters
@@ -757,6 +757,9 @@ def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
         Group and label of each row.
     scores : ndarray of shape (n_samples,)
         Of a network that knows nothing of the labels and groups of these rows.
+    part : float, default=0.5
+        Share of the rows in the smaller of the parts that are to stand for all. Single rows of
+        strata would say nothing of how much they vary.
 
     Returns
     -------
@@ -767,7 +770,7 @@ def find_strata(cell: np.ndarray, scores: np.ndarray) -> np.ndarray:
     sizes = np.bincount(cell)
     most = max(1, min(_MOST_STRATA, _CHUNK * 4 // (len(sizes) * len(cell))))
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    n_strata = np.clip(sizes // _STRATUM, 1, most)
+    n_strata = np.clip(sizes // max(_STRATUM, int(np.ceil(_FEWEST / part))), 1, most)
     stratum = np.empty(len(cell), dtype=np.int64)
     stratum[order] = rank * n_strata[cell[order]] // sizes[cell[order]]
     return stratum

@@ -1,6 +1,7 @@
 """Intra-processing: random perturbation of the weights."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
@@ -276,8 +277,10 @@ def _runs_together(
 ) -> bool:
     """Whether torch can run several sets of weights at once through this network."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop")
             vmap(_run, (None, 0, None))(network, weights, rows)
-    except (RuntimeError, NotImplementedError):  # what torch.func has no rule for
+    # What torch.func has no rule for, or does one after the other, and says so.
+    except (RuntimeError, NotImplementedError, UserWarning):
         return False
     return True

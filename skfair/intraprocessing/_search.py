@@ -218,7 +218,7 @@ class Search:
         self.note(self.judge.measure(scores[rows.select], 0.0), candidate="original")
         objective.check_defined(self.consider(scores[None, self.scored], candidate="threshold"))
 
-    def choose(self) -> Candidate:
+    def choose(self) -> tuple[Candidate, Objective]:
         """Choose the best candidate, and say what it is on rows that chose nothing.
 
         The best of many on some rows looks better there than it is. What is chosen by each rule
@@ -227,7 +227,9 @@ class Search:
 
         Returns
         -------
-        Candidate
+        best : Candidate
+        judge : Objective
+            What it is to be measured by.
         """
         folds, scores = self._folds(), np.stack(list(self._rivals.values()))
         n = len(folds)
@@ -240,12 +242,29 @@ class Search:
             for place, choice in enumerate(chosen):
                 best = choice.best()
                 predicted[place, here] = scores[best, :n][here] > choice.threshold[best]
-        candidates = [self._original()]
+        candidates, judges = [self._original()], [self.judge]
         for contest, row in zip(self._contests, predicted, strict=True):
-            honest = self.judge.measure(row.astype(float), 0.5, Rule(enough=SURE))
-            honest = honest._replace(threshold=contest.best.threshold)
+            threshold = contest.best.threshold
+            judge = self._judge_of(row, self._rivals[contest.trials[0]][:n] > threshold[0])
+            honest = judge.measure(row.astype(float), 0.5, Rule(enough=SURE))
+            honest = honest._replace(threshold=threshold)
             candidates.append(Candidate(contest.trials[0], honest, contest.state, row))
-        return candidates[Choice.join([each.choice for each in candidates]).best()]
+            judges.append(judge)
+        best = Choice.join([each.choice for each in candidates]).best()
+        return candidates[best], judges[best]
+
+    def _judge_of(self, predicted: np.ndarray, handed_back: np.ndarray) -> Objective:
+        """The judge of cross-validated predictions, which are not those that are handed back.
+
+        Where the two are differently biased, the truth may be on either side.
+        """
+        cross_validated, apparent = (
+            self.judge.measure(each.astype(float), 0.5) for each in (predicted, handed_back)
+        )
+        apart = float(cross_validated.bias[0] - apparent.bias[0]) / 2
+        result = copy.copy(self.judge)
+        result.uncertainty *= 1 + (apart / max(float(cross_validated.error[0]), 1e-9)) ** 2
+        return result
 
     def to_certify(self) -> list[Candidate]:
         """What is worth testing for a certificate, the likeliest to get it first.
@@ -276,7 +295,8 @@ class Search:
         if not self.rows.held_out:
             rows = rows._replace(tune=rows.select)
         elif rows.stratum.any():  # now of all rows; of a network that knows them there are none
-            rows = rows._replace(stratum=find_strata(self.objective.cell, self.scores))
+            part = min(len(rows.tune), len(rows.select)) / len(self.scores)
+            rows = rows._replace(stratum=find_strata(self.objective.cell, self.scores, part))
         again = Search(
             self.network,
             self.X,
@@ -291,8 +311,8 @@ class Search:
             self.network.load_state_dict(contest.state)
             again.consider()
             trials.append(contest.trials[0])
-        best = again.choose()
-        return best._replace(trial=trials[best.trial]), again.judge
+        best, judge = again.choose()
+        return best._replace(trial=trials[best.trial]), judge
 
     def _original(self) -> Candidate:
         return Candidate(0, self._untouched, self.original, self.scores[self.rows.select] > 0)

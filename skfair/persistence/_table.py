@@ -128,7 +128,8 @@ _PAIRS = {
     **dict.fromkeys(("difference", "low", "high", "probability"), "f"),
 }
 _SIZES = ("either", ("one of", None), ("all", list, ("all", list, _COUNT, "rates"), "groups"))
-_GROUP = ("either", ("text",), _ANY, "truth", ("all", list, ("either", ("text",), _ANY), "_"))
+_LABEL = ("text",), _ANY, "truth"
+_GROUP = ("either", *_LABEL, ("all", list, ("either", *_LABEL), "_"))
 _PER_PAIR = ("all", list, ("either", ("one of", None), ("number", -1, 1)), "pairs")
 _CERTIFICATE = {
     **{"holds": "truth", "constraint": ("text",), "test": ("text",), "least_rows": _COUNT},

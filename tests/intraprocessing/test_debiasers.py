@@ -314,7 +314,7 @@ def test_measures_are_of_predictions_that_chose_nothing(name, constraint, n_grou
     low, high = debiaser.bias_interval_
     assert low <= debiaser.bias_ <= high
     best = debiaser.trials_.loc[debiaser.best_trial_]
-    assert debiaser.feasible_ == best.feasible == (best.probability >= 0.5)
+    assert debiaser.feasible_ == best.feasible == (best.probability >= 0.8)
     # The first row of the table is the network as given.
     original = (NETWORK(torch.tensor(X[rows])).detach().numpy() > 0).reshape(-1)
     rates = standing_for(rows, np.arange(N), cell, stratum, original)
@@ -378,12 +378,12 @@ def test_the_best_trial_was_taken(name):
     assert debiaser.bias_ == best.bias
     assert debiaser.performance_ == best.performance
     assert debiaser.feasible_ == best.feasible
-    np.testing.assert_array_equal(trials.feasible, trials.probability >= 0.5)
+    np.testing.assert_array_equal(trials.feasible, trials.probability >= 0.8)
     held = trials.bias.abs() < 0.2
     gain = np.maximum(trials.performance - 0.5, 0)
     surely = np.where(
         trials.index == debiaser.best_trial_,
-        trials.probability.clip(upper=0.75),
+        trials.probability.clip(upper=0.8),
         trials.probability,
     )
     np.testing.assert_allclose(trials.objective, np.where(held, gain * surely, 0))
@@ -392,7 +392,7 @@ def test_the_best_trial_was_taken(name):
 @pytest.mark.parametrize("constraint", ["equal_opportunity", "average_odds"])
 @searching
 def test_the_other_constraints(name, constraint):
-    debiaser = fit(name, constraint=constraint, epsilon=0.2)
+    debiaser = fit(name, constraint=constraint, epsilon=0.35)  # as likely as .8 on so few rows
     assert debiaser.feasible_
     assert debiaser.performance_ > 0.6
     assert debiaser.interrupted_ is False
@@ -597,7 +597,7 @@ def test_ctrl_c_in_a_callable_is_ctrl_c_too():
 
     def impatient(y_true, y_pred, *, sensitive_features):
         calls.append(1)
-        if len(calls) == 150:
+        if len(calls) == 400:  # in the search, which the original network comes before
             raise KeyboardInterrupt
         first = sensitive_features == 0
         return y_pred[first].mean() - y_pred[~first].mean()
@@ -859,7 +859,7 @@ def test_the_rows_that_the_warning_names_are_enough():
         rows[:, 1] = 0  # no bias to be found
         return rows, y, groups
 
-    X, y, groups = data(400, 1)
+    X, y, groups = data(400, 0)
     with pytest.warns(InfeasibleConstraintWarning) as record:
         fit("ThresholdDebiaser", X, y, groups, epsilon=0.08, confidence=0.9)
     needed = int(re.search(r"With (\d+) calibration rows", str(record[0].message))[1])

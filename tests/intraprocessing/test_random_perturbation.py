@@ -1,5 +1,7 @@
 """RandomPerturbationDebiaser: what is drawn, how it is scored, and that it is all it takes."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +208,22 @@ def test_parameters_out_of_range(parameters):
 def test_a_progress_bar(capsys):
     fit(verbose=1, n_trials=3)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_networks_that_torch_runs_together_only_one_after_the_other_are_run_singly():
+    # Warnings are errors here, and of this one the user can do nothing.
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.last = nn.EmbeddingBag(20, 4), nn.Linear(4, 1)
+
+        def forward(self, X):
+            return self.last(self.embed(X.long()))
+
+    rng = np.random.default_rng(0)
+    rows, y, groups = rng.integers(20, size=(200, 3)), *rng.integers(2, size=(2, 200))
+    debiaser = RandomPerturbationDebiaser(Tokens(), n_trials=3, epsilon=0.9, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        debiaser.fit(rows, y, sensitive_features=groups)
+    assert len(debiaser.trials_) == 5
