@@ -111,6 +111,15 @@ class Judge:
         """
         return self._best([table.sum(0) for table in self._tables])
 
+    def table(self, candidate: int) -> np.ndarray:
+        """Count the predictions of a candidate.
+
+        Returns
+        -------
+        ndarray of shape (n_groups, n_classes, n_classes)
+        """
+        return self._tables[candidate].sum(0)
+
     def chosen_table(self) -> np.ndarray:
         """Count the predictions of the candidates that are chosen without the fold they predict.
 
@@ -213,7 +222,12 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
     }
 
 
-def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[str, Any]:
+def report(
+    table: np.ndarray,
+    question: Question,
+    n_folds: int | None = None,
+    chosen: np.ndarray | None = None,
+) -> dict[str, Any]:
     """What a debiaser says of its predictions.
 
     Parameters
@@ -221,8 +235,10 @@ def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[s
     table : ndarray of shape (n_groups, n_classes, n_classes)
         Rows by group, class and predicted class.
     question : Question
-    n_folds : int or None
-        Number of folds that were predicted by fits to the others; None for other rows.
+    n_folds : int, optional
+        Number of folds that were predicted by fits to the others, if they were.
+    chosen : ndarray of the same shape, optional
+        The same of what would have been chosen without the fold that it predicts.
 
     Returns
     -------
@@ -235,6 +251,11 @@ def report(table: np.ndarray, question: Question, n_folds: int | None) -> dict[s
         # Fits to a part of the rows vary more; of that the mean over the folds shows nothing,
         # since what a row adds to its own fold it takes from the others.
         more = n_folds / (n_folds - 1)
+        if chosen is not None:
+            # Where it is biased otherwise, the choice is by luck, and the truth may be there.
+            gap, other = measure_gap(statistics, epsilon), measure(chosen, question)["bias"]
+            apart = (float(gap.bias) - other) / 2
+            more *= 1 + (apart / max(float(gap.error), 1e-9)) ** 2
         statistics = [(mean, more * variance) for mean, variance in statistics]
     names = [rate.name for rate in question.rates(table)]
     labels = [as_label(label) for label in question.groups]

@@ -277,15 +277,16 @@ default="demographic_parity"
         fitted = fit_corrections(data.take(rows), question, targets, self.cv, seed)
         judge, best = fitted.judge, fitted.judge.best()
         self.certificate_: FairnessCertificate | None = None
-        table = judge.chosen_table()
+        measured: tuple[Any, ...] = judge.table(best), question, min(self.cv, len(rows))
+        measured += (judge.chosen_table(),)
         if isinstance(self.confidence, Real):
             best, table, self.certificate_ = certify_corrections(
                 fitted, data.take(calibrate), question, best
             )
+            measured = table, question
         self.best_trial_, self.trials_ = best, judge.trials()
         self.objective_ = float(self.trials_.objective[best])
-        n_folds = None if self.certificate_ is not None else min(self.cv, len(rows))
-        for name, value in report(table, question, n_folds).items():
+        for name, value in report(*measured).items():
             setattr(self, name, value)
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
