@@ -313,7 +313,7 @@ def test_performance_may_be_a_callable(kind, task, monkeypatch):
     debiaser = task.fit(
         kind(task.network, performance=right, epsilon=0.15, max_epochs=2, random_state=0)
     )
-    ((search, chosen),) = made
+    ((search, (chosen, _)),) = made
     expected = right(task.y[search.rows.select], chosen.predicted)
     assert debiaser.performance_ == pytest.approx(expected)
 

@@ -231,7 +231,7 @@ def test_callable_constraint(data, candidates, monkeypatch):
     monkeypatch.setattr(Search, "choose", kept)
     debiaser = fit(data, constraint=gap, layers=["4.weight"], epsilon=0.1)
     assert len(tried(debiaser)) == 8
-    ((search, chosen),) = made
+    ((search, (chosen, _)),) = made
     rows, (_, _, y, group) = search.rows.select, data
     expected = gap(y[rows], chosen.predicted.astype(int), sensitive_features=group[rows])
     assert debiaser.bias_ == pytest.approx(expected)
