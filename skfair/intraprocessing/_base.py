@@ -174,7 +174,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         assert trained is not None  # it is initialised
         network = load_weights(copy_network(trained.module), weights, "module_")
         # Models of 0.1 have none.
-        if state.get("certificate_") is not None:
+        if state.setdefault("certificate_", None) is not None:
             state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         self.__dict__.update(state)
         self._output = output

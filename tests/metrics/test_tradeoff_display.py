@@ -135,6 +135,7 @@ def test_names_of_callables():
 
 
 @pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 @pytest.mark.parametrize(
     ("kind", "parameters"),
     [(ThresholdDebiaser, {}), (RandomPerturbationDebiaser, {"n_trials": 5, "random_state": 0})],
