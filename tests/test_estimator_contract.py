@@ -623,6 +623,7 @@ class Wider(ThresholdDebiaser):
     # What this class leaves as it is.
     constraint, performance, output, device = "demographic_parity", "accuracy", "auto", "cpu"
     confidence, margin, verbose = "auto", 0.01, 0
+    small_groups, calibration_fraction = "shrink", 0.5
 
 
 def test_an_estimator_as_somebody_has_it_is_not_changed():
