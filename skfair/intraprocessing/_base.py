@@ -162,7 +162,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         if "module_" in state:
             # The weights in the place of the network, which is of the structure of the original.
-            state["module_"] = dict(self.module_[0].state_dict())
+            state["module_"] = dict(self._module_to_save().state_dict())
             state["_output"] = tuple(self._output)
             if self.certificate_ is not None:
                 state["certificate_"] = self.certificate_.to_dict()
@@ -172,13 +172,23 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         weights, output = state.pop("module_"), Output(*state.pop("_output"))
         trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
         assert trained is not None  # it is initialised
-        network = load_weights(copy_network(trained.module), weights, "module_")
         # Models of 0.1 have none.
         if state.setdefault("certificate_", None) is not None:
             state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         self.__dict__.update(state)
         self._output = output
-        self.module_ = fold_threshold(network, output, self.threshold_)
+        self.module_ = self._rebuild(copy_network(trained.module), weights)
+
+    def _module_to_save(self) -> torch.nn.Module:
+        """The network; the shift behind it is in ``threshold_``."""
+        return self.module_.get_submodule("0")
+
+    def _rebuild(
+        self, network: torch.nn.Module, weights: dict[str, torch.Tensor]
+    ) -> torch.nn.Module:
+        """Make ``module_`` of a copy of the user's network, and weights from a file."""
+        network = load_weights(network, weights, "module_")
+        return fold_threshold(network, self._output, self.threshold_)
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         rows = noise(rng.standard_normal, self._sample_shape)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
@@ -32,7 +31,7 @@ from skfair.intraprocessing._group_blind_network import (
     layer_inputs,
 )
 from skfair.intraprocessing._judge import Question, report
-from skfair.intraprocessing._network import LogitNetwork, Output, copy_network, find_network
+from skfair.intraprocessing._network import LogitNetwork, find_network
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (
     FallbackWarning,
@@ -454,23 +453,11 @@ default="demographic_parity"
 
     # -- saving and predicting -------------------------------------------------------------
 
-    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
-        if "module_" in state:
-            state["module_"] = dict(self.module_.state_dict())
-            state["_output"] = tuple(self._output)
-            if self.certificate_ is not None:
-                state["certificate_"] = self.certificate_.to_dict()
-        return state
+    def _module_to_save(self) -> nn.Module:
+        return self.module_
 
-    def _restore_state(self, state: dict[str, Any]) -> None:
-        weights, output = state.pop("module_"), Output(*state.pop("_output"))
-        trained = find_network(self.estimator) or find_network(clone(self.estimator).initialize())
-        assert trained is not None  # it is initialised
-        network = copy_network(trained.module).eval()
-        if state["certificate_"] is not None:
-            state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
-        self.__dict__.update(state)
-        self._output = output
+    def _rebuild(self, network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
+        network = network.eval()
         module = nn.Sequential(network)
         if self.group_features_ != "none":
             n_features = math.prod(self._sample_shape)
@@ -480,7 +467,7 @@ default="demographic_parity"
                     raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
-        self.module_ = load_weights(module.eval(), weights, "module_")
+        return load_weights(module.eval(), weights, "module_")
 
     def _reader(self) -> LogitNetwork:
         return ClassLogits(copy.deepcopy(self.module_), self._output)
