@@ -1,5 +1,7 @@
 """Logit adjustment, the head: linear or with a hidden layer, and which of them the data ask for."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -83,7 +85,8 @@ def fit_hidden_layer(
         module__n_inputs=Z.shape[1],
         module__n_classes=n_classes,
     )
-    return network.layers
+    layers: Any = network.layers
+    return layers
 
 
 def first_projected(head: nn.Sequential, projection: Linear) -> nn.Sequential:

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.special import softmax
 from sklearn.utils import check_random_state
 from torch import nn
 
 from skfair.adjustment._attributes import infer_attribute
 from skfair.adjustment._head import (
-    N_UNITS,
     as_layer,
     first_projected,
     fit_hidden_layer,
@@ -30,7 +27,6 @@ from skfair.adjustment._linear import (
 from skfair.adjustment._twins import Twins, class_counts, log_prior_given_guess, train_twins
 from skfair.utils import FallbackWarning, Groups, draw_seed, encode_groups, resolve_device
 from skfair.utils._base import TorchClassifier
-from skfair.utils._net import load_weights
 from skfair.utils._shown import shown
 
 _STRENGTH, _STRENGTH_ALL = 0.75, 1.0
