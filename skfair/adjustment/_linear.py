@@ -179,11 +179,11 @@ def fit_softmax(
     >>> import numpy as np
     >>> Z, codes = np.zeros((4, 1)), np.array([0, 0, 0, 1])
     >>> plain = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0)
-    >>> round(plain.intercept[0] - plain.intercept[1], 3)  # log 3
+    >>> float(round(plain.intercept[0] - plain.intercept[1], 3))  # log 3
     1.099
     >>> offset = np.log([[0.75, 0.25]] * 4)
     >>> adjusted = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0, offset=offset)
-    >>> abs(round(adjusted.intercept[0] - adjusted.intercept[1], 3))
+    >>> float(abs(round(adjusted.intercept[0] - adjusted.intercept[1], 3)))
     0.0
     """
     share = weight.astype(np.float64) / weight.sum(dtype=np.float64)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
-from torch import nn
 
 from skfair.adjustment._attributes import infer_attribute
 from skfair.adjustment._head import (
-    as_layer,
+    HiddenLayerNet,
     first_projected,
     fit_hidden_layer,
     hidden_layer_is_better,
@@ -27,6 +27,7 @@ from skfair.adjustment._linear import (
 from skfair.adjustment._twins import Twins, class_counts, log_prior_given_guess, train_twins
 from skfair.utils import FallbackWarning, Groups, draw_seed, encode_groups, resolve_device
 from skfair.utils._base import TorchClassifier
+from skfair.utils._net import load_weights
 from skfair.utils._shown import shown
 
 _STRENGTH, _STRENGTH_ALL = 0.75, 1.0
@@ -289,15 +290,29 @@ class LogitAdjustmentStages(TorchClassifier):
             device=device,
             description="classifier" if self.verbose else None,
         )
-        self.module_ = first_projected(head, self._projection)
+        self._hidden_head = first_projected(head, self._projection)
 
     def _logits(self, X: Any) -> np.ndarray:
         if self.head_ == "mlp":
             return super()._logits(X)
         return Linear(self.coef_, self.intercept_)(self._validate_features(X))
 
-    def _linear_module(self) -> nn.Module:
-        return as_layer(Linear(self.coef_, self.intercept_))
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        for name in ("_projection", "_attribute"):
+            state[name] = vars(state[name]).copy()
+        if "_hidden_head" in state:
+            state["_hidden_head"] = dict(state["_hidden_head"].state_dict())
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        for name in ("_projection", "_attribute"):
+            state[name] = Linear(**state[name])
+        weights = state.pop("_hidden_head", None)
+        self.__dict__.update(state)
+        if weights is not None:
+            with torch.device("meta"):
+                layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
+            self._hidden_head = load_weights(layers, weights, "module_").eval()
 
 
 def _expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
