@@ -7,6 +7,7 @@ import numpy as np
 _ORDER_SEED = 1_609_459_200
 _LABELLED_SHARE = 0.8  # of the first ones in that order: not everything that is asked is answered
 _LEAST_RANDOM = 5
+_SPARSE = 0.4  # share of labels beyond these, above which all come from elsewhere
 
 
 def random_order(n_samples: int) -> np.ndarray:
@@ -28,17 +29,21 @@ def random_part(labelled: np.ndarray, takes_part: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n_samples,), bool
         The labelled ones among the first of the random order, as far as at least four fifths of
-        these are labelled. All labelled ones where these are fewer than five: the labels come from
-        elsewhere then, and are taken for a random sample.
+        these are labelled. All labelled ones where these are fewer than five, or where more than
+        two fifths of the others are labelled as well: the labels come from elsewhere then, and are
+        taken for a random sample.
     """
     order = random_order(len(labelled))
     order = order[takes_part[order]]
     share = labelled[order].cumsum() / np.arange(1, len(order) + 1)
     reach = np.flatnonzero(share >= _LABELLED_SHARE)
     first = order[: reach[-1] + 1] if len(reach) else order[:0]
+    beyond = labelled[order[len(first) :]]
     part = np.zeros(len(labelled), dtype=bool)
     part[first] = labelled[first]
-    return part if part.sum() >= _LEAST_RANDOM else labelled.copy()
+    if part.sum() < _LEAST_RANDOM or beyond.sum() > _SPARSE * len(beyond):
+        return labelled.copy()
+    return part
 
 
 def conspicuous_order(surprise: np.ndarray, codes: np.ndarray) -> np.ndarray:

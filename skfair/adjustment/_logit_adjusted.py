@@ -252,7 +252,7 @@ default=None
         (20, 10)
         """
         check_is_fitted(self)
-        if not isinstance(n, Integral) or n < 1:
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
         if not hasattr(self, "_random_order"):
             raise ValueError(

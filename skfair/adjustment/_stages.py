@@ -100,7 +100,7 @@ class LogitAdjustmentStages(TorchClassifier):
         self.expected_counts_ = _expected_counts(offsets.posterior, codes, weight)
         self._attribute = offsets.attribute.after(projection)
 
-        against = offsets.prior * len(self.classes_) < 1
+        against = _rare(offsets.prior)
         conflicts = (offsets.posterior * against.T[codes]).sum(axis=1)
         self.diagnostics_["n_conflicting"] = float(conflicts.sum())
         self.conflicting_ = np.zeros(len(whole), dtype=bool)
@@ -182,8 +182,7 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        against = prior * n_classes < 1
-        self.diagnostics_["n_labelled_conflicting"] = int(against[values, codes].sum())
+        self.diagnostics_["n_labelled_conflicting"] = int(_rare(prior)[values, codes].sum())
         ones = np.ones(len(Z))
         return _Offsets(
             np.log(prior)[values],
@@ -244,7 +243,7 @@ class LogitAdjustmentStages(TorchClassifier):
             factor = np.clip(sizes / np.maximum(per_class, 1), 1, max(1, most))[codes[found]]
             against = (1 - n_classes * attribute.prior[values[found], codes[found]]).clip(min=0)
             boost[found] += against * (factor - 1)
-        against = attribute.prior * n_classes < 1
+        against = _rare(attribute.prior)
         return _Offsets(
             log_prior,
             strength,
@@ -319,6 +318,11 @@ class LogitAdjustmentStages(TorchClassifier):
         with torch.device("meta"):
             layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
         self.module_ = load_weights(layers, weights, "module_").eval()
+
+
+def _rare(prior: np.ndarray) -> np.ndarray:
+    """Where a class is less frequent given a value than by chance, and not by rounding only."""
+    return prior * prior.shape[1] < 1 - 1e-9
 
 
 def _expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
