@@ -16,7 +16,7 @@ _LR, _BATCH_SIZE = 5e-3, 64
 _MOST_EPOCHS = 20
 # McNemar's statistic from which the hidden layer is worth it.
 _CLEARLY = 3.0
-_MOST_COMPARED = 20_000  # samples; of more, a part is compared
+_MOST_COMPARED = 10_000  # samples; of more, a part is compared
 
 
 class HiddenLayerNet(nn.Module):

@@ -192,8 +192,9 @@ default=None
             The attribute, as far as it is known: None or NaN for all other samples. With several
             columns its values are their combinations.
 
-            Labels of samples that :meth:`suggest_labels` named, in this fit's order of the
-            samples, are recognised by their positions. Others are taken for a random sample.
+            Which labels :meth:`suggest_labels` asked for at random is recognised by the features
+            of their samples, also in folds of a search. Where none are recognised, all labels
+            are taken for those of a random sample.
 
         Returns
         -------

@@ -80,9 +80,10 @@ class LogitAdjustmentStages(TorchClassifier):
         random_state = check_random_state(self.random_state)
         rows = np.flatnonzero(weight)
         values = groups.codes[rows]
-        at_random = random_part(groups.codes >= 0, weight > 0)[rows]
-        whole, codes, weight = X, codes[rows], weight[rows]
+        n_samples, codes, weight = len(X), codes[rows], weight[rows]
         X = X if len(rows) == len(X) else X[rows]
+        order = random_order(X)
+        at_random = random_part(values >= 0, order)
 
         n_components = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         projection = principal_components(X, weight, n_components, random_state)
@@ -103,12 +104,11 @@ class LogitAdjustmentStages(TorchClassifier):
         against = _rare(offsets.prior)
         conflicts = (offsets.posterior * against.T[codes]).sum(axis=1)
         self.diagnostics_["n_conflicting"] = float(conflicts.sum())
-        self.conflicting_ = np.zeros(len(whole), dtype=bool)
+        self.conflicting_ = np.zeros(n_samples, dtype=bool)
         self.conflicting_[rows] = conflicts > 0.5
 
         unlabelled = values < 0
-        order = random_order(len(whole))
-        self._random_order = order[np.isin(order, rows[unlabelled])]
+        self._random_order = rows[order[unlabelled[order]]]
         order = conspicuous_order(offsets.surprise, codes)
         self._conspicuous_order = rows[order[unlabelled[order]]]
 
