@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import nn
 
 from skfair.adjustment._attributes import infer_attribute
 from skfair.adjustment._head import (
@@ -281,7 +282,7 @@ class LogitAdjustmentStages(TorchClassifier):
             linear = fit_softmax(Z, codes, balanced, n_classes, ridge=self.ridge, offset=offset)
             linear = linear.after(self._projection)
             self.coef_, self.intercept_ = linear.coef, linear.intercept
-            self.module_ = as_layer(linear)
+            self.module_: nn.Module = as_layer(linear)
             return
         head = fit_hidden_layer(
             Z,
