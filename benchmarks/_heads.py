@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from skfair import ClusterMarginClassifier, LogitAdjustedClassifier
 
 RIDGE = 0.02
-GAMMA = 4.0  # the best of 2, 4 and 8 in development draws
+GAMMA = 2.0  # of 1, 2, 4 and 8: 4 gains more on digits and loses 40 points where there is no bias
 N_LABELS = (50, 100, 150, 200, 300)
 
 
