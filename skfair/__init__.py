@@ -1,5 +1,6 @@
 """skfair: reduce bias in trained models and image classifiers, the scikit-learn way."""
 
+from skfair.adjustment import LogitAdjustedClassifier
 from skfair.attribution import PatchAttributionMasker
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import (
@@ -24,6 +25,7 @@ __all__ = [
     "FrozenEncoderFeaturizer",
     "LayerwiseDebiaser",
     "LinearPostDebiaser",
+    "LogitAdjustedClassifier",
     "PatchAttributionMasker",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",

@@ -12,7 +12,7 @@ import pytest
 import skfair
 
 ROOT = Path(skfair.__file__).parent
-METHODS = {"featurize", "attribution", "margin", "intraprocessing"}
+METHODS = {"adjustment", "attribution", "featurize", "intraprocessing", "margin"}
 # What each part may import; a part not named here has not been thought about.
 ALLOWED = {
     "utils": set(),
@@ -65,7 +65,7 @@ def state():
             torch.get_default_dtype(), torch.is_grad_enabled())
 import sklearn.pipeline, fairlearn.metrics, skorch, pandas, scipy.stats, tqdm.auto
 before = state()
-import skfair, skfair.attribution, skfair.datasets, skfair.featurize, skfair.intraprocessing
+import skfair, skfair.adjustment, skfair.attribution, skfair.datasets, skfair.featurize, skfair.intraprocessing
 import skfair.margin, skfair.metrics, skfair.model_selection, skfair.utils
 assert state() == before
 """

@@ -5,17 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import LinearLR
 
 from skfair.margin._modules import MarginNet
-from skfair.utils import seeded
-from skfair.utils._net import EpochBar, TensorData, TensorNet, as_tensor
-
-# The released code's. On held-out training faces it was worth 1 to 5 points in the worst group.
-_GRADIENT_NORM = 0.25
+from skfair.utils._net import TensorData, as_tensor, train_with_adam
 
 
 @dataclass(frozen=True)
@@ -52,19 +45,9 @@ class Samples:
 
 
 def train_network(
-    module: type[nn.Module],
-    samples: Samples,
-    *,
-    weight: np.ndarray,
-    seed: int,
-    device: torch.device,
-    batch_size: int,
-    max_epochs: int,
-    anneal: bool,
-    description: str | None,
-    **net_parameters: Any,
+    module: type[nn.Module], samples: Samples, *, weight: np.ndarray, **training: Any
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train one network in a skorch net.
+    """Train one network on scaled features.
 
     Parameters
     ----------
@@ -74,61 +57,22 @@ def train_network(
         Training data.
     weight : ndarray of shape (n_samples,)
         Weight of each sample in the loss; only their ratios count.
-    seed : int
-        Seeds the initial weights, the batches and the noise.
-    device : torch.device
-        Where to train.
-    batch_size : int
-        At most so many samples in a batch, and at least ten batches in an epoch: a fixed
-        number of epochs is then a sensible number of steps for small data too.
-    max_epochs : int
-        Passes over the data.
-    anneal : bool
-        Let the learning rate fall linearly, to zero after the last batch, and clip the norm
-        of the gradient: what stage 3 does.
-    description : str or None
-        Name on the progress bar; None shows none.
-    **net_parameters
-        Parameters of the skorch net.
+    **training
+        What ``train_with_adam`` takes.
 
     Returns
     -------
     module : torch.nn.Module
-        Trained, in eval mode, on `device`.
+        Trained, in eval mode, on the device.
     history : DataFrame
         Training loss of each epoch.
     """
-    scaled = samples.X - net_parameters["module__mean"].numpy()
-    scaled /= net_parameters["module__spread"].numpy()
+    scaled = samples.X - training["module__mean"].numpy()
+    scaled /= training["module__spread"].numpy()
     inputs = {"X": as_tensor(scaled)}
     if module is MarginNet:
         assert samples.clusters is not None  # the margins are by cluster
         inputs["cluster"] = as_tensor(samples.clusters)
     in_loss = as_tensor((weight / weight.mean()).astype(np.float32))
-    batch_size = min(batch_size, max(1, len(samples) // 10))
-    callbacks = []
-    if anneal:
-        n_steps = max_epochs * -(-len(samples) // batch_size)
-        decay = {"start_factor": 1.0, "end_factor": 0.0, "total_iters": n_steps}
-        callbacks += [
-            LRScheduler(LinearLR, step_every="batch", event_name=None, **decay),
-            GradientNormClipping(_GRADIENT_NORM),
-        ]
-    if description is not None:
-        callbacks.append(EpochBar(description))
-    net = TensorNet(
-        module,
-        nn.CrossEntropyLoss,
-        criterion__reduction="none",
-        optimizer=torch.optim.Adam,
-        optimizer__fused=True,
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        callbacks=callbacks,
-        device=device,
-        **net_parameters,
-    )
-    with seeded(seed, device):
-        net.fit(TensorData(as_tensor(samples.codes), in_loss, **inputs).to(device), None)
-    history = pd.DataFrame({"train_loss": net.history[:, "train_loss"]}).rename_axis("epoch")
-    return net.module_.eval(), history
+    data = TensorData(as_tensor(samples.codes), in_loss, **inputs)
+    return train_with_adam(module, data, **training)

@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import skorch
 import torch
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from skfair.utils._random import seeded
 from skfair.utils._shown import shown
 
+# The released code's of cluster margins. On held-out training faces it was worth 1 to 5 points in
+# the worst group.
+_GRADIENT_NORM = 0.25
 _NUMBERS_AT_ONCE = 1 << 22
 _NUMBERS_OF_NOISE = 1 << 18
 _ROWS_OF_NOISE = 3
@@ -268,6 +273,79 @@ class EpochBar(Callback):
 
     def on_train_end(self, net, **kwargs):
         self.bar_.close()
+
+
+def train_with_adam(
+    module: type[nn.Module],
+    data: TensorData,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+    max_epochs: int,
+    anneal: bool,
+    description: str | None,
+    **net_parameters: Any,
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Train a classifier of features by cross-entropy.
+
+    Parameters
+    ----------
+    module : type
+        The network; its ``forward`` takes the inputs of `data` and returns logits.
+    data : TensorData
+        Classes, weights in the loss and inputs.
+    seed : int
+        Seeds the initial weights, the batches and what the network draws.
+    device : torch.device
+        Where to train.
+    batch_size : int
+        At most so many samples in a batch, and at least ten batches in an epoch: a fixed
+        number of epochs is then a sensible number of steps for small data too.
+    max_epochs : int
+        Passes over the data.
+    anneal : bool
+        Let the learning rate fall linearly, to zero after the last batch, and clip the norm
+        of the gradient.
+    description : str or None
+        Name on the progress bar; None shows none.
+    **net_parameters
+        Parameters of the skorch net.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Trained, in eval mode, on `device`.
+    history : DataFrame
+        Training loss of each epoch.
+    """
+    batch_size = min(batch_size, max(1, len(data) // 10))
+    callbacks: list[Callback] = []
+    if anneal:
+        n_steps = max_epochs * -(-len(data) // batch_size)
+        decay = {"start_factor": 1.0, "end_factor": 0.0, "total_iters": n_steps}
+        callbacks += [
+            LRScheduler(LinearLR, step_every="batch", event_name=None, **decay),
+            GradientNormClipping(_GRADIENT_NORM),
+        ]
+    if description is not None:
+        callbacks.append(EpochBar(description))
+    net = TensorNet(
+        module,
+        nn.CrossEntropyLoss,
+        criterion__reduction="none",
+        optimizer=torch.optim.Adam,
+        optimizer__fused=True,
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        callbacks=callbacks,
+        device=device,
+        **net_parameters,
+    )
+    with seeded(seed, device):
+        net.fit(data.to(device), None)
+    history = pd.DataFrame({"train_loss": net.history[:, "train_loss"]}).rename_axis("epoch")
+    return net.module_.eval(), history
 
 
 def one_cycle(lr: float, n_steps: int, *, anneal: str) -> LRScheduler:

@@ -1,0 +1,108 @@
+"""Logit adjustment with labels: a model of the attribute, and how it goes along with the class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+
+from skfair.adjustment._linear import Linear, fit_softmax
+from skfair.adjustment._twins import class_counts
+
+_RIDGE = 0.1
+_TWIN_RIDGE = 0.003  # of what the twins say: it is worth more than any one component
+_ASKED_WEIGHT = 0.1  # of a label that was asked for, in what is frequent in a class
+_ASKED_ALIGNED = 0.2  # of a sample that was asked for and proved not to conflict
+_EM_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute as it is inferred from some labels.
+
+    Attributes
+    ----------
+    model : Linear
+        Scores of its values for projected rows, as if each value were as frequent in each class.
+    posterior : ndarray of shape (n_samples, n_values)
+        P(value | features, class) of the training samples, one for those that are labelled.
+    prior : ndarray of shape (n_values, n_classes)
+        P(class | value), the classes being equally frequent.
+    conflicting : ndarray of shape (n_labelled,), bool
+        Of the labelled samples, those whose value is not the most frequent one of their class.
+    """
+
+    model: Linear
+    posterior: np.ndarray
+    prior: np.ndarray
+    conflicting: np.ndarray
+
+
+def infer_attribute(
+    Z: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray,
+    values: np.ndarray,
+    at_random: np.ndarray,
+    twin_logits: np.ndarray,
+    twins: Linear,
+) -> Attribute:
+    """Infer an attribute of all samples from the labels of some.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_components)
+        Projected rows.
+    codes, weight : ndarray of shape (n_samples,)
+        Class and weight of each sample.
+    values : ndarray of shape (n_samples,), int
+        Value of the attribute, -1 where it is not known.
+    at_random : ndarray of shape (n_samples,), bool
+        Labelled samples that are a random sample.
+    twin_logits : ndarray of shape (n_samples, n_classes)
+        What twins say that have not seen the sample.
+    twins : Linear
+        What the mean of the twins says of a new sample.
+
+    Returns
+    -------
+    Attribute
+    """
+    n_classes, n_values = codes.max() + 1, values.max() + 1
+    rows = np.flatnonzero(values >= 0)
+    a, y, random = values[rows], codes[rows], at_random[rows]
+    known = class_counts(a, y, np.where(random, 1.0, _ASKED_WEIGHT), n_values, n_classes)
+    usual = known.argmax(axis=0)
+    conflicting = a != usual[y]
+
+    said = twin_logits - twin_logits.mean(axis=0)
+    spread = said.std(axis=0)
+    factor = np.sqrt(_RIDGE / _TWIN_RIDGE) / np.where(spread > 0, spread, 1)
+    features = np.hstack([said[rows] * factor, Z[rows]])
+    cell = y * n_values + (a if n_values == 2 else conflicting)
+    w = np.where(random | conflicting, 1.0, _ASKED_ALIGNED)
+    w /= np.bincount(cell, weights=w)[cell]
+    raw = fit_softmax(features, a, w, n_values, ridge=_RIDGE)
+    # As one map of projected rows: what the twins say is linear in them.
+    first = raw.coef[:, :n_classes] * factor
+    offset = raw.intercept - first @ twin_logits.mean(axis=0)
+    model = Linear(first @ twins.coef + raw.coef[:, n_classes:], first @ twins.intercept + offset)
+    # Training samples by twins that have not seen them.
+    scores = twin_logits @ first.T + Z @ raw.coef[:, n_classes:].T + offset
+
+    share = (conflicting & random).sum() + 0.5
+    share /= random.sum() + 5
+    within = np.full((n_values, n_classes), share / max(1, n_values - 1))
+    within[usual, np.arange(n_classes)] = 1 - share
+    within[:, known.sum(axis=0) == 0] = 1 / n_values
+    likelihood = softmax(scores, axis=1)
+    posterior = likelihood
+    for _ in range(_EM_STEPS):
+        posterior = likelihood * within.T[codes]
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        posterior[rows] = np.eye(n_values)[a]
+        sums = np.stack(
+            [np.bincount(codes, weights=weight * posterior[:, v]) for v in range(n_values)]
+        )
+        within = (sums + 1) / (np.bincount(codes, weights=weight) + n_values)
+    prior = within / within.sum(axis=1, keepdims=True)
+    return Attribute(model, posterior, prior, conflicting)

@@ -1,0 +1,233 @@
+"""Logit adjustment, the parts that are linear: the projection, and regression with offsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh, qr
+from scipy.optimize import fmin_l_bfgs_b
+from scipy.special import logsumexp
+from sklearn.utils import gen_batches
+from sklearn.utils.extmath import svd_flip
+
+_BLOCK = 8192  # rows that are worked on at once
+_EXACT = 2048  # features up to which the covariance is decomposed whole
+_OVERSAMPLED, _POWER_ITERATIONS = 10, 4
+_DOUBLE = 1 << 24  # numbers of a projection that is kept in float64
+_MEAN_SQUARE = 256.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A map from rows to one score for each class or attribute value.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (n_outputs, n_inputs), float64
+    intercept : ndarray of shape (n_outputs,), float64
+    """
+
+    coef: np.ndarray
+    intercept: np.ndarray
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """The scores, float64 of shape (n_samples, n_outputs)."""
+        if X.dtype == np.float64 or len(X) <= _BLOCK:
+            return X.astype(np.float64, copy=False) @ self.coef.T + self.intercept
+        scores = np.empty((len(X), len(self.coef)))
+        for rows in gen_batches(len(X), _BLOCK):
+            scores[rows] = X[rows].astype(np.float64) @ self.coef.T + self.intercept
+        return scores
+
+    def after(self, first: "Linear") -> "Linear":
+        """This map of what another one puts out, as one map."""
+        return Linear(self.coef @ first.coef, self.coef @ first.intercept + self.intercept)
+
+
+def mean_map(maps: list[Linear]) -> Linear:
+    """The map whose scores are the mean of those of several."""
+    return Linear(
+        np.mean([m.coef for m in maps], axis=0), np.mean([m.intercept for m in maps], axis=0)
+    )
+
+
+def principal_components(
+    X: np.ndarray, weight: np.ndarray, n_components: int, rng: np.random.RandomState
+) -> Linear:
+    """Map rows to their principal components, all divided by one number.
+
+    Memory beyond X is that of a few blocks of rows, and of the square of the number of features
+    or, where there are more than 2,048, of a few vectors for each component.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Rows.
+    weight : ndarray of shape (n_samples,)
+        Weight of each row.
+    n_components : int
+        How many; at most `n_features`.
+    rng : RandomState
+        Starts the subspace iteration of many features.
+
+    Returns
+    -------
+    Linear
+        Of mean zero, and of a mean squared length of 256: the ridge of a regression then means
+        the same for the features of every encoder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[-1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
+    >>> first = principal_components(X, np.ones(2), 1, np.random.RandomState(0))
+    >>> first(X).round(6)
+    array([[-16.],
+           [ 16.]])
+    """
+    share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
+    blocks = [*gen_batches(len(X), _BLOCK)]
+    mean = sum(share[rows] @ X[rows].astype(np.float64) for rows in blocks)
+
+    def centred(rows: slice) -> np.ndarray:
+        return X[rows].astype(np.float64) - mean
+
+    n_features = X.shape[1]
+    if n_features <= _EXACT:
+        covariance = np.zeros((n_features, n_features))
+        for rows in blocks:
+            part = centred(rows) * np.sqrt(share[rows])[:, None]
+            covariance += part.T @ part
+        first = n_features - n_components
+        variance, vectors = eigh(covariance, subset_by_index=[first, n_features - 1])
+        components = vectors.T[::-1]
+        variance = variance[::-1]
+    else:
+        width = min(n_components + _OVERSAMPLED, n_features)
+        basis = rng.standard_normal((n_features, width))
+        for _ in range(_POWER_ITERATIONS):
+            basis = qr(basis, mode="economic")[0]
+            basis = sum(c.T @ (share[r, None] * (c @ basis)) for r, c in _each(blocks, centred))
+        basis = qr(basis, mode="economic")[0]
+        small = sum(
+            (c @ basis).T @ (share[r, None] * (c @ basis)) for r, c in _each(blocks, centred)
+        )
+        variance, rotation = eigh(small)
+        variance = variance[::-1][:n_components]
+        components = (basis @ rotation).T[::-1][:n_components]
+    components = svd_flip(None, components, u_based_decision=False)[1]
+    total = variance.clip(min=0).sum()
+    if total > 0:
+        components = components * np.sqrt(_MEAN_SQUARE / total)
+    return Linear(components, -components @ mean)
+
+
+def _each(blocks, centred):
+    return ((rows, centred(rows)) for rows in blocks)
+
+
+def project(projection: Linear, X: np.ndarray) -> np.ndarray:
+    """Project rows; in float64 where few, in float32 where their copy would take much memory."""
+    size = len(X) * len(projection.coef)
+    Z = np.empty((len(X), len(projection.coef)), np.float64 if size <= _DOUBLE else np.float32)
+    for rows in gen_batches(len(X), _BLOCK):
+        Z[rows] = projection(X[rows])
+    return Z
+
+
+def fit_softmax(
+    Z: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray,
+    n_classes: int,
+    *,
+    ridge: float | np.ndarray,
+    offset: np.ndarray | None = None,
+    start: Linear | None = None,
+    max_iter: int = 200,
+) -> Linear:
+    """Multinomial logistic regression with an offset for each row and class.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_components)
+        Rows.
+    codes : ndarray of shape (n_samples,), int
+        Classes.
+    weight : ndarray of shape (n_samples,)
+        Weight of each row; only their ratios count.
+    n_classes : int
+        Number of classes.
+    ridge : float
+        Half of it times the sum of squares of the coefficients is added to the weighted mean of
+        the cross-entropy; intercepts are free.
+    offset : ndarray of shape (n_samples, n_classes), default=None
+        Added to the logits of the row in training.
+    start : Linear, default=None
+        Where the search starts; at zero for None.
+    max_iter : int, default=200
+        Steps of L-BFGS at most.
+
+    Returns
+    -------
+    Linear
+
+    Examples
+    --------
+    Without features the intercepts are the log shares, up to a constant; an offset takes their
+    place.
+
+    >>> import numpy as np
+    >>> Z, codes = np.zeros((4, 1)), np.array([0, 0, 0, 1])
+    >>> plain = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0)
+    >>> round(plain.intercept[0] - plain.intercept[1], 3)  # log 3
+    1.099
+    >>> offset = np.log([[0.75, 0.25]] * 4)
+    >>> adjusted = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0, offset=offset)
+    >>> abs(round(adjusted.intercept[0] - adjusted.intercept[1], 3))
+    0.0
+    """
+    share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
+    n_inputs = Z.shape[1]
+    blocks = [*gen_batches(len(Z), _BLOCK)]
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = theta.reshape(n_classes, n_inputs + 1)
+        coef, intercept = theta[:, :-1].astype(Z.dtype), theta[:, -1]
+        gradient = np.zeros_like(theta)
+        total = 0.0
+        for rows in blocks:
+            block = Z[rows]
+            logits = block @ coef.T + intercept
+            if offset is not None:
+                logits = logits + offset[rows]
+            logits -= logits.max(axis=1, keepdims=True)
+            there = np.arange(len(block)), codes[rows]
+            own = logits[there]
+            error = np.exp(logits, out=logits)
+            sums = error.sum(axis=1)
+            total += share[rows] @ (np.log(sums) - own)
+            error /= sums[:, None]
+            error[there] -= 1
+            error *= share[rows, None]
+            gradient[:, :-1] += error.T.astype(Z.dtype) @ block
+            gradient[:, -1] += error.sum(axis=0)
+        gradient[:, :-1] += ridge * theta[:, :-1]
+        return total + ridge / 2 * np.square(theta[:, :-1]).sum(), gradient.ravel()
+
+    x0 = np.zeros((n_classes, n_inputs + 1))
+    if start is not None:
+        x0[:, :-1], x0[:, -1] = start.coef, start.intercept
+    theta = fmin_l_bfgs_b(loss, x0.ravel(), maxiter=max_iter, pgtol=1e-5, factr=1e5)[0]
+    theta = theta.reshape(n_classes, n_inputs + 1)
+    return Linear(theta[:, :-1], theta[:, -1] - theta[:, -1].mean())
+
+
+def balanced_weight(codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights under which each class that occurs has the same total."""
+    totals = np.bincount(codes, weights=weight)
+    return weight / totals[codes]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log of the softmax of each row."""
+    return logits - logsumexp(logits, axis=1, keepdims=True)
