@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from _heads import BASELINE, METHODS, N_LABELS, REFIT, Draw
 from _published import ordinary_training, published
-from _remember import Remembered, library_code, short_digest
+from _remember import Remembered, library_code, parsed, short_digest
 from _tables import list_table, plain_table, processor_time
 from _tasks import Tasks
 from sklearn.linear_model import LogisticRegression
@@ -88,7 +88,7 @@ class Measured:
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.results)
         self.digests = {
-            method: short_digest(library_code(module) if module else "")
+            method: short_digest(library_code(module) if module else parsed("_heads")[0])
             for method, (_, module) in METHODS.items()
         }
         self.tasks = None if arguments.tables else Tasks(arguments.data)
