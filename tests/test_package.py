@@ -65,8 +65,8 @@ def state():
             torch.get_default_dtype(), torch.is_grad_enabled())
 import sklearn.pipeline, fairlearn.metrics, skorch, pandas, scipy.stats, tqdm.auto
 before = state()
-import skfair, skfair.adjustment, skfair.attribution, skfair.datasets, skfair.featurize, skfair.intraprocessing
-import skfair.margin, skfair.metrics, skfair.model_selection, skfair.utils
+import skfair, skfair.adjustment, skfair.attribution, skfair.datasets, skfair.featurize
+import skfair.intraprocessing, skfair.margin, skfair.metrics, skfair.model_selection, skfair.utils
 assert state() == before
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -1,5 +1,7 @@
 """Logit adjustment, the head: linear or with a hidden layer, and which of them the data ask for."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -14,7 +16,7 @@ _LR, _BATCH_SIZE = 5e-3, 64
 _MOST_EPOCHS = 20
 # McNemar's statistic from which the hidden layer is worth it.
 _CLEARLY = 3.0
-_MOST_COMPARED = 20_000  # samples; of more, a part is compared
+_MOST_COMPARED = 10_000  # samples; of more, a part is compared
 
 
 class HiddenLayerNet(nn.Module):
@@ -83,7 +85,8 @@ def fit_hidden_layer(
         module__n_inputs=Z.shape[1],
         module__n_classes=n_classes,
     )
-    return network.layers
+    layers: Any = network.layers
+    return layers
 
 
 def first_projected(head: nn.Sequential, projection: Linear) -> nn.Sequential:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh, qr
 from scipy.optimize import fmin_l_bfgs_b
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
@@ -140,7 +140,7 @@ def fit_softmax(
     weight: np.ndarray,
     n_classes: int,
     *,
-    ridge: float | np.ndarray,
+    ridge: float,
     offset: np.ndarray | None = None,
     start: Linear | None = None,
     max_iter: int = 200,
@@ -179,47 +179,71 @@ def fit_softmax(
     >>> import numpy as np
     >>> Z, codes = np.zeros((4, 1)), np.array([0, 0, 0, 1])
     >>> plain = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0)
-    >>> round(plain.intercept[0] - plain.intercept[1], 3)  # log 3
+    >>> float(round(plain.intercept[0] - plain.intercept[1], 3))  # log 3
     1.099
     >>> offset = np.log([[0.75, 0.25]] * 4)
     >>> adjusted = fit_softmax(Z, codes, np.ones(4), 2, ridge=1.0, offset=offset)
-    >>> abs(round(adjusted.intercept[0] - adjusted.intercept[1], 3))
+    >>> float(abs(round(adjusted.intercept[0] - adjusted.intercept[1], 3)))
     0.0
     """
     share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
     n_inputs = Z.shape[1]
     blocks = [*gen_batches(len(Z), _BLOCK)]
+    # Of two classes, one column: the logit of the second less that of the first. Half of it each
+    # has half the sum of squares.
+    two = n_classes == 2
+    compare, penalty = (_compare_two, ridge / 2) if two else (_compare_many, ridge)
+    shape = (1 if two else n_classes, n_inputs + 1)
+    if two and offset is not None:
+        offset = offset[:, 1:] - offset[:, :1]
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = theta.reshape(n_classes, n_inputs + 1)
+        theta = theta.reshape(shape)
         coef, intercept = theta[:, :-1].astype(Z.dtype), theta[:, -1]
-        gradient = np.zeros_like(theta)
+        gradient = np.zeros(shape)
         total = 0.0
         for rows in blocks:
-            block = Z[rows]
-            logits = block @ coef.T + intercept
+            logits = Z[rows] @ coef.T + intercept
             if offset is not None:
-                logits = logits + offset[rows]
-            logits -= logits.max(axis=1, keepdims=True)
-            there = np.arange(len(block)), codes[rows]
-            own = logits[there]
-            error = np.exp(logits, out=logits)
-            sums = error.sum(axis=1)
-            total += share[rows] @ (np.log(sums) - own)
-            error /= sums[:, None]
-            error[there] -= 1
+                logits += offset[rows]
+            losses, error = compare(logits, codes[rows])
+            total += share[rows] @ losses
             error *= share[rows, None]
-            gradient[:, :-1] += error.T.astype(Z.dtype) @ block
+            gradient[:, :-1] += error.T.astype(Z.dtype) @ Z[rows]
             gradient[:, -1] += error.sum(axis=0)
-        gradient[:, :-1] += ridge * theta[:, :-1]
-        return total + ridge / 2 * np.square(theta[:, :-1]).sum(), gradient.ravel()
+        gradient[:, :-1] += penalty * theta[:, :-1]
+        return total + penalty / 2 * np.square(theta[:, :-1]).sum(), gradient.ravel()
 
-    x0 = np.zeros((n_classes, n_inputs + 1))
+    theta = np.zeros(shape)
     if start is not None:
-        x0[:, :-1], x0[:, -1] = start.coef, start.intercept
-    theta = fmin_l_bfgs_b(loss, x0.ravel(), maxiter=max_iter, pgtol=1e-5, factr=1e5)[0]
-    theta = theta.reshape(n_classes, n_inputs + 1)
+        coef, intercept = start.coef, start.intercept
+        if two:
+            coef, intercept = np.diff(coef, axis=0), np.diff(intercept)
+        theta[:, :-1], theta[:, -1] = coef, intercept
+    theta = fmin_l_bfgs_b(loss, theta.ravel(), maxiter=max_iter, pgtol=1e-5, factr=1e5)[0]
+    theta = theta.reshape(shape)
+    if two:
+        theta = np.vstack([-theta / 2, theta / 2])
     return Linear(theta[:, :-1], theta[:, -1] - theta[:, -1].mean())
+
+
+def _compare_two(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of each row, and its derivative by the logit."""
+    sign = 1.0 - 2 * codes
+    against = sign * logits[:, 0]
+    return np.logaddexp(0, against), (sign * expit(against))[:, None]
+
+
+def _compare_many(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of each row, and its derivatives by the logits."""
+    logits -= logits.max(axis=1, keepdims=True)
+    there = np.arange(len(codes)), codes
+    own = logits[there]
+    error = np.exp(logits)
+    sums = error.sum(axis=1)
+    error /= sums[:, None]
+    error[there] -= 1
+    return np.log(sums) - own, error
 
 
 def balanced_weight(codes: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.utils import check_random_state
-from torch import nn
 
 from skfair.adjustment._attributes import infer_attribute
 from skfair.adjustment._head import (
-    N_UNITS,
-    as_layer,
+    HiddenLayerNet,
     first_projected,
     fit_hidden_layer,
     hidden_layer_is_better,
@@ -82,9 +79,10 @@ class LogitAdjustmentStages(TorchClassifier):
         random_state = check_random_state(self.random_state)
         rows = np.flatnonzero(weight)
         values = groups.codes[rows]
-        at_random = random_part(groups.codes >= 0, weight > 0)[rows]
-        whole, codes, weight = X, codes[rows], weight[rows]
+        n_samples, codes, weight = len(X), codes[rows], weight[rows]
         X = X if len(rows) == len(X) else X[rows]
+        order = random_order(X)
+        at_random = random_part(values >= 0, order)
 
         n_components = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         projection = principal_components(X, weight, n_components, random_state)
@@ -105,12 +103,11 @@ class LogitAdjustmentStages(TorchClassifier):
         against = offsets.prior * len(self.classes_) < 1
         conflicts = (offsets.posterior * against.T[codes]).sum(axis=1)
         self.diagnostics_["n_conflicting"] = float(conflicts.sum())
-        self.conflicting_ = np.zeros(len(whole), dtype=bool)
+        self.conflicting_ = np.zeros(n_samples, dtype=bool)
         self.conflicting_[rows] = conflicts > 0.5
 
         unlabelled = values < 0
-        order = random_order(len(whole))
-        self._random_order = order[np.isin(order, rows[unlabelled])]
+        self._random_order = rows[order[unlabelled[order]]]
         order = conspicuous_order(offsets.surprise, codes)
         self._conspicuous_order = rows[order[unlabelled[order]]]
 
@@ -293,15 +290,29 @@ class LogitAdjustmentStages(TorchClassifier):
             device=device,
             description="classifier" if self.verbose else None,
         )
-        self.module_ = first_projected(head, self._projection)
+        self._hidden_head = first_projected(head, self._projection)
 
     def _logits(self, X: Any) -> np.ndarray:
         if self.head_ == "mlp":
             return super()._logits(X)
         return Linear(self.coef_, self.intercept_)(self._validate_features(X))
 
-    def _linear_module(self) -> nn.Module:
-        return as_layer(Linear(self.coef_, self.intercept_))
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        for name in ("_projection", "_attribute"):
+            state[name] = vars(state[name]).copy()
+        if "_hidden_head" in state:
+            state["_hidden_head"] = dict(state["_hidden_head"].state_dict())
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        for name in ("_projection", "_attribute"):
+            state[name] = Linear(**state[name])
+        weights = state.pop("_hidden_head", None)
+        self.__dict__.update(state)
+        if weights is not None:
+            with torch.device("meta"):
+                layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
+            self._hidden_head = load_weights(layers, weights, "module_").eval()
 
 
 def _expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ _ROUNDS = 3
 _REPEATS, _FEW_REPEATS = 5, 2
 _MANY = 40_000  # samples times classes, from which there are few repeats
 _STEPS = 60
+_MOST_TRAINED = 20_000  # samples that a twin sees; of those that none sees, the mean is taken
 # Added to each count of a class and a predicted class.
 _PRIOR_COUNT = 0.5
 
@@ -66,44 +67,59 @@ def train_twins(
     predicted, logits, twins = [], np.zeros((len(Z), n_classes)), []
     for _ in range(n_repeats):
         halves = _halves(codes, rng)
-        parts = [Z[half] for half in halves]
-        labels = codes.copy()
-        pair: list = [None, None]
-        for round_ in range(_ROUNDS):
-            pair = [
-                fit_softmax(
-                    part,
-                    labels[half],
-                    balanced_weight(labels[half], weight[half]),
-                    n_classes,
-                    ridge=ridge,
-                    start=twin,
-                    max_iter=_STEPS,
-                )
-                for part, half, twin in zip(parts, halves, pair, strict=True)
-            ]
-            unseen = np.empty_like(logits)
-            for part, half, twin in zip(parts, halves, pair[::-1], strict=True):
-                unseen[half] = twin(part)
-            guess = unseen.argmax(axis=1)
-            if round_ < _ROUNDS - 1:
-                sure = (softmax(unseen, axis=1).max(axis=1) - 1 / n_classes) * (
-                    n_classes / (n_classes - 1)
-                )
-                labels = np.where(
-                    (guess != labels) & (rng.random_sample(len(Z)) < sure), guess, labels
-                )
-        predicted.append(guess)
+        pair = _train_pair(Z, codes, weight, halves, ridge, rng)
+        mean = mean_map(pair)
+        unseen = mean(Z)  # of samples that neither has seen
+        for half, twin in zip(halves, pair[::-1], strict=True):
+            unseen[half] = twin(Z[half])
+        predicted.append(unseen.argmax(axis=1))
         logits += unseen / n_repeats
-        twins += pair
+        twins.append(mean)
     return Twins(np.array(predicted), logits, mean_map(twins))
 
 
-def _halves(codes: np.ndarray, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Halves with half of each class."""
+def _halves(codes: np.ndarray, rng: np.random.RandomState) -> list[np.ndarray]:
+    """Halves with half of each class, or of many samples a part of each half."""
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
-    return order[::2], order[1::2]
+    step = max(1, -(-len(order) // (2 * _MOST_TRAINED)))
+    return [order[:: 2 * step], order[step :: 2 * step]]
+
+
+def _train_pair(
+    Z: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray,
+    halves: list[np.ndarray],
+    ridge: float,
+    rng: np.random.RandomState,
+) -> list[Linear]:
+    """Train two twins, which change one another's labels."""
+    n_classes = codes.max() + 1
+    parts, weights = [Z[half] for half in halves], [weight[half] for half in halves]
+    labels = [codes[half] for half in halves]
+    pair: list = [None, None]
+    for round_ in range(_ROUNDS):
+        pair = [
+            fit_softmax(
+                part, y, balanced_weight(y, w), n_classes, ridge=ridge, start=twin, max_iter=_STEPS
+            )
+            for part, y, w, twin in zip(parts, labels, weights, pair, strict=True)
+        ]
+        if round_ < _ROUNDS - 1:
+            labels = [
+                _flip(twin(part), y, rng)
+                for part, y, twin in zip(parts, labels, pair[::-1], strict=True)
+            ]
+    return pair
+
+
+def _flip(logits: np.ndarray, labels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Take the predicted class for the label, the more often the surer it is."""
+    n_classes = logits.shape[1]
+    chance = 1 / n_classes
+    sure = (softmax(logits, axis=1).max(axis=1) - chance) / (1 - chance)
+    return np.where(rng.random_sample(len(labels)) < sure, logits.argmax(axis=1), labels)
 
 
 def log_prior_given_guess(

@@ -22,7 +22,10 @@ _MOST_FEATURES = 1 << 20  # each of which gets a name where an estimator is show
 _MOST_IN_PATCH = 1 << 22  # numbers
 SIDE = 1 << 16  # numbers along a side of a sample
 # What belongs to single rows of the training data.
-TRAINING_ROWS = ("labels_", "_hard", "_easy")
+TRAINING_ROWS = (
+    *("labels_", "_hard", "_easy"),
+    *("conflicting_", "_random_order", "_conspicuous_order"),
+)
 
 
 # -- relations that names in shapes do not say -------------------------------------------------
@@ -38,6 +41,12 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
         and not (has_clusters and not {"amplifier_", "margins_"} <= state.keys())
         and not (has_clusters and (sizes["space"] != width or not sizes["clusters"]))
     )
+
+
+def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
+    """coef_ and intercept_ are there for a linear head, and only for one."""
+    linear = state["head_"] == "linear"
+    return ("coef_" in state) == ("intercept_" in state) == linear != ("_hidden_head" in state)
 
 
 def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
@@ -192,6 +201,39 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             ),
         },
         _margin,
+    ),
+    "skfair.LogitAdjustedClassifier": (
+        {
+            **_COLUMNS,
+            "n_features_in_": _FEATURES,
+            "classes_": ("labels", "classes"),
+            "_projection": (
+                "dict",
+                {
+                    "coef": ("array", "f", "components features", -_LARGE, _LARGE),
+                    "intercept": ("array", "f", "components", -_LARGE, _LARGE),
+                },
+            ),
+            "attribute_values_": ("all", list, _GROUP, "values"),
+            "_attribute": (
+                "dict",
+                {
+                    "coef": ("array", "f", "values features", -_LARGE, _LARGE),
+                    "intercept": ("array", "f", "values", -_LARGE, _LARGE),
+                },
+            ),
+            "prior_": ("array", "f", "values classes", 0, 1),
+            "expected_counts_": ("array", "f", "values classes", 0, _LARGE),
+            "diagnostics_": ("by name", _MEASURED),
+            "head_": ("text", "linear", "mlp"),
+            "coef_": ("maybe", ("array", "f", "classes features", -_LARGE, _LARGE)),
+            "intercept_": ("maybe", ("array", "f", "classes", -_LARGE, _LARGE)),
+            "_hidden_head": ("maybe", "weights"),
+            "conflicting_": ("maybe", ("array", "b", "_", 0, 1)),
+            "_random_order": ("maybe", ("array", "i", "_", 0, math.inf)),
+            "_conspicuous_order": ("maybe", ("array", "i", "_", 0, math.inf)),
+        },
+        _adjusted,
     ),
     "skfair.LinearPostDebiaser": (
         {
