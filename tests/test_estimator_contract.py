@@ -22,6 +22,7 @@ from sklearn.utils import estimator_checks as scikit_learn
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from skfair.adjustment import LogitAdjustedClassifier
 from skfair.attribution import PatchAttributionMasker
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import (
@@ -88,6 +89,8 @@ def others():
     return [
         ThresholdDebiaser(cnn),
         ClusterMarginClassifier(loss="cross_entropy", n_units=8),
+        LogitAdjustedClassifier(head="mlp"),
+        LogitAdjustedClassifier(2, head="linear"),
         FrozenEncoderFeaturizer(some_columns, batch_size=5),
         FrozenEncoderFeaturizer(a_network(lambda: nn.Linear(6, 3)), layer="0"),
         FrozenEncoderFeaturizer(some_columns, image_shape=(1, 3, -1), data_format="channels_last"),
@@ -188,12 +191,13 @@ def for_scikit_learn(kind, **parameters):
     return kind(**{name: v for name, v in values.items() if name in known}, **parameters)
 
 
+WITHOUT_GROUPS = (ClusterMarginClassifier, LogitAdjustedClassifier)  # these need none
 CHECKED = {}
 for _name, _kind in all_estimators():
     if takes_groups(small_instance(_kind)):
         _checked = type(
             f"Checked{_name}",
-            (_kind,) if _kind is ClusterMarginClassifier else (WithGroups, _kind),
+            (_kind,) if _kind in WITHOUT_GROUPS else (WithGroups, _kind),
             {"__module__": __name__, "__doc__": "With groups.", "__init__": _kind.__init__},
         )
         globals()[_checked.__name__] = _checked  # so that pickle finds it
@@ -201,7 +205,15 @@ for _name, _kind in all_estimators():
     else:
         CHECKED[_name] = _kind
 
+
+class CheckedWithKnownAttribute(WithGroups, LogitAdjustedClassifier):
+    """With groups."""
+
+    __init__ = LogitAdjustedClassifier.__init__
+
+
 _MASKER, _MARGIN = CHECKED["PatchAttributionMasker"], CHECKED["ClusterMarginClassifier"]
+_ADJUSTED = CHECKED["LogitAdjustedClassifier"]
 _SHORT = {"n_units": 8, "amplifier_max_epochs": 1}
 
 
@@ -213,6 +225,8 @@ _SHORT = {"n_units": 8, "amplifier_max_epochs": 1}
         for_scikit_learn(_MARGIN, loss="cross_entropy"),
         for_scikit_learn(_MARGIN, loss="cluster_weighted", **_SHORT),
         for_scikit_learn(_MARGIN, loss="loss_weighted", **_SHORT),
+        for_scikit_learn(_ADJUSTED, head="mlp"),
+        for_scikit_learn(CheckedWithKnownAttribute, head="linear"),
         for_scikit_learn(_MASKER, perturb_at_predict=True),
         for_scikit_learn(_MASKER, perturb_at_predict=True, scope="specific", quantile=0.6),
         for_scikit_learn(_MASKER, perturbation="noise", calibration="temperature", quantile=0.5),
@@ -221,7 +235,8 @@ _SHORT = {"n_units": 8, "amplifier_max_epochs": 1}
     ],
     expected_failed_checks=lambda estimator: {
         "check_sample_weight_equivalence_on_dense_data": "a weighted sample and a repeated one "
-        "make other batches; that they are equal in expectation is tested with the estimator"
+        "make other batches or halves; that they are equal in expectation is tested with the "
+        "estimator"
     },
 )
 def test_scikit_learn_checks(estimator, check):

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from biased_rows import biased_rows
+from sklearn.base import clone
 from torch import nn
 
 import skfair
@@ -109,6 +110,18 @@ def test_a_cluster_margin_classifier_with_its_head(loss, tmp_path):
     np.testing.assert_allclose(expected, classifier.decision_function(X), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_logit_adjusted_classifier(head, tmp_path):
+    y = np.array(["a", "b", "c"])[np.arange(N) % 3]
+    classifier = fit(skfair.LogitAdjustedClassifier(3, head=head, random_state=0), X, y)
+    classifier.to_onnx(tmp_path / "model.onnx")
+    for n in (1, N):
+        output = run(tmp_path / "model.onnx", X[:n])
+        np.testing.assert_allclose(
+            output, classifier.decision_function(X[:n]), rtol=1e-4, atol=1e-4
+        )
+
+
 def test_every_classifier_can_be_exported(tmp_path):
     for name, cls in skfair.utils.all_estimators("classifier"):
         parameters = cls.__init__.__kwdefaults__
@@ -146,8 +159,17 @@ def test_a_network_on_images(tmp_path):
     assert onnx.load(tmp_path / "model.onnx").graph.input[0].type.tensor_type.shape.dim[1].dim_value
 
 
-def test_modules_open_where_skfair_is_not_installed(tmp_path):
-    classifier = fit(skfair.ClusterMarginClassifier(n_units=4, max_epochs=1, random_state=0), X, Y)
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        skfair.ClusterMarginClassifier(n_units=4, max_epochs=1, random_state=0),
+        skfair.LogitAdjustedClassifier(head="linear", random_state=0),
+        skfair.LogitAdjustedClassifier(head="mlp", random_state=0),
+    ],
+    ids=["margin", "linear", "mlp"],
+)
+def test_modules_open_where_skfair_is_not_installed(classifier, tmp_path):
+    classifier = fit(clone(classifier), X, Y)
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(classifier.to_module()))
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "expected.npy", classifier.to_module()(torch.from_numpy(X)).detach())

@@ -96,6 +96,7 @@ def infer_attribute(
     within[:, known.sum(axis=0) == 0] = 1 / n_values
     likelihood = softmax(scores, axis=1)
     posterior = likelihood
+    weight = weight * (len(weight) / weight.sum())  # in units of a sample
     for _ in range(_EM_STEPS):
         posterior = likelihood * within.T[codes]
         posterior /= posterior.sum(axis=1, keepdims=True)

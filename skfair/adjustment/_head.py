@@ -124,7 +124,9 @@ def hidden_layer_is_better(
     Returns
     -------
     bool
-        Whether a hidden layer is clearly better: McNemar's statistic is above three.
+        Whether a hidden layer is clearly better in the mean over the classes: McNemar's
+        statistic is above three, each sample weighing as it does in training. Where one class
+        is rare, unweighted accuracy would take the head that forgets it.
     """
     n_classes = codes.max() + 1
     if len(Z) > _MOST_COMPARED:
@@ -133,7 +135,7 @@ def hidden_layer_is_better(
         )[0]
         Z, codes, weight = Z[rows], codes[rows], weight[rows]
     seed, fold_seed = draw_seed(random_state), draw_seed(random_state)
-    only = np.zeros(2)
+    gain, variance = 0.0, 0.0
     if np.bincount(codes, minlength=n_classes).min() < 2:
         return False
     for train, test in StratifiedKFold(2, shuffle=True, random_state=fold_seed).split(Z, codes):
@@ -150,6 +152,7 @@ def hidden_layer_is_better(
         )
         with torch.no_grad():
             logits = hidden(as_tensor(Z[test].astype(np.float32)).to(device)).cpu().numpy()
-        right = [scores.argmax(axis=1) == codes[test] for scores in (linear(Z[test]), logits)]
-        only += [weight[test] @ (right[i] & ~right[1 - i]) for i in (0, 1)]
-    return bool(only[1] - only[0] > _CLEARLY * np.sqrt(only.sum()))
+        before, after = (z.argmax(axis=1) == codes[test] for z in (linear(Z[test]), logits))
+        change = (after.astype(float) - before) * balanced_weight(codes[test], weight[test])
+        gain, variance = gain + change.sum(), variance + np.square(change).sum()
+    return bool(gain > _CLEARLY * np.sqrt(variance))

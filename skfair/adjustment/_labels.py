@@ -11,6 +11,7 @@ _SPREAD = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 _BLOCK = 1024  # rows that are hashed at once
 _LABELLED_SHARE = 0.8  # of the first ones in that order: not everything that is asked is answered
 _LEAST_RANDOM = 5
+_SPARSE = 0.4  # share of labels beyond these, above which all come from elsewhere
 
 
 def random_order(X: np.ndarray) -> np.ndarray:
@@ -66,15 +67,19 @@ def random_part(labelled: np.ndarray, order: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n_samples,), bool
         The labelled ones among the first in the order, as far as at least four fifths of these are
-        labelled. All labelled ones where these are fewer than five: the labels come from
-        elsewhere then, and are taken for a random sample.
+        labelled. All labelled ones where these are fewer than five, or where more than two fifths
+        of the others are labelled as well: the labels come from elsewhere then, and are taken for
+        a random sample.
     """
     share = labelled[order].cumsum() / np.arange(1, len(order) + 1)
     reach = np.flatnonzero(share >= _LABELLED_SHARE)
     first = order[: reach[-1] + 1] if len(reach) else order[:0]
+    beyond = labelled[order[len(first) :]]
     part = np.zeros(len(labelled), dtype=bool)
     part[first] = labelled[first]
-    return part if part.sum() >= _LEAST_RANDOM else labelled.copy()
+    if part.sum() < _LEAST_RANDOM or beyond.sum() > _SPARSE * len(beyond):
+        return labelled.copy()
+    return part
 
 
 def conspicuous_order(surprise: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -11,8 +11,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skfair.adjustment._head import as_layer
-from skfair.adjustment._linear import Linear
 from skfair.adjustment._stages import LogitAdjustmentStages
 from skfair.utils._typed import fit_context
 
@@ -255,7 +253,7 @@ default=None
         (20, 10)
         """
         check_is_fitted(self)
-        if not isinstance(n, Integral) or n < 1:
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
         if not hasattr(self, "_random_order"):
             raise ValueError(
@@ -300,13 +298,6 @@ default=None
         """
         X = self._validate_features(X)
         return self._projection(X).astype(np.float32)
-
-    @property
-    def module_(self) -> torch.nn.Module:
-        """The head as a network."""
-        if self.head_ == "mlp":
-            return self._hidden_head
-        return as_layer(Linear(self.coef_, self.intercept_))
 
     @property
     def _n_features_out(self) -> int:

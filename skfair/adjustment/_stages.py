@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import nn
 
 from skfair.adjustment._attributes import infer_attribute
 from skfair.adjustment._head import (
     HiddenLayerNet,
+    as_layer,
     first_projected,
     fit_hidden_layer,
     hidden_layer_is_better,
@@ -100,7 +102,7 @@ class LogitAdjustmentStages(TorchClassifier):
         self.expected_counts_ = _expected_counts(offsets.posterior, codes, weight)
         self._attribute = offsets.attribute.after(projection)
 
-        against = offsets.prior * len(self.classes_) < 1
+        against = _rare(offsets.prior)
         conflicts = (offsets.posterior * against.T[codes]).sum(axis=1)
         self.diagnostics_["n_conflicting"] = float(conflicts.sum())
         self.conflicting_ = np.zeros(n_samples, dtype=bool)
@@ -181,8 +183,7 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        against = prior * n_classes < 1
-        self.diagnostics_["n_labelled_conflicting"] = int(against[values, codes].sum())
+        self.diagnostics_["n_labelled_conflicting"] = int(_rare(prior)[values, codes].sum())
         ones = np.ones(len(Z))
         return _Offsets(
             np.log(prior)[values],
@@ -243,7 +244,7 @@ class LogitAdjustmentStages(TorchClassifier):
             factor = np.clip(sizes / np.maximum(per_class, 1), 1, max(1, most))[codes[found]]
             against = (1 - n_classes * attribute.prior[values[found], codes[found]]).clip(min=0)
             boost[found] += against * (factor - 1)
-        against = attribute.prior * n_classes < 1
+        against = _rare(attribute.prior)
         return _Offsets(
             log_prior,
             strength,
@@ -276,43 +277,53 @@ class LogitAdjustmentStages(TorchClassifier):
         self.diagnostics_["strength"] = float(strength)
         offset = strength * offsets.log_prior
         balanced = balanced_weight(codes, weight) * offsets.boost
+        seed = draw_seed(random_state)  # for either head, so that a RandomState moves on
         if self.head_ == "linear":
             linear = fit_softmax(Z, codes, balanced, n_classes, ridge=self.ridge, offset=offset)
             linear = linear.after(self._projection)
             self.coef_, self.intercept_ = linear.coef, linear.intercept
+            self.module_: nn.Module = as_layer(linear)
             return
         head = fit_hidden_layer(
             Z,
             codes,
             balanced,
             offset,
-            seed=draw_seed(random_state),
+            seed=seed,
             device=device,
             description="classifier" if self.verbose else None,
         )
-        self._hidden_head = first_projected(head, self._projection)
+        self.module_ = first_projected(head, self._projection)
 
     def _logits(self, X: Any) -> np.ndarray:
-        if self.head_ == "mlp":
-            return super()._logits(X)
-        return Linear(self.coef_, self.intercept_)(self._validate_features(X))
+        if getattr(self, "head_", None) == "linear":
+            return Linear(self.coef_, self.intercept_)(self._validate_features(X))
+        return super()._logits(X)
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         for name in ("_projection", "_attribute"):
             state[name] = vars(state[name]).copy()
-        if "_hidden_head" in state:
-            state["_hidden_head"] = dict(state["_hidden_head"].state_dict())
+        module = state.pop("module_")
+        if self.head_ == "mlp":
+            state["module_"] = dict(module.state_dict())
         return state
 
     def _restore_state(self, state: dict[str, Any]) -> None:
         for name in ("_projection", "_attribute"):
             state[name] = Linear(**state[name])
-        weights = state.pop("_hidden_head", None)
+        weights = state.pop("module_", None)
         self.__dict__.update(state)
-        if weights is not None:
-            with torch.device("meta"):
-                layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
-            self._hidden_head = load_weights(layers, weights, "module_").eval()
+        if weights is None:
+            self.module_ = as_layer(Linear(self.coef_, self.intercept_))
+            return
+        with torch.device("meta"):
+            layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
+        self.module_ = load_weights(layers, weights, "module_").eval()
+
+
+def _rare(prior: np.ndarray) -> np.ndarray:
+    """Where a class is less frequent given a value than by chance, and not by rounding only."""
+    return prior * prior.shape[1] < 1 - 1e-9
 
 
 def _expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:

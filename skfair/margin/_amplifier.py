@@ -194,6 +194,35 @@ def balanced_accuracy(codes: np.ndarray, logits: np.ndarray) -> float:
     return float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
 
 
+def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> float:
+    """Total variation distance between the class shares of predictions and of classes.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples,), int
+        Classes.
+    logits : ndarray of shape (n_samples, n_classes)
+        Logits of the classifier.
+    weight : ndarray of shape (n_samples,)
+        Weight of each sample.
+
+    Returns
+    -------
+    float
+        The share of the weight that would have to change its class: 0 where each class is
+        predicted as often as it occurs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_tilt(np.array([0, 0, 1, 1]), np.eye(2)[[0, 1, 1, 1]], np.ones(4))
+    0.25
+    """
+    n_classes = logits.shape[1]
+    predicted = np.bincount(logits.argmax(axis=1), weight, n_classes)
+    return float(np.abs(predicted - np.bincount(codes, weight, n_classes)).sum() / 2 / weight.sum())
+
+
 def diagnose_amplifier(
     codes: np.ndarray, logits: np.ndarray, features: np.ndarray
 ) -> dict[str, float]:

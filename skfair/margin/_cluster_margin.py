@@ -11,6 +11,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skfair.margin._gate import suggest
 from skfair.margin._modules import prediction_module
 from skfair.margin._stages import ClusterMarginStages
 from skfair.utils._typed import available_if, fit_context
@@ -191,7 +192,7 @@ class ClusterMarginClassifier(
         loss: str = "margin",
         margin: str = "adaptive",
         margin_std: float = 0.15,
-        scale: float = 8.0,
+        scale: float = 4.0,
         cluster_on: str = "amplified",
         n_units: int = 128,
         amplifier_weight_decay: float | Literal["auto"] = "auto",
@@ -308,8 +309,7 @@ default=None
                 "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
                 "again."
             )
-        hard = self._hard[: n // 2]
-        return np.concatenate([hard, self._easy[: n - len(hard)]])
+        return suggest(self._hard, self._easy, n)
 
     @available_if(_has_clusters)
     def predict_cluster(self, X: ArrayLike) -> np.ndarray:

@@ -1,34 +1,42 @@
-"""Cluster margins, choosing: do the few group labels there are speak for the method?
+"""Cluster margins, choosing: do the group labels there are speak for the method?
 
-Where the target is easier than the bias, the amplifier learns the target and the margins do
-harm (section "When not to use it" of the guide). Its most confident errors tell: where it has
-found the bias they are nearly all bias-conflicting, where it has found the target they are
-the hard or mislabelled samples of every group. A few labels there, and as many among the
-samples it gets right, decide.
+Margins pull the classifier away from what the amplifier has learned. That helps where the
+amplifier has learned the bias, and gets bias-conflicting samples wrong for it, and does harm
+where it has learned the classes, and gets conflicting samples right as often as others
+(section "When not to use it" of the guide). The gap between the two accuracies, estimated from
+a few labels, decides; with labels for everything, so does a hold-out. Where neither can tell,
+the method is not used.
 """
 
 import numpy as np
-from scipy.stats import fisher_exact
+from scipy.special import expit
 from sklearn.model_selection import train_test_split
 
 from skfair.margin._amplifier import cross_entropies
-from skfair.metrics import worst_group_accuracy_score
 
-# Of the amplifier's errors in each class, the share that is looked at: the most confident.
-_HARD_SHARE = 0.25
-_HARD_AT_LEAST = 3
-# Odds ratio from which the labels speak for the method; how it was found is in the guide. One
-# hit among a handful can reach it by chance, so that Fisher's exact test has to agree.
-_ODDS_RATIO = 8.0
-_SIGNIFICANCE = 0.05
-# With so many labelled samples of each group in a hold-out of this share, the worst group
-# itself decides.
+# Of the labels that are suggested, the share among the amplifier's errors; of these, the share of
+# which it is sure; of the others, the share of which it is least sure.
+_ERRORS, _SURE_ERRORS, _UNSURE_RIGHT = 0.4, 1 / 2, 1 / 3
+# The part of a class's errors that counts as sure, and of its right samples as not sure.
+_QUARTER = 0.25
+# The gap at which gain and loss balance grows with the scale; how it was found is in the guide.
+GAP_PER_SCALE = 0.05
+# The middle part of a posterior that decides.
+_LEVEL = 0.8
+_N_DRAWS = 1000
+# Whether ordinary training and the method are right, by outcome: neither, the method alone,
+# ordinary training alone, both.
+_RIGHT = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+# Standard deviations of the prior of an intercept and of a slope. The slope's is of the log odds
+# of being conflicting, by one standard deviation of the amplifier's log odds.
+_PRIOR_STD = np.array([4.5, 2.0])
+# With so many labelled samples of each group in a hold-out of this share, it is looked at.
 _HOLDOUT_SHARE = 0.2
 _HOLDOUT_GROUP_SIZE = 10
 
 
-def strata(codes: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mark the samples to compare: confident errors of the amplifier, and its right ones.
+def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Sort the samples by how right the amplifier is, and how sure.
 
     Parameters
     ----------
@@ -39,20 +47,65 @@ def strata(codes: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Returns
     -------
-    hard : ndarray of shape (n_samples,), bool
-        In each class, the quarter of its errors (three at least, or as many as there are)
-        to whose class the amplifier gives the least probability.
-    easy : ndarray of shape (n_samples,), bool
-        The samples that it classifies rightly.
+    ndarray of shape (n_samples,), int
+        0 for the quarter of the errors in each class to whose class the amplifier gives the
+        least probability, 1 for its other errors; 2 for the quarter of the right samples in
+        each class to whose class it gives the least, 3 for its other right samples. A quarter
+        is rounded up.
     """
     surprise = cross_entropies(codes, logits)
-    easy = logits.argmax(axis=1) == codes
-    hard = np.zeros(len(codes), dtype=bool)
+    stratum = np.where(logits.argmax(axis=1) == codes, 3, 1)
     for code in np.unique(codes):
-        errors = np.flatnonzero(~easy & (codes == code))
-        n_hard = max(int(np.ceil(_HARD_SHARE * len(errors))), _HARD_AT_LEAST)
-        hard[errors[np.argsort(-surprise[errors], kind="stable")[:n_hard]]] = True
-    return hard, easy
+        for side in (1, 3):
+            rows = np.flatnonzero((codes == code) & (stratum == side))
+            rows = rows[np.argsort(-surprise[rows], kind="stable")]
+            stratum[rows[: int(np.ceil(_QUARTER * len(rows)))]] = side - 1
+    return stratum
+
+
+def label_orders(
+    stratum: np.ndarray, codes: np.ndarray, known: np.ndarray, random_state: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put errors and right samples without a label in the order in which to label them.
+
+    Parameters
+    ----------
+    stratum, codes : ndarray of shape (n_samples,), int
+        See :func:`strata`.
+    known : ndarray of shape (n_samples,), bool
+        The samples that have a label.
+    random_state : RandomState
+        Draws.
+
+    Returns
+    -------
+    errors, right : ndarray of int
+        Positions. Of any number of the first ones, half of the errors are sure ones and a third
+        of the right samples are unsure ones, as long as there are some, and the classes are
+        as even.
+    """
+    orders = [
+        balanced_order(np.flatnonzero((stratum == k) & ~known), codes, random_state)
+        for k in range(4)
+    ]
+    return (
+        _interleave(orders[0], orders[1], _SURE_ERRORS),
+        _interleave(orders[2], orders[3], _UNSURE_RIGHT),
+    )
+
+
+def _interleave(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """Merge two orders so that `share` of any number of the first entries is from the first."""
+    turn = np.concatenate(
+        [(np.arange(len(first)) + 0.5) / share, (np.arange(len(second)) + 0.5) / (1 - share)]
+    )
+    return np.concatenate([first, second])[np.argsort(turn, kind="stable")]
+
+
+def suggest(errors: np.ndarray, right: np.ndarray, n: int) -> np.ndarray:
+    """The first `n` of two orders, more of one where the other is used up."""
+    errors = errors[: max(round(_ERRORS * n), n - len(right))]
+    return np.concatenate([errors, right[: n - len(errors)]])
 
 
 def balanced_order(
@@ -82,92 +135,139 @@ def balanced_order(
     return rows[np.lexsort((random_state.random_sample(len(rows)), turn))]
 
 
-def conflict_odds_ratio(
-    codes: np.ndarray, groups: np.ndarray, hard: np.ndarray, easy: np.ndarray
-) -> tuple[float, float, int]:
-    """Compare how often confident errors and right samples are bias-conflicting.
+def find_conflicting(codes: np.ndarray, groups: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """Mark the labelled samples that are bias-conflicting.
 
-    A sample is conflicting where its group is rarer in its class than in all classes
-    together, P(group | class) < P(group). Both are estimated from the labelled samples, each
-    standing for the samples of its class and stratum, because labels are mostly asked for
-    where the amplifier errs.
+    They are those whose group is rarer in their class than in all classes together,
+    P(group | class) < P(group). Both are estimated from the labelled samples, each standing for
+    the samples of its class and stratum, because labels are mostly asked for where the
+    amplifier errs.
 
     Parameters
     ----------
-    codes : ndarray of shape (n_samples,), int
-        Class of each sample.
+    codes, stratum : ndarray of shape (n_samples,), int
+        Class and stratum of each sample.
     groups : ndarray of shape (n_samples,), int
         Group of each sample, -1 where it is not known.
-    hard, easy : ndarray of shape (n_samples,), bool
-        See :func:`strata`.
 
     Returns
     -------
-    odds_ratio : float
-        Odds of being conflicting in the hard stratum over those in the easy one, with half a
-        sample added to each cell (Haldane's correction), so that it is always finite. 1
-        where one of the strata has no labelled sample.
-    p_value : float
-        Of Fisher's exact test that they are no higher in the hard stratum.
-    n_compared : int
-        Labelled samples in the smaller of the two strata.
+    ndarray of shape (n_labelled,), bool
+        For each sample with a group, in their order.
     """
+    labelled = groups >= 0
     n_classes = codes.max() + 1
-    # Errors that are not hard stand with the hard ones of their class.
-    cell = codes + n_classes * easy
-    labelled = (groups >= 0) & (hard | easy)
-    if not labelled.any():
-        return 1.0, 1.0, 0
-    per_label = np.bincount(cell, minlength=2 * n_classes) / np.maximum(
-        np.bincount(cell[labelled], minlength=2 * n_classes), 1
-    )
+    cell = codes * 4 + stratum
+    size = np.bincount(cell, minlength=4 * n_classes)
+    per_label = size / np.maximum(np.bincount(cell[labelled], minlength=4 * n_classes), 1)
     joint = np.zeros((n_classes, groups.max() + 1))
     np.add.at(joint, (codes[labelled], groups[labelled]), per_label[cell[labelled]])
-    class_total = np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    # Less by more than rounding: a group that is as frequent in every class conflicts with none.
-    conflicting_cell = joint / class_total < joint.sum(axis=0) / joint.sum() - 1e-9
-    conflicting = conflicting_cell[codes[labelled], groups[labelled]]
-
-    is_hard = hard[labelled]
-    hits, n_hard = conflicting[is_hard].sum(), is_hard.sum()
-    base, n_easy = conflicting[~is_hard].sum(), (~is_hard).sum()
-    if not (n_hard and n_easy):
-        return 1.0, 1.0, 0  # half a sample against many would look like evidence
-    odds_hard = (hits + 0.5) / (n_hard - hits + 0.5)
-    odds_easy = (base + 0.5) / (n_easy - base + 0.5)
-    test = fisher_exact([[hits, n_hard - hits], [base, n_easy - base]], alternative="greater")
-    return float(odds_hard / odds_easy), float(test.pvalue), int(min(n_hard, n_easy))
+    class_total = np.maximum(joint.sum(axis=1, keepdims=True), 1e-9)  # a class without labels
+    # A group that is as frequent in its class as everywhere conflicts with none.
+    rarer = joint / class_total < joint.sum(axis=0) / joint.sum() - 1e-9
+    return rarer[codes[labelled], groups[labelled]]
 
 
-def judge_by_odds(
-    codes: np.ndarray, groups: np.ndarray, hard: np.ndarray, easy: np.ndarray
-) -> tuple[dict, str | None]:
-    """Judge the method by :func:`conflict_odds_ratio`.
+def _posterior_draws(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intercepts and slopes of a logistic regression: the mode, then draws around it."""
+    design = np.column_stack([np.ones(len(x)), x])
+    precision = np.diag(_PRIOR_STD**-2)
+    mode = np.zeros(2)
+    for _ in range(50):  # Newton's method; the posterior has one maximum
+        share = expit(design @ mode)
+        curvature = (design.T * (share * (1 - share))) @ design + precision
+        step = np.linalg.solve(curvature, design.T @ (share - truth) + precision @ mode)
+        mode = mode - step.clip(-2, 2)
+    draws = np.random.RandomState(0).standard_normal((_N_DRAWS, 2))
+    return np.vstack([mode, mode + draws @ np.linalg.cholesky(np.linalg.inv(curvature)).T])
+
+
+def _expected(draws: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """How many of the samples at `x` are conflicting, and how many aligned, for each draw."""
+    if not len(x):
+        return np.zeros((2, len(draws)))
+    # At a hundred quantiles, however many samples there are.
+    points = np.quantile(x, (np.arange(100) + 0.5) / 100)
+    share = expit(draws[:, :1] + draws[:, 1:] * points).mean(axis=1)
+    return len(x) * np.array([share, 1 - share])
+
+
+def accuracy_gap(
+    codes: np.ndarray, logits: np.ndarray, groups: np.ndarray, stratum: np.ndarray
+) -> dict[str, float]:
+    """Estimate how much better the amplifier is on aligned than on conflicting samples.
+
+    How likely a sample is to be conflicting is taken to rise or fall steadily with how sure the
+    amplifier is of its class: a logistic regression on its log odds, fitted to the labelled
+    samples, whichever they are, with a weak prior that favours no relation. Its sums over all
+    samples that the amplifier gets right, and over all that it gets wrong, give the two
+    accuracies, and draws from its posterior (Laplace's approximation) the interval.
+
+    Parameters
+    ----------
+    codes, logits, stratum
+        See :func:`strata`.
+    groups : ndarray of shape (n_samples,), int
+        Group of each sample, -1 where it is not known.
 
     Returns
     -------
-    evidence : dict
-        "odds_ratio", "p_value" and "n_compared".
-    reason : str or None
-        Why not to use the method, if so.
+    dict
+        "conflicting_accuracy" and "aligned_accuracy" of the amplifier, "accuracy_gap_low" and
+        "accuracy_gap_high", the ends of the 80 % interval of the second less the first,
+        "n_compared", the labels, and "n_conflicting", those of them that are conflicting.
     """
-    ratio, p_value, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
-    evidence = {"odds_ratio": ratio, "p_value": p_value, "n_compared": n_compared}
-    if ratio > _ODDS_RATIO and p_value < _SIGNIFICANCE:
-        return evidence, None
-    if not n_compared:
-        return evidence, (
-            "none of the amplifier's confident errors, or none of the samples that it gets right, "
-            "has a group label, so that nothing speaks for it. Label the samples that "
-            "suggest_labels() names and fit again."
-        )
-    return evidence, (
-        "the odds of a bias-conflicting sample among the amplifier's confident errors are "
-        f"{ratio:.1f} times those among the samples it gets right (p = {p_value:.2g}, {n_compared} "
-        f"or more labelled samples of each); more than {_ODDS_RATIO:.0f} times with p below "
-        f"{_SIGNIFICANCE} would speak for it. Labels of the samples that suggest_labels() names "
-        "tell most."
+    labelled = groups >= 0
+    conflicting = find_conflicting(codes, groups, stratum)
+    # log(p / (1 - p)) of the own class from -log p
+    surprise = cross_entropies(codes, logits).clip(1e-9, 500)
+    log_odds = -np.log(np.expm1(surprise))
+    x = ((log_odds - log_odds.mean()) / (log_odds.std() or 1)).clip(-4, 4)
+    draws = _posterior_draws(x[labelled], conflicting)
+    right = _expected(draws, x[stratum >= 2])
+    conflicting_accuracy, aligned_accuracy = right / (right + _expected(draws, x[stratum < 2]))
+    gap = (aligned_accuracy - conflicting_accuracy)[1:]
+    low, high = np.quantile(gap, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return {
+        "conflicting_accuracy": float(conflicting_accuracy[0]),
+        "aligned_accuracy": float(aligned_accuracy[0]),
+        "accuracy_gap_low": float(low),
+        "accuracy_gap_high": float(high),
+        "n_compared": int(labelled.sum()),
+        "n_conflicting": int(conflicting.sum()),
+    }
+
+
+def judge_by_gap(evidence: dict[str, float], needed: float) -> tuple[str, str]:
+    """Judge the method by :func:`accuracy_gap`.
+
+    Parameters
+    ----------
+    evidence : dict
+        What :func:`accuracy_gap` returns.
+    needed : float
+        The gap from which the method helps.
+
+    Returns
+    -------
+    decision : {"method", "ordinary", "cannot tell"}
+        Whether the whole interval is above `needed`, or below, or neither.
+    reason : str
+        What the labels say.
+    """
+    low, high = evidence["accuracy_gap_low"], evidence["accuracy_gap_high"]
+    n_labels, n_conflicting = evidence["n_compared"], evidence["n_conflicting"]
+    reason = (
+        f"of {n_labels} labelled samples {n_conflicting} are bias-conflicting. By them the "
+        f"amplifier gets {evidence['conflicting_accuracy']:.0%} of the conflicting samples right "
+        f"and {evidence['aligned_accuracy']:.0%} of the others, a gap of {low:.2f} to {high:.2f} "
+        f"({_LEVEL:.0%} interval), where {needed:.2f} is needed."
     )
+    if n_conflicting in (0, n_labels):
+        return "cannot tell", reason
+    if low > needed:
+        return "method", reason
+    return "ordinary" if high < needed else "cannot tell", reason
 
 
 def hold_out(codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | None:
@@ -193,7 +293,7 @@ def hold_out(codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | N
 
 def judge_by_worst_group(
     codes: np.ndarray, logits: dict[str, np.ndarray], groups: np.ndarray
-) -> tuple[dict, str | None]:
+) -> tuple[dict, str, str]:
     """Judge the method by its worst group on a hold-out.
 
     Parameters
@@ -206,18 +306,36 @@ def judge_by_worst_group(
     Returns
     -------
     evidence : dict
-        "holdout_worst_group".
-    reason : str or None
-        Why not to use the method, if so.
+        "holdout_worst_group", and "holdout_gain_low" and "holdout_gain_high", the ends of the
+        80 % interval of what the method gains in the worst group: the two accuracies of a group
+        are drawn together, from a Dirichlet posterior of how many samples both, one and none of
+        the classifiers get right.
+    decision : {"method", "ordinary", "cannot tell"}
+        Whether the whole interval is above zero, or below, or neither.
+    reason : str
+        What the hold-out says.
     """
-    worst = {
-        loss: worst_group_accuracy_score(codes, z.argmax(axis=1), sensitive_features=groups)
-        for loss, z in logits.items()
+    ordinary, method = (z.argmax(axis=1) == codes for z in logits.values())
+    outcome = 2 * ordinary + method  # a row of _RIGHT
+    _, cells = np.unique(np.column_stack([codes, groups]), axis=0, return_inverse=True)
+    generator = np.random.RandomState(0)
+    worst, drawn = np.ones(2), np.ones((_N_DRAWS, 2))
+    for cell in range(cells.max() + 1):
+        counts = np.bincount(outcome[cells.ravel() == cell], minlength=4)
+        shares = generator.dirichlet(counts + 0.25, size=_N_DRAWS)
+        worst = np.minimum(worst, counts @ _RIGHT / counts.sum())
+        drawn = np.minimum(drawn, shares @ _RIGHT)
+    low, high = np.quantile(drawn[:, 1] - drawn[:, 0], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    evidence = {
+        "holdout_worst_group": dict(zip(logits, worst.tolist(), strict=True)),
+        "holdout_gain_low": float(low),
+        "holdout_gain_high": float(high),
     }
-    ordinary, method = worst.values()
-    if method > ordinary:
-        return {"holdout_worst_group": worst}, None
-    return {"holdout_worst_group": worst}, (
+    reason = (
         f"in the worst group of {len(codes)} labelled samples held out, its accuracy is "
-        f"{method:.2f} and that of ordinary training {ordinary:.2f}."
+        f"{worst[1]:.2f} and that of ordinary training {worst[0]:.2f}, a gain of {low:+.2f} to "
+        f"{high:+.2f} ({_LEVEL:.0%} interval)."
     )
+    if low > 0:
+        return evidence, "method", reason
+    return evidence, "ordinary" if high < 0 else "cannot tell", reason

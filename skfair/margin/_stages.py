@@ -14,6 +14,7 @@ from torch import nn
 from skfair.margin._amplifier import (
     balanced_accuracy,
     class_shares,
+    class_tilt,
     cluster_features,
     cross_entropies,
     diagnose_amplifier,
@@ -23,10 +24,12 @@ from skfair.margin._amplifier import (
     weight_decay_scale,
 )
 from skfair.margin._gate import (
-    balanced_order,
+    GAP_PER_SCALE,
+    accuracy_gap,
     hold_out,
-    judge_by_odds,
+    judge_by_gap,
     judge_by_worst_group,
+    label_orders,
     strata,
 )
 from skfair.margin._modules import LinearNet, MarginNet
@@ -46,6 +49,8 @@ from skfair.utils._validation import check_logits
 # The paper's ablation without adaptive margins gives every class this one, in radians.
 _CONSTANT_MARGIN = 0.5
 _LEAST_WEIGHT = 1e-6
+# From this share on the average over groups fell in most tasks of three classes and more.
+_LARGE_TILT = 0.05
 _BYTES_A_WEIGHT = 16  # itself, its gradient and two moments of Adam, in float32
 _BYTES_A_FEATURE = 4
 
@@ -84,14 +89,13 @@ class ClusterMarginStages(TorchClassifier):
             logits = self._run(self.amplifier_, samples.X)
             samples = self._cluster(samples, logits, random_state)
             self.labels_ = samples.clusters if len(rows) == len(X) else self._assign(X)
-            hard, easy = strata(samples.codes, logits)
+            stratum, groups = strata(samples.codes, logits), groups[rows]
             # What `suggest_labels` may name, in its order: samples whose group is not known.
-            self._hard, self._easy = (
-                balanced_order(rows[stratum & (groups[rows] < 0)], codes, random_state)
-                for stratum in (hard, easy)
-            )
+            errors, right = label_orders(stratum, samples.codes, groups >= 0, random_state)
+            self._hard, self._easy = rows[errors], rows[right]
             if sensitive_features is not None:
-                self.loss_ = self._choose_loss(samples, groups[rows], hard, easy, classifier_seed)
+                evidence = accuracy_gap(samples.codes, logits, groups, stratum)
+                self.loss_ = self._choose_loss(samples, groups, evidence, classifier_seed)
         self.module_, self.history_["classifier"] = self._train_classifier(
             self.loss_, samples, classifier_seed
         )
@@ -136,15 +140,26 @@ class ClusterMarginStages(TorchClassifier):
             setattr(self, name, load_weights(networks[name], tensors, name).eval())
 
     def _diagnose_classifier(self, samples: Samples) -> None:
-        accuracy = balanced_accuracy(samples.codes, self._run(self.module_, samples.X))
-        self.diagnostics_["classifier_accuracy"] = accuracy
+        logits = self._run(self.module_, samples.X)
+        accuracy = balanced_accuracy(samples.codes, logits)
+        tilt = class_tilt(samples.codes, logits, samples.weight)
+        self.diagnostics_ |= {"classifier_accuracy": accuracy, "class_tilt": tilt}
         chance = 1 / len(self.classes_)
-        if self.loss_ != "cross_entropy" and accuracy < chance:
+        if self.loss_ == "cross_entropy":
+            return
+        if accuracy < chance:
             warnings.warn(
                 f"The classifier gets {accuracy:.0%} of the training data right, less than the "
                 f"{chance:.0%} of guessing: beside the bias there is too little of the classes in "
                 "the features, and the correction turns predictions round. Use other features, or "
                 "loss='cross_entropy'.",
+                OvercorrectionWarning,
+            )
+        elif tilt > _LARGE_TILT:
+            warnings.warn(
+                f"The classifier moves {tilt:.0%} of its training data from classes that it "
+                "predicts less often than they occur to others. Where that is not wanted, lower "
+                "the scale or raise max_epochs.",
                 OvercorrectionWarning,
             )
 
@@ -287,31 +302,36 @@ class ClusterMarginStages(TorchClassifier):
         )
 
     def _choose_loss(
-        self,
-        samples: Samples,
-        groups: np.ndarray,
-        hard: np.ndarray,
-        easy: np.ndarray,
-        seed: int,
+        self, samples: Samples, groups: np.ndarray, evidence: dict[str, Any], seed: int
     ) -> str:
         """Decide between `loss` and ordinary training by the group labels there are."""
+        # Weighted losses correct no more than margins of the default scale.
+        scale = self.scale if self.loss == "margin" else 4.0
+        needed = evidence["accuracy_gap_needed"] = GAP_PER_SCALE * scale
+        decision, reason = judge_by_gap(evidence, needed)
         held_out = hold_out(samples.codes, groups, seed)
-        if held_out is None:
-            evidence, reason = judge_by_odds(samples.codes, groups, hard, easy)
-        else:
+        if held_out is not None:
             # The amplifier has seen the hold-out; that touches only the margins of the others.
             kept = samples.take(np.setdiff1d(np.arange(len(samples)), held_out))
             predicted = {
                 loss: self._run(self._train_classifier(loss, kept, seed)[0], samples.X[held_out])
                 for loss in ("cross_entropy", self.loss)
             }
-            evidence, reason = judge_by_worst_group(
+            measured, verdict, why = judge_by_worst_group(
                 samples.codes[held_out], predicted, groups[held_out]
             )
-        self.diagnostics_ |= evidence
-        if reason is None:
+            evidence |= measured
+            if verdict != "cannot tell":
+                decision, reason = verdict, why
+        self.diagnostics_ |= {**evidence, "decision": decision}
+        if decision == "method":
             return self.loss
-        warnings.warn(
-            f"Ordinary training was used instead of loss={self.loss!r}: {reason}", FallbackWarning
-        )
+        message = f"Ordinary training was used instead of loss={self.loss!r}: {reason}"
+        if decision == "cannot tell":
+            message = (
+                f"{message} This cannot tell whether the method helps. Label the samples that "
+                "suggest_labels() names as well and fit again, or use the labels in training: "
+                "LogitAdjustedClassifier."
+            )
+        warnings.warn(message, FallbackWarning)
         return "cross_entropy"

@@ -44,9 +44,9 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ and intercept_ are there for a linear head, and only for one."""
+    """coef_ and intercept_ are there for a linear head, and only for one; module_ for another."""
     linear = state["head_"] == "linear"
-    return ("coef_" in state) == ("intercept_" in state) == linear != ("_hidden_head" in state)
+    return ("coef_" in state) == ("intercept_" in state) == linear != ("module_" in state)
 
 
 def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
@@ -214,7 +214,12 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
                     "intercept": ("array", "f", "components", -_LARGE, _LARGE),
                 },
             ),
-            "attribute_values_": ("all", list, _GROUP, "values"),
+            "attribute_values_": (
+                "all",
+                list,
+                ("either", *_LABEL, ("all", tuple, ("either", *_LABEL), "_")),
+                "values",
+            ),
             "_attribute": (
                 "dict",
                 {
@@ -228,7 +233,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "head_": ("text", "linear", "mlp"),
             "coef_": ("maybe", ("array", "f", "classes features", -_LARGE, _LARGE)),
             "intercept_": ("maybe", ("array", "f", "classes", -_LARGE, _LARGE)),
-            "_hidden_head": ("maybe", "weights"),
+            "module_": ("maybe", "weights"),
             "conflicting_": ("maybe", ("array", "b", "_", 0, 1)),
             "_random_order": ("maybe", ("array", "i", "_", 0, math.inf)),
             "_conspicuous_order": ("maybe", ("array", "i", "_", 0, math.inf)),

@@ -94,6 +94,7 @@ ESTIMATORS: dict[str, Callable] = {
     "FrozenEncoderFeaturizer": lambda cls: cls(_encoder, batch_size=5),
     "LayerwiseDebiaser": lambda cls: cls(network(), n_calls=4, n_layers=1, random_state=0),
     "LinearPostDebiaser": lambda cls: cls(network(), cv=3, random_state=0),
+    "LogitAdjustedClassifier": lambda cls: cls(random_state=0),
     "PatchAttributionMasker": lambda cls: cls(3, stride=1, validation_fraction=0.25, **_TUNING),
     "RandomPerturbationDebiaser": lambda cls: cls(network(), n_trials=3, random_state=0),
     "ThresholdDebiaser": lambda cls: cls(network(), random_state=0),

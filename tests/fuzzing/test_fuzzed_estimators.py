@@ -30,7 +30,7 @@ def test_fit(name):
     odd = st.tuples(changed(ROWS, DATA, 2), st.just((Y, [])), st.just((GROUPS, [])))
     odd |= st.tuples(st.just((ROWS, [])), changed(Y, LABELS), changed(GROUPS, LABELS))
     weights = st.just((None, []))
-    if name == "ClusterMarginClassifier":
+    if name in ("ClusterMarginClassifier", "LogitAdjustedClassifier"):
         weights |= changed(WEIGHT, WEIGHTS)
 
     @profiles.some(40 if name == "ClusterMarginClassifier" else 25)

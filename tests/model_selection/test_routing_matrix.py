@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from skfair.adjustment import LogitAdjustedClassifier
 from skfair.intraprocessing import DistillationDebiaser, ThresholdDebiaser
 from skfair.margin import ClusterMarginClassifier
 from skfair.metrics import make_fairness_scorer
@@ -88,6 +89,10 @@ ESTIMATORS = {
             n_clusters=2, max_epochs=2, n_units=8, batch_size=64, random_state=0
         ),
         {"n_units": [4, 8]},
+    ),
+    "adjusted": (
+        lambda: LogitAdjustedClassifier(head="linear", random_state=0),
+        {"strength": [0.0, 1.0]},
     ),
     "threshold debiaser": (
         lambda: ThresholdDebiaser(NETWORK, random_state=0),

@@ -52,7 +52,7 @@ MEMORY = 256 << 20  # bytes, beside four times the file
 SECONDS = 2  # of processor time
 FACTORIES = {"encoder": make_encoder, "estimator": make_network}
 METHODS = ["predict", "predict_proba", "decision_function", "transform", "predict_cluster"]
-METHODS += ["attribute", "mask", "region_map", "suggest_labels"]
+METHODS += ["attribute_proba", "attribute", "mask", "region_map", "suggest_labels"]
 
 
 # -- models to forge ---------------------------------------------------------------------------
@@ -72,6 +72,7 @@ def models():
     for loss in ("cross_entropy", "loss_weighted"):
         yield f"margin-{loss}", fitted("ClusterMarginClassifier", loss=loss)[0]
     yield "margin-input", fitted("ClusterMarginClassifier", cluster_on="input", n_clusters=3)[0]
+    yield "adjusted-mlp", fitted("LogitAdjustedClassifier", head="mlp")[0]
     margin = fitted("ClusterMarginClassifier")[0]
     yield "debiaser-of-ours", fitted("ThresholdDebiaser", estimator=margin, output="auto")[0]
     frozen = FrozenEstimator(margin)

@@ -51,6 +51,9 @@ def fitted(name, **parameters):
         if name == "ClusterMarginClassifier":
             parameters = {"n_units": 8, "max_epochs": 2, **parameters}
             return cls(random_state=0, **parameters).fit(X, Y), X
+        if name == "LogitAdjustedClassifier":
+            known = np.where(np.arange(N) % 3, np.nan, GROUPS)  # labels, and rows without
+            return cls(random_state=0, **parameters).fit(X, Y, sensitive_features=known), X
         known = {"n_trials": 5, "n_calls": 12, "max_epochs": 2}
         quick = {k: v for k, v in known.items() if k in cls(None).get_params(deep=False)}
         parameters = {"estimator": make_network(), "output": "logits", **quick, **parameters}
@@ -61,7 +64,7 @@ def fitted(name, **parameters):
 def outputs(estimator, X):
     """Everything that an estimator computes of samples."""
     names = ["predict", "predict_proba", "decision_function", "transform", "predict_cluster"]
-    names += ["mask", "attribute"]
+    names += ["mask", "attribute", "attribute_proba"]
     return {
         name: np.asarray(getattr(estimator, name)(X)) for name in names if hasattr(estimator, name)
     }

@@ -16,7 +16,7 @@ import skfair
 from skfair.attribution._grid import PatchGrid
 
 ARCHIVE = Path(__file__).parent / "archive"
-SINCE = {"LinearPostDebiaser"}  # made after the version was archived
+SINCE = {"LinearPostDebiaser", "LogitAdjustedClassifier"}  # made after the version was archived
 MODELS = sorted(path.parent for path in ARCHIVE.glob("*/*/config.json"))
 
 

@@ -33,6 +33,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from torch import nn
 
 import skfair
+from skfair.adjustment._linear import Linear
 from skfair.datasets import load_digits_encoder
 from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
@@ -64,6 +65,8 @@ def assert_same_attributes(one, two):
             assert {key: p.requires_grad for key, p in found.named_parameters()} == frozen
         elif isinstance(value, pd.DataFrame):
             pd.testing.assert_frame_equal(value, found)
+        elif isinstance(value, Linear):
+            assert_same_attributes(value, found)
         elif isinstance(value, dict):
             assert value.keys() == found.keys()
         elif isinstance(value, np.ndarray):
@@ -85,6 +88,8 @@ def assert_same_attributes(one, two):
         ("ClusterMarginClassifier", {"margin_std": 0.0, "scale": 3.0, "n_clusters": 3}, None),
         ("ClusterMarginClassifier", {"loss": "cluster_weighted"}, None),
         ("ClusterMarginClassifier", {"loss": "cross_entropy"}, None),
+        ("LogitAdjustedClassifier", {}, None),
+        ("LogitAdjustedClassifier", {"head": "mlp", "n_components": 3}, None),
         ("FrozenEncoderFeaturizer", {}, make_encoder),
         ("PatchAttributionMasker", {}, None),
         ("PatchAttributionMasker", {"region_classifier": "resnet18"}, None),
@@ -107,9 +112,40 @@ def test_no_estimator_is_left_out_above():
     assert {name for name, _ in all_estimators()} == {
         *DEBIASERS,
         "ClusterMarginClassifier",
+        "LogitAdjustedClassifier",
         "FrozenEncoderFeaturizer",
         "PatchAttributionMasker",
     }
+
+
+def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_path):
+    for head in ("linear", "mlp"):
+        estimator, _ = fitted("LogitAdjustedClassifier", head=head)
+        loaded = through_files(estimator, tmp_path)
+        assert loaded.diagnostics_ == estimator.diagnostics_
+        np.testing.assert_array_equal(loaded.suggest_labels(9), estimator.suggest_labels(9))
+        tensor = torch.from_numpy(X)
+        assert torch.equal(loaded.to_module()(tensor), estimator.to_module()(tensor))
+        loaded = through_files(estimator, tmp_path, training_rows=False)
+        assert_same_outputs(estimator, loaded, X)
+        assert not hasattr(loaded, "conflicting_")
+        with pytest.raises(ValueError, match=r"training_rows=True"):
+            loaded.suggest_labels(9)
+
+
+def test_an_adjusted_head_with_values_of_any_type(tmp_path):
+    known = pd.DataFrame({"sex": np.where(GROUPS, "m", "f"), "old": np.arange(len(X)) % 5 < 2})
+    known = known.astype(object)
+    known.iloc[::3] = None
+    for labels in (known, known[["old"]], np.where(GROUPS, 7, -3)):
+        estimator, _ = fitted("LogitAdjustedClassifier", head="linear")
+        estimator.fit(X, Y, sensitive_features=labels)
+        loaded = through_files(estimator, tmp_path)
+        assert loaded.attribute_values_ == estimator.attribute_values_
+        assert list(map(type, loaded.attribute_values_)) == list(
+            map(type, estimator.attribute_values_)
+        )
+        assert_same_outputs(estimator, loaded, X)
 
 
 @pytest.mark.parametrize("name, factories", [("ThresholdDebiaser", make_network)])

@@ -36,6 +36,16 @@ def train(X: np.ndarray, y: list[str], sex: pd.Series) -> np.ndarray:
     return classifier.fit(X, y).predict(X)
 
 
+def adjust(X: np.ndarray, y: np.ndarray, background: pd.Series) -> np.ndarray:
+    classifier = skfair.LogitAdjustedClassifier(64, strength=0.5, random_state=0)
+    assert_type(classifier.fit(X, y, sensitive_features=background), skfair.LogitAdjustedClassifier)
+    assert_type(classifier.suggest_labels(50), np.ndarray)
+    assert_type(classifier.attribute_proba(X), np.ndarray)
+    assert_type(classifier.to_module(), nn.Module)
+    skfair.LogitAdjustedClassifier(strenght=1)  # type: ignore[call-arg]
+    return classifier.predict(X)
+
+
 def debias(network: nn.Module, X: np.ndarray, y: np.ndarray, sex: np.ndarray) -> nn.Module:
     debiaser = skfair.DistillationDebiaser(network, constraint="equal_opportunity", epsilon=0.05)
     debiaser.fit(X, y, sensitive_features=sex)

@@ -27,7 +27,10 @@ def test_types():
         dict(all_estimators(kind)) for kind in ("classifier", "transformer")
     )
     assert classifiers.keys() | transformers.keys() == dict(all_estimators()).keys()
-    assert classifiers.keys() & transformers.keys() == {"ClusterMarginClassifier"}
+    assert classifiers.keys() & transformers.keys() == {
+        "ClusterMarginClassifier",
+        "LogitAdjustedClassifier",
+    }
     assert all(hasattr(kind, "transform") for kind in transformers.values())
     assert all(hasattr(kind, "predict_proba") for kind in classifiers.values())
     assert is_classifier(classifiers["ClusterMarginClassifier"]())
