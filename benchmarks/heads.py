@@ -147,12 +147,16 @@ def accuracy(arguments):
                                 rows = [m for m in concerned if m in methods]
                                 measured.measure(name, (what, share), seed, rows)
     for kind, (title, columns) in TABLES.items():
-        write(arguments, kind, title, *accuracy_table(measured, columns))
-    write(arguments, "differences", "Against ridge logistic regression", *differences(measured))
-    write(arguments, "labels", "Worst group by suggested labels", *labels_needed(measured))
+        write(arguments, f"heads_{kind}", title, *accuracy_table(measured, columns))
+    write(
+        arguments, "heads_differences", "Against ridge logistic regression", *differences(measured)
+    )
+    write(arguments, "heads_labels", "Worst group by suggested labels", *labels_needed(measured))
     for what in WRONG:
         title = f"With wrong {what} (worst / average group)"
-        write(arguments, f"wrong_{what.replace(' ', '_')}", title, *wrong_table(measured, what))
+        write(
+            arguments, f"heads_wrong_{what.replace(' ', '_')}", title, *wrong_table(measured, what)
+        )
 
 
 def cell(scores):
@@ -273,7 +277,7 @@ def write(arguments, kind, title, header, rows):
     print(plain_table(title, header, rows))
     if arguments.write is not None:
         arguments.write.mkdir(parents=True, exist_ok=True)
-        path = arguments.write / f"heads_{kind}.rst"
+        path = arguments.write / f"{kind}.rst"
         path.write_text(list_table(title, header, rows), encoding="utf-8")
 
 
@@ -470,7 +474,7 @@ def speed(arguments):
     }
     rows = [[m, *(column[m] for column in columns.values())] for m in columns["2,400 x 1,280"]]
     title = "Processor seconds of a fit, one thread (times scikit-learn's)"
-    write(arguments, "speed", title, ["head", *columns], rows)
+    write(arguments, "heads_speed", title, ["head", *columns], rows)
     print(f"predict of one row, times LogisticRegression's: {row_times()}")
     memory("LogitAdjustedClassifier", (1_000_000, 512), head="linear")
     memory("ClusterMarginClassifier", (162_770, 512), max_epochs=1, amplifier_max_epochs=1)
