@@ -232,7 +232,7 @@ class LogitAdjustmentStages(TorchClassifier):
         self.diagnostics_["n_labelled_conflicting"] = n_found
         strength = _STRENGTH if self.strength == "auto" else self.strength
         strength *= min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
-        log_prior = np.log(attribute.posterior @ attribute.prior + _FLOOR)
+        log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
         found = rows[attribute.conflicting]
