@@ -210,10 +210,6 @@ def labels_of(kind, a):
 )
 def test_features_that_say_little(rows, head, labels):
     classifier = fit(rows, Y, labels_of(labels, A), head=head)
-    if rows.shape[1] == 3 and abs(rows).max() < 1e-20:
-        # In float32, which a network has, the weights of such features are infinite.
-        assert np.isfinite(classifier.predict_proba(rows)).all() or head != "linear"
-        return
     assert_sound(classifier, rows)
 
 
