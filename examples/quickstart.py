@@ -5,7 +5,7 @@ Quickstart: digits whose colour gives the answer away
 Is the digit even or odd? In the training images 98 % of the even digits are red and 98 % of
 the odd ones blue, and the encoder that turns images into features cannot be changed. Ordinary
 training on its features learns the colour. :class:`~skfair.margin.ClusterMarginClassifier`
-learns mostly the digit, and is never told what the colours are.
+learns more of the digit, and is never told what the colours are.
 
 The digits are real (the handwritten ones that come with scikit-learn); the colours are planted,
 so that we know the truth. Nothing is downloaded. Run it with::
@@ -83,19 +83,10 @@ for name in predictions:
 # %%
 # Was it right to use it?
 # -----------------------
-# The method assumes that the bias is easier to learn than the classes, and does harm where it
-# is not. On your own data you will not know. A few dozen group labels tell: ``suggest_labels``
-# names the training images to look at, and ``fit`` returns to ordinary training, with a
-# warning, where their labels speak against the method. They are used for nothing else.
-
-ask = model[-1].suggest_labels(50)
-colors = np.full(len(data.y_train), None, dtype=object)
-colors[ask] = data.color_train[ask]  # here you would look at 50 images
-model.fit(data.X_train, data.y_train, clustermarginclassifier__sensitive_features=colors)
-print(
-    f"{len(ask)} colours looked at: odds ratio {model[-1].diagnostics_['odds_ratio']:.0f}, "
-    f"so that the fit uses loss={model[-1].loss_!r}"
-)
+# The method assumes that the bias is easier to learn than the classes, and does harm where it is
+# not. On your own data you will not know. If you can look at 50 images, their labels are worth most
+# in training: :doc:`look_at_50_images`. What to take with what you have is in
+# :doc:`/user_guide/which_head`.
 
 # %%
 # The picture

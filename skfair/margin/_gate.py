@@ -215,10 +215,20 @@ def accuracy_gap(
     dict
         "conflicting_accuracy" and "aligned_accuracy" of the amplifier, "accuracy_gap_low" and
         "accuracy_gap_high", the ends of the 80 % interval of the second less the first,
-        "n_compared", the labels, and "n_conflicting", those of them that are conflicting.
+        "n_compared", the labels, and "n_conflicting", those of them that are conflicting. NaN
+        where none of the labelled samples is conflicting, or none is aligned.
     """
     labelled = groups >= 0
     conflicting = find_conflicting(codes, groups, stratum)
+    n_labels, n_conflicting = int(labelled.sum()), int(conflicting.sum())
+    evidence = {
+        **dict.fromkeys(("conflicting_accuracy", "aligned_accuracy"), np.nan),
+        **dict.fromkeys(("accuracy_gap_low", "accuracy_gap_high"), np.nan),
+        "n_compared": n_labels,
+        "n_conflicting": n_conflicting,
+    }
+    if n_conflicting in (0, n_labels):
+        return evidence
     # log(p / (1 - p)) of the own class from -log p
     surprise = cross_entropies(codes, logits).clip(1e-9, 500)
     log_odds = -np.log(np.expm1(surprise))
@@ -228,13 +238,11 @@ def accuracy_gap(
     conflicting_accuracy, aligned_accuracy = right / (right + _expected(draws, x[stratum < 2]))
     gap = (aligned_accuracy - conflicting_accuracy)[1:]
     low, high = np.quantile(gap, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return {
+    return evidence | {
         "conflicting_accuracy": float(conflicting_accuracy[0]),
         "aligned_accuracy": float(aligned_accuracy[0]),
         "accuracy_gap_low": float(low),
         "accuracy_gap_high": float(high),
-        "n_compared": int(labelled.sum()),
-        "n_conflicting": int(conflicting.sum()),
     }
 
 
@@ -257,14 +265,14 @@ def judge_by_gap(evidence: dict[str, float], needed: float) -> tuple[str, str]:
     """
     low, high = evidence["accuracy_gap_low"], evidence["accuracy_gap_high"]
     n_labels, n_conflicting = evidence["n_compared"], evidence["n_conflicting"]
-    reason = (
-        f"of {n_labels} labelled samples {n_conflicting} are bias-conflicting. By them the "
-        f"amplifier gets {evidence['conflicting_accuracy']:.0%} of the conflicting samples right "
-        f"and {evidence['aligned_accuracy']:.0%} of the others, a gap of {low:.2f} to {high:.2f} "
-        f"({_LEVEL:.0%} interval), where {needed:.2f} is needed."
-    )
+    counts = f"of {n_labels} labelled samples {n_conflicting} are bias-conflicting"
     if n_conflicting in (0, n_labels):
-        return "cannot tell", reason
+        return "cannot tell", f"{counts}, and some of either kind are needed."
+    reason = (
+        f"{counts}. By them the amplifier gets {evidence['conflicting_accuracy']:.0%} of the "
+        f"conflicting samples right and {evidence['aligned_accuracy']:.0%} of the others, a gap "
+        f"of {low:.2f} to {high:.2f} ({_LEVEL:.0%} interval), where {needed:.2f} is needed."
+    )
     if low > needed:
         return "method", reason
     return "ordinary" if high < needed else "cannot tell", reason

@@ -129,7 +129,7 @@ fallback = pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
 
 
 def used_groups(classifier):
-    return "odds_ratio" in classifier.diagnostics_
+    return "n_compared" in classifier.diagnostics_
 
 
 @fallback

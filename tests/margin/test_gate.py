@@ -6,25 +6,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.stats import beta
 
 from skfair.margin._gate import (
+    accuracy_gap,
     balanced_order,
-    conflict_odds_ratio,
+    find_conflicting,
     hold_out,
-    judge_by_odds,
+    judge_by_gap,
     judge_by_worst_group,
+    label_orders,
     strata,
+    suggest,
 )
 
 
-def test_the_hard_stratum_is_the_confident_quarter_of_the_errors():
-    # Class 0: 16 errors of growing confidence after two right ones; class 1: two errors.
+def test_strata_are_quarters_of_the_errors_and_of_the_right_samples():
+    # Class 0: two right ones, 16 errors of growing confidence; class 1: a right one, two errors.
     codes = np.repeat([0, 1], [18, 3])
     favour_1 = np.array([-1.0, -2.0, *range(1, 17), 3.0, -0.5, -9.0])
-    hard, easy = strata(codes, np.column_stack([np.zeros(21), favour_1]))
-    assert np.flatnonzero(easy).tolist() == [0, 1, 18]
-    # A quarter of 16 is 4; of two errors both are taken, three being the least.
-    assert np.flatnonzero(hard).tolist() == [14, 15, 16, 17, 19, 20]
+    stratum = strata(codes, np.column_stack([np.zeros(21), favour_1]))
+    # A quarter of 16 is 4, of 2 or 1 it is rounded up to one.
+    assert np.flatnonzero(stratum == 0).tolist() == [14, 15, 16, 17, 20]
+    assert np.flatnonzero(stratum == 1).tolist() == [*range(2, 14), 19]
+    assert np.flatnonzero(stratum == 2).tolist() == [0, 18]
+    assert np.flatnonzero(stratum == 3).tolist() == [1]
 
 
 @given(n=st.integers(1, 40), n_classes=st.integers(2, 4), seed=st.integers(0, 1000))
@@ -32,17 +39,18 @@ def test_the_hard_stratum_is_the_confident_quarter_of_the_errors():
 def test_strata_equal_a_loop(n, n_classes, seed):
     rng = np.random.RandomState(seed)
     codes, logits = rng.randint(n_classes, size=n), rng.randn(n, n_classes)
-    hard, easy = strata(codes, logits)
+    stratum = strata(codes, logits)
     for code in range(n_classes):
-        errors = []
-        for i in np.flatnonzero(codes == code):
-            right = max(range(n_classes), key=lambda k: logits[i, k]) == code
-            assert easy[i] == right
-            if not right:
-                total = sum(math.exp(z) for z in logits[i])
-                errors.append((math.exp(logits[i, code]) / total, i))
-        expected = {i for _, i in sorted(errors)[: max(3, math.ceil(len(errors) / 4))]}
-        assert set(np.flatnonzero(hard & (codes == code))) == expected
+        for first in (0, 2):
+            members = []
+            for i in np.flatnonzero(codes == code):
+                if (max(range(n_classes), key=lambda k: logits[i, k]) == code) == (first == 2):
+                    total = sum(math.exp(z) for z in logits[i])
+                    members.append((math.exp(logits[i, code]) / total, i))
+            least = {i for _, i in sorted(members)[: math.ceil(len(members) / 4)]}
+            assert set(np.flatnonzero((codes == code) & (stratum == first))) == least
+            others = {i for _, i in members} - least
+            assert set(np.flatnonzero((codes == code) & (stratum == first + 1))) == others
 
 
 @given(
@@ -71,75 +79,43 @@ def test_the_order_is_a_draw():
     assert set(np.diff(codes[first])) == {-1, 0, 1}  # the classes take no fixed turns
 
 
-# Rows 0-5 and 8-13 are easy, 6-7 and 14-15 hard; group 0 is class 0's own, 1 that of class 1.
+def test_labels_are_asked_for_in_all_strata():
+    stratum, codes = np.repeat([0, 1, 2, 3], 40), np.tile([0, 1], 80)
+    known = np.arange(160) % 10 == 0
+    errors, right = label_orders(stratum, codes, known, np.random.RandomState(0))
+    assert not known[errors].any()
+    assert not known[right].any()
+    assert len(errors) == len(right) == 72
+    rows = suggest(errors, right, 50)
+    # A fifth each of sure and other errors and unsure right ones, two fifths of the others.
+    assert np.bincount(stratum[rows]).tolist() == [10, 10, 10, 20]
+    assert np.bincount(codes[rows]).tolist() == [25, 25]
+    # Any first part is as even as it can be.
+    for n in range(1, 51):
+        assert abs((stratum[errors[:n]] == 0).sum() - n / 2) <= 1
+        assert abs((stratum[right[:n]] == 2).sum() - n / 3) <= 1
+
+
+def test_what_one_side_lacks_comes_from_the_other():
+    few, many = np.array([7, 8]), np.arange(100, 200)
+    assert suggest(few, many, 10).tolist() == [7, 8, *range(100, 108)]
+    assert suggest(many, few, 10).tolist() == [*range(100, 108), 7, 8]
+    assert len(suggest(few, few + 2, 10)) == 4
+    assert suggest(few, many, 1).tolist() == [100]
+
+
+# Rows 0-5 and 8-13 are right, 6-7 and 14-15 errors; group 0 is class 0's own, 1 that of class 1.
 CODES = np.repeat([0, 1], 8)
-EASY = np.array([1, 1, 1, 1, 1, 1, 0, 0] * 2, dtype=bool)
+STRATUM = np.array([3, 3, 3, 3, 3, 3, 1, 1] * 2)
 GROUPS = np.array([0, 0, 1, -1, -1, -1, 1, 1, 1, 1, 1, -1, -1, -1, 0, 1])
 
 
-def test_the_odds_ratio_of_a_small_table():
-    # Each easy label stands for two samples, each hard one for itself:
+def test_conflicting_samples_of_a_small_table():
+    # Each right label stands for two samples, each error for itself:
     # class 0 holds 4 and 4 of the groups, class 1 holds 1 and 7; all together 5 and 11.
     # Rarer in its class than everywhere: group 1 in class 0 (1/2 < 11/16), group 0 in class 1.
-    # Conflicting: 3 of the 4 hard labels, 1 of the 6 easy ones.
-    ratio, p_value, n_compared = conflict_odds_ratio(CODES, GROUPS, ~EASY, EASY)
-    assert ratio == pytest.approx((3.5 / 1.5) / (1.5 / 5.5))
-    # Of the 210 ways to choose 4 hard ones among 10, 4 * 6 have 3 of the 4 conflicting, 1 all.
-    assert p_value == pytest.approx(25 / 210)
-    assert n_compared == 4
-
-
-def labelled(hits, n_hard, base, n_easy):
-    """Two classes alike: so many of the hard and easy samples of each class are conflicting."""
-    one = np.r_[np.arange(n_hard) < hits, np.arange(n_easy) < base].astype(int)
-    codes = np.repeat([0, 1], len(one))
-    hard = np.tile(np.arange(len(one)) < n_hard, 2)
-    return codes, np.r_[one, 1 - one], hard, ~hard
-
-
-@pytest.mark.parametrize(
-    "table, keeps",
-    [
-        ((5, 10, 1, 20), True),  # 10 of 20 against 2 of 40: 10.5 / 10.5 over 2.5 / 38.5
-        ((3, 10, 1, 20), False),  # 6 of 20: odds 6.5 / 14.5, 6.9 times as high
-        ((1, 3, 1, 60), True),  # 2 of 6 against 2 of 120: p is 0.01
-        ((0, 3, 1, 200), False),  # not one hit: no half a sample may speak for it
-    ],
-)
-def test_the_odds_decide_at_eight(table, keeps):
-    hits, n_hard, base, n_easy = (2 * count for count in table)
-    evidence, reason = judge_by_odds(*labelled(*table))
-    odds = (hits + 0.5) / (n_hard - hits + 0.5) / ((base + 0.5) / (n_easy - base + 0.5))
-    assert evidence["odds_ratio"] == pytest.approx(odds)
-    assert evidence["n_compared"] == n_hard
-    assert (reason is None) == keeps
-    if not keeps:
-        assert f"{odds:.1f} times" in reason
-        assert f"{n_hard} or more labelled samples" in reason
-        assert "suggest_labels()" in reason
-
-
-def test_a_ratio_that_chance_can_reach_is_no_verdict_for_the_method():
-    evidence, reason = judge_by_odds(CODES, GROUPS, ~EASY, EASY)
-    assert evidence["odds_ratio"] > 8
-    assert "p = 0.12" in reason
-
-
-def test_a_group_that_is_everywhere_conflicts_with_nothing():
-    codes, _, hard, easy = labelled(1, 2, 3, 30)
-    evidence, reason = judge_by_odds(codes, np.zeros(len(codes), dtype=int), hard, easy)
-    assert evidence["p_value"] == 1
-    assert reason is not None
-
-
-def test_without_labels_in_the_strata_nothing_speaks_for_the_method():
-    nowhere = np.full(16, -1)
-    assert conflict_odds_ratio(CODES, nowhere, ~EASY, EASY) == (1.0, 1.0, 0)
-    assert "has a group label" in judge_by_odds(CODES, nowhere, ~EASY, EASY)[1]
-    # Labels on one side only: there is nothing to compare them with.
-    for side in (EASY, ~EASY):
-        groups = np.where(side, GROUPS, -1)
-        assert conflict_odds_ratio(CODES, groups, ~EASY, EASY) == (1.0, 1.0, 0)
+    conflicting = find_conflicting(CODES, GROUPS, STRATUM)
+    assert conflicting.tolist() == [False, False, True, True, True, *[False] * 3, True, False]
 
 
 @given(
@@ -149,32 +125,118 @@ def test_without_labels_in_the_strata_nothing_speaks_for_the_method():
     seed=st.integers(0, 10_000),
 )
 @settings(deadline=None)
-def test_the_odds_ratio_equals_a_loop(n, n_classes, n_groups, seed):
+def test_conflicting_samples_equal_a_loop(n, n_classes, n_groups, seed):
     rng = np.random.RandomState(seed)
     codes, groups = rng.randint(n_classes, size=n), rng.randint(-1, n_groups, size=n)
-    hard, easy = strata(codes, rng.randn(n, n_classes))
-    known = [i for i in range(n) if groups[i] >= 0 and (hard[i] or easy[i])]
+    stratum = rng.randint(4, size=n)
+    known = [i for i in range(n) if groups[i] >= 0]
+    if not known:
+        return
     estimate = {}  # samples of each class and group, as far as the labels tell
     for i in known:
-        alike = [j for j in range(n) if codes[j] == codes[i] and easy[j] == easy[i]]
-        labelled = [j for j in alike if j in known]
+        alike = [j for j in range(n) if codes[j] == codes[i] and stratum[j] == stratum[i]]
         cell = codes[i], groups[i]
-        estimate[cell] = estimate.get(cell, 0) + len(alike) / len(labelled)
+        estimate[cell] = estimate.get(cell, 0) + len(alike) / len([j for j in alike if j in known])
     total = sum(estimate.values())
-    table = {True: [0, 0], False: [0, 0]}  # of hard and easy: conflicting and not
-    for i in known:
+    found = find_conflicting(codes, groups, stratum)
+    for i, answer in zip(known, found, strict=True):
         in_class = sum(v for (c, _), v in estimate.items() if c == codes[i])
         in_group = sum(v for (_, g), v in estimate.items() if g == groups[i])
-        # Ties are decided by rounding, in this loop as in the code.
         difference = estimate[codes[i], groups[i]] / in_class - in_group / total
-        if abs(difference) < 1e-9:
-            return
-        table[bool(hard[i])][0 if difference < 0 else 1] += 1
-    odds = {side: (a + 0.5) / (b + 0.5) for side, (a, b) in table.items()}
-    ratio, _, n_compared = conflict_odds_ratio(codes, groups, hard, easy)
-    both = sum(table[True]) and sum(table[False])
-    assert ratio == pytest.approx(odds[True] / odds[False] if both else 1)
-    assert n_compared == min(sum(table[True]), sum(table[False]))
+        if abs(difference) > 1e-6:  # ties are decided by rounding, in this loop as in the code
+            assert answer == (difference < 0)
+
+
+def planted(n, intercept, slope, seed=0):
+    """Samples of two classes; how likely one is conflicting falls or rises with log odds."""
+    rng = np.random.RandomState(seed)
+    codes = np.arange(n) % 2
+    log_odds = 2 + 2 * rng.randn(n)
+    logits = np.zeros((n, 2))
+    logits[np.arange(n), codes] = log_odds
+    x = (log_odds - log_odds.mean()) / log_odds.std()
+    conflicting = rng.random_sample(n) < expit(intercept + slope * x)
+    return codes, logits, np.where(conflicting, 1 - codes, codes), x
+
+
+@pytest.mark.parametrize("intercept, slope", [(-4.0, -3.0), (-3.0, -1.5), (-2.0, 0.0)])
+def test_with_all_labels_the_accuracies_are_those_counted(intercept, slope):
+    codes, logits, groups, _ = planted(6000, intercept, slope)
+    right, conflicting = logits.argmax(axis=1) == codes, groups != codes
+    evidence = accuracy_gap(codes, logits, groups, strata(codes, logits))
+    expected = right[conflicting].mean(), right[~conflicting].mean()
+    assert evidence["conflicting_accuracy"] == pytest.approx(expected[0], abs=0.03)
+    assert evidence["aligned_accuracy"] == pytest.approx(expected[1], abs=0.01)
+    gap = expected[1] - expected[0]
+    assert evidence["accuracy_gap_low"] - 0.02 < gap < evidence["accuracy_gap_high"] + 0.02
+    assert evidence["accuracy_gap_high"] - evidence["accuracy_gap_low"] < 0.12
+    assert (evidence["n_compared"], evidence["n_conflicting"]) == (6000, conflicting.sum())
+
+
+@pytest.mark.parametrize("slope", [-3.0, -1.0])
+def test_the_interval_of_few_labels_is_that_of_the_posterior(slope):
+    codes, logits, groups, x = planted(800, -2.5, slope, seed=3)
+    known = np.full(800, -1)
+    rows = np.random.RandomState(1).permutation(800)[:80]
+    known[rows] = groups[rows]
+    evidence = accuracy_gap(codes, logits, known, strata(codes, logits))
+    # The posterior on a grid, and the two accuracies by sums over all samples.
+    a, b = (part.ravel() for part in np.meshgrid(np.linspace(-9, 3, 61), np.linspace(-8, 4, 61)))
+    share = expit(a[:, None] + b[:, None] * x)
+    truth = (groups != codes)[rows]
+    log = np.log(np.where(truth, share[:, rows], 1 - share[:, rows])).sum(axis=1)
+    log -= a**2 / 2 / 4.5**2 + b**2 / 2 / 2**2
+    right = logits.argmax(axis=1) == codes
+    gap = (1 - share)[:, right].sum(axis=1) / (1 - share).sum(axis=1)
+    gap -= share[:, right].sum(axis=1) / share.sum(axis=1)
+    order = np.argsort(gap)
+    cumulated = np.cumsum(np.exp(log - log.max())[order])
+    low, high = np.interp([0.1, 0.9], cumulated / cumulated[-1], gap[order])
+    assert evidence["accuracy_gap_low"] == pytest.approx(low, abs=0.06)  # Laplace's approximation
+    assert evidence["accuracy_gap_high"] == pytest.approx(high, abs=0.06)
+    assert high - low > 0.1
+
+
+def test_an_amplifier_without_errors_has_no_gap():
+    codes = np.tile([0, 1], 20)
+    logits, groups = 5 * np.eye(2)[codes], np.repeat([0, 1], 20)
+    groups[:20:2] = 1
+    groups[1] = 1
+    evidence = accuracy_gap(codes, logits, groups, strata(codes, logits))
+    assert evidence["conflicting_accuracy"] == evidence["aligned_accuracy"] == 1
+    assert evidence["accuracy_gap_low"] == evidence["accuracy_gap_high"] == 0
+
+
+@pytest.mark.parametrize(
+    "low, high, decision",
+    [
+        (0.21, 0.9, "method"),
+        (0.2, 0.9, "cannot tell"),
+        (-0.1, 0.2, "cannot tell"),
+        (-0.1, 0.19, "ordinary"),
+    ],
+)
+def test_the_whole_interval_decides(low, high, decision):
+    evidence = {
+        "conflicting_accuracy": 0.4, "aligned_accuracy": 0.9, "accuracy_gap_low": low,
+        "accuracy_gap_high": high, "n_compared": 50, "n_conflicting": 9,
+    }  # fmt: skip
+    found, reason = judge_by_gap(evidence, 0.2)
+    assert found == decision
+    assert "of 50 labelled samples 9 are" in reason
+    assert "40% of the conflicting samples right and 90% of the others" in reason
+
+
+@pytest.mark.parametrize("group", [-1, 0])
+def test_labels_of_one_kind_tell_nothing(group):
+    # No label at all, or all samples of one group, of which none is conflicting.
+    groups = np.full(16, group)
+    evidence = accuracy_gap(CODES, np.eye(2)[CODES], groups, STRATUM)
+    assert np.isnan(evidence["accuracy_gap_low"])
+    assert evidence["n_conflicting"] == 0
+    decision, reason = judge_by_gap(evidence, 0.2)
+    assert decision == "cannot tell"
+    assert f"of {(groups >= 0).sum()} labelled samples 0 are bias-conflicting, and some" in reason
 
 
 def cells(*sizes):
@@ -201,23 +263,47 @@ def test_a_group_of_fewer_than_fifty_labels_gives_no_hold_out():
     assert hold_out(np.arange(500) % 2, np.full(500, -1), seed=0) is None
 
 
-def test_the_worst_group_decides_and_a_tie_goes_to_ordinary_training():
+def logits_that_are(right, codes):
+    return np.eye(2)[np.where(np.array(right, dtype=bool), codes, 1 - codes)]
+
+
+def test_accuracies_of_the_worst_group_by_hand():
     codes, groups = cells(2, 2, 2, 2)
-
-    def logits(right):
-        predicted = np.where(np.array(right, dtype=bool), codes, 1 - codes)
-        return np.eye(2)[predicted]
-
     # Ordinary: group accuracies 1, 0, 1, 1. The method: .5, .5, 1, .5.
-    ordinary, method = logits([1, 1, 0, 0, 1, 1, 1, 1]), logits([1, 0, 1, 0, 1, 1, 1, 0])
-    evidence, reason = judge_by_worst_group(
+    ordinary = logits_that_are([1, 1, 0, 0, 1, 1, 1, 1], codes)
+    method = logits_that_are([1, 0, 1, 0, 1, 1, 1, 0], codes)
+    evidence, decision, reason = judge_by_worst_group(
         codes, {"cross_entropy": ordinary, "margin": method}, groups
     )
-    assert evidence == {"holdout_worst_group": {"cross_entropy": 0.0, "margin": 0.5}}
-    assert reason is None
-    evidence, reason = judge_by_worst_group(
+    assert evidence["holdout_worst_group"] == {"cross_entropy": 0.0, "margin": 0.5}
+    assert evidence["holdout_gain_low"] < 0 < evidence["holdout_gain_high"]
+    assert "8 labelled samples" in reason
+    assert "0.50 and that of ordinary training 0.00" in reason
+    # Two samples a group tell nothing.
+    assert decision == "cannot tell"
+
+
+def test_a_gain_beyond_chance_decides_either_way():
+    codes, groups = cells(400, 20, 400, 400)
+    # All groups are right but for the one of 20: ordinary training has 5 of it, the method 20.
+    right = np.ones(len(codes), dtype=bool)
+    right[405:420] = False
+    ordinary, method = logits_that_are(right, codes), logits_that_are(right | True, codes)
+    evidence, decision, _ = judge_by_worst_group(
+        codes, {"cross_entropy": ordinary, "margin": method}, groups
+    )
+    assert decision == "method"
+    # In 15 the method alone is right, in 5 both; a quarter of a sample is added to each outcome.
+    # Neither, or ordinary alone, weighs next to nothing, so that the gain is a beta's.
+    low, high = beta(15.25, 5.75).ppf([0.1, 0.9])
+    assert evidence["holdout_gain_low"] == pytest.approx(low, abs=0.03)
+    assert evidence["holdout_gain_high"] == pytest.approx(high, abs=0.03)
+    evidence, decision, _ = judge_by_worst_group(
         codes, {"cross_entropy": method, "margin": ordinary}, groups
     )
-    assert "8 labelled samples" in reason
-    assert "0.00 and that of ordinary training 0.50" in reason
-    assert judge_by_worst_group(codes, {"cross_entropy": method, "margin": method}, groups)[1]
+    assert decision == "ordinary"
+    assert evidence["holdout_gain_high"] == pytest.approx(-low, abs=0.03)
+    _, decision, _ = judge_by_worst_group(
+        codes, {"cross_entropy": method, "margin": method}, groups
+    )
+    assert decision == "cannot tell"

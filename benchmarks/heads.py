@@ -1,0 +1,508 @@
+"""Heads of frozen features on real data: accuracy by group, labels needed, wrong labels, speed.
+
+    python benchmarks/heads.py --data PATH --results FILE           # reported draws
+    python benchmarks/heads.py --data PATH --results FILE --development
+    python benchmarks/heads.py --data PATH --part defaults          # cluster margins, one by one
+    python benchmarks/heads.py --data PATH --part margin            # their ablations
+    python benchmarks/heads.py --part speed                         # ratios, no data needed
+
+What is measured is kept in the file of results, so that a run which was cut short goes on; of a
+method whose code has changed since, it is measured again. ``--tables`` measures nothing more.
+Every row of a table is fitted on the same draws. ``--write FOLDER`` also writes the tables as
+reStructuredText, which is how those of the documentation were made.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+import timeit
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from _heads import BASELINE, METHODS, N_LABELS, REFIT, Draw
+from _published import ordinary_training, published
+from _remember import Remembered, library_code, parsed, short_digest
+from _tables import list_table, plain_table, processor_time
+from _tasks import Tasks
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+
+from skfair import ClusterMarginClassifier, LogitAdjustedClassifier
+from skfair.utils import FairnessWarning
+
+TITLES = {
+    "mtfl_smiling": "smiling, gender 95 %",
+    "mtfl_glasses": "glasses, gender 95 %",
+    "mtfl_male_95": "male, smiling 95 %",
+    "mtfl_male": "male, no smiling men",
+    "utk_age_95": "age, gender 95 %",
+    "utk_age_90": "age, gender 90 %",
+    "utk_gender_95": "gender, age 95 %",
+    "utk_gender_90": "gender, age 90 %",
+    "cmnist_995": "Colored MNIST .995",
+    "cmnist_900": "Colored MNIST .9",
+    "bar": "BAR",
+    "mtfl_smiling_natural": "smiling, as it comes",
+    "mtfl_glasses_natural": "glasses, as they come",
+    "utk_age_none": "age, no bias",
+    "utk_gender_none": "gender, no bias",
+}
+NATURAL = ("mtfl_smiling_natural", "mtfl_glasses_natural")
+UNBIASED = ("utk_age_none", "utk_gender_none")
+BIASED = tuple(name for name in TITLES if name not in (*NATURAL, *UNBIASED))
+TABLES = {
+    "faces": ("Faces of MTFL", BIASED[:4]),
+    "ages": ("Faces of UTKFace", BIASED[4:8]),
+    "others": ("Digits (conflicting / mean) and actions (worst / mean class)", BIASED[8:]),
+    "unbiased": ("Without a bias, and with what is there", (*NATURAL, *UNBIASED)),
+}
+NOISY = ("mtfl_smiling", "mtfl_male_95", "utk_age_95", "utk_gender_95")
+WRONG = {  # what is wrong, to the rows that it concerns
+    "group labels": (
+        "LogitAdjustedClassifier, 50 labels",
+        "LogitAdjustedClassifier, 200 labels",
+        "LogitAdjustedClassifier, all labels",
+        "groups balanced, all labels",
+    ),
+    "classes": (
+        BASELINE,
+        "ClusterMarginClassifier",
+        "LogitAdjustedClassifier",
+        "LogitAdjustedClassifier, 50 labels",
+        "LogitAdjustedClassifier, all labels",
+        "groups balanced, all labels",
+        REFIT,
+    ),
+}
+SHARES = (0.05, 0.1)
+
+
+class Measured:
+    """Scores by task, wrong labels, seed and method, in memory and in the file of results."""
+
+    def __init__(self, arguments):
+        self.kind = "development" if arguments.development else "reported"
+        self.remembered = Remembered(arguments.results)
+        self.digests = {
+            method: short_digest(library_code(module) if module else parsed("_heads")[0])
+            for method, (_, module) in METHODS.items()
+        }
+        self.tasks = None if arguments.tables else Tasks(arguments.data)
+
+    def key(self, name, wrong, seed, method):
+        return (name, *wrong, self.kind, seed, method, self.digests[method])
+
+    def measure(self, name, wrong, seed, methods):
+        """Measure what is missing of one draw."""
+        keys = {method: self.key(name, wrong, seed, method) for method in methods}
+        missing = {m: key for m, key in keys.items() if key not in self.remembered.records}
+        if not missing:
+            return
+        task = self.tasks.draw(name, seed, development=self.kind == "development")
+        what, share = wrong
+        if what:
+            task = task.with_wrong({"classes": "y"}.get(what, "attribute"), share, seed)
+        draw = Draw(task, seed)
+        for method, key in missing.items():
+            start = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FairnessWarning)
+                predicted = METHODS[method][0](draw)
+            scores = None if predicted is None else task.scores(predicted)
+            self.remembered.measured(key, lambda scores=scores: scores)
+            shown = "-" if scores is None else f"{scores[0]:.1f} / {scores[1]:.1f}"
+            took = time.process_time() - start
+            note = f"  {name} {what} {share} seed {seed} {method}: {shown} ({took:.1f} s)"
+            print(note, file=sys.stderr, flush=True)
+
+    def scores(self, name, method, wrong=("", 0)):
+        """Worst and average group: dict of seed to two numbers, of the draws that are measured."""
+        found = (
+            (seed, self.remembered.records.get(self.key(name, wrong, seed, method)))
+            for seed in range(100)
+        )
+        return {seed: np.array(scores) for seed, scores in found if scores is not None}
+
+
+def n_draws(arguments, name):
+    return arguments.draws or (3 if name.startswith("cmnist") else 5)
+
+
+def accuracy(arguments):
+    measured = Measured(arguments)
+    names = arguments.tasks or list(TITLES)
+    methods = [m for m in METHODS if not arguments.methods or m in arguments.methods]
+    if not arguments.tables:
+        for seed in range(max(n_draws(arguments, name) for name in names)):
+            for name in names:
+                if seed < n_draws(arguments, name):
+                    measured.measure(name, ("", 0), seed, methods)
+                    if name in NOISY and not arguments.no_noise:
+                        for what, concerned in WRONG.items():
+                            for share in SHARES:
+                                rows = [m for m in concerned if m in methods]
+                                measured.measure(name, (what, share), seed, rows)
+    for kind, (title, columns) in TABLES.items():
+        write(arguments, f"heads_{kind}", title, *accuracy_table(measured, columns))
+    write(
+        arguments, "heads_differences", "Against ridge logistic regression", *differences(measured)
+    )
+    write(arguments, "heads_labels", "Worst group by suggested labels", *labels_needed(measured))
+    for what in WRONG:
+        title = f"With wrong {what} (worst / average group)"
+        write(
+            arguments, f"heads_wrong_{what.replace(' ', '_')}", title, *wrong_table(measured, what)
+        )
+
+
+def cell(scores):
+    """Mean and standard deviation over the draws, as text."""
+    scores = list(scores.values())
+    if not scores:
+        return "-"
+    texts = [f"{m:.1f}" for m in np.mean(scores, axis=0)]
+    if len(scores) > 1:
+        spread = np.std(scores, axis=0, ddof=1)
+        texts = [f"{text} ± {s:.1f}" for text, s in zip(texts, spread, strict=True)]
+    return " / ".join(texts)
+
+
+def accuracy_table(measured, names):
+    header = ["head"]
+    for name in names:
+        header.append(f"{TITLES[name]}, {len(measured.scores(name, BASELINE))} draws")
+    rows = [[m, *(cell(measured.scores(name, m)) for name in names)] for m in METHODS]
+    return header, rows
+
+
+def gains(measured, name, method):
+    """Differences from the ridge logistic regression on the same draws: (n_draws, 2)."""
+    ours, plain = measured.scores(name, method), measured.scores(name, BASELINE)
+    both = [ours[seed] - plain[seed] for seed in ours if seed in plain]
+    return np.array(both).reshape(-1, 2)
+
+
+def lowest(differences, column=0):
+    """The lowest mean over the draws among some tasks, and which it is of."""
+    means = {name: d[:, column].mean() for name, d in differences.items() if len(d)}
+    if not means:
+        return "-"
+    name = min(means, key=means.get)
+    return f"{means[name]:+.1f} ({TITLES[name]})"
+
+
+def differences(measured):
+    header = [
+        "head",
+        "tasks with a bias: mean",
+        "lowest task",
+        "lowest average group",
+        "draws more than 2 below",
+        "more than 5 below",
+        "worst draw",
+        "no bias, lowest",
+        "as it comes, lowest",
+    ]
+    rows = []
+    for method in METHODS:
+        if method == BASELINE:
+            continue
+        found = {name: gains(measured, name, method) for name in TITLES}
+        biased = {name: found[name] for name in BIASED if len(found[name])}
+        if not biased:
+            continue
+        draws = np.concatenate([found[name][:, 0] for name in TITLES])
+        rows.append(
+            [
+                method,
+                f"{np.mean([d[:, 0].mean() for d in biased.values()]):+.1f} ({len(biased)} tasks)",
+                lowest(biased),
+                lowest(found, column=1),
+                f"{(draws < -2).mean():.0%}",
+                f"{(draws < -5).mean():.0%} of {len(draws)}",
+                f"{draws.min():+.1f}",
+                lowest({name: found[name] for name in UNBIASED}),
+                lowest({name: found[name] for name in NATURAL}),
+            ]
+        )
+    return header, rows
+
+
+def labels_needed(measured):
+    header = ["task", "refit, balanced", "no labels", *map(str, N_LABELS), "all", "as good with"]
+    rows = []
+    for name, title in TITLES.items():
+        found = {
+            n: measured.scores(name, f"LogitAdjustedClassifier{text}")
+            for n, text in [
+                (0, ""),
+                *((n, f", {n} labels") for n in N_LABELS),
+                (np.inf, ", all labels"),
+            ]
+        }
+        means = {n: np.mean(list(s.values()), axis=0)[0] for n, s in found.items() if s}
+        refit = measured.scores(name, REFIT)
+        if not refit or not means:
+            continue
+        goal = np.mean(list(refit.values()), axis=0)[0]
+        enough = [n for n, mean in means.items() if mean >= goal]
+        rows.append(
+            [
+                title,
+                f"{goal:.1f}",
+                *(f"{means[n]:.1f}" if n in means else "-" for n in found),
+                {np.inf: "all", 0: "none"}.get(enough[0], str(enough[0])) if enough else "never",
+            ]
+        )
+    return header, rows
+
+
+def wrong_table(measured, what):
+    header = ["head", "wrong", *(TITLES[name] for name in NOISY)]
+    rows = []
+    for method in WRONG[what]:
+        for share in (0, *SHARES):
+            wrong = (what, share) if share else ("", 0)
+            scores = [measured.scores(name, method, wrong) for name in NOISY]
+            rows.append([method, f"{share:.0%}", *map(cell, scores)])
+    return header, rows
+
+
+def write(arguments, kind, title, header, rows):
+    rows = [row for row in rows if set(row[1:]) != {"-"}]
+    print(plain_table(title, header, rows))
+    if arguments.write is not None:
+        arguments.write.mkdir(parents=True, exist_ok=True)
+        path = arguments.write / f"{kind}.rst"
+        path.write_text(list_table(title, header, rows), encoding="utf-8")
+
+
+def published_margins(**parameters):
+    """ClusterMarginClassifier as it was published but for the parameters."""
+
+    def fit(task, seed):
+        parameters_ = {"scale": 8.0, **parameters}
+        model = ClusterMarginClassifier(random_state=seed, **parameters_).fit(task.X, task.y)
+        return model.predict
+
+    return fit
+
+
+ABLATIONS = {
+    "ordinary training": lambda task, seed: ordinary_training(task.X, task.y, seed),
+    "``loss='cross_entropy'``": published_margins(loss="cross_entropy"),
+    "published, fixed setting": lambda task, seed: published(task.X, task.y, seed),
+    "``loss='loss_weighted'``": published_margins(loss="loss_weighted"),
+    "``loss='cluster_weighted'``": published_margins(loss="cluster_weighted"),
+    "``margin='constant'``": published_margins(margin="constant"),
+    "``margin_std=0``": published_margins(margin_std=0.0),
+    "``cluster_on='input'``": published_margins(cluster_on="input"),
+    "**ClusterMarginClassifier(scale=8)**": published_margins(),
+}
+ABLATED = ("mtfl_smiling", "mtfl_male", "cmnist_995", "cmnist_900", "bar")
+CHOSEN_ON = ("mtfl_smiling", "mtfl_glasses", "cmnist_995", "cmnist_900")
+
+
+def one_by_one(n_classes):
+    """The defaults of cluster margins at the published scale, and each of them changed alone."""
+    epochs, decay, lr = min(3 * n_classes, 20), 0.7 / n_classes, 1.28 / 1280
+    margins = published_margins
+    return {
+        "**``scale=8``, other defaults**": margins(),
+        **{
+            f"``amplifier_weight_decay``: {f} x auto": margins(amplifier_weight_decay=f * decay)
+            for f in (0.1, 0.5, 2, 10)
+        },
+        **{f"``amplifier_max_epochs={e}``": margins(amplifier_max_epochs=e) for e in (5, 20)},
+        **{f"``n_clusters``: {k} a class": margins(n_clusters=k * n_classes) for k in (1, 2, 8)},
+        **{f"``margin_std={v}``": margins(margin_std=v) for v in (0.0, 0.3)},
+        **{f"``scale={v}``": margins(scale=v) for v in (4.0, 12.0)},
+        **{
+            f"``max_epochs``: {f} x auto": margins(max_epochs=round(f * epochs))
+            for f in (0.5, 2, 4)
+        },
+        **{f"``lr``: {f} x auto": margins(lr=f * lr) for f in (0.3, 3)},
+        **{f"``batch_size={n}``": margins(batch_size=n) for n in (32, 256)},
+        "``weight_decay=0.01``": margins(weight_decay=0.01),
+        "``margin='constant'``": margins(margin="constant"),
+        "``cluster_on='input'``": margins(cluster_on="input"),
+    }
+
+
+def margins(arguments):
+    """Ablations of cluster margins on reported draws, or their defaults on development draws."""
+    development = arguments.part == "defaults"
+    tasks = Tasks(arguments.data)
+    columns = {}
+    for name in arguments.tasks or (CHOSEN_ON if development else ABLATED):
+        methods = one_by_one(10 if name.startswith("cmnist") else 2) if development else ABLATIONS
+        n = arguments.draws or (3 if name.startswith("cmnist") else 10)
+        scores = {method: {} for method in methods}
+        for seed in range(n):
+            task = tasks.draw(name, seed, development=development)
+            for method, fit in methods.items():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FairnessWarning)
+                    scores[method][seed] = task.scores(fit(task, seed)(task.X_eval))
+            print(f"  {name} seed {seed}", file=sys.stderr, flush=True)
+        columns[f"{TITLES[name]}, {n} draws"] = {m: cell(s) for m, s in scores.items()}
+    rows = [[row, *(column[row] for column in columns.values())] for row in methods]
+    title = "Cluster margins: worst / average group (conflicting / mean on Colored MNIST)"
+    write(
+        arguments, arguments.part, title, ["changed" if development else "method", *columns], rows
+    )
+
+
+def biased_sample(n, d):
+    """Features of which ten show the class and ten others a bias that goes along with it."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=n)
+    bias = np.where(rng.random(n) < 0.95, y, 1 - y)
+    X = rng.standard_normal((n, d), dtype=np.float32)
+    X[:, :10] += 0.5 * (2 * y - 1)[:, None]
+    X[:, 10:20] += (2 * bias - 1)[:, None]
+    return X, y, bias.astype(object)
+
+
+def fit_time(n, d, n_repeats):
+    """Processor seconds of the fits, in turns; medians, and ratios to scikit-learn's."""
+    X, y, bias = biased_sample(n, d)
+    some = np.full(n, None, dtype=object)
+    model = LogitAdjustedClassifier(random_state=0).fit(X, y)
+    rows = model.suggest_labels(50)
+    some[rows] = bias[rows]
+    fits = {
+        "LogisticRegression(max_iter=1000)": lambda: LogisticRegression(max_iter=1000).fit(X, y),
+        "LogitAdjustedClassifier": lambda: LogitAdjustedClassifier(random_state=0).fit(X, y),
+        "LogitAdjustedClassifier, 50 labels": lambda: LogitAdjustedClassifier(random_state=0).fit(
+            X, y, sensitive_features=some
+        ),
+        "LogitAdjustedClassifier, all labels": lambda: LogitAdjustedClassifier(random_state=0).fit(
+            X, y, sensitive_features=bias
+        ),
+        "ClusterMarginClassifier": lambda: ClusterMarginClassifier(random_state=0).fit(X, y),
+    }
+    times = [[processor_time(fit) for fit in fits.values()] for _ in range(n_repeats)]
+    seconds = np.median(times, axis=0)
+    ratios = np.median(np.array(times) / np.array(times)[:, :1], axis=0)
+    return {name: f"{s:.2f} s ({r:.1f})" for name, s, r in zip(fits, seconds, ratios, strict=True)}
+
+
+def row_times():
+    """Time of the prediction of one row of 1,280 features as a ratio to scikit-learn's."""
+    X, y, bias = biased_sample(2_400, 1_280)
+    plain = LogisticRegression(max_iter=1000).fit(X, y)
+    ours = LogitAdjustedClassifier(head="linear", random_state=0).fit(X, y, sensitive_features=bias)
+    row = X[:1]
+    ratios = []
+    for _ in range(15):  # in turns
+        times = [min(timeit.repeat(lambda m=m: m.predict(row), number=50)) for m in (plain, ours)]
+        ratios.append(times[1] / times[0])
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return f"{middle:.2f} (quartiles {low:.2f} to {high:.2f})"
+
+
+_MEMORY = """
+import re, numpy as np
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**20
+from skfair import {name}
+n, d = {shape}
+X = np.empty((n, d), dtype=np.float32)
+rng = np.random.default_rng(0)
+y = rng.integers(2, size=n)
+for rows in np.array_split(np.arange(n), 1 + n // 10_000):
+    X[rows] = rng.standard_normal((len(rows), d), dtype=np.float32)
+X[:, :10] += 0.5 * (2 * y - 1)[:, None]
+before = peak()
+{name}(random_state=0, **{parameters}).fit(X, y)
+above = peak() - before
+print(f"{name}, {{n}} x {{d}}: {{above:.2f}} GiB above the data ({{X.nbytes / 2**30:.2f}} GiB)")
+"""
+
+
+def memory(name, shape, **parameters):
+    code = _MEMORY.format(name=name, shape=shape, parameters=parameters)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def bare_epochs(X, codes, batch_size, n_epochs):
+    """Ordinary training as a bare torch loop over slices of the same tensors."""
+    net = nn.Sequential(nn.Linear(X.shape[1], 128), nn.ReLU(), nn.Linear(128, 2))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    for _ in range(n_epochs):
+        for rows in torch.randperm(len(X)).split(batch_size):
+            optimizer.zero_grad()
+            F.cross_entropy(net(X[rows]), codes[rows]).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.25)
+            optimizer.step()
+
+
+def epochs():
+    """Time of an epoch of cluster margins against a bare loop."""
+    rng = np.random.default_rng(0)
+    for n, d, batch_size in ((4_795, 512, 256), (20_000, 1_280, 64), (20_000, 512, 64)):
+        X = rng.standard_normal((n, d), dtype=np.float32)
+        y = rng.integers(2, size=n)
+        tensors = torch.from_numpy(X), torch.from_numpy(y)
+        n_epochs = max(2, 60_000 // n)
+
+        def fit(n_epochs, X=X, y=y, batch_size=batch_size):
+            ClusterMarginClassifier(
+                loss="cross_entropy", max_epochs=n_epochs, batch_size=batch_size, lr=1e-3
+            ).fit(X, y)
+
+        ratios = []
+        for _ in range(7):  # in turns, and in processor time: others may use the machine
+            once, many = processor_time(fit, 1), processor_time(fit, 1 + n_epochs)
+            bare = processor_time(bare_epochs, *tensors, batch_size, n_epochs)
+            ratios.append((many - once) / bare)
+        low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(
+            f"{n} x {d}, batches of {batch_size}: an epoch of fit takes {ratio:.2f} of bare torch "
+            f"(median; quartiles {low:.2f} to {high:.2f})"
+        )
+
+
+def speed(arguments):
+    columns = {
+        f"{n:,} x {d:,}": fit_time(n, d, n_repeats)
+        for n, d, n_repeats in ((2_400, 1_280, 7), (100_000, 512, 3))
+    }
+    rows = [[m, *(column[m] for column in columns.values())] for m in columns["2,400 x 1,280"]]
+    title = "Processor seconds of a fit, one thread (times scikit-learn's)"
+    write(arguments, "heads_speed", title, ["head", *columns], rows)
+    print(f"predict of one row, times LogisticRegression's: {row_times()}")
+    memory("LogitAdjustedClassifier", (1_000_000, 512), head="linear")
+    memory("ClusterMarginClassifier", (162_770, 512), max_epochs=1, amplifier_max_epochs=1)
+    epochs()
+
+
+PARTS = {"heads": accuracy, "margin": margins, "defaults": margins, "speed": speed}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder that holds features/*.npz")
+    parser.add_argument("--part", choices=PARTS, default="heads")
+    parser.add_argument("--development", action="store_true", help="draws for choices")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="where to keep what is measured"
+    )
+    parser.add_argument("--tables", action="store_true", help="of the file of results alone")
+    parser.add_argument("--tasks", nargs="+", choices=TITLES, help="default: all of the table")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all")
+    parser.add_argument("--no-noise", action="store_true", help="no wrong labels")
+    parser.add_argument("--draws", type=int, help="of each task; default 5, 3 of digits")
+    parser.add_argument("--write", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    if arguments.data is None and arguments.part != "speed" and not arguments.tables:
+        parser.error("--data is needed")
+    PARTS[arguments.part](arguments)
+
+
+if __name__ == "__main__":
+    main()
