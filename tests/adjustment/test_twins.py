@@ -56,6 +56,20 @@ def test_the_same_generator_gives_the_same_twins():
     assert not np.array_equal(one.logits, other.logits)
 
 
+def test_the_surer_a_twin_the_more_labels_it_changes():
+    def changed(*probabilities):
+        labels = np.zeros(20_000, dtype=int)
+        logits = np.tile(np.log(probabilities), (20_000, 1))
+        return (_twins._flip(logits, labels, np.random.RandomState(0)) != labels).mean()
+
+    # (p - 1 / C) / (1 - 1 / C) of those that are predicted to be of another class.
+    assert changed(0.25, 0.75) == pytest.approx(0.5, abs=0.02)
+    assert changed(0.01, 0.99) == pytest.approx(0.98, abs=0.01)
+    assert changed(0.25, 0.25, 0.5) == pytest.approx(0.25, abs=0.02)
+    assert changed(0.75, 0.25) == 0
+    assert changed(0.5, 0.5) == 0
+
+
 def test_many_samples_are_a_matter_of_fewer_repeats_and_of_parts(monkeypatch):
     Z, y, a = spurious(1000, agree=0.9)
     monkeypatch.setattr(_twins, "_MANY", 2000)
