@@ -151,6 +151,8 @@ def accuracy(arguments):
     write(
         arguments, "heads_differences", "Against ridge logistic regression", *differences(measured)
     )
+    title = "Against ridge logistic regression, task by task (worst / average group)"
+    write(arguments, "heads_gains", title, *gains_by_task(measured))
     write(arguments, "heads_labels", "Worst group by suggested labels", *labels_needed(measured))
     for what in WRONG:
         title = f"With wrong {what} (worst / average group)"
@@ -184,6 +186,26 @@ def gains(measured, name, method):
     ours, plain = measured.scores(name, method), measured.scores(name, BASELINE)
     both = [ours[seed] - plain[seed] for seed in ours if seed in plain]
     return np.array(both).reshape(-1, 2)
+
+
+def gains_by_task(measured):
+    """What the heads that one would choose from gain in each task, worst / average group."""
+    methods = [
+        "ClusterMarginClassifier",
+        "LogitAdjustedClassifier",
+        *(f"LogitAdjustedClassifier, {n} labels" for n in (50, 200, "all")),
+        "groups balanced, all labels",
+        REFIT,
+    ]
+    rows = []
+    for name, title in TITLES.items():
+        plain = list(measured.scores(name, BASELINE).values())
+        row = [title, "{:.1f} / {:.1f}".format(*np.mean(plain, axis=0)) if plain else "-"]
+        for method in methods:
+            found = gains(measured, name, method)
+            row.append("{:+.1f} / {:+.1f}".format(*found.mean(axis=0)) if len(found) else "-")
+        rows.append(row)
+    return ["task", BASELINE, *methods], rows
 
 
 def lowest(differences, column=0):

@@ -151,7 +151,7 @@ for name, mean, spread in zip(predictions, means, spreads, strict=True):
 #   that look uninteresting, the rare ones look more frequent than they are.
 # - Here colour is far easier to see than parity. Where what goes along with a class is not easier
 #   than the class, fewer of the suggested images are rare ones, and it takes more labels: see
-#   :doc:`/user_guide/logit_adjustment`.
+#   :ref:`which-head-labels`. The method itself is in :doc:`/user_guide/logit_adjustment`.
 # - Labels are of one attribute. They say nothing about another one that nobody looked at.
 # - Which classifier to take with no labels, with some and with all of them:
 #   :doc:`/user_guide/which_head`.

@@ -45,8 +45,10 @@ class ClusterMarginClassifier(
        class *k* (equation 4). Samples on which the shortcut is right get an easy problem, the
        others a hard one. Predictions use neither clusters nor margins.
 
-    It helps where the bias is *easier* than the classes, and does harm where it is not: see
-    `sensitive_features` in :meth:`fit`, and :meth:`suggest_labels`.
+    It helps where the bias is *easier* than the classes, and does harm where it is not, which
+    nothing that needs no group labels tells. With a few of them
+    :class:`skfair.LogitAdjustedClassifier` is the better choice: it trains with them. Here they
+    only decide whether the method is used (`sensitive_features` in :meth:`fit`).
 
     Parameters
     ----------
@@ -61,8 +63,9 @@ class ClusterMarginClassifier(
         Margins from the clusters, or 0.5 for each cluster and class (an ablation).
     margin_std : float, default=0.15
         Standard deviation :math:`\sigma` of the noise on the margins, in radians.
-    scale : float, default=8.0
-        Factor *s* on the cosine.
+    scale : float, default=4.0
+        Factor *s* on the cosine: how strong the correction is. The paper has 8, which gains
+        more where the method helps and loses two to three times as much where it does harm.
     cluster_on : {"amplified", "input"}, default="amplified"
         Cluster the amplifier's features, or the frozen features themselves (an ablation).
     n_units : int, default=128
@@ -113,10 +116,20 @@ class ClusterMarginClassifier(
     diagnostics_ : dict
         Measured on the training data: "amplifier_accuracy" and "classifier_accuracy"
         (class-balanced), "amplifier_rank" (effective rank of its centred features, 1 for one
-        direction), "normalized_mutual_info" of cluster and class, and, where group labels
-        were given, what decided: "odds_ratio", "p_value" and "n_compared". Or
-        "holdout_worst_group" (dict of loss to accuracy), on rows that neither classifier was
-        trained on, and that chose the larger one, which is a little too good.
+        direction), "normalized_mutual_info" of cluster and class, and "class_tilt", the total
+        variation distance between the class shares of predictions and of `y`. A tilt says that
+        some classes are favoured. It is no measure of harm: where two classes lose alike it
+        stays near zero.
+
+        Where group labels were given, also the "decision" ("method", "ordinary" or "cannot
+        tell") and what it rests on: estimates of "conflicting_accuracy" and
+        "aligned_accuracy", how many of the samples that are bias-conflicting, and of the
+        others, the amplifier gets right; "accuracy_gap_low" and "accuracy_gap_high", the ends
+        of the 80 % interval of their difference; "accuracy_gap_needed"; "n_compared", the
+        number of labels, and "n_conflicting", how many of those samples are conflicting. With
+        a hold-out also "holdout_worst_group" (dict of loss to accuracy), on rows that neither
+        classifier was trained on, and that chose the larger one, which is a little too good,
+        and "holdout_gain_low" and "holdout_gain_high", the 80 % interval of the gain.
     history_ : dict of str to DataFrame
         Loss on the training data in each epoch of the "amplifier" and of the "classifier".
     amplifier_, module_ : torch.nn.Module
@@ -129,10 +142,11 @@ class ClusterMarginClassifier(
         The amplifier's features keep many directions, or it did not learn the classes at all:
         its clusters are then no bias.
     FallbackWarning
-        Group labels do not speak for the method; ordinary training was used.
+        Group labels speak against the method, or cannot tell; ordinary training was used.
     OvercorrectionWarning
         The classifier gets less of its training data right than guessing would: the features
-        carry the bias and next to nothing of the classes.
+        carry the bias and next to nothing of the classes. Or the class shares of its
+        predictions differ from those of the training data by more than 4 %.
 
     See Also
     --------
@@ -245,11 +259,16 @@ class ClusterMarginClassifier(
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
 default=None
             Group labels, which are never used in a loss: they only decide between `loss` and
-            ordinary training. Most of them may be missing (None or NaN). Where each group
-            (class and sensitive feature) has 50 labels, both are trained on four fifths of
-            the data and the worst group of the rest decides; where there are fewer, the odds
-            ratio of bias-conflicting samples among the amplifier's errors does, for which a
-            few dozen labels suffice if :meth:`suggest_labels` picks them.
+            ordinary training. Most of them may be missing (None or NaN). What decides is how
+            many more of the aligned than of the bias-conflicting samples the amplifier gets
+            right: `loss` stays where an 80 % interval of that gap is above 0.05 x `scale`
+            (0.2 for weighted losses). Where each group (class and sensitive feature) has 50
+            labels, both are also trained on four fifths of the data, and a worst group on the
+            rest that differs beyond chance comes first. Ordinary training is used, with a
+            FallbackWarning, where the labels speak against `loss` and where they cannot tell.
+
+            The rule was found on few data sets. How often it was right on others, and where it
+            was not, is in the user guide.
 
         Returns
         -------
@@ -270,9 +289,11 @@ default=None
     def suggest_labels(self, n: int = 50) -> np.ndarray:
         """Name the training samples whose group labels would tell most.
 
-        Half of them are the amplifier's most confident errors, half are samples that it gets
-        right, both spread evenly over the classes. Look at these samples, write down their
-        sensitive feature, and fit again with it, missing (None) for all others.
+        Two fifths of them are errors of the amplifier, one half of these among the quarter of
+        which it is surest, and three fifths are samples that it gets right, a third of these
+        among the quarter of which it is least sure. All are spread evenly over the classes.
+        Look at these samples, write down their sensitive feature, and fit again with it,
+        missing (None) for all others.
 
         Parameters
         ----------

