@@ -263,6 +263,41 @@ def test_labels_without_a_conflicting_one_are_ordinary_training():
     )
 
 
+def test_labelled_samples_that_conflict_weigh_more():
+    # Without an offset, that is what is left of the labels.
+    rows = fitted().suggest_labels(60)
+    found = rows[(A != Y)[rows]]
+    plain, told = (fit(known=k, strength=0).predict_proba(X) for k in (None, only(A, rows)))
+    assert len(found) > 10
+    assert told[found, Y[found]].mean() > plain[found, Y[found]].mean() + 0.1
+    others = np.setdiff1d(np.flatnonzero(A == Y), rows)
+    assert told[others, Y[others]].mean() < plain[others, Y[others]].mean()
+
+
+def test_unless_a_group_seems_to_be_absent():
+    # Of class 0, ten or more that stick out are labelled, and none conflicts.
+    X, y, a = spurious(600)
+    kept = (y != 0) | (a != 1)
+    X, y, a = X[kept], y[kept], a[kept]
+    known = only(a, fit(X, y).suggest_labels(60))
+    classifier = fit(X, y, known, strength=0)
+    assert classifier.diagnostics_["n_labelled_conflicting"] > 3
+    np.testing.assert_array_equal(
+        classifier.predict_proba(X), fit(X, y, strength=0).predict_proba(X)
+    )
+
+
+def test_strength_of_either_head():
+    def used(head, known=None, **parameters):
+        return fit(known=known, head=head, **parameters).diagnostics_["strength"]
+
+    # A hidden layer follows an offset less, so that it gets more of it.
+    assert (used("linear"), used("mlp")) == (0.75, 1.0)
+    assert (used("linear", A), used("mlp", A)) == (1.0, 1.0)
+    for head in ("linear", "mlp"):
+        assert used(head, strength=0.5) == used(head, A, strength=0.5) == 0.5
+
+
 # Labels of any kind -----------------------------------------------------------------------
 
 
