@@ -248,7 +248,14 @@ def test_what_the_labels_rest_on():
     assert 20 <= found["n_labelled_at_random"] <= 24
     assert found["n_labelled_conflicting"] == (A != Y)[rows].sum()
     # Ten conflicting ones, or 15 % of the labels if that is more, give the full strength.
-    assert found["strength"] == pytest.approx(0.75 * min(1, (A != Y)[rows].sum() / 10))
+    assert (A != Y)[rows].sum() >= 10
+    assert found["strength"] == 0.75
+    few = random_rows(60)
+    assert 0 < (A != Y)[few].sum() < 10
+    found = fit(known=only(A, few)).diagnostics_
+    assert found["strength"] == pytest.approx(0.75 * (A != Y)[few].sum() / 10)
+    found = fit(known=only(A, few), strength=0.2).diagnostics_
+    assert found["strength"] == pytest.approx(0.2 * (A != Y)[few].sum() / 10)
     assert fitted().diagnostics_["n_labelled"] == 0
     assert fitted().diagnostics_["strength"] == 0.75
 
