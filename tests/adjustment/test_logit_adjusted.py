@@ -3,6 +3,8 @@
 import copy
 import functools
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -634,3 +636,37 @@ def test_cross_validation_by_any_groups():
         groups=np.arange(600) // 6,
     )
     assert scores.min() > 0.8
+
+
+# Scale ------------------------------------------------------------------------------------
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from skfair import LogitAdjustedClassifier
+
+def mebibytes(field):  # Linux only; not ru_maxrss, with which a child starts at its parent's
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(field + r":\\s+(\\d+) kB", status)[1]) / 1024
+
+n = 162_770
+rng = np.random.default_rng(0)
+y = rng.integers(2, size=n)
+a = np.where(rng.random(n) < 0.95, y, 1 - y)
+X = rng.standard_normal((n, 512), dtype=np.float32)
+X[:, 0] += 9 * a
+X[:, 1] += y
+known = {"none": None, "all": a}.get(sys.argv[1], np.where(np.arange(n) < 200, a, np.nan))
+before = mebibytes("VmRSS")
+LogitAdjustedClassifier(random_state=0).fit(X, y, sensitive_features=known)
+print(mebibytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["none", "some", "all"])
+def test_celeba_s_size_fits_into_memory(labels):
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, labels]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 1024
