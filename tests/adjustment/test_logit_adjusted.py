@@ -3,6 +3,8 @@
 import copy
 import functools
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -252,7 +254,14 @@ def test_what_the_labels_rest_on():
     assert 20 <= found["n_labelled_at_random"] <= 24
     assert found["n_labelled_conflicting"] == (A != Y)[rows].sum()
     # Ten conflicting ones, or 15 % of the labels if that is more, give the full strength.
-    assert found["strength"] == pytest.approx(0.75 * min(1, (A != Y)[rows].sum() / 10))
+    assert (A != Y)[rows].sum() >= 10
+    assert found["strength"] == 0.75
+    few = random_rows(60)
+    assert 0 < (A != Y)[few].sum() < 10
+    found = fit(known=only(A, few)).diagnostics_
+    assert found["strength"] == pytest.approx(0.75 * (A != Y)[few].sum() / 10)
+    found = fit(known=only(A, few), strength=0.2).diagnostics_
+    assert found["strength"] == pytest.approx(0.2 * (A != Y)[few].sum() / 10)
     assert fitted().diagnostics_["n_labelled"] == 0
     assert fitted().diagnostics_["strength"] == 0.75
 
@@ -265,6 +274,41 @@ def test_labels_without_a_conflicting_one_are_ordinary_training():
     np.testing.assert_allclose(
         classifier.predict_proba(X), fit(strength=0).predict_proba(X), atol=1e-9
     )
+
+
+def test_labelled_samples_that_conflict_weigh_more():
+    # Without an offset, that is what is left of the labels.
+    rows = fitted().suggest_labels(60)
+    found = rows[(A != Y)[rows]]
+    plain, told = (fit(known=k, strength=0).predict_proba(X) for k in (None, only(A, rows)))
+    assert len(found) > 10
+    assert told[found, Y[found]].mean() > plain[found, Y[found]].mean() + 0.1
+    others = np.setdiff1d(np.flatnonzero(A == Y), rows)
+    assert told[others, Y[others]].mean() < plain[others, Y[others]].mean()
+
+
+def test_unless_a_group_seems_to_be_absent():
+    # Of class 0, ten or more that stick out are labelled, and none conflicts.
+    X, y, a = spurious(600)
+    kept = (y != 0) | (a != 1)
+    X, y, a = X[kept], y[kept], a[kept]
+    known = only(a, fit(X, y).suggest_labels(60))
+    classifier = fit(X, y, known, strength=0)
+    assert classifier.diagnostics_["n_labelled_conflicting"] > 3
+    np.testing.assert_array_equal(
+        classifier.predict_proba(X), fit(X, y, strength=0).predict_proba(X)
+    )
+
+
+def test_strength_of_either_head():
+    def used(head, known=None, **parameters):
+        return fit(known=known, head=head, **parameters).diagnostics_["strength"]
+
+    # A hidden layer follows an offset less, so that it gets more of it.
+    assert (used("linear"), used("mlp")) == (0.75, 1.0)
+    assert (used("linear", A), used("mlp", A)) == (1.0, 1.0)
+    for head in ("linear", "mlp"):
+        assert used(head, strength=0.5) == used(head, A, strength=0.5) == 0.5
 
 
 # Labels of any kind -----------------------------------------------------------------------
@@ -596,3 +640,37 @@ def test_cross_validation_by_any_groups():
         groups=np.arange(600) // 6,
     )
     assert scores.min() > 0.8
+
+
+# Scale ------------------------------------------------------------------------------------
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from skfair import LogitAdjustedClassifier
+
+def mebibytes(field):  # Linux only; not ru_maxrss, with which a child starts at its parent's
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(field + r":\\s+(\\d+) kB", status)[1]) / 1024
+
+n = 162_770
+rng = np.random.default_rng(0)
+y = rng.integers(2, size=n)
+a = np.where(rng.random(n) < 0.95, y, 1 - y)
+X = rng.standard_normal((n, 512), dtype=np.float32)
+X[:, 0] += 9 * a
+X[:, 1] += y
+known = {"none": None, "all": a}.get(sys.argv[1], np.where(np.arange(n) < 200, a, np.nan))
+before = mebibytes("VmRSS")
+LogitAdjustedClassifier(random_state=0).fit(X, y, sensitive_features=known)
+print(mebibytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["none", "some", "all"])
+def test_celeba_s_size_fits_into_memory(labels):
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, labels]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 1024

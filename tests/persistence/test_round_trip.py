@@ -246,9 +246,22 @@ def skorch_net():
         (lambda: FrozenEstimator(skorch_net().fit(X, Y.astype(np.float32))), skorch_net),
         (skorch_net, skorch_net),  # fitted by the debiaser
         (lambda: fitted("ClusterMarginClassifier")[0], None),
+        (lambda: fitted("LogitAdjustedClassifier")[0], None),
+        (lambda: fitted("LogitAdjustedClassifier", head="mlp")[0], None),
         (lambda: fitted("BiasGradientDebiaser")[0], make_network),
     ],
-    ids=["module", "float64", "frozen", "skorch", "frozen skorch", "not fitted", "margin", "two"],
+    ids=[
+        "module",
+        "float64",
+        "frozen",
+        "skorch",
+        "frozen skorch",
+        "not fitted",
+        "margin",
+        "linear",
+        "mlp",
+        "two",
+    ],
 )
 def test_whatever_held_the_network(make, factories, tmp_path):
     with torch.random.fork_rng():
