@@ -47,8 +47,9 @@ class ClusterMarginClassifier(
 
     It helps where the bias is *easier* than the classes, and does harm where it is not, which
     nothing that needs no group labels tells. With a few of them
-    :class:`skfair.LogitAdjustedClassifier` is the better choice: it trains with them. Here they
-    only decide whether the method is used (`sensitive_features` in :meth:`fit`).
+    :class:`~skfair.adjustment.LogitAdjustedClassifier` is the better choice: it trains with
+    them. Here they only decide whether the method is used (`sensitive_features` in
+    :meth:`fit`).
 
     Parameters
     ----------
