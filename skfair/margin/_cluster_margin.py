@@ -66,7 +66,7 @@ class ClusterMarginClassifier(
         Standard deviation :math:`\sigma` of the noise on the margins, in radians.
     scale : float, default=4.0
         Factor *s* on the cosine: how strong the correction is. The paper has 8, which gains
-        more where the method helps and loses two to three times as much where it does harm.
+        more where the method helps and loses about three times as much where it does harm.
     cluster_on : {"amplified", "input"}, default="amplified"
         Cluster the amplifier's features, or the frozen features themselves (an ablation).
     n_units : int, default=128
