@@ -173,17 +173,17 @@ def measured(kind, labels, seed, **parameters):
     return right[a != y % n_values].mean(), right.mean()
 
 
-@pytest.mark.parametrize("labels", ["none", "50", "all"])
+@pytest.mark.parametrize("labels, gain", [("none", 0.08), ("50", 0.18), ("all", 0.18)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_conflicting_samples_gain_and_all_together_too(kind, labels):
+def test_conflicting_samples_gain_and_all_together_too(kind, labels, gain):
     adjusted = np.mean([measured(kind, labels, seed) for seed in range(3)], axis=0)
     ordinary = np.mean([measured(kind, "none", seed, strength=0) for seed in range(3)], axis=0)
-    assert adjusted[0] > ordinary[0] + 0.06
+    assert adjusted[0] > ordinary[0] + gain
     assert adjusted[1] > ordinary[1] + 0.02
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("labels, distance", [("none", 0.05), ("50", 0.02), ("all", 0.01)])
+@pytest.mark.parametrize("labels, distance", [("none", 0.03), ("50", 0.01), ("all", 0.005)])
 def test_where_nothing_is_spurious_little_is_lost(labels, distance, n_classes):
     lost = []
     for seed in range(3):
@@ -306,7 +306,7 @@ def test_strength_of_either_head():
 
     # A hidden layer follows an offset less, so that it gets more of it.
     assert (used("linear"), used("mlp")) == (0.75, 1.0)
-    assert (used("linear", A), used("mlp", A)) == (1.0, 1.0)
+    assert (used("linear", A), used("mlp", A)) == (0.85, 1.0)
     for head in ("linear", "mlp"):
         assert used(head, strength=0.5) == used(head, A, strength=0.5) == 0.5
 
