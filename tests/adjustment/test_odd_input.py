@@ -213,6 +213,17 @@ def test_features_that_say_little(rows, head, labels):
     assert_sound(classifier, rows)
 
 
+@pytest.mark.parametrize("value", [3.7, 0.1, 1e6 + 0.1, 1e-30])
+@pytest.mark.parametrize("width", [3, 2050])
+def test_features_that_are_constant_say_nothing(value, width):
+    # Not even by the rounding of their mean, which would be scaled to a length of 16.
+    rows = np.full((300, width), value, dtype=np.float32)
+    classifier = fit(rows, Y, A)
+    assert not classifier.coef_.any()
+    assert not classifier.transform(rows).any()
+    np.testing.assert_allclose(classifier.predict_proba(2 * rows), 0.5, atol=1e-3)
+
+
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("n_samples", [8, 12, 20])
 def test_fewer_samples_than_components_and_features(n_samples, labels):
