@@ -181,7 +181,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
             "diagnostics_": (
                 "by name",
-                ("either", _MEASURED, "truth", ("text",), ("one of", None)),
+                ("either", _MEASURED, "truth", ("text",), ("one of", None), ("by name", _MEASURED)),
             ),
             "cluster_centers_": (
                 "maybe",

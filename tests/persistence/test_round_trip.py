@@ -118,6 +118,17 @@ def test_no_estimator_is_left_out_above():
     }
 
 
+def test_margins_keep_what_a_hold_out_decided(tmp_path):
+    rng = np.random.default_rng(0)
+    y, groups = np.divmod(np.arange(240) % 4, 2)  # 60 of each group, enough for a hold-out
+    rows = rng.normal(size=(240, 4)).astype(np.float32)
+    estimator = skfair.ClusterMarginClassifier(n_units=4, max_epochs=1, random_state=0)
+    estimator.fit(rows, y, sensitive_features=groups)
+    loaded = through_files(estimator, tmp_path)
+    assert set(loaded.diagnostics_["holdout_worst_group"]) == {"cross_entropy", "margin"}
+    np.testing.assert_equal(loaded.diagnostics_, estimator.diagnostics_)  # some are NaN
+
+
 def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_path):
     for head in ("linear", "mlp"):
         estimator, _ = fitted("LogitAdjustedClassifier", head=head)
