@@ -156,7 +156,10 @@ def adjusted(draw):
 
 
 def adjusted_with_labels(n, chosen="suggested"):
-    """LogitAdjustedClassifier with `n` labels (None: all), suggested at once or drawn at random."""
+    """LogitAdjustedClassifier with `n` labels (None: all), suggested at once or drawn at random.
+
+    "right class" are suggested ones without those whose class is wrong, which get no label.
+    """
 
     def fit(draw):
         task = draw.task
@@ -164,8 +167,10 @@ def adjusted_with_labels(n, chosen="suggested"):
             return None
         if n is None:
             rows = np.arange(len(task.y))
-        elif chosen == "suggested":
+        elif chosen in ("suggested", "right class"):
             rows = draw.adjusted.suggest_labels(n)
+            if chosen == "right class":
+                rows = rows[~task.wrong[rows]]
         else:
             rows = np.random.default_rng([draw.seed, 3]).permutation(len(task.y))[:n]
         model = LogitAdjustedClassifier(random_state=draw.seed)
@@ -177,6 +182,7 @@ def adjusted_with_labels(n, chosen="suggested"):
 
 BASELINE = "ridge logistic regression"
 REFIT = "refit on a balanced set"
+RIGHT_CLASS = "LogitAdjustedClassifier, 50 labels, none where the class is wrong"
 # The module of skfair that a method runs, by which what was measured is remembered.
 MARGIN, ADJUSTED = "skfair.margin._cluster_margin", "skfair.adjustment._logit_adjusted"
 METHODS = {
@@ -193,6 +199,7 @@ METHODS = {
     },
     "LogitAdjustedClassifier, 50 random labels": (adjusted_with_labels(50, "random"), ADJUSTED),
     "LogitAdjustedClassifier, all labels": (adjusted_with_labels(None), ADJUSTED),
+    RIGHT_CLASS: (adjusted_with_labels(50, "right class"), ADJUSTED),
     "groups balanced, all labels": (balanced_groups, None),
     REFIT: (last_layer_refit, None),
 }

@@ -27,6 +27,7 @@ class Task:
         is reported
     X_balanced, y_balanced : a small group-balanced labelled set, for the last-layer refit;
         None where too few rows are left
+    wrong : rows of training whose class is wrong, as whoever looks at them sees
     """
 
     X: np.ndarray
@@ -37,6 +38,7 @@ class Task:
     cell_eval: np.ndarray
     X_balanced: np.ndarray | None = None
     y_balanced: np.ndarray | None = None
+    wrong: np.ndarray | None = None
 
     def scores(self, predicted) -> tuple[float, float]:
         """Worst and mean accuracy over the cells (conflicting and mean on Colored MNIST)."""
@@ -54,7 +56,8 @@ class Task:
         if what == "attribute":
             return replace(self, attribute=_wrong(self.attribute, share, rng))
         y_balanced = None if self.y_balanced is None else _wrong(self.y_balanced, share, rng)
-        return replace(self, y=_wrong(self.y, share, rng), y_balanced=y_balanced)
+        y = _wrong(self.y, share, rng)
+        return replace(self, y=y, y_balanced=y_balanced, wrong=y != self.y)
 
 
 def _wrong(values, share, rng):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _heads import BASELINE, METHODS, N_LABELS, REFIT, Draw
+from _heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
 from _published import ordinary_training, published
 from _remember import Remembered, library_code, parsed, short_digest
 from _tables import list_table, plain_table, processor_time
@@ -73,6 +73,7 @@ WRONG = {  # what is wrong, to the rows that it concerns
         "ClusterMarginClassifier",
         "LogitAdjustedClassifier",
         "LogitAdjustedClassifier, 50 labels",
+        RIGHT_CLASS,
         "LogitAdjustedClassifier, all labels",
         "groups balanced, all labels",
         REFIT,
@@ -135,7 +136,8 @@ def n_draws(arguments, name):
 def accuracy(arguments):
     measured = Measured(arguments)
     names = arguments.tasks or list(TITLES)
-    methods = [m for m in METHODS if not arguments.methods or m in arguments.methods]
+    chosen = [m for m in METHODS if not arguments.methods or m in arguments.methods]
+    methods = [m for m in chosen if m != RIGHT_CLASS]  # the same as without where none is wrong
     if not arguments.tables:
         for seed in range(max(n_draws(arguments, name) for name in names)):
             for name in names:
@@ -144,7 +146,7 @@ def accuracy(arguments):
                     if name in NOISY and not arguments.no_noise:
                         for what, concerned in WRONG.items():
                             for share in SHARES:
-                                rows = [m for m in concerned if m in methods]
+                                rows = [m for m in concerned if m in chosen]
                                 measured.measure(name, (what, share), seed, rows)
     for kind, (title, columns) in TABLES.items():
         write(arguments, f"heads_{kind}", title, *accuracy_table(measured, columns))
@@ -290,7 +292,8 @@ def wrong_table(measured, what):
         for share in (0, *SHARES):
             wrong = (what, share) if share else ("", 0)
             scores = [measured.scores(name, method, wrong) for name in NOISY]
-            rows.append([method, f"{share:.0%}", *map(cell, scores)])
+            if any(scores):
+                rows.append([method, f"{share:.0%}", *map(cell, scores)])
     return header, rows
 
 

@@ -25,6 +25,9 @@ class Attribute:
         Scores of its values for projected rows, as if each value were as frequent in each class.
     posterior : ndarray of shape (n_samples, n_values)
         P(value | features, class) of the training samples, one for those that are labelled.
+    softened : ndarray of shape (n_samples, n_values)
+        The same by the features and only half of what the class says, for the offset of the head:
+        the class is what the head is to learn.
     prior : ndarray of shape (n_values, n_classes)
         P(class | value), the classes being equally frequent.
     conflicting : ndarray of shape (n_labelled,), bool
@@ -33,6 +36,7 @@ class Attribute:
 
     model: Linear
     posterior: np.ndarray
+    softened: np.ndarray
     prior: np.ndarray
     conflicting: np.ndarray
 
@@ -105,5 +109,10 @@ def infer_attribute(
             [np.bincount(codes, weights=weight * posterior[:, v]) for v in range(n_values)]
         )
         within = (sums + 1) / (np.bincount(codes, weights=weight) + n_values)
+    # By the features alone the offset would be right, were the few labels enough to learn from. By
+    # the class as well, a conflicting sample is taken for an aligned one too often.
+    softened = likelihood * np.sqrt(within.T[codes])
+    softened /= softened.sum(axis=1, keepdims=True)
+    softened[rows] = np.eye(n_values)[a]
     prior = within / within.sum(axis=1, keepdims=True)
-    return Attribute(model, posterior, prior, conflicting)
+    return Attribute(model, posterior, softened, prior, conflicting)

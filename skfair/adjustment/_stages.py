@@ -32,7 +32,10 @@ from skfair.utils._base import TorchClassifier
 from skfair.utils._net import load_weights
 from skfair.utils._shown import shown
 
-_STRENGTH, _STRENGTH_ALL = 0.75, 1.0
+_STRENGTH, _STRENGTH_ALL = 0.75, 0.85
+# Where all are labelled, a group weighs its share of its class to the power of minus this times the
+# strength: some of the adjustment by weights is worth more than all of it by offsets.
+_BALANCED = 0.3
 _LINEAR_SHARE = 0.75  # of the offset of a head with a hidden layer, which follows it less
 # Conflicting samples among the labels, from which the full strength is taken.
 _ENOUGH, _ENOUGH_SHARE = 10, 0.15
@@ -184,15 +187,17 @@ class LogitAdjustmentStages(TorchClassifier):
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
         self.diagnostics_["n_labelled_conflicting"] = int(_rare(prior)[values, codes].sum())
-        ones = np.ones(len(Z))
+        strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
+        boost = within ** (-_BALANCED * min(1, strength))
+        boost /= (within * boost).sum(axis=0)  # classes weigh what they did
         return _Offsets(
             np.log(prior)[values],
-            _STRENGTH_ALL if self.strength == "auto" else self.strength,
-            ones,
+            strength,
+            boost[values, codes],
             model,
             np.eye(n_values)[values],
             prior,
-            ones,
+            np.ones(len(Z)),
         )
 
     def _unknown(self, codes: np.ndarray, weight: np.ndarray, twins: Twins) -> _Offsets:
@@ -232,7 +237,7 @@ class LogitAdjustmentStages(TorchClassifier):
         self.diagnostics_["n_labelled_conflicting"] = n_found
         strength = _STRENGTH if self.strength == "auto" else self.strength
         strength *= min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
-        log_prior = np.log(attribute.posterior @ attribute.prior + _FLOOR)
+        log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
         found = rows[attribute.conflicting]
@@ -273,7 +278,7 @@ class LogitAdjustmentStages(TorchClassifier):
             self.head_ = "mlp" if better else "linear"
         strength = offsets.strength
         if self.head_ == "mlp" and self.strength == "auto":
-            strength /= _LINEAR_SHARE if strength <= _LINEAR_SHARE else 1
+            strength = min(1, strength / _LINEAR_SHARE)
         self.diagnostics_["strength"] = float(strength)
         offset = strength * offsets.log_prior
         balanced = balanced_weight(codes, weight) * offsets.boost

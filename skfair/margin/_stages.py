@@ -329,9 +329,10 @@ class ClusterMarginStages(TorchClassifier):
             return self.loss
         message = f"Ordinary training was used instead of loss={self.loss!r}: {reason}"
         if decision == "cannot tell":
+            more = "label the samples that suggest_labels() names as well and fit again, or "
             message = (
-                f"{message} This cannot tell whether the method helps. Label the samples that "
-                "suggest_labels() names as well and fit again, or use the labels in training: "
+                f"{message} This cannot tell whether the method helps: "
+                f"{more if (groups < 0).any() else ''}use the labels in training, with "
                 "LogitAdjustedClassifier."
             )
         warnings.warn(message, FallbackWarning)

@@ -181,7 +181,10 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
             "diagnostics_": (
                 "by name",
-                ("either", _MEASURED, "truth", ("text",), ("one of", None), ("by name", _MEASURED)),
+                (
+                    *("either", _MEASURED, "truth", ("text",), ("one of", None)),
+                    ("by name", _MEASURED),  # of a hold-out, by loss
+                ),
             ),
             "cluster_centers_": (
                 "maybe",

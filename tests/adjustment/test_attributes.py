@@ -83,17 +83,26 @@ def test_conflicting_labels_are_those_of_an_unusual_value():
     np.testing.assert_array_equal(attribute.conflicting, (a != y)[labelled])
 
 
-def test_labels_that_were_asked_for_do_not_make_conflicts_look_frequent():
+def test_labels_that_were_asked_for_do_not_say_what_is_usual():
+    # Twenty labels at random, and sixty of conflicting samples only: most labels conflict.
     X, y, a = spurious(3000, agree=0.95, bias=5.0)
-    conflicting = np.flatnonzero(a != y)
-    random = np.arange(100)
-    asked = np.setdiff1d(conflicting, random)[:60]
-    labelled = np.concatenate([random, asked])
+    random = np.flatnonzero(a == y)[:20]
+    asked = np.flatnonzero(a != y)[:60]
+    labelled = np.union1d(random, asked)
     told, _ = infer(X, y, a, labelled, at_random=random)
-    blind, _ = infer(X, y, a, labelled)
+    np.testing.assert_array_equal(told.conflicting, (a != y)[labelled])
     assert told.prior[0, 1] == pytest.approx(0.05, abs=0.03)
-    assert told.prior[0, 1] <= blind.prior[0, 1]
-    assert told.conflicting.sum() == np.isin(labelled, conflicting).sum()
+    blind, _ = infer(X, y, a, labelled)
+    np.testing.assert_array_equal(blind.conflicting, (a == y)[labelled])
+
+
+def test_samples_without_a_label_correct_what_few_labels_say():
+    X, y, a = spurious(3000, agree=0.7, bias=6.0)
+    conflicting = a != y
+    # Of forty labels four conflict, where twelve were to be expected.
+    labelled = np.union1d(np.flatnonzero(conflicting)[:4], np.flatnonzero(~conflicting)[:36])
+    attribute, _ = infer(X, y, a, labelled)
+    np.testing.assert_allclose(attribute.prior, [[0.7, 0.3], [0.3, 0.7]], atol=0.05)
 
 
 def test_a_class_without_labels():
@@ -122,3 +131,27 @@ def test_constant_rows_say_nothing_and_the_labels_still_do():
     # Of the labels, 80 % are as usual; of the others nothing else is known.
     np.testing.assert_allclose(attribute.prior, [[0.8, 0.2], [0.2, 0.8]], atol=0.05)
     np.testing.assert_allclose(attribute.posterior[100:][y[100:] == 0, 0], 0.8, atol=0.1)
+
+
+def test_the_model_takes_each_value_for_equally_frequent_and_the_posterior_does_not():
+    y = np.arange(400) % 2
+    a = (np.arange(400) // 2 % 5 < 4).astype(int)  # four fifths of either class
+    X = np.ones((400, 3), dtype=np.float32)
+    attribute, model = infer(X, y, a, np.arange(200))
+    np.testing.assert_allclose(softmax(model(X[:1]), axis=1), 0.5, atol=0.02)
+    np.testing.assert_allclose(attribute.posterior[200:, 1], 0.8, atol=0.05)
+    np.testing.assert_allclose(attribute.prior, 0.5, atol=0.02)
+
+
+def test_in_the_offset_of_the_head_the_class_says_half():
+    X, y, a = spurious(1500, agree=0.8, bias=1.5)
+    attribute, _ = infer(X, y, a, np.arange(120))
+    np.testing.assert_array_equal(attribute.softened[:120], np.eye(2)[a[:120]])
+    np.testing.assert_allclose(attribute.softened.sum(axis=1), 1)
+    # How frequent a value is in a class, by the formula of the user guide.
+    sums = np.stack([attribute.posterior[y == code].sum(axis=0) for code in (0, 1)])
+    log_frequency = np.log((sums + 1) / (2 + np.bincount(y))[:, None])[y[120:]]
+    whole, half = np.log(attribute.posterior[120:]), np.log(attribute.softened[120:])
+    removed = np.diff(whole - half, axis=1)
+    np.testing.assert_allclose(removed, np.diff(log_frequency, axis=1) / 2, atol=0.01)
+    assert np.abs(removed).min() > 0.3

@@ -86,6 +86,11 @@ def test_labels_from_elsewhere_are_all_taken_for_a_random_sample():
     for share in (0.05, 0.2, 0.5, 0.7, 0.95):
         labelled = rng.random(200) < share
         np.testing.assert_array_equal(random_part(labelled, ORDER), labelled)
+    # By chance the first ones are all labelled; more than two fifths of the others are, too.
+    labelled = marks(200, ORDER[:10], ORDER[10:][rng.random(190) < 0.55])
+    np.testing.assert_array_equal(random_part(labelled, ORDER), labelled)
+    labelled = marks(200, ORDER[:10], ORDER[10:][rng.random(190) < 0.3])
+    assert random_part(labelled, ORDER).sum() < 20
     everything = np.ones(200, dtype=bool)
     np.testing.assert_array_equal(random_part(everything, ORDER), everything)
 

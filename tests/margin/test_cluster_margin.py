@@ -483,6 +483,16 @@ def test_few_labels_may_not_tell():
     assert_same_network(classifier, fitted(loss="cross_entropy"))
 
 
+def test_where_all_is_labelled_nobody_is_asked_for_more():
+    # Forty samples of each class and group: nothing is conflicting, and there is no hold-out.
+    groups = np.arange(160) // 2 % 2
+    with pytest.warns(FallbackWarning, match="helps: use the labels in training") as caught:
+        classifier = fit(X[:160], Y[:160], sensitive_features=groups)
+    assert classifier.diagnostics_["decision"] == "cannot tell"
+    assert np.isnan(classifier.diagnostics_["conflicting_accuracy"])
+    assert "suggest_labels" not in str(caught[0].message)
+
+
 def test_the_stronger_the_correction_the_larger_the_gap_that_it_needs():
     groups = labelled_only(BIAS, fitted().suggest_labels(50))
     weak, strong = (fit(sensitive_features=groups, scale=s) for s in (1.0, 8.0))

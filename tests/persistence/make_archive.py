@@ -27,6 +27,7 @@ def models():
         yield (name, *fitted(name))
     for loss in ("cross_entropy", "loss_weighted"):
         yield (f"ClusterMarginClassifier-{loss}", *fitted("ClusterMarginClassifier", loss=loss))
+    yield "LogitAdjustedClassifier-mlp", *fitted("LogitAdjustedClassifier", head="mlp")
     words = np.array(["no", "yes"])
     pipeline = make_pipeline(StandardScaler(), fitted("ClusterMarginClassifier")[0])
     yield "pipeline", pipeline.fit(X, words[Y]), X

@@ -118,17 +118,6 @@ def test_no_estimator_is_left_out_above():
     }
 
 
-def test_margins_keep_what_a_hold_out_decided(tmp_path):
-    rng = np.random.default_rng(0)
-    y, groups = np.divmod(np.arange(240) % 4, 2)  # 60 of each group, enough for a hold-out
-    rows = rng.normal(size=(240, 4)).astype(np.float32)
-    estimator = skfair.ClusterMarginClassifier(n_units=4, max_epochs=1, random_state=0)
-    estimator.fit(rows, y, sensitive_features=groups)
-    loaded = through_files(estimator, tmp_path)
-    assert set(loaded.diagnostics_["holdout_worst_group"]) == {"cross_entropy", "margin"}
-    np.testing.assert_equal(loaded.diagnostics_, estimator.diagnostics_)  # some are NaN
-
-
 def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_path):
     for head in ("linear", "mlp"):
         estimator, _ = fitted("LogitAdjustedClassifier", head=head)
@@ -260,9 +249,22 @@ def skorch_net():
         (lambda: FrozenEstimator(skorch_net().fit(X, Y.astype(np.float32))), skorch_net),
         (skorch_net, skorch_net),  # fitted by the debiaser
         (lambda: fitted("ClusterMarginClassifier")[0], None),
+        (lambda: fitted("LogitAdjustedClassifier")[0], None),
+        (lambda: fitted("LogitAdjustedClassifier", head="mlp")[0], None),
         (lambda: fitted("BiasGradientDebiaser")[0], make_network),
     ],
-    ids=["module", "float64", "frozen", "skorch", "frozen skorch", "not fitted", "margin", "two"],
+    ids=[
+        "module",
+        "float64",
+        "frozen",
+        "skorch",
+        "frozen skorch",
+        "not fitted",
+        "margin",
+        "linear",
+        "mlp",
+        "two",
+    ],
 )
 def test_whatever_held_the_network(make, factories, tmp_path):
     with torch.random.fork_rng():
@@ -454,6 +456,18 @@ def test_an_encoder_that_is_a_file_goes_into_the_model(location, tmp_path, monke
     again = through_files(loaded, tmp_path)
     assert again.encoder == loaded.encoder
     np.testing.assert_array_equal(again.transform(X), expected)
+
+
+@pytest.mark.parametrize("n_labels", [400, 20])
+def test_what_labels_decided(n_labels, tmp_path):
+    # With all of them there is a hold-out, of whose losses diagnostics_ has a dict.
+    rows, y, groups = np.arange(400.0)[:, None] % 7, np.arange(400) % 2, np.arange(400) // 2 % 2
+    known = np.where(np.arange(400) < n_labels, groups.astype(object), None)
+    estimator = skfair.ClusterMarginClassifier(max_epochs=1, amplifier_max_epochs=1, random_state=0)
+    estimator.fit(rows, y, sensitive_features=known)
+    assert ("holdout_worst_group" in estimator.diagnostics_) == (n_labels == 400)
+    loaded = through_files(estimator, tmp_path).diagnostics_
+    np.testing.assert_equal(loaded, estimator.diagnostics_)  # NaN equals NaN here
 
 
 def test_a_store_knows_a_loaded_encoder_by_its_contents(tmp_path):
