@@ -221,7 +221,7 @@ def test_features_that_are_constant_say_nothing(value, width):
     classifier = fit(rows, Y, A)
     assert not classifier.coef_.any()
     assert not classifier.transform(rows).any()
-    np.testing.assert_allclose(classifier.predict_proba(2 * rows), 0.5, atol=1e-3)
+    np.testing.assert_allclose(classifier.predict_proba(2 * rows), 0.5, atol=0.02)
 
 
 @pytest.mark.parametrize("labels", LABELS)
