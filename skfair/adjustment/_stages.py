@@ -235,8 +235,8 @@ class LogitAdjustmentStages(TorchClassifier):
         rows = np.flatnonzero(values >= 0)
         n_labels, n_found = len(rows), int(attribute.conflicting.sum())
         self.diagnostics_["n_labelled_conflicting"] = n_found
-        strength = _STRENGTH if self.strength == "auto" else self.strength
-        strength *= min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
+        wanted = _STRENGTH if self.strength == "auto" else self.strength
+        strength = wanted * min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -249,6 +249,7 @@ class LogitAdjustmentStages(TorchClassifier):
             factor = np.clip(sizes / np.maximum(per_class, 1), 1, max(1, most))[codes[found]]
             against = (1 - n_classes * attribute.prior[values[found], codes[found]]).clip(min=0)
             boost[found] += against * (factor - 1)
+            boost **= min(1, wanted / _STRENGTH)  # of strength 0, ordinary training is left
         against = _rare(attribute.prior)
         return _Offsets(
             log_prior,
