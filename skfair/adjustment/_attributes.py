@@ -22,7 +22,8 @@ class Attribute:
     Attributes
     ----------
     model : Linear
-        Scores of its values for projected rows, as if each value were as frequent in each class.
+        Scores of its values for projected rows, as if each of two values were as frequent in
+        each class, or of more the usual one as all others together.
     posterior : ndarray of shape (n_samples, n_values)
         P(value | features, class) of the training samples, one for those that are labelled.
     softened : ndarray of shape (n_samples, n_values)

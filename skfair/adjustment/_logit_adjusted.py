@@ -278,8 +278,9 @@ default=None
         Returns
         -------
         ndarray of shape (n_samples, n_values), float64
-            In the order of ``attribute_values_``, as if each value were equally frequent. Without
-            labels, of the class that the shortcut would predict.
+            In the order of ``attribute_values_``, as if each value were equally frequent. With
+            some labels that holds for two values; of more, those that are usual in a class are
+            more probable. Without labels, of the class that the shortcut would predict.
         """
         X = self._validate_features(X)
         return softmax(self._attribute(X), axis=1)
