@@ -50,9 +50,9 @@ class LogitAdjustedClassifier(
         Factor on the log of P(class | attribute). 0 is ordinary training, 1 the whole of the
         adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere; for a head
         with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
-        number, is multiplied by ``min(1, c / max(10, 0.15 * n))``, where c of the n labelled
-        samples conflict. Where all are labelled, samples also weigh the share of their group in
-        its class to the power of ``-0.3 * min(1, strength)``.
+        number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
+        that is, have another value than most of their class. Where all are labelled, samples
+        also weigh the share of their group in its class to the power of ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so
@@ -94,14 +94,15 @@ class LogitAdjustedClassifier(
         unless with ``training_rows=True``.
     diagnostics_ : dict
         What the fit rests on: "n_labelled", how many of these are taken for a random sample
-        ("n_labelled_at_random"), "n_labelled_conflicting", the expected number of conflicting
+        ("n_labelled_at_random"), how many have another value than most of their class
+        ("n_labelled_conflicting"), the expected number of conflicting
         training samples ("n_conflicting"), and the "strength" that was used.
 
     Warns
     -----
     FallbackWarning
-        All labels have one value, so that nothing goes along with the classes by them; ordinary
-        training was used.
+        All labels have one value, or all of each class have, so that no sample is known in which
+        something else goes along with the class; ordinary training was used.
 
     See Also
     --------
@@ -282,8 +283,9 @@ default=None
         Returns
         -------
         ndarray of shape (n_samples, n_values), float64
-            In the order of ``attribute_values_``, as if each value were equally frequent. Without
-            labels, of the class that the shortcut would predict.
+            In the order of ``attribute_values_``, as if each value were equally frequent. With
+            some labels that holds for two values; of more, those that are usual in a class are
+            more probable. Without labels, of the class that the shortcut would predict.
         """
         X = self._validate_features(X)
         return softmax(self._attribute(X), axis=1)

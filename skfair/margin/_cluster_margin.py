@@ -147,7 +147,8 @@ class ClusterMarginClassifier(
     OvercorrectionWarning
         The classifier gets less of its training data right than guessing would: the features
         carry the bias and next to nothing of the classes. Or the class shares of its
-        predictions differ from those of the training data by more than 4 %.
+        predictions differ from those of the training data by more than 4 %. Neither after
+        ordinary training.
 
     See Also
     --------

@@ -156,10 +156,11 @@ class ClusterMarginStages(TorchClassifier):
                 OvercorrectionWarning,
             )
         elif tilt > _LARGE_TILT:
+            remedy = "lower the scale" if self.loss_ == "margin" else "take loss='cross_entropy'"
             warnings.warn(
                 f"The classifier moves {tilt:.0%} of its training data from classes that it "
-                "predicts less often than they occur to others. Where that is not wanted, lower "
-                "the scale or raise max_epochs.",
+                "predicts less often than they occur to others. Where that is not wanted, "
+                f"{remedy} or raise max_epochs.",
                 OvercorrectionWarning,
             )
 

@@ -44,8 +44,10 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ and intercept_ are there for a linear head, and only for one; module_ for another."""
+    """coef_ and intercept_ are of a linear head, module_ of another; orders come together."""
     linear = state["head_"] == "linear"
+    if ("_random_order" in state) != ("_conspicuous_order" in state):
+        return False
     return ("coef_" in state) == ("intercept_" in state) == linear != ("module_" in state)
 
 

@@ -51,6 +51,17 @@ def test_how_the_attribute_goes_along_with_the_classes(agree):
     np.testing.assert_allclose(attribute.prior.sum(axis=1), 1)
 
 
+def test_labels_weigh_as_their_samples_do():
+    X, y, a = spurious(1500, agree=0.9, bias=5.0)
+    weight, given = np.ones(1500), a.copy()
+    weight[:80], given[:80] = 1e-6, 1 - a[:80]  # wrong, and of next to no weight
+    attribute, _ = infer(X, y, given, np.arange(200), weight=weight)
+    without, _ = infer(X, y, a, np.arange(80, 200), weight=weight)
+    found = attribute.posterior[200:].argmax(axis=1)
+    assert (found == a[200:]).mean() > 0.97
+    np.testing.assert_allclose(attribute.prior, without.prior, atol=0.01)
+
+
 def test_three_classes_of_unequal_size_and_two_values():
     X, y, a = spurious(4000, 3, 2, agree=0.9, bias=5.0)
     kept = (y != 0) | (np.arange(4000) % 4 == 0)

@@ -574,6 +574,9 @@ def test_predictions_that_favour_a_class_are_said():
     assert tilt > 0.04
     ordinary = fit(X, y, loss="cross_entropy")  # without a warning
     assert ordinary.diagnostics_["class_tilt"] < 0.04
+    # What a weighted loss is told does not speak of a scale, which it has not.
+    with pytest.warns(OvercorrectionWarning, match="not wanted, take loss='cross_entropy' or"):
+        fit(X, y, loss="loss_weighted", max_epochs=1)
 
 
 def test_groups_do_not_matter_to_ordinary_training():

@@ -131,6 +131,9 @@ def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_pat
         assert not hasattr(loaded, "conflicting_")
         with pytest.raises(ValueError, match=r"training_rows=True"):
             loaded.suggest_labels(9)
+        del estimator._conspicuous_order  # one order without the other
+        with pytest.raises(TypeError, match="orders come together"):
+            skfair.save(estimator, tmp_path / "half", training_rows=True)
 
 
 def test_an_adjusted_head_with_values_of_any_type(tmp_path):
