@@ -52,7 +52,8 @@ class LogitAdjustedClassifier(
         with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
         number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
         that is, have another value than most of their class. Where all are labelled, samples
-        also weigh the share of their group in its class to the power of ``-0.3 * min(1, strength)``.
+        also weigh the share of their group in its class to the power of
+        ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so
