@@ -22,7 +22,8 @@ class Attribute:
     Attributes
     ----------
     model : Linear
-        Scores of its values for projected rows, as if each value were as frequent in each class.
+        Scores of its values for projected rows, as if each of two values were as frequent in
+        each class, or of more the usual one as all others together.
     posterior : ndarray of shape (n_samples, n_values)
         P(value | features, class) of the training samples, one for those that are labelled.
     softened : ndarray of shape (n_samples, n_values)
@@ -74,7 +75,8 @@ def infer_attribute(
     n_classes, n_values = codes.max() + 1, values.max() + 1
     rows = np.flatnonzero(values >= 0)
     a, y, random = values[rows], codes[rows], at_random[rows]
-    known = class_counts(a, y, np.where(random, 1.0, _ASKED_WEIGHT), n_values, n_classes)
+    own = weight[rows] * (len(rows) / weight[rows].sum())  # in units of a label
+    known = class_counts(a, y, own * np.where(random, 1.0, _ASKED_WEIGHT), n_values, n_classes)
     usual = known.argmax(axis=0)
     conflicting = a != usual[y]
 
@@ -83,7 +85,7 @@ def infer_attribute(
     factor = np.sqrt(_RIDGE / _TWIN_RIDGE) / np.where(spread > 0, spread, 1)
     features = np.hstack([said[rows] * factor, Z[rows]])
     cell = y * n_values + (a if n_values == 2 else conflicting)
-    w = np.where(random | conflicting, 1.0, _ASKED_ALIGNED)
+    w = own * np.where(random | conflicting, 1.0, _ASKED_ALIGNED)
     w /= np.bincount(cell, weights=w)[cell]
     raw = fit_softmax(features, a, w, n_values, ridge=_RIDGE)
     # As one map of projected rows: what the twins say is linear in them.
@@ -93,8 +95,7 @@ def infer_attribute(
     # Training samples by twins that have not seen them.
     scores = twin_logits @ first.T + Z @ raw.coef[:, n_classes:].T + offset
 
-    share = (conflicting & random).sum() + 0.5
-    share /= random.sum() + 5
+    share = (own[conflicting & random].sum() + 0.5) / (own[random].sum() + 5)
     within = np.full((n_values, n_classes), share / max(1, n_values - 1))
     within[usual, np.arange(n_classes)] = 1 - share
     within[:, known.sum(axis=0) == 0] = 1 / n_values

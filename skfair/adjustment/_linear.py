@@ -86,7 +86,9 @@ def principal_components(
     """
     share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
     blocks = [*gen_batches(len(X), _BLOCK)]
-    mean = sum(share[rows] @ X[rows].astype(np.float64) for rows in blocks)
+    # From the first row on, so that the mean of a constant feature is exactly that constant.
+    origin = X[0].astype(np.float64)
+    mean = origin + sum(share[rows] @ (X[rows] - origin) for rows in blocks)
 
     def centred(rows: slice) -> np.ndarray:
         return X[rows].astype(np.float64) - mean

@@ -37,8 +37,7 @@ _STRENGTH, _STRENGTH_ALL = 0.75, 0.85
 # strength: some of the adjustment by weights is worth more than all of it by offsets.
 _BALANCED = 0.3
 _LINEAR_SHARE = 0.75  # of the offset of a head with a hidden layer, which follows it less
-# Conflicting samples among the labels, from which the full strength is taken.
-_ENOUGH, _ENOUGH_SHARE = 10, 0.15
+_ENOUGH = 10  # conflicting samples among the labels, from which the full strength is taken
 _FLOOR = 1e-6  # of a probability in a logarithm
 _MOST_UPWEIGHTED = 10.0
 _LABELS_OF_A_CLASS = 10  # without a conflicting one among them, of which a group is absent
@@ -186,7 +185,8 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        self.diagnostics_["n_labelled_conflicting"] = int(_rare(prior)[values, codes].sum())
+        usual = counts.argmax(axis=0)
+        self.diagnostics_["n_labelled_conflicting"] = int((values != usual[codes]).sum())
         strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
@@ -235,8 +235,16 @@ class LogitAdjustmentStages(TorchClassifier):
         rows = np.flatnonzero(values >= 0)
         n_labels, n_found = len(rows), int(attribute.conflicting.sum())
         self.diagnostics_["n_labelled_conflicting"] = n_found
-        strength = _STRENGTH if self.strength == "auto" else self.strength
-        strength *= min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
+        wanted = _STRENGTH if self.strength == "auto" else self.strength
+        strength = wanted * min(1, n_found / _ENOUGH)
+        if wanted and not n_found:
+            warnings.warn(
+                f"In each class, all of the {n_labels} labels in sensitive_features have one "
+                "value: by them there is no sample in which something else goes along with the "
+                "class. Ordinary training was used. Label more of the samples that "
+                "suggest_labels() names.",
+                FallbackWarning,
+            )
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -249,6 +257,7 @@ class LogitAdjustmentStages(TorchClassifier):
             factor = np.clip(sizes / np.maximum(per_class, 1), 1, max(1, most))[codes[found]]
             against = (1 - n_classes * attribute.prior[values[found], codes[found]]).clip(min=0)
             boost[found] += against * (factor - 1)
+            boost **= min(1, wanted / _STRENGTH)  # of strength 0, ordinary training is left
         against = _rare(attribute.prior)
         return _Offsets(
             log_prior,

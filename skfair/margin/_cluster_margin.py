@@ -47,8 +47,9 @@ class ClusterMarginClassifier(
 
     It helps where the bias is *easier* than the classes, and does harm where it is not, which
     nothing that needs no group labels tells. With a few of them
-    :class:`skfair.LogitAdjustedClassifier` is the better choice: it trains with them. Here they
-    only decide whether the method is used (`sensitive_features` in :meth:`fit`).
+    :class:`~skfair.adjustment.LogitAdjustedClassifier` is the better choice: it trains with
+    them. Here they only decide whether the method is used (`sensitive_features` in
+    :meth:`fit`).
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class ClusterMarginClassifier(
         Standard deviation :math:`\sigma` of the noise on the margins, in radians.
     scale : float, default=4.0
         Factor *s* on the cosine: how strong the correction is. The paper has 8, which gains
-        more where the method helps and loses two to three times as much where it does harm.
+        more where the method helps and loses about three times as much where it does harm.
     cluster_on : {"amplified", "input"}, default="amplified"
         Cluster the amplifier's features, or the frozen features themselves (an ablation).
     n_units : int, default=128
@@ -146,7 +147,8 @@ class ClusterMarginClassifier(
     OvercorrectionWarning
         The classifier gets less of its training data right than guessing would: the features
         carry the bias and next to nothing of the classes. Or the class shares of its
-        predictions differ from those of the training data by more than 4 %.
+        predictions differ from those of the training data by more than 4 %. Neither after
+        ordinary training.
 
     See Also
     --------

@@ -156,10 +156,11 @@ class ClusterMarginStages(TorchClassifier):
                 OvercorrectionWarning,
             )
         elif tilt > _LARGE_TILT:
+            remedy = "lower the scale" if self.loss_ == "margin" else "take loss='cross_entropy'"
             warnings.warn(
                 f"The classifier moves {tilt:.0%} of its training data from classes that it "
-                "predicts less often than they occur to others. Where that is not wanted, lower "
-                "the scale or raise max_epochs.",
+                "predicts less often than they occur to others. Where that is not wanted, "
+                f"{remedy} or raise max_epochs.",
                 OvercorrectionWarning,
             )
 
@@ -328,9 +329,10 @@ class ClusterMarginStages(TorchClassifier):
             return self.loss
         message = f"Ordinary training was used instead of loss={self.loss!r}: {reason}"
         if decision == "cannot tell":
+            more = "label the samples that suggest_labels() names as well and fit again, or "
             message = (
-                f"{message} This cannot tell whether the method helps. Label the samples that "
-                "suggest_labels() names as well and fit again, or use the labels in training: "
+                f"{message} This cannot tell whether the method helps: "
+                f"{more if (groups < 0).any() else ''}use the labels in training, with "
                 "LogitAdjustedClassifier."
             )
         warnings.warn(message, FallbackWarning)

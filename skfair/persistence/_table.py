@@ -44,8 +44,10 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ and intercept_ are there for a linear head, and only for one; module_ for another."""
+    """coef_ and intercept_ are of a linear head, module_ of another; orders come together."""
     linear = state["head_"] == "linear"
+    if ("_random_order" in state) != ("_conspicuous_order" in state):
+        return False
     return ("coef_" in state) == ("intercept_" in state) == linear != ("module_" in state)
 
 
@@ -179,7 +181,10 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             "history_": ("dict", {"amplifier": ("maybe", _EPOCHS), "classifier": _EPOCHS}),
             "diagnostics_": (
                 "by name",
-                ("either", _MEASURED, "truth", ("text",), ("one of", None)),
+                (
+                    *("either", _MEASURED, "truth", ("text",), ("one of", None)),
+                    ("by name", _MEASURED),  # of a hold-out, by loss
+                ),
             ),
             "cluster_centers_": (
                 "maybe",

@@ -51,6 +51,17 @@ def test_how_the_attribute_goes_along_with_the_classes(agree):
     np.testing.assert_allclose(attribute.prior.sum(axis=1), 1)
 
 
+def test_labels_weigh_as_their_samples_do():
+    X, y, a = spurious(1500, agree=0.9, bias=5.0)
+    weight, given = np.ones(1500), a.copy()
+    weight[:80], given[:80] = 1e-6, 1 - a[:80]  # wrong, and of next to no weight
+    attribute, _ = infer(X, y, given, np.arange(200), weight=weight)
+    without, _ = infer(X, y, a, np.arange(80, 200), weight=weight)
+    found = attribute.posterior[200:].argmax(axis=1)
+    assert (found == a[200:]).mean() > 0.97
+    np.testing.assert_allclose(attribute.prior, without.prior, atol=0.01)
+
+
 def test_three_classes_of_unequal_size_and_two_values():
     X, y, a = spurious(4000, 3, 2, agree=0.9, bias=5.0)
     kept = (y != 0) | (np.arange(4000) % 4 == 0)
@@ -130,3 +141,17 @@ def test_the_model_takes_each_value_for_equally_frequent_and_the_posterior_does_
     np.testing.assert_allclose(softmax(model(X[:1]), axis=1), 0.5, atol=0.02)
     np.testing.assert_allclose(attribute.posterior[200:, 1], 0.8, atol=0.05)
     np.testing.assert_allclose(attribute.prior, 0.5, atol=0.02)
+
+
+def test_in_the_offset_of_the_head_the_class_says_half():
+    X, y, a = spurious(1500, agree=0.8, bias=1.5)
+    attribute, _ = infer(X, y, a, np.arange(120))
+    np.testing.assert_array_equal(attribute.softened[:120], np.eye(2)[a[:120]])
+    np.testing.assert_allclose(attribute.softened.sum(axis=1), 1)
+    # How frequent a value is in a class, by the formula of the user guide.
+    sums = np.stack([attribute.posterior[y == code].sum(axis=0) for code in (0, 1)])
+    log_frequency = np.log((sums + 1) / (2 + np.bincount(y))[:, None])[y[120:]]
+    whole, half = np.log(attribute.posterior[120:]), np.log(attribute.softened[120:])
+    removed = np.diff(whole - half, axis=1)
+    np.testing.assert_allclose(removed, np.diff(log_frequency, axis=1) / 2, atol=0.01)
+    assert np.abs(removed).min() > 0.3

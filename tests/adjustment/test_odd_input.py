@@ -143,8 +143,11 @@ def test_a_group_that_is_absent(labels):
 @pytest.mark.parametrize("labels", ["some", "all"])
 def test_a_value_for_each_class_and_nothing_else(labels):
     # The attribute is the class: it says all, and nothing conflicts.
-    known = Y if labels == "all" else only(Y, np.arange(40))
-    classifier = fit(known=known)
+    if labels == "all":
+        classifier = fit(known=Y)
+    else:
+        with pytest.warns(FallbackWarning, match="have one value"):
+            classifier = fit(known=only(Y, np.arange(40)))
     assert_sound(classifier, X)
     assert classifier.diagnostics_["n_labelled_conflicting"] == 0
     assert classifier.score(X, Y) > 0.8
@@ -211,6 +214,17 @@ def labels_of(kind, a):
 def test_features_that_say_little(rows, head, labels):
     classifier = fit(rows, Y, labels_of(labels, A), head=head)
     assert_sound(classifier, rows)
+
+
+@pytest.mark.parametrize("value", [3.7, 0.1, 1e6 + 0.1, 1e-30])
+@pytest.mark.parametrize("width", [3, 2050])
+def test_features_that_are_constant_say_nothing(value, width):
+    # Not even by the rounding of their mean, which would be scaled to a length of 16.
+    rows = np.full((300, width), value, dtype=np.float32)
+    classifier = fit(rows, Y, A)
+    assert not classifier.coef_.any()
+    assert not classifier.transform(rows).any()
+    np.testing.assert_allclose(classifier.predict_proba(2 * rows), 0.5, atol=0.02)
 
 
 @pytest.mark.parametrize("labels", LABELS)

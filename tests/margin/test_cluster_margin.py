@@ -483,6 +483,16 @@ def test_few_labels_may_not_tell():
     assert_same_network(classifier, fitted(loss="cross_entropy"))
 
 
+def test_where_all_is_labelled_nobody_is_asked_for_more():
+    # Forty samples of each class and group: nothing is conflicting, and there is no hold-out.
+    groups = np.arange(160) // 2 % 2
+    with pytest.warns(FallbackWarning, match="helps: use the labels in training") as caught:
+        classifier = fit(X[:160], Y[:160], sensitive_features=groups)
+    assert classifier.diagnostics_["decision"] == "cannot tell"
+    assert np.isnan(classifier.diagnostics_["conflicting_accuracy"])
+    assert "suggest_labels" not in str(caught[0].message)
+
+
 def test_the_stronger_the_correction_the_larger_the_gap_that_it_needs():
     groups = labelled_only(BIAS, fitted().suggest_labels(50))
     weak, strong = (fit(sensitive_features=groups, scale=s) for s in (1.0, 8.0))
@@ -564,6 +574,9 @@ def test_predictions_that_favour_a_class_are_said():
     assert tilt > 0.04
     ordinary = fit(X, y, loss="cross_entropy")  # without a warning
     assert ordinary.diagnostics_["class_tilt"] < 0.04
+    # What a weighted loss is told does not speak of a scale, which it has not.
+    with pytest.warns(OvercorrectionWarning, match="not wanted, take loss='cross_entropy' or"):
+        fit(X, y, loss="loss_weighted", max_epochs=1)
 
 
 def test_groups_do_not_matter_to_ordinary_training():

@@ -310,13 +310,14 @@ def test_estimators_that_are_malformed(part, value, saved):
 
 def test_state_that_is_incomplete(tmp_path):
     models = [("ThresholdDebiaser", make_network), ("PatchAttributionMasker", None)]
-    for name, factory in [*models, ("ClusterMarginClassifier", None)]:
+    models += [("ClusterMarginClassifier", None), ("LogitAdjustedClassifier", None)]
+    for name, factory in models:
         model = tmp_path / name
-        skfair.save(fitted(name)[0], model)
+        skfair.save(fitted(name)[0], model, training_rows=name == "LogitAdjustedClassifier")
         body, tensors = parts(model)
         # What may be missing is what only some fits have, or models of 0.1 have not.
         optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
-        optional |= {"pairs_", "certificate_"}
+        optional |= {"pairs_", "certificate_", "conflicting_"}
         for attribute in set(body["estimator"]["state"]) - optional:
             state = {k: v for k, v in body["estimator"]["state"].items() if k != attribute}
             put(model, {**body, "estimator": {**body["estimator"], "state": state}}, tensors)

@@ -131,6 +131,9 @@ def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_pat
         assert not hasattr(loaded, "conflicting_")
         with pytest.raises(ValueError, match=r"training_rows=True"):
             loaded.suggest_labels(9)
+        del estimator._conspicuous_order  # one order without the other
+        with pytest.raises(TypeError, match="orders come together"):
+            skfair.save(estimator, tmp_path / "half", training_rows=True)
 
 
 def test_an_adjusted_head_with_values_of_any_type(tmp_path):
@@ -453,6 +456,18 @@ def test_an_encoder_that_is_a_file_goes_into_the_model(location, tmp_path, monke
     again = through_files(loaded, tmp_path)
     assert again.encoder == loaded.encoder
     np.testing.assert_array_equal(again.transform(X), expected)
+
+
+@pytest.mark.parametrize("n_labels", [400, 20])
+def test_what_labels_decided(n_labels, tmp_path):
+    # With all of them there is a hold-out, of whose losses diagnostics_ has a dict.
+    rows, y, groups = np.arange(400.0)[:, None] % 7, np.arange(400) % 2, np.arange(400) // 2 % 2
+    known = np.where(np.arange(400) < n_labels, groups.astype(object), None)
+    estimator = skfair.ClusterMarginClassifier(max_epochs=1, amplifier_max_epochs=1, random_state=0)
+    estimator.fit(rows, y, sensitive_features=known)
+    assert ("holdout_worst_group" in estimator.diagnostics_) == (n_labels == 400)
+    loaded = through_files(estimator, tmp_path).diagnostics_
+    np.testing.assert_equal(loaded, estimator.diagnostics_)  # NaN equals NaN here
 
 
 def test_a_store_knows_a_loaded_encoder_by_its_contents(tmp_path):
