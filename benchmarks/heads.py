@@ -377,9 +377,8 @@ def margins(arguments):
         columns[f"{TITLES[name]}, {n} draws"] = {m: cell(s) for m, s in scores.items()}
     rows = [[row, *(column[row] for column in columns.values())] for row in methods]
     title = "Cluster margins: worst / average group (conflicting / mean on Colored MNIST)"
-    write(
-        arguments, arguments.part, title, ["changed" if development else "method", *columns], rows
-    )
+    first = "changed" if development else "method"
+    write(arguments, f"heads_{arguments.part}", title, [first, *columns], rows)
 
 
 def biased_sample(n, d):
