@@ -49,8 +49,9 @@ class LogitAdjustedClassifier(
         Factor on the log of P(class | attribute). 0 is ordinary training, 1 the whole of the
         adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere, for a linear
         head. With some labels it is multiplied by the number of conflicting samples among these,
-        divided by 10 or 15 % of the labels, at most 1. Where all are labelled, a group also weighs
-        its share of its class to the power of -0.3 times the strength (of 1 at most).
+        divided by 10 or 15 % of the labels, at most 1. Where no labelled sample conflicts it is
+        0. Where all are labelled, a group also weighs its share of its class to the power of -0.3
+        times the strength (of 1 at most).
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so

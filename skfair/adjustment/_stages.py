@@ -186,8 +186,11 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        self.diagnostics_["n_labelled_conflicting"] = int(_rare(prior)[values, codes].sum())
+        n_conflicting = int(_rare(prior)[values, codes].sum())
+        self.diagnostics_["n_labelled_conflicting"] = n_conflicting
         strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
+        if not n_conflicting:  # nothing tells the attribute from the class
+            strength = 0.0
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
         return _Offsets(
