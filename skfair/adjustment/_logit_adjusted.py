@@ -115,7 +115,8 @@ class LogitAdjustedClassifier(
     ``head="auto"`` a network is trained as well, to compare.
 
     Memory beyond X is that of the principal components of all samples, in float32 where they are
-    many, and of a few blocks of rows.
+    many, of some numbers for each sample and class or attribute value, and of a few blocks of
+    rows. Where samples have weight zero, the others are copied.
 
     References
     ----------
