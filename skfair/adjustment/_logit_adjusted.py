@@ -51,9 +51,9 @@ class LogitAdjustedClassifier(
         adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere; for a head
         with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
         number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
-        that is, have another value than most of their class. Where all are labelled, samples
-        also weigh the share of their group in its class to the power of
-        ``-0.3 * min(1, strength)``.
+        that is, have another value than most of their class. Where all are labelled, it is 0 if
+        none conflicts, and samples also weigh the share of their group in its class to the power
+        of ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so
@@ -118,7 +118,8 @@ class LogitAdjustedClassifier(
     ``head="auto"`` a network is trained as well, to compare.
 
     Memory beyond X is that of the principal components of all samples, in float32 where they are
-    many, and of a few blocks of rows.
+    many, of some numbers for each sample and class or attribute value, and of a few blocks of
+    rows. Where samples have weight zero, the others are copied.
 
     References
     ----------

@@ -185,9 +185,13 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        usual = counts.argmax(axis=0)
-        self.diagnostics_["n_labelled_conflicting"] = int((values != usual[codes]).sum())
+        n_conflicting = int((values != counts.argmax(axis=0)[codes]).sum())
+        self.diagnostics_["n_labelled_conflicting"] = n_conflicting
         strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
+        if not n_conflicting:  # nothing tells the attribute from the class
+            if strength and n_values > 1:
+                _warn_of_no_conflict(len(values))
+            strength = 0.0
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
         return _Offsets(
@@ -238,13 +242,7 @@ class LogitAdjustmentStages(TorchClassifier):
         wanted = _STRENGTH if self.strength == "auto" else self.strength
         strength = wanted * min(1, n_found / _ENOUGH)
         if wanted and not n_found:
-            warnings.warn(
-                f"In each class, all of the {n_labels} labels in sensitive_features have one "
-                "value: by them there is no sample in which something else goes along with the "
-                "class. Ordinary training was used. Label more of the samples that "
-                "suggest_labels() names.",
-                FallbackWarning,
-            )
+            _warn_of_no_conflict(n_labels)
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -333,6 +331,15 @@ class LogitAdjustmentStages(TorchClassifier):
         with torch.device("meta"):
             layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
         self.module_ = load_weights(layers, weights, "module_").eval()
+
+
+def _warn_of_no_conflict(n_labels: int) -> None:
+    warnings.warn(
+        f"In each class, all of the {n_labels} labels in sensitive_features have one value: by "
+        "them there is no sample in which something else goes along with the class. Ordinary "
+        "training was used. Label more samples, for instance those that suggest_labels() names.",
+        FallbackWarning,
+    )
 
 
 def _rare(prior: np.ndarray) -> np.ndarray:
