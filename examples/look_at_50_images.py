@@ -43,9 +43,9 @@ def make_model(seed, **parameters):
 # %%
 # Without any label
 # -----------------
-# Ordinary training is the same model with ``strength=0``. Without labels, the place of the colour
-# is taken by what two classifiers agree on that have each seen one half of the images. The second
-# model knows no colour yet, and can already say which images to look at.
+# Ordinary training is the same model with ``strength=0``. The other model knows no colour yet. Two
+# classifiers have each seen one half of the images, and what they agree on takes the place of the
+# colour. That is enough to say which images to look at.
 
 data = make_colored_digits(random_state=0)
 ordinary = make_model(0, strength=0).fit(data.X_train, data.y_train)
@@ -58,8 +58,8 @@ ask = model[-1].suggest_labels(50)  # positions in X_train
 # The 50 images
 # -------------
 # Half of them are drawn at random: these tell how frequent each colour is. The other half stick out
-# in their class: the rare images are looked for there. Here they are by the class that they are
-# labelled as, those in the rare colour of the class first.
+# in their class: the rare images are looked for there. The picture shows them by class, those in
+# the rare colour of the class first.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 usual = {"even": "red", "odd": "blue"}
@@ -69,15 +69,15 @@ for label, color in usual.items():
     rows_of[label] = rows[np.argsort(data.color_train[rows] == color, kind="stable")]
 
 n_rows = -(-max(len(rows) for rows in rows_of.values()) // 6)
-figure, axes = plt.subplots(n_rows, 13, figsize=(9, 0.7 * n_rows + 0.3), layout="constrained")
-for left, (label, rows) in zip((0, 7), rows_of.items(), strict=True):
-    for place, row in zip(axes[:, left : left + 6].flat, rows, strict=False):
+figure = plt.figure(figsize=(9, 0.7 * n_rows + 0.3), layout="constrained")
+for part, (label, rows) in zip(figure.subfigures(1, 2), rows_of.items(), strict=True):
+    axes = part.subplots(n_rows, 6)
+    for place in axes.flat:
+        place.axis("off")
+    for place, row in zip(axes.flat, rows, strict=False):
         place.imshow(data.X_train[row])
     n_rare = (data.color_train[rows] != usual[label]).sum()
-    title = f'{len(rows)} labelled "{label}": {n_rare} are not {usual[label]}'
-    axes[0, left].set_title(title, loc="left", fontsize=11)
-for place in axes.flat:
-    place.axis("off")
+    part.suptitle(f"{len(rows)} of class {label!r}: {n_rare} are not {usual[label]}", fontsize=11)
 if len(sys.argv) > 1:
     figure.savefig(sys.argv[1], dpi=110)
 plt.show()
@@ -86,7 +86,7 @@ plt.show()
 # With their colours
 # ------------------
 # A colour for each of the 50, None for all others, and the same ``fit`` again. From the random half
-# and a model of the colour it infers how colour goes along with the class in all 800 images.
+# and a model of the colour, ``fit`` infers how colour goes along with the class in all 800 images.
 
 
 def look_at(rows):

@@ -30,11 +30,12 @@ class LogitAdjustedClassifier(
 
     - *No labels.* Twins, classifiers that see half of the data each, are pulled towards what
       both find easiest [2]_; the class that a twin predicts for samples that it has not seen
-      stands for the attribute. That helps where the spurious correlation is easier than the
-      class, and costs a little elsewhere; nothing here tells which of the two it is.
+      stands for the attribute. That helps where the attribute is easier to see than the class,
+      and can cost elsewhere; nothing here tells which of the two it is.
     - *Some labels*, of samples that :meth:`suggest_labels` names or of others. An attribute
       model and the random part of the labels tell how the attribute goes along with the
-      classes, and conflicting samples that were found weigh more.
+      classes. Labelled samples that conflict, with another value than most of their class,
+      weigh more.
     - *All labels.* P(class | attribute) is counted.
 
     It does not make every model better: what was measured, and when to take something else, is
@@ -47,11 +48,12 @@ class LogitAdjustedClassifier(
         features or samples.
     strength : float or "auto", default="auto"
         Factor on the log of P(class | attribute). 0 is ordinary training, 1 the whole of the
-        adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere, for a linear
-        head. With some labels it is multiplied by the number of conflicting samples among these,
-        divided by 10 or 15 % of the labels, at most 1. Where no labelled sample conflicts it is
-        0. Where all are labelled, a group also weighs its share of its class to the power of -0.3
-        times the strength (of 1 at most).
+        adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere; for a head
+        with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
+        number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
+        that is, have another value than most of their class. Where all are labelled it is 0 if
+        none conflicts, and samples also weigh the share of their group in its class to the power
+        of ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so
@@ -93,14 +95,15 @@ class LogitAdjustedClassifier(
         unless with ``training_rows=True``.
     diagnostics_ : dict
         What the fit rests on: "n_labelled", how many of these are taken for a random sample
-        ("n_labelled_at_random"), "n_labelled_conflicting", the expected number of conflicting
+        ("n_labelled_at_random"), how many have another value than most of their class
+        ("n_labelled_conflicting"), the expected number of conflicting
         training samples ("n_conflicting"), and the "strength" that was used.
 
     Warns
     -----
     FallbackWarning
-        All labels have one value, so that nothing goes along with the classes by them; ordinary
-        training was used.
+        All labels have one value, or all of each class have, so that no sample is known in which
+        something else goes along with the class; ordinary training was used.
 
     See Also
     --------
@@ -192,12 +195,13 @@ class LogitAdjustedClassifier(
             weight zero take no part.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
 default=None
-            The attribute, as far as it is known: None or NaN for all other samples. With several
-            columns its values are their combinations.
+            The attribute, as far as it is known: None or NaN for all other samples. Anything else,
+            "", -1 or "unknown", is a value. With several columns its values are their
+            combinations.
 
-            Which labels :meth:`suggest_labels` asked for at random is recognised by the features
-            of their samples, also in folds of a search. Where none are recognised, all labels
-            are taken for those of a random sample.
+            The labels that :meth:`suggest_labels` asked for at random are recognised by the
+            features of their samples, also in folds of a search. Where fewer than five are
+            recognised, all labels are taken for those of a random sample.
 
         Returns
         -------
@@ -207,8 +211,9 @@ default=None
         Raises
         ------
         ValueError
-            Bad data, one class only, group labels of another number, for none of the samples,
-            for samples of one class only, or of more values than half of the labels.
+            Bad data or one class only. Group labels of which there are not as many as samples, of
+            which all are missing, that are known in one class only, or that have more different
+            values than half of their number.
         """
         with self._fresh_fit():
             self._fit(X, y, sample_weight, sensitive_features)
@@ -217,10 +222,10 @@ default=None
     def suggest_labels(self, n: int = 50) -> np.ndarray:
         """Name the training samples whose labels would tell most.
 
-        Half of them are drawn at random, by which the shares of the groups are estimated. The
+        Half of them are drawn at random: by these the shares of the groups are estimated. The
         others are those that stick out, the classes taking turns: without labels, those that the
         twins find least likely to be of their class; after a fit with some labels, those that
-        most likely conflict. Write down the attribute of all of them, and fit again on the same
+        most likely conflict. Write down the attribute of all of them. Then fit again on the same
         samples with these labels, and None for the others. That can be repeated.
 
         Parameters
@@ -230,14 +235,14 @@ default=None
 
         Returns
         -------
-        ndarray of shape (n,), int
+        ndarray of shape (n,) or shorter, int
             Positions in the X of :meth:`fit`, without the samples that had a label there or
             weight zero.
 
         Raises
         ------
         ValueError
-            `n` is not a positive integer.
+            `n` is not a positive integer, or the model was saved without ``training_rows=True``.
 
         Examples
         --------

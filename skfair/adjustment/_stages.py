@@ -37,8 +37,7 @@ _STRENGTH, _STRENGTH_ALL = 0.75, 0.85
 # strength: some of the adjustment by weights is worth more than all of it by offsets.
 _BALANCED = 0.3
 _LINEAR_SHARE = 0.75  # of the offset of a head with a hidden layer, which follows it less
-# Conflicting samples among the labels, from which the full strength is taken.
-_ENOUGH, _ENOUGH_SHARE = 10, 0.15
+_ENOUGH = 10  # conflicting samples among the labels, from which the full strength is taken
 _FLOOR = 1e-6  # of a probability in a logarithm
 _MOST_UPWEIGHTED = 10.0
 _LABELS_OF_A_CLASS = 10  # without a conflicting one among them, of which a group is absent
@@ -186,10 +185,13 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-        n_conflicting = int(_rare(prior)[values, codes].sum())
+        usual = counts.argmax(axis=0)
+        n_conflicting = int((values != usual[codes]).sum())
         self.diagnostics_["n_labelled_conflicting"] = n_conflicting
         strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
-        if not n_conflicting:  # nothing tells the attribute from the class
+        if not n_conflicting:
+            if strength and n_values > 1:
+                warnings.warn(_none_conflicts(len(values)), FallbackWarning)
             strength = 0.0
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
@@ -239,7 +241,10 @@ class LogitAdjustmentStages(TorchClassifier):
         n_labels, n_found = len(rows), int(attribute.conflicting.sum())
         self.diagnostics_["n_labelled_conflicting"] = n_found
         wanted = _STRENGTH if self.strength == "auto" else self.strength
-        strength = wanted * min(1, n_found / max(_ENOUGH, _ENOUGH_SHARE * n_labels))
+        strength = wanted * min(1, n_found / _ENOUGH)
+        if wanted and not n_found:
+            more = "Label more of the samples that suggest_labels() names."
+            warnings.warn(f"{_none_conflicts(n_labels)} {more}", FallbackWarning)
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -328,6 +333,14 @@ class LogitAdjustmentStages(TorchClassifier):
         with torch.device("meta"):
             layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
         self.module_ = load_weights(layers, weights, "module_").eval()
+
+
+def _none_conflicts(n_labels: int) -> str:
+    return (
+        f"In each class, all of the {n_labels} labels in sensitive_features have one value: by "
+        "them there is no sample in which something else goes along with the class. Ordinary "
+        "training was used."
+    )
 
 
 def _rare(prior: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import skfair
 from skfair import FrozenEncoderFeaturizer, LogitAdjustedClassifier
 from skfair.adjustment import _stages
 from skfair.metrics import make_fairness_scorer
+from skfair.utils import FallbackWarning
 
 X, Y, A = spurious(600)
 
@@ -254,7 +255,7 @@ def test_what_the_labels_rest_on():
     assert found["n_labelled"] == 40
     assert 20 <= found["n_labelled_at_random"] <= 24
     assert found["n_labelled_conflicting"] == (A != Y)[rows].sum()
-    # Ten conflicting ones, or 15 % of the labels if that is more, give the full strength.
+    # Ten conflicting ones give the full strength.
     assert (A != Y)[rows].sum() >= 10
     assert found["strength"] == 0.75
     few = random_rows(60)
@@ -267,9 +268,22 @@ def test_what_the_labels_rest_on():
     assert fitted().diagnostics_["strength"] == 0.75
 
 
-def test_labels_without_a_conflicting_one_are_ordinary_training():
+def test_one_missing_label_changes_little():
+    classifier = fit(known=only(A, np.arange(1, len(Y))))
+    assert classifier.diagnostics_["strength"] == 0.75
+    new, new_y, new_a = spurious(2000, agree=0.5, seed=1)
+    against = new_a != new_y
+    ordinary, missing, whole = (
+        model.score(new[against], new_y[against])
+        for model in (fit(strength=0), classifier, fit(known=A))
+    )
+    assert missing - ordinary > 0.6 * (whole - ordinary) > 0.05
+
+
+def test_labels_without_a_conflicting_one_are_ordinary_training_and_say_so():
     agreeing = np.flatnonzero(A == Y)[:30]
-    classifier = fit(known=only(A, agreeing))
+    with pytest.warns(FallbackWarning, match="all of the 30 labels .* have one value"):
+        classifier = fit(known=only(A, agreeing))
     assert classifier.diagnostics_["n_labelled_conflicting"] == 0
     assert classifier.diagnostics_["strength"] == 0
     np.testing.assert_allclose(
