@@ -1,0 +1,29 @@
+"""What the README says runs as it stands does, and prints what stands below it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
+RUNS = re.compile(r"runs as it stands.*?```python\n(.*?)```\n+```text\n(.*?)```", re.DOTALL)
+BLOCKS = RUNS.findall(README.read_text())
+
+
+def test_there_are_such_blocks():
+    assert len(BLOCKS) == README.read_text().count("runs as it stands") == 4
+
+
+@pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=range(len(BLOCKS)))
+def test_prints_what_the_readme_shows(code, printed, tmp_path):
+    # In a process of its own: a reader's filters for warnings, and nothing that a test has set.
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert NUMBER.sub("#", run.stdout).split() == NUMBER.sub("#", printed).split()
+    # Other processors may differ by a few samples.
+    for found, shown in zip(NUMBER.findall(run.stdout), NUMBER.findall(printed), strict=True):
+        assert float(found) == pytest.approx(float(shown), rel=0.1, abs=0.05)
