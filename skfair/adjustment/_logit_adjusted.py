@@ -51,11 +51,7 @@ class LogitAdjustedClassifier(
         adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere; for a head
         with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
         number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
-<<<<<<< HEAD
-        that is, have another value than most of their class. Where all are labelled, it is 0 if
-=======
         that is, have another value than most of their class. Where all are labelled it is 0 if
->>>>>>> 0ce6458f8721df2149d0572fa632398ba8c11008
         none conflicts, and samples also weigh the share of their group in its class to the power
         of ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02

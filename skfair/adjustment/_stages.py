@@ -185,14 +185,6 @@ class LogitAdjustmentStages(TorchClassifier):
         if n_values > 1:
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
-<<<<<<< HEAD
-        n_conflicting = int((values != counts.argmax(axis=0)[codes]).sum())
-        self.diagnostics_["n_labelled_conflicting"] = n_conflicting
-        strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
-        if not n_conflicting:  # nothing tells the attribute from the class
-            if strength and n_values > 1:
-                _warn_of_no_conflict(len(values))
-=======
         usual = counts.argmax(axis=0)
         n_conflicting = int((values != usual[codes]).sum())
         self.diagnostics_["n_labelled_conflicting"] = n_conflicting
@@ -200,7 +192,6 @@ class LogitAdjustmentStages(TorchClassifier):
         if not n_conflicting:
             if strength and n_values > 1:
                 warnings.warn(_none_conflicts(len(values)), FallbackWarning)
->>>>>>> 0ce6458f8721df2149d0572fa632398ba8c11008
             strength = 0.0
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
@@ -252,12 +243,8 @@ class LogitAdjustmentStages(TorchClassifier):
         wanted = _STRENGTH if self.strength == "auto" else self.strength
         strength = wanted * min(1, n_found / _ENOUGH)
         if wanted and not n_found:
-<<<<<<< HEAD
-            _warn_of_no_conflict(n_labels)
-=======
             more = "Label more of the samples that suggest_labels() names."
             warnings.warn(f"{_none_conflicts(n_labels)} {more}", FallbackWarning)
->>>>>>> 0ce6458f8721df2149d0572fa632398ba8c11008
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -348,20 +335,11 @@ class LogitAdjustmentStages(TorchClassifier):
         self.module_ = load_weights(layers, weights, "module_").eval()
 
 
-<<<<<<< HEAD
-def _warn_of_no_conflict(n_labels: int) -> None:
-    warnings.warn(
-        f"In each class, all of the {n_labels} labels in sensitive_features have one value: by "
-        "them there is no sample in which something else goes along with the class. Ordinary "
-        "training was used. Label more samples, for instance those that suggest_labels() names.",
-        FallbackWarning,
-=======
 def _none_conflicts(n_labels: int) -> str:
     return (
         f"In each class, all of the {n_labels} labels in sensitive_features have one value: by "
         "them there is no sample in which something else goes along with the class. Ordinary "
         "training was used."
->>>>>>> 0ce6458f8721df2149d0572fa632398ba8c11008
     )
 
 

@@ -144,11 +144,7 @@ def test_a_group_that_is_absent(labels):
 def test_a_value_for_each_class_and_nothing_else(labels):
     # The attribute is the class: it says all, and nothing conflicts.
     known = Y if labels == "all" else only(Y, np.arange(40))
-<<<<<<< HEAD
-    with pytest.warns(FallbackWarning, match="have one value"):
-=======
     with pytest.warns(FallbackWarning, match="have one value.*Ordinary training was used"):
->>>>>>> 0ce6458f8721df2149d0572fa632398ba8c11008
         classifier = fit(known=known)
     assert_sound(classifier, X)
     assert classifier.diagnostics_["n_labelled_conflicting"] == 0
