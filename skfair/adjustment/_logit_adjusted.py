@@ -88,7 +88,8 @@ class LogitAdjustedClassifier(
     prior_ : ndarray of shape (n_values, n_classes), float64
         P(class | attribute value), as if classes were equally frequent. Rows sum to one.
     expected_counts_ : ndarray of shape (n_values, n_classes), float64
-        Expected number (sum of weights) of training samples of each value and class.
+        Expected number (sum of weights) of training samples of each value and class. Where the
+        largest weight is above 1e6 or below 1e-6, in units of that weight.
     conflicting_ : ndarray of shape (n_samples,), bool
         Training samples that are inferred to conflict: of their attribute's values, those in
         which the class is less frequent than by chance. A model that is saved leaves them out,
