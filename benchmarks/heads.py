@@ -377,9 +377,8 @@ def margins(arguments):
         columns[f"{TITLES[name]}, {n} draws"] = {m: cell(s) for m, s in scores.items()}
     rows = [[row, *(column[row] for column in columns.values())] for row in methods]
     title = "Cluster margins: worst / average group (conflicting / mean on Colored MNIST)"
-    write(
-        arguments, arguments.part, title, ["changed" if development else "method", *columns], rows
-    )
+    first = "changed" if development else "method"
+    write(arguments, f"heads_{arguments.part}", title, [first, *columns], rows)
 
 
 def biased_sample(n, d):
@@ -495,7 +494,7 @@ def epochs():
 def speed(arguments):
     columns = {
         f"{n:,} x {d:,}": fit_time(n, d, n_repeats)
-        for n, d, n_repeats in ((2_400, 1_280, 7), (100_000, 512, 3))
+        for n, d, n_repeats in ((2_400, 1_280, 5), (100_000, 512, 1))
     }
     rows = [[m, *(column[m] for column in columns.values())] for m in columns["2,400 x 1,280"]]
     title = "Processor seconds of a fit, one thread (times scikit-learn's)"
