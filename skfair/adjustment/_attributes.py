@@ -75,7 +75,7 @@ def infer_attribute(
     n_classes, n_values = codes.max() + 1, values.max() + 1
     rows = np.flatnonzero(values >= 0)
     a, y, random = values[rows], codes[rows], at_random[rows]
-    own = weight[rows] * (len(rows) / weight[rows].sum())  # in units of a label
+    own = weight[rows] / weight[rows].mean(dtype=np.float64)  # in units of a label
     known = class_counts(a, y, own * np.where(random, 1.0, _ASKED_WEIGHT), n_values, n_classes)
     usual = known.argmax(axis=0)
     conflicting = a != usual[y]

@@ -51,9 +51,9 @@ class LogitAdjustedClassifier(
         adjustment. "auto" is 0.85 where all samples are labelled and 0.75 elsewhere; for a head
         with a hidden layer a third more, at most 1. With some labels the strength, "auto" or a
         number, is multiplied by ``min(1, c / 10)``, where c of the labelled samples conflict,
-        that is, have another value than most of their class. Where all are labelled, samples
-        also weigh the share of their group in its class to the power of
-        ``-0.3 * min(1, strength)``.
+        that is, have another value than most of their class. Where all are labelled it is 0 if
+        none conflicts, and samples also weigh the share of their group in its class to the power
+        of ``-0.3 * min(1, strength)``.
     ridge : float, default=0.02
         L2 penalty of the linear classifiers: half of it times the sum of squared coefficients is
         added to the mean loss. The features are scaled to a mean squared length of 256 first, so
@@ -88,7 +88,8 @@ class LogitAdjustedClassifier(
     prior_ : ndarray of shape (n_values, n_classes), float64
         P(class | attribute value), as if classes were equally frequent. Rows sum to one.
     expected_counts_ : ndarray of shape (n_values, n_classes), float64
-        Expected number (sum of weights) of training samples of each value and class.
+        Expected number (sum of weights) of training samples of each value and class. Where the
+        largest weight is above 1e6 or below 1e-6, in units of that weight.
     conflicting_ : ndarray of shape (n_samples,), bool
         Training samples that are inferred to conflict: of their attribute's values, those in
         which the class is less frequent than by chance. A model that is saved leaves them out,
@@ -118,7 +119,8 @@ class LogitAdjustedClassifier(
     ``head="auto"`` a network is trained as well, to compare.
 
     Memory beyond X is that of the principal components of all samples, in float32 where they are
-    many, and of a few blocks of rows.
+    many, of some numbers for each sample and class or attribute value, and of a few blocks of
+    rows. Where samples have weight zero, the others are copied.
 
     References
     ----------

@@ -186,8 +186,13 @@ class LogitAdjustmentStages(TorchClassifier):
             balanced = balanced_weight(values, weight)
             model = fit_softmax(Z, values, balanced, n_values, ridge=self.ridge)
         usual = counts.argmax(axis=0)
-        self.diagnostics_["n_labelled_conflicting"] = int((values != usual[codes]).sum())
+        n_conflicting = int((values != usual[codes]).sum())
+        self.diagnostics_["n_labelled_conflicting"] = n_conflicting
         strength = _STRENGTH_ALL if self.strength == "auto" else self.strength
+        if not n_conflicting:
+            if strength and n_values > 1:
+                warnings.warn(_none_conflicts(len(values)), FallbackWarning)
+            strength = 0.0
         boost = within ** (-_BALANCED * min(1, strength))
         boost /= (within * boost).sum(axis=0)  # classes weigh what they did
         return _Offsets(
@@ -238,13 +243,8 @@ class LogitAdjustmentStages(TorchClassifier):
         wanted = _STRENGTH if self.strength == "auto" else self.strength
         strength = wanted * min(1, n_found / _ENOUGH)
         if wanted and not n_found:
-            warnings.warn(
-                f"In each class, all of the {n_labels} labels in sensitive_features have one "
-                "value: by them there is no sample in which something else goes along with the "
-                "class. Ordinary training was used. Label more of the samples that "
-                "suggest_labels() names.",
-                FallbackWarning,
-            )
+            more = "Label more of the samples that suggest_labels() names."
+            warnings.warn(f"{_none_conflicts(n_labels)} {more}", FallbackWarning)
         log_prior = np.log(attribute.softened @ attribute.prior + _FLOOR)
 
         boost = np.ones(len(codes))
@@ -333,6 +333,14 @@ class LogitAdjustmentStages(TorchClassifier):
         with torch.device("meta"):
             layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
         self.module_ = load_weights(layers, weights, "module_").eval()
+
+
+def _none_conflicts(n_labels: int) -> str:
+    return (
+        f"In each class, all of the {n_labels} labels in sensitive_features have one value: by "
+        "them there is no sample in which something else goes along with the class. Ordinary "
+        "training was used."
+    )
 
 
 def _rare(prior: np.ndarray) -> np.ndarray:
