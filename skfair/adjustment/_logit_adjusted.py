@@ -304,7 +304,8 @@ default=None
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
-            Of mean zero and mean squared length 256 on the training samples.
+            Of mean zero and mean squared length 256 on the training samples, or, of more than
+            20,000 of them, nearly so: the components are computed from 20,000.
         """
         X = self._validate_features(X)
         return self._projection(X).astype(np.float32)

@@ -32,6 +32,7 @@ from skfair.utils._base import TorchClassifier
 from skfair.utils._net import load_weights
 from skfair.utils._shown import shown
 
+_MOST_PROJECTED = 20_000  # samples, at random, from which components are computed
 _STRENGTH, _STRENGTH_ALL = 0.75, 0.85
 # Where all are labelled, a group weighs its share of its class to the power of minus this times the
 # strength: some of the adjustment by weights is worth more than all of it by offsets.
@@ -89,7 +90,8 @@ class LogitAdjustmentStages(TorchClassifier):
         at_random = random_part(values >= 0, order)
 
         n_components = min(self.n_components, X.shape[1], max(1, len(X) - 1))
-        projection = principal_components(X, weight, n_components, random_state)
+        some = order[:_MOST_PROJECTED] if len(X) > _MOST_PROJECTED else slice(None)
+        projection = principal_components(X[some], weight[some], n_components, random_state)
         Z = project(projection, X)
         self._projection = projection
 

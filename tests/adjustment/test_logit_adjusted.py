@@ -521,6 +521,17 @@ def test_a_row_is_predicted_the_same_whatever_comes_with_it(head):
         np.testing.assert_allclose(run(X[:1]), expected[:1], rtol=1e-5, atol=1e-6)
 
 
+def test_components_of_many_samples_are_nearly_those_of_all():
+    rng = np.random.default_rng(0)
+    many = (rng.normal(size=(20_500, 3)) * [3, 2, 1] + 5).astype(np.float32)
+    groups = rng.integers(2, size=len(many))
+    Z = fit(many, rng.integers(2, size=len(many)), groups, head="linear").transform(many)
+    assert np.square(Z).sum(axis=1).mean() == pytest.approx(256, rel=0.02)
+    centred = many - many.mean(axis=0)
+    for component, feature in zip(Z.T, centred.T, strict=True):
+        assert abs(np.corrcoef(component, feature)[0, 1]) > 0.99
+
+
 def test_transform_gives_the_components():
     classifier = fitted(n_components=5)
     Z = classifier.transform(X)
