@@ -192,6 +192,27 @@ def train(net, X, y, loss, batch_size, n_epochs, clip=math.inf):
             optimizer.step()
 
 
+def adjusted_head(machine):
+    """What a head with a hidden layer takes more than a linear one; all labels are known."""
+    n, d, n_epochs = machine.pick((50_000, 256, 6), (400, 16, 6))
+    X, y, group = biased_rows(n, d)
+
+    def fit(head):
+        skfair.LogitAdjustedClassifier(head=head, device=machine.device, random_state=0).fit(
+            X, y, sensitive_features=group
+        )
+
+    def bare():
+        tensors = torch.from_numpy(X).to(machine.device), torch.from_numpy(y).to(machine.device)
+        train(mlp(d, 128, 2).to(machine.device), *tensors, F.cross_entropy, 64, n_epochs, clip=0.25)
+
+    result = machine.compare(
+        lambda: fit("mlp"), bare, "epochs of a bare loop", less=lambda: fit("linear")
+    )
+    result.notes = f"{n} x {d}, batches of 64"
+    return result
+
+
 # -- the debiasers -----------------------------------------------------------------------------
 
 
@@ -333,9 +354,11 @@ def made(machine, name):
         estimator = debiaser_on(machine, name, biased_network(8, 16))
         estimator.fit(X, y, sensitive_features=group)
         return estimator, lambda e: e.predict_proba(X), lambda: mlp(8, 16, 16, 1), ROWS_TOLERANCE
-    if name == "ClusterMarginClassifier":
+    if name in ("ClusterMarginClassifier", "LogitAdjustedClassifier"):
         X, y, _ = biased_rows(400, 8)
-        estimator = skfair.ClusterMarginClassifier(device=machine.device, random_state=0)
+        estimator = getattr(skfair, name)(device=machine.device, random_state=0)
+        if name == "LogitAdjustedClassifier":
+            estimator.set_params(head="mlp")  # a linear one has no device
         return estimator.fit(X, y), lambda e: e.predict_proba(X), None, ROWS_TOLERANCE
     if name == "PatchAttributionMasker":
         masker, X, stamped = masker_and_images(machine, 60, 16)
@@ -519,6 +542,7 @@ def fill(table, *, tests):
     for loss in ("cross_entropy", "margin"):
         name = f"ClusterMarginClassifier, an epoch, loss={loss!r}"
         table.add(name, margin_epochs, loss, needs=20 * few)
+    table.add("LogitAdjustedClassifier, head='mlp'", adjusted_head, needs=20 * few)
     for name in DEBIASERS:
         table.add(f"{name}.fit", debiaser, name, needs=20 * few)
     table.add("PatchAttributionMasker, maps", attribution_maps, needs=15 * few)
