@@ -118,6 +118,11 @@ class LogitAdjustedClassifier(
     With a linear head the training is convex, and needs NumPy and SciPy only. With
     ``head="auto"`` a network is trained as well, to compare.
 
+    Classes weigh the same in training, so that probabilities are for equally frequent classes.
+
+    A training sample whose class is wrong looks like one that conflicts, and is asked for and
+    weighed as such. Correct the class, or leave its label None.
+
     Memory beyond X is that of the principal components of all samples, in float32 where they are
     many, of some numbers for each sample and class or attribute value, and of a few blocks of
     rows. Where samples have weight zero, the others are copied.
