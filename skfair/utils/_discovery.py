@@ -37,7 +37,8 @@ def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
     --------
     >>> from skfair.utils import all_estimators
     >>> [name for name, _ in all_estimators("transformer")]
-    ['ClusterMarginClassifier', 'FrozenEncoderFeaturizer', 'PatchAttributionMasker']
+    ['ClusterMarginClassifier', 'FrozenEncoderFeaturizer', 'LogitAdjustedClassifier',
+     'PatchAttributionMasker']
     """
     if type_filter is not None and type_filter not in _TYPES:
         raise ValueError(
