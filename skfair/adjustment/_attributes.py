@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import softmax
 
 from skfair.adjustment._linear import Linear, fit_softmax
-from skfair.adjustment._twins import class_counts
+from skfair.adjustment._twins import class_counts, expected_counts
 
 _RIDGE = 0.1
 _TWIN_RIDGE = 0.003  # of what the twins say: it is worth more than any one component
@@ -100,15 +100,12 @@ def infer_attribute(
     within[usual, np.arange(n_classes)] = 1 - share
     within[:, known.sum(axis=0) == 0] = 1 / n_values
     likelihood = softmax(scores, axis=1)
-    posterior = likelihood
     weight = weight * (len(weight) / weight.sum())  # in units of a sample
     for _ in range(_EM_STEPS):
         posterior = likelihood * within.T[codes]
         posterior /= posterior.sum(axis=1, keepdims=True)
         posterior[rows] = np.eye(n_values)[a]
-        sums = np.stack(
-            [np.bincount(codes, weights=weight * posterior[:, v]) for v in range(n_values)]
-        )
+        sums = expected_counts(posterior, codes, weight)
         within = (sums + 1) / (np.bincount(codes, weights=weight) + n_values)
     # By the features alone the offset would be right, were the few labels enough to learn from. By
     # the class as well, a conflicting sample is taken for an aligned one too often.

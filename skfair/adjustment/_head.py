@@ -11,7 +11,7 @@ from skfair.adjustment._linear import Linear, balanced_weight, fit_softmax
 from skfair.utils import draw_seed
 from skfair.utils._net import TensorData, as_tensor, train_with_adam
 
-N_UNITS = 128
+_N_UNITS = 128
 _LR, _BATCH_SIZE = 5e-3, 64
 _MOST_EPOCHS = 20
 # McNemar's statistic from which the hidden layer is worth it.
@@ -25,7 +25,7 @@ class HiddenLayerNet(nn.Module):
     def __init__(self, n_inputs: int, n_classes: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(n_inputs, N_UNITS), nn.ReLU(), nn.Linear(N_UNITS, n_classes)
+            nn.Linear(n_inputs, _N_UNITS), nn.ReLU(), nn.Linear(_N_UNITS, n_classes)
         )
 
     def forward(self, X: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair.adjustment._stages import LogitAdjustmentStages
 from skfair.utils._typed import fit_context
+from skfair.utils._validation import check_suggestion
 
 
 class LogitAdjustedClassifier(
@@ -267,14 +268,7 @@ default=None
         (20, 10)
         """
         check_is_fitted(self)
-        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
-        if not hasattr(self, "_random_order"):
-            raise ValueError(
-                "This model was saved without row numbers of its training data, which are what "
-                "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
-                "again."
-            )
+        check_suggestion(self, n, "_random_order")
         random = self._random_order[: n // 2]
         order = self._conspicuous_order
         others = order[~np.isin(order, random)][: n - len(random)]

@@ -26,7 +26,13 @@ from skfair.adjustment._linear import (
     principal_components,
     project,
 )
-from skfair.adjustment._twins import Twins, class_counts, log_prior_given_guess, train_twins
+from skfair.adjustment._twins import (
+    Twins,
+    class_counts,
+    expected_counts,
+    log_prior_given_guess,
+    train_twins,
+)
 from skfair.utils import FallbackWarning, Groups, draw_seed, encode_groups, resolve_device
 from skfair.utils._base import TorchClassifier
 from skfair.utils._net import load_weights
@@ -103,7 +109,7 @@ class LogitAdjustmentStages(TorchClassifier):
         }
         offsets = self._infer(Z, codes, weight, values, at_random, random_state)
         self.prior_ = offsets.prior
-        self.expected_counts_ = _expected_counts(offsets.posterior, codes, weight)
+        self.expected_counts_ = expected_counts(offsets.posterior, codes, weight)
         self._attribute = offsets.attribute.after(projection)
 
         against = _rare(offsets.prior)
@@ -214,7 +220,7 @@ class LogitAdjustmentStages(TorchClassifier):
             log_prior_given_guess(guess, codes, weight, n_classes) for guess in twins.predicted
         ]
         posterior = np.mean([np.eye(n_classes)[guess] for guess in twins.predicted], axis=0)
-        within = _expected_counts(posterior, codes, weight)
+        within = expected_counts(posterior, codes, weight)
         within /= within.sum(axis=0)
         totals = within.sum(axis=1, keepdims=True)
         prior = np.where(totals > 0, within / np.where(totals > 0, totals, 1), 1 / n_classes)
@@ -348,8 +354,3 @@ def _none_conflicts(n_labels: int) -> str:
 def _rare(prior: np.ndarray) -> np.ndarray:
     """Where a class is less frequent given a value than by chance, and not by rounding only."""
     return prior * prior.shape[1] < 1 - 1e-9
-
-
-def _expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Expected weight of each value in each class, of shape (n_values, n_classes)."""
-    return np.stack([np.bincount(codes, weights=weight * p) for p in posterior.T])

@@ -151,3 +151,8 @@ def class_counts(
     return np.bincount(
         values * n_classes + codes, weights=weight, minlength=n_values * n_classes
     ).reshape(n_values, n_classes)
+
+
+def expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted counts of shape (n_values, n_classes) where each value has a probability."""
+    return np.stack([np.bincount(codes, weights=weight * p) for p in posterior.T])

@@ -15,6 +15,7 @@ from skfair.margin._gate import suggest
 from skfair.margin._modules import prediction_module
 from skfair.margin._stages import ClusterMarginStages
 from skfair.utils._typed import available_if, fit_context
+from skfair.utils._validation import check_suggestion
 
 
 def _has_clusters(estimator: Any) -> bool:
@@ -324,14 +325,7 @@ default=None
         20
         """
         check_is_fitted(self, "cluster_centers_")
-        if not isinstance(n, Integral) or n < 1:
-            raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
-        if not hasattr(self, "_hard"):
-            raise ValueError(
-                "This model was saved without row numbers of its training data, which are what "
-                "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
-                "again."
-            )
+        check_suggestion(self, n, "_hard")
         return suggest(self._hard, self._easy, n)
 
     @available_if(_has_clusters)

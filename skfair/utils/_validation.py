@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,33 @@ def check_logits(logits: np.ndarray) -> None:
             f"For {describe_rows(bad)} of X the network computes NaN or infinity: their values are "
             "too large for it, or its weights are. Look for errors in these rows, and bring "
             "features to the scale that it was trained on."
+        )
+
+
+def check_suggestion(estimator: Any, n: Any, kept: str) -> None:
+    """Refuse to name samples to label, where their number is none or they are not known any more.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    n : int
+        How many samples are asked for.
+    kept : str
+        The attribute with row numbers, which a saved model has only if it was asked for.
+
+    Raises
+    ------
+    ValueError
+        With what to do.
+    """
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
+    if not hasattr(estimator, kept):
+        raise ValueError(
+            "This model was saved without row numbers of its training data, which are what "
+            "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
+            "again."
         )
 
 

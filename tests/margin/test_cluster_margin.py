@@ -615,7 +615,7 @@ def test_suggested_labels_end_where_there_are_no_more():
     assert sorted(rows) == list(range(len(Y)))
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.0, "ten", None])
+@pytest.mark.parametrize("n", [0, -1, 2.0, "ten", None, True])
 def test_a_bad_number_of_labels(n):
     with pytest.raises(ValueError, match=rf"n={re.escape(repr(n))} must be a positive integer"):
         fitted(max_epochs=1).suggest_labels(n)
