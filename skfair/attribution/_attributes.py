@@ -3,10 +3,14 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import type_of_target
 
 from skfair.utils import encode_groups
 from skfair.utils._groups import as_objects, encode_labels
 from skfair.utils._shown import plain, shown
+
+_FEWEST = 4  # images of a value
 
 
 class Attributes(NamedTuple):
@@ -85,9 +89,98 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
                 f"{plain(name)} has {n_samples} values in {n_samples} images, another one for "
                 "each. Give an attribute that several images share, not what tells them apart."
             )
+        check_enough(code[groups.codes], values, name)
         codes.append(code[groups.codes])
         classes.append(as_objects(values) if isinstance(values[0], tuple) else np.array(values))
     return Attributes(np.stack(codes, 1), groups.codes, classes, names)
+
+
+def check_enough(code: np.ndarray, values: Any, name: str) -> None:
+    """Raise where a value has too few images to learn what it looks like and to test it.
+
+    Parameters
+    ----------
+    code : ndarray of shape (n_samples,), int64
+        Position of each image's value.
+    values : sequence
+        The values.
+    name : str
+        What to call the attribute.
+    """
+    sizes = np.bincount(code)
+    rarest = int(sizes.argmin())
+    if sizes[rarest] < _FEWEST:
+        raise ValueError(
+            f"{plain(name)} has the value {shown(values[rarest])} in {sizes[rarest]} of "
+            f"{len(code)} images, too few to learn where it shows. Give at least {_FEWEST} images "
+            "of each value, and better fifty, or leave the images with this value out."
+        )
+
+
+def positive_classes(attributes: Attributes, pos_label: Any) -> list[int | None]:
+    """Find which class of each attribute `pos_label` is.
+
+    Parameters
+    ----------
+    attributes : Attributes
+    pos_label : object
+        The parameter; None if it is to be found out.
+
+    Returns
+    -------
+    list of int or None
+        None where it is not known.
+
+    Raises
+    ------
+    ValueError
+        No attribute of two values has this value.
+    """
+    positive: list[int | None] = []
+    for classes in attributes.classes:
+        labels = classes.tolist()
+        known = pos_label is not None and len(labels) == 2 and pos_label in labels
+        positive.append(labels.index(pos_label) if known else None)
+    if pos_label is not None and all(p is None for p in positive):
+        values = shown([classes.tolist() for classes in attributes.classes])
+        raise ValueError(
+            f"pos_label={shown(pos_label)} is not a value of an attribute that has two values; "
+            f"the values are {values}. Give the value that means that the attribute is there."
+        )
+    return positive
+
+
+def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
+    """Encode the classes within which the attribute must not be told.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,), or None
+        Classes of the images.
+    n_samples : int
+        Number of images.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int64
+        Zeros where there are no classes: `y` is None, continuous, or has several columns.
+
+    Raises
+    ------
+    ValueError
+        There is another number of them.
+    """
+    if y is None:
+        return np.zeros(n_samples, dtype=np.int64)
+    if len(y) != n_samples:
+        raise ValueError(
+            f"y has {len(y)} values and X {n_samples} images. Give the class of each image, or "
+            "leave y out."
+        )
+    kind = type_of_target(y, input_name="y", raise_unknown=True)
+    if kind not in ("binary", "multiclass"):
+        return np.zeros(n_samples, dtype=np.int64)
+    return np.unique(column_or_1d(y), return_inverse=True)[1]
 
 
 def balanced_weight(cell: np.ndarray) -> np.ndarray:

@@ -7,13 +7,28 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy import ndimage
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from skfair.attribution._attributes import Attributes, balanced_weight, encode_attributes
+from skfair.attribution._attributes import (
+    Attributes,
+    balanced_weight,
+    encode_attributes,
+    encode_classes,
+    positive_classes,
+)
 from skfair.attribution._confidence import CONFIDENCES
-from skfair.attribution._evaluation import fit_temperature, is_informative, position_accuracy
+from skfair.attribution._evaluation import (
+    auc_of_classes,
+    best_threshold,
+    choose_positive,
+    fit_temperature,
+    highest_probability,
+    is_informative,
+    position_accuracy,
+)
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_classifier import (
     RegionClassifier,
@@ -32,6 +47,9 @@ from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits
 
+# Images of each value that are held out at least, for the test of what was found, but no more than
+# this share of them.
+_HELD_OUT, _MOST_HELD_OUT = 20, 0.4
 _NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
 
@@ -43,14 +61,16 @@ class PatchAttribution(TorchEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
-        """Train the region classifier, and make the general map.
+        """Train the region classifier, make the general map, and measure what is left.
 
         Parameters
         ----------
         X : array-like, sequence or Dataset
             Images, see Notes.
-        y : Ignored
-            Not used, present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            Classes that another model is to learn from the images. Only `leakage_` needs them:
+            without them what goes along with a class counts as a leak. Continuous values are
+            not used.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes), \
                 default=None
             The attribute to find, of any number of values: an array, Series, DataFrame or dict of
@@ -70,10 +90,13 @@ class PatchAttribution(TorchEstimator):
         Warns
         -----
         UninformativeAttributionWarning
-            The attribute cannot be told from any patch; the maps are then of nothing.
+            The attribute cannot be told from patches; the maps are then of nothing.
+        LeakageWarning
+            A network still tells the attribute from the images in which it is hidden, or that
+            could not be measured.
         """
         with self._fresh_fit():
-            self._fit(X, sensitive_features)
+            self._fit(X, y, sensitive_features)
         return self
 
     def attribute(self, X: Any) -> np.ndarray:
@@ -87,13 +110,88 @@ class PatchAttribution(TorchEstimator):
         Returns
         -------
         ndarray of shape (n_samples, height, width), float32
-            Mean confidence of the patches that each pixel lies in, from 0 to 1 over each image.
-            With ``combine_attributes=False`` and several columns, (n_samples, n_attributes,
-            height, width).
+            Mean confidence of the patches that each pixel lies in, from 0 to 1. Of the
+            "probability" it is in units that are the same for all images; of other confidences
+            0 and 1 are the lowest and the highest of each image. With
+            ``combine_attributes=False`` and several columns, (n_samples, n_attributes, height,
+            width).
         """
         images, classifier = self._open(X), self._classifier()
         maps = self._collect(lambda batch: classifier.pixel_map(batch, self.confidence), images)
-        return self._one_or_all(_from_0_to_1(maps))
+        return self._one_or_all(self._scaled(maps))
+
+    def attribute_score(self, X: Any) -> np.ndarray | list[np.ndarray]:
+        """Score whether images have the attribute at all: the highest probability of a patch.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+            Of ``pos_label_``; with more than two values of the attribute, of each in the order of
+            ``classes_``. The highest of many probabilities is no probability: it ranks images,
+            and ``attribute_auc_`` says how well. With ``combine_attributes=False`` and several
+            columns, a list with one array a column.
+        """
+        scores = []
+        for proba, positive in zip(self._probabilities(X), self._positive, strict=True):
+            highest = highest_probability(proba)
+            scores.append(highest if positive < 0 else highest[:, positive])
+        return scores if isinstance(self.classes_, list) else scores[0]
+
+    def masks(self, X: Any) -> np.ndarray:
+        """Mark the pixels in which the attribute is found.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width), bool
+            Where the map of probabilities is more than half way up from the middle of the
+            image's values to the highest; none, where the image's score is below
+            ``score_threshold_``. With ``combine_attributes=False`` and several columns,
+            (n_samples, n_attributes, height, width). It is what to show; what is hidden is in
+            ``perturbed_pixels``.
+        """
+        images, classifier = self._open(X), self._classifier()
+        threshold = as_tensor(self.score_threshold_).to(classifier.mean)
+
+        def found(batch: torch.Tensor) -> torch.Tensor:
+            region = classifier.region_map(batch, "probability")
+            maps = classifier.grid(batch).pixel_map(region)
+            flat = maps.flatten(2)
+            level = (flat.median(2).values + flat.amax(2)) / 2
+            there = region.flatten(2).amax(2) >= threshold
+            return (maps > level[..., None, None]) & there[..., None, None]
+
+        return self._one_or_all(self._collect(found, images))
+
+    def boxes(self, X: Any) -> list:
+        """Find the boxes around each part of :meth:`masks`.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        list of ndarray of shape (n_boxes, 4), int64
+            Of each image the boxes, as in COCO: column and row of the upper left pixel, width
+            and height, in pixels of the images as the masker sees them (files resized, and
+            turned as their EXIF data say). No box where nothing is found. With
+            ``combine_attributes=False`` and several columns, such a list for each column.
+        """
+        masks = self.masks(X)
+        if isinstance(self.classes_, list):
+            return [[_boxes(mask) for mask in column] for column in masks.swapaxes(0, 1)]
+        return [_boxes(mask) for mask in masks]
 
     def region_map(self, X: Any) -> np.ndarray:
         """Compute the confidence of the region classifier at all positions.
@@ -128,13 +226,17 @@ class PatchAttribution(TorchEstimator):
             In the order of ``classes_``. With ``combine_attributes=False`` and several columns,
             a list with one array a column.
         """
-        images, classifier = self._open(X), self._classifier()
-        joint = self._collect(lambda batch: torch.cat(classifier.probabilities(batch), 1), images)
-        ends = np.cumsum(classifier.n_classes)[:-1]
-        parts = [np.moveaxis(part, 1, 3) for part in np.split(joint, ends, axis=1)]
+        parts = [np.moveaxis(part, 1, 3) for part in self._probabilities(X)]
         return parts if isinstance(self.classes_, list) else parts[0]
 
-    def _fit(self, X: Any, sensitive_features: Any) -> None:
+    @property
+    def pos_label_(self) -> Any:
+        """Value of the attribute that maps show; None if there are more than two."""
+        classes = self.classes_ if isinstance(self.classes_, list) else [self.classes_]
+        labels = [None if i < 0 else c[i] for c, i in zip(classes, self._positive, strict=True)]
+        return labels if isinstance(self.classes_, list) else labels[0]
+
+    def _fit(self, X: Any, y: Any, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
         images = validate_images(self, X, reset=True)
         if self.image_shape_ is None:
@@ -147,12 +249,14 @@ class PatchAttribution(TorchEstimator):
         attributes = encode_attributes(
             sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
         )
+        wanted = positive_classes(attributes, self.pos_label)
+        strata = encode_classes(y, n_samples=images.n_samples)
         self._measure(images)
         self.attribute_names_ = attributes.names
         self.classes_ = attributes.classes if len(attributes.classes) > 1 else attributes.classes[0]
 
         seed = draw_seed(self.random_state)
-        train, held_out = split_cells(attributes.cell, self.validation_fraction, seed)
+        train, held_out = split_cells(attributes.cell, self._share_held_out(attributes.cell), seed)
         # What is held out lies among the rest, but is never drawn.
         weight = np.zeros(images.n_samples)
         weight[train] = balanced_weight(attributes.cell[train])
@@ -173,7 +277,13 @@ class PatchAttribution(TorchEstimator):
                 description=type(self).__name__ if self.verbose else None,
             )
         unseen = open_images(data[held_out], data_format="channels_first")
-        self._evaluate(unseen, attributes.take(held_out), grid)
+        proba = self._evaluate(unseen, attributes.take(held_out), wanted, grid)
+        self._decide(data, attributes, strata, held_out, proba, seed)
+
+    def _share_held_out(self, cell: np.ndarray) -> np.ndarray:
+        """Of few images hold out more: a test of a handful says nothing."""
+        enough = np.minimum(_HELD_OUT / np.bincount(cell), _MOST_HELD_OUT)
+        return np.maximum(self.validation_fraction, enough)
 
     def _measure(self, images: Images) -> None:
         """Set what is known of the values of images, and check the parameters in their units."""
@@ -203,6 +313,8 @@ class PatchAttribution(TorchEstimator):
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, parameters = state.pop("module_"), state.pop("_network_parameters")
         self.__dict__.update(state)
+        if "scope_" not in state:
+            self._renew()
         as_fitted = copy.copy(self)
         as_fitted.__dict__.update(parameters)
         _, height, width = self.image_shape_
@@ -213,6 +325,15 @@ class PatchAttribution(TorchEstimator):
             module = as_fitted._make_classifier(grid, [len(c) for c in classes])
         self.module_ = load_weights(module, weights, "module_").eval()
         self.module_.to_channels_last()  # files have no layouts
+        self.module_.positive = [None if i < 0 else i for i in self._positive.tolist()]
+
+    def _renew(self) -> None:
+        """Set what a fit of skfair 0.1 did not: it hid by the paper's rules, without a margin."""
+        n_attributes = len(self.temperature_)
+        self.margin, self.scope_, self.quantile_ = 0, self.scope, float(self.quantile)
+        self._positive = np.full(n_attributes, -1)
+        self.score_threshold_ = np.full(n_attributes, 0.5)
+        self._donor_maps = np.zeros((n_attributes, 1, 1, 1), dtype=np.float32)
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         size = self.module_.patch_size
@@ -245,21 +366,26 @@ class PatchAttribution(TorchEstimator):
             any_size=not self.position_embedding,
         )
 
-    def _evaluate(self, unseen: Images, attributes: Attributes, grid: PatchGrid) -> None:
-        """Measure the region classifier on images that it was not trained on, and map them."""
+    def _evaluate(
+        self, unseen: Images, attributes: Attributes, wanted: list[int | None], grid: PatchGrid
+    ) -> list[np.ndarray]:
+        """Measure the region classifier on images that it was not trained on, and map them.
+
+        Returns their probabilities, of each attribute of shape (n, n_classes, n_rows, n_cols).
+        """
         module = self.module_  # on the device still
         logits = self._collect(lambda batch: torch.cat(module.logits(batch), 1), unseen)
         logits = torch.from_numpy(logits).split(module.n_classes, 1)
         weight = balanced_weight(attributes.cell)
-        accuracy, error, maps, uninformative = [], [], [], []
+        probabilities, uninformative = [], []
+        accuracy, error, auc, threshold = [], [], [], []
         for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
             if self.calibration is not None:
                 module.temperature[i] = fit_temperature(
                     logits[i], torch.from_numpy(code), torch.from_numpy(weight)
                 )
-            softmax = torch.softmax(logits[i] / module.temperature[i].cpu(), 1)
-            maps.append(CONFIDENCES[self.confidence](softmax).numpy().mean(0))
-            proba = softmax.numpy()
+            proba = torch.softmax(logits[i] / module.temperature[i].cpu(), 1).numpy()
+            probabilities.append(proba)
             hits = proba.argmax(1) == code[:, None, None]
             accuracy.append(position_accuracy(hits, weight))
             n_patches = hits[0].size
@@ -271,21 +397,30 @@ class PatchAttribution(TorchEstimator):
                     sample_weight=np.repeat(weight, n_patches),
                 )
             )
-            # Where the attribute moves, no one position knows it, but the surest of each image.
-            surest = proba.max(1).reshape(len(hits), -1).argmax(1)
-            flat = hits.reshape(len(hits), -1)
-            of_surest = np.take_along_axis(flat, surest[:, None], 1)
-            if not is_informative(np.concatenate([flat, of_surest], 1), code):
+            highest = highest_probability(proba)
+            if not is_informative(proba, code):
                 uninformative.append(name)
-        mean = grid.pixel_map(torch.from_numpy(np.stack(maps))).numpy()
-        self.mean_map_ = self._one_or_all(_from_0_to_1(mean))
+            if proba.shape[1] > 2:
+                auc.append(auc_of_classes(highest, code).mean())
+                threshold.append(0.5)  # of the excess over guessing
+                continue
+            positive = choose_positive(highest, code) if wanted[i] is None else wanted[i]
+            module.positive[i] = positive
+            auc.append(auc_of_classes(highest, code)[positive])
+            threshold.append(best_threshold(highest[:, positive], code == positive))
+        self._positive = np.array([-1 if p is None else p for p in module.positive])
+        self.attribute_auc_ = float(min(auc))
+        self.score_threshold_ = np.array(threshold, dtype=np.float64)
+        means = self._general_confidence(probabilities, attributes.codes)
+        mean = grid.pixel_map(torch.from_numpy(means)).numpy()
+        self.mean_map_ = self._one_or_all(self._scaled(mean))
         self.region_accuracy_ = self._one_or_all(np.stack(accuracy))
         self.calibration_error_ = max(error)
         self.temperature_ = module.temperature.cpu().numpy().astype(np.float64)
         self.informative_ = not uninformative
         if uninformative:
             warnings.warn(
-                f"On {unseen.n_samples} images held out, no patch predicts "
+                f"On {unseen.n_samples} images held out, patches do not tell "
                 f"{' and '.join(uninformative)} better than guessing would: the maps show nothing, "
                 "and pixels would be hidden at random. Train longer (max_epochs), on more images, "
                 "with larger patches, or ask whether the attribute can be seen in the images; and "
@@ -293,6 +428,31 @@ class PatchAttribution(TorchEstimator):
                 UninformativeAttributionWarning,
                 stacklevel=5,
             )
+        return probabilities
+
+    def _general_confidence(self, probabilities: list[np.ndarray], codes: np.ndarray) -> np.ndarray:
+        """Mean confidence at each position, of shape (n_attributes, n_rows, n_cols)."""
+        measure, means = CONFIDENCES[self.confidence], []
+        for proba, code, positive in zip(
+            probabilities, codes.T, self.module_.positive, strict=True
+        ):
+            if self.confidence != "probability":
+                means.append(measure(torch.from_numpy(proba)).numpy().mean(0))
+                continue
+            # Where images have the value; those that have not would pull all places to the middle.
+            of_class = np.stack([proba[code == c, c].mean(0) for c in range(proba.shape[1])])
+            means.append(measure(torch.from_numpy(of_class[None]), positive).numpy()[0])
+        return np.stack(means)
+
+    def _scaled(self, maps: np.ndarray) -> np.ndarray:
+        """Bring maps to 0 to 1: probabilities are there, others by their lowest and highest."""
+        return maps if self.confidence == "probability" else _from_0_to_1(maps)
+
+    def _probabilities(self, X: Any) -> list[np.ndarray]:
+        """Probabilities of each attribute, of shape (n_samples, n_classes, n_rows, n_cols)."""
+        images, classifier = self._open(X), self._classifier()
+        joint = self._collect(lambda batch: torch.cat(classifier.probabilities(batch), 1), images)
+        return np.split(joint, np.cumsum(classifier.n_classes)[:-1], axis=1)
 
     def _open(self, X: Any) -> Images:
         """Check X against what ``fit`` saw."""
@@ -301,9 +461,7 @@ class PatchAttribution(TorchEstimator):
         images = validate_images(
             self, X, reset=False, expected_shape=(self.image_shape_[0], -1, -1)
         )
-        if images.shape != self.image_shape_ and (
-            not self.module_.any_size or self.scope == "general"
-        ):
+        if images.shape != self.image_shape_ and self._is_of_one_size():
             raise ValueError(
                 f"X has images of shape {images.shape}, fit saw {self.image_shape_} (channels, "
                 "height, width), and the position of a patch or the general map has no meaning on "
@@ -361,6 +519,16 @@ class PatchAttribution(TorchEstimator):
     def _one_or_all(self, maps: np.ndarray) -> np.ndarray:
         """Leave out the axis of the attributes where there is one only."""
         return maps if isinstance(self.classes_, list) else maps[..., 0, :, :]
+
+
+def _boxes(mask: np.ndarray) -> np.ndarray:
+    """Boxes around the connected parts of one mask, in the order of their rows."""
+    labelled, _ = ndimage.label(mask)
+    found = [
+        (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        for rows, columns in ndimage.find_objects(labelled)
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
 
 
 def _from_0_to_1(maps: np.ndarray) -> np.ndarray:

@@ -1,7 +1,11 @@
-"""Patch attribution in a training loop: perturb a batch, with new noise each time."""
+"""Patch attribution in a training loop: perturb a batch, in another way each time."""
 
+import zlib
+
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from skfair.attribution._perturbation import Perturbation, hidden_pixels
 from skfair.attribution._region_classifier import RegionClassifier
@@ -10,8 +14,9 @@ from skfair.attribution._region_classifier import RegionClassifier
 class PatchAugmentation(nn.Module):
     """Perturb images batch by batch.
 
-    Made by :meth:`PatchAttributionMasker.augmentation`. Noise comes from torch's own generator,
-    so that it is another one each time, and the same in each run of a seeded training.
+    Made by :meth:`PatchAttributionMasker.augmentation`. What is drawn (noise, the holes of images
+    in which nothing is found, what is swapped) comes from torch's own generator, so that it is
+    another each time, and the same in each run of a seeded training.
 
     Parameters
     ----------
@@ -20,18 +25,27 @@ class PatchAugmentation(nn.Module):
     confidence : str
         What the maps show, one of :data:`skfair.attribution._confidence.CONFIDENCES`.
     quantile : float
-        Share of the pixels that is kept.
+        Share of the pixels that is kept, before the margin.
+    margin : int
+        Pixels around the others that are hidden too.
     general : tensor of shape (height, width), bool, or None
         Pixels to perturb in all images; None if each image has a map of its own.
+    holes : tensor of shape (n_attributes, n_holes, height, width), bool
+        What was hidden in other images that have the attribute.
+    threshold : tensor of shape (n_attributes,)
+        Score from which on the attribute is found in an image. Minus infinity, where all
+        images have some value that shows.
     image_shape : tuple of three int
         (channels, height, width) of the images of ``fit``.
     dtype : torch.dtype
         ``uint8`` if these were, else ``float32``.
     perturbation : Perturbation
-        What happens to them.
+        What happens to the pixels.
     """
 
     general: torch.Tensor | None
+    holes: torch.Tensor
+    threshold: torch.Tensor
 
     def __init__(
         self,
@@ -39,7 +53,10 @@ class PatchAugmentation(nn.Module):
         *,
         confidence: str,
         quantile: float,
+        margin: int,
         general: torch.Tensor | None,
+        holes: torch.Tensor,
+        threshold: torch.Tensor,
         image_shape: tuple[int, int, int],
         dtype: torch.dtype,
         perturbation: Perturbation,
@@ -48,7 +65,10 @@ class PatchAugmentation(nn.Module):
         self.classifier = classifier
         self.confidence = confidence
         self.quantile = quantile
+        self.margin = margin
         self.register_buffer("general", general)
+        self.register_buffer("holes", holes)
+        self.register_buffer("threshold", threshold)
         self.image_shape = image_shape
         self.dtype = dtype
         self.perturbation = perturbation
@@ -84,14 +104,25 @@ class PatchAugmentation(nn.Module):
         if images.ndim == 3:
             return self(images[None], None if hidden is None else hidden[None])[0]
         self._check(images)
-        if hidden is None:
-            hidden = self.hidden(images)
+        found = None
+        if hidden is None or self.perturbation.kind == "swap":
+            hidden_now, found = self.look(images)
+            hidden = hidden_now if hidden is None else hidden
         if hidden.shape != (len(images), *images.shape[2:]):
             raise ValueError(
                 f"hidden has shape {tuple(hidden.shape)}, where that of one value a pixel, "
                 f"{(len(images), *images.shape[2:])}, was wanted. Give what perturbed_pixels finds."
             )
-        return self.perturbation(images, hidden)
+        if found is None or self.perturbation.kind != "swap":
+            return self.perturbation(images, hidden)
+        # Drawn on the CPU, so that a seed does the same on every device.
+        paste = (torch.rand(len(images)) < 0.5).to(images.device)
+        having = found.nonzero()[:, 0]
+        if not len(having):
+            return self.perturbation(images, hidden)
+        donors = having[torch.randint(len(having), (len(images),)).to(images.device)]
+        pasted = hidden[donors] & paste[:, None, None]
+        return self.perturbation.swap(images, hidden, images[donors], pasted)
 
     def _check(self, images: torch.Tensor) -> None:
         fixed = self.general is not None or not self.classifier.any_size
@@ -108,18 +139,67 @@ class PatchAugmentation(nn.Module):
                 "255 and floats mostly do not. Perturb the images before they are scaled."
             )
 
-    def hidden(self, images: torch.Tensor) -> torch.Tensor:
-        """Find the pixels to perturb.
+    def look(
+        self, images: torch.Tensor, *, by_content: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find the pixels to perturb, and the images in which the attribute is.
 
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
+        by_content : bool, default=False
+            Whether the hole of an image in which nothing is found depends on what the image
+            shows, and on nothing else. If not, it is drawn.
+
+        Returns
+        -------
+        hidden : tensor of shape (n, height, width), bool
+        found : tensor of shape (n,), bool
+            Whether any attribute is found.
+        """
+        proba = self.classifier.probabilities(images)
+        score = self.classifier.confidence(proba, "probability").flatten(2).amax(2)
+        found = score >= self.threshold
+        if self.general is not None:
+            return self.general.expand(len(images), -1, -1), found.any(1)
+        region = self.classifier.confidence(proba, self.confidence)
+        hidden = self.hide(region, found, images, by_content=by_content)
+        return hidden, found.any(1)
+
+    def hide(
+        self,
+        region: torch.Tensor,
+        found: torch.Tensor,
+        images: torch.Tensor,
+        *,
+        by_content: bool,
+    ) -> torch.Tensor:
+        """Turn the confidence at all positions into the pixels to perturb.
+
+        An image in which nothing is found gets the hole of another one. Else the attribute could
+        be told from there being no hole, or one that is in no sensible place.
+
+        Parameters
+        ----------
+        region : tensor of shape (n, n_attributes, n_rows, n_cols)
+        found : tensor of shape (n, n_attributes), bool
+        images : tensor of shape (n, n_channels, height, width)
+        by_content : bool
+            As in :meth:`look`.
 
         Returns
         -------
         tensor of shape (n, height, width), bool
         """
-        if self.general is not None:
-            return self.general.expand(len(images), -1, -1)
-        maps = self.classifier.pixel_map(images, self.confidence)
-        return hidden_pixels(maps, self.quantile)
+        n_holes = self.holes.shape[1]
+        maps = self.classifier.grid(images).pixel_map(region)
+        hidden = hidden_pixels(maps, self.quantile, self.margin)
+        if by_content:
+            numbers = [zlib.crc32(np.ascontiguousarray(image)) for image in images.cpu().numpy()]
+            which = torch.tensor(numbers) % n_holes
+        else:
+            which = torch.randint(n_holes, (len(images),))
+        holes = self.holes[:, which.to(images.device)].movedim(1, 0)
+        if holes.shape != hidden.shape:  # images of another size than in fit
+            holes = F.interpolate(holes.float(), size=hidden.shape[2:]) > 0.5
+        return torch.where(found[..., None, None], hidden, holes).any(1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,8 @@ class PatchGrid:
     """Positions of a square patch that is moved over an image.
 
     Positions are counted row by row: position i has its upper left corner at row
-    ``i // n_cols * stride`` and column ``i % n_cols * stride``.
+    ``i // n_cols * stride`` and column ``i % n_cols * stride``. The last ones may reach beyond the
+    image, by less than a stride; :meth:`pad` gives images the pixels that they see there.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ class PatchGrid:
     Raises
     ------
     ValueError
-        The patch does not fit into the image, or its positions do not cover it.
+        The patch does not fit into the image, or its positions leave gaps.
     """
 
     height: int
@@ -44,25 +46,39 @@ class PatchGrid:
                 f"stride={stride} is larger than patch_size={k}: no patch would see the pixels "
                 f"between two of them. Take stride={k} or less."
             )
-        if any((side - k) % stride for side in size):
-            raise ValueError(
-                f"patches of patch_size={k} moved by stride={stride} do not end at the border of "
-                f"images of {size[0]} x {size[1]} pixels: height and width less patch_size must "
-                f"be multiples of the stride. {self._that_work()}"
-            )
 
     @property
     def n_rows(self) -> int:
         """Positions from top to bottom."""
-        return (self.height - self.patch_size) // self.stride + 1
+        return -(-(self.height - self.patch_size) // self.stride) + 1
 
     @property
     def n_cols(self) -> int:
         """Positions from left to right."""
-        return (self.width - self.patch_size) // self.stride + 1
+        return -(-(self.width - self.patch_size) // self.stride) + 1
 
     def __len__(self) -> int:
         return self.n_rows * self.n_cols
+
+    def pad(self, images: torch.Tensor) -> torch.Tensor:
+        """Repeat the last row and column of images as far as the last patches reach.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+
+        Returns
+        -------
+        tensor of shape (n, n_channels, padded height, padded width)
+            `images` itself where the grid ends at their border.
+        """
+        below, right = (
+            (n - 1) * self.stride + self.patch_size - side
+            for n, side in ((self.n_rows, self.height), (self.n_cols, self.width))
+        )
+        if not (below or right):
+            return images
+        return F.pad(images, (0, right, 0, below), mode="replicate")
 
     def corners(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Row and column of the upper left pixel of each position.
@@ -82,6 +98,7 @@ class PatchGrid:
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
+            Padded by :meth:`pad`.
         positions : tensor of shape (n_patches,), int64
             Where each patch lies.
         which : tensor of shape (n_patches,), int64
@@ -122,17 +139,3 @@ class PatchGrid:
         pixel = torch.arange(side)
         covers = ((pixel >= start) & (pixel < start + self.patch_size)).double()
         return covers / covers.sum(0)
-
-    def _that_work(self) -> str:
-        size, k = (self.height, self.width), self.patch_size
-        strides = [s for s in range(1, k + 1) if all((side - k) % s == 0 for side in size)]
-        stride = min(strides, key=lambda s: abs(s - self.stride))
-        height, width = (side - (side - k) % self.stride for side in size)
-        sizes = [
-            p
-            for p in range(self.stride, min(size) + 1)
-            if all((side - p) % self.stride == 0 for side in size)
-        ]
-        patch = f", patch_size={min(sizes, key=lambda p: abs(p - k))}" if sizes else ""
-        crop = f"images cropped to {height} x {width}"
-        return f"The nearest that work: stride={stride}{patch}, or {crop}."

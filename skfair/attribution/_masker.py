@@ -12,15 +12,34 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair.attribution._attributes import Attributes
 from skfair.attribution._attribution import PatchAttribution
 from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._confidence import CONFIDENCES
-from skfair.attribution._perturbation import Perturbation, hidden_pixels
+from skfair.attribution._decisions import (
+    donor_maps,
+    share_inside,
+    some_of_each,
+    warn_of_leakage,
+    worst_leakage,
+)
+from skfair.attribution._fill import FILLS
+from skfair.attribution._grid import PatchGrid
+from skfair.attribution._leakage import Leakage
+from skfair.attribution._perturbation import Perturbation, auto_margin, hidden_pixels
 from skfair.attribution._statistics import check_fill
-from skfair.utils import draw_seed, resolve_device
-from skfair.utils._images import Images
+from skfair.utils import draw_seed, import_optional, resolve_device
+from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._typed import fit_context
+
+# Shares that are kept, tried from the smallest hole to the largest, with quantile="auto".
+_QUANTILES = (0.98, 0.95, 0.9, 0.8, 0.7)
+_LEAST_HIDDEN = 0.9  # quantile of the general map by which the scope is chosen, if "auto"
+# Share of the images with the attribute whose surest patch lies in the general region, from which
+# on there is one place.
+_ONE_PLACE = 0.8
+_MOST_IMAGES = 2000  # on which leakage is measured
 
 
 class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
@@ -213,11 +232,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         "stride": [Interval(Integral, 1, None, closed="left")],
         "region_classifier": [StrOptions({"dense", "resnet18"}), nn.Module],
         "position_embedding": ["boolean"],
+        "pos_label": [None, str, Real, "boolean"],
         "confidence": [StrOptions(set(CONFIDENCES))],
-        "scope": [StrOptions({"general", "specific"})],
-        "perturbation": [StrOptions({"mask", "noise"})],
-        "quantile": [Interval(Real, 0, 1, closed="neither")],
-        "fill": [StrOptions({"mean"}), Real, "array-like"],
+        "scope": [StrOptions({"auto", "general", "specific"})],
+        "perturbation": [StrOptions({"mask", "noise", "swap"})],
+        "quantile": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+        "margin": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "fill": [StrOptions({"mean", *FILLS}), Real, "array-like"],
         "noise_std": [Interval(Real, 0, None, closed="neither")],
         "perturb_at_predict": ["boolean"],
         "data_range": [StrOptions({"auto"}), tuple, list],
@@ -233,17 +254,19 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     def __init__(
         self,
-        patch_size: int = 32,
+        patch_size: int = 16,
         *,
         stride: int = 2,
         region_classifier: str | nn.Module = "dense",
         position_embedding: bool = True,
-        confidence: str = "negative_entropy",
-        scope: str = "general",
+        pos_label: Any = None,
+        confidence: str = "probability",
+        scope: str = "auto",
         perturbation: str = "mask",
-        quantile: float = 0.7,
+        quantile: str | float = 0.9,
+        margin: str | int = "auto",
         fill: str | float | Sequence[float] = "mean",
-        noise_std: float = 0.5,
+        noise_std: float = 2.0,
         perturb_at_predict: bool = False,
         data_range: str | tuple[float, float] = "auto",
         combine_attributes: bool = True,
@@ -265,10 +288,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.stride = stride
         self.region_classifier = region_classifier
         self.position_embedding = position_embedding
+        self.pos_label = pos_label
         self.confidence = confidence
         self.scope = scope
         self.perturbation = perturbation
         self.quantile = quantile
+        self.margin = margin
         self.fill = fill
         self.noise_std = noise_std
         self.perturb_at_predict = perturb_at_predict
@@ -307,7 +332,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         ndarray
             The perturbed images, as :meth:`mask` gives them.
         """
-        return self.fit(X, sensitive_features=sensitive_features).mask(X)
+        return self.fit(X, y, sensitive_features=sensitive_features).mask(X)
 
     def transform(self, X: Any) -> np.ndarray:
         """Leave images as they are, unless ``perturb_at_predict=True``.
@@ -346,25 +371,16 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         -------
         ndarray
             A copy in type and layout of `X`, in which the pixels under the map are perturbed and
-            all others are what they were. The noise depends on `random_state` and not on the
-            batches.
+            all others are what they were. With ``perturbation="mask"`` what becomes of an image
+            depends on this image only. Noise and what is swapped depend on `random_state` and not
+            on the batches.
 
         Raises
         ------
         ValueError, TypeError
             The images are not of the kind seen in `fit`, or have values outside `data_range`.
         """
-        images = self._open(X)
-        augmentation = self.augmentation().to(resolve_device(self.device))
-        rng = np.random.default_rng(draw_seed(self.random_state))
-        array, view = images.to_array(copy=True)
-        for rows, hidden in self._run(augmentation.hidden, images):
-            block, noise = as_tensor(np.ascontiguousarray(view[rows])), None
-            if self.perturbation == "noise":
-                noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
-            changed = augmentation.perturbation(block, hidden, noise).numpy()
-            np.copyto(view[rows], changed, where=hidden.numpy()[:, None])
-        return array
+        return self._perturbed(self._open(X))
 
     def perturbed_pixels(self, X: Any) -> np.ndarray:
         """Find the pixels that :meth:`mask` perturbs.
@@ -377,14 +393,14 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         Returns
         -------
         ndarray of shape (n_samples, height, width), bool
-            With ``scope="general"`` the same for all images.
+            With ``scope="general"`` the same for all images. With "specific" the hole of another
+            image, where nothing is found. With ``perturbation="swap"`` the pixels that are
+            filled, without those that are pasted.
         """
-        images = self._open(X)
-        augmentation = self.augmentation().to(resolve_device(self.device))
-        return self._collect(augmentation.hidden, images)
+        return self._look(self._open(X))[0]
 
     def augmentation(self) -> PatchAugmentation:
-        """Make a module that perturbs batches in a training loop, with new noise each time.
+        """Make a module that perturbs batches in a training loop, in another way each time.
 
         Returns
         -------
@@ -392,7 +408,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             From images, a tensor of shape (n, n_channels, height, width) or of one image, in
             the units of `fit`, to perturbed images of the same type. For ``scope="specific"`` it
             makes the maps of each batch, unless it gets what :meth:`perturbed_pixels` has found as
-            its second argument. It is on the CPU; ``.to(device)`` moves it.
+            its second argument. With ``perturbation="swap"`` images get parts of others of
+            their batch. It is on the CPU; ``.to(device)`` moves it.
 
         Examples
         --------
@@ -412,31 +429,162 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         """
         check_is_fitted(self)
         self._validate_params()  # what to hide, and how, may have been set since
+        self._check_swap()
+        quantile = self.quantile_ if isinstance(self.quantile, str) else float(self.quantile)
+        margin = self.margin
+        if isinstance(margin, str):
+            margin = auto_margin(self.module_.patch_size, self.module_.stride)
         general = None
-        if self.scope == "general":
+        if self._scope() == "general":
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
-            general = hidden_pixels(maps, self.quantile)[0]
+            general = hidden_pixels(maps, quantile, margin)[0].any(0)
+        _, height, width = self.image_shape_
+        grid = PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
+        donors = grid.pixel_map(as_tensor(self._donor_maps))
+        # Of more than two values none is known to mean that there is nothing.
+        threshold = np.where(self._positive < 0, -np.inf, self.score_threshold_)
+        fill = self._fill()
         return PatchAugmentation(
             copy.deepcopy(self.module_).cpu(),
             confidence=self.confidence,
-            quantile=self.quantile,
+            quantile=quantile,
+            margin=margin,
             general=general,
+            holes=hidden_pixels(donors, quantile, margin),
+            threshold=torch.from_numpy(threshold).float(),
             image_shape=self.image_shape_,
             dtype=torch.uint8 if self.input_dtype_ == np.uint8 else torch.float32,
             perturbation=Perturbation(
                 kind=self.perturbation,
-                fill=as_tensor(self._fill()),
+                fill=fill if isinstance(fill, str) else as_tensor(fill),
+                mean=torch.from_numpy(self.channel_mean_),
                 noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
                 low=self.data_range_[0],
                 high=self.data_range_[1],
             ),
         )
 
+    def _look(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Which pixels of each image are perturbed, and whether the attribute is found in it."""
+        augmentation = self.augmentation().to(resolve_device(self.device))
+
+        def look(batch: torch.Tensor) -> torch.Tensor:
+            hidden, found = augmentation.look(batch, by_content=True)
+            return torch.cat([hidden.flatten(1), found[:, None]], 1)
+
+        both = self._collect(look, images)
+        return both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
+
+    def _perturbed(self, images: Images) -> np.ndarray:
+        perturbation, swaps = self.augmentation().perturbation, self.perturbation == "swap"
+        rng = np.random.default_rng(draw_seed(self.random_state))
+        array, view = images.to_array(copy=True)
+        hidden, found = self._look(images)
+        if swaps:
+            # Whatever class and attribute an image has, it gets a part of another with one half.
+            donors = rng.choice(np.flatnonzero(found), images.n_samples) if found.any() else None
+            paste = rng.random(images.n_samples) < 0.5
+        for rows, batch in self._batches(images):
+            block, marked = as_tensor(batch), torch.from_numpy(hidden[rows])
+            changed = marked
+            if swaps and donors is not None:
+                others = [images.read(i, i + 1) for i in donors[rows]]
+                pasted = torch.from_numpy(hidden[donors[rows]] & paste[rows][:, None, None])
+                result = perturbation.swap(block, marked, as_tensor(np.concatenate(others)), pasted)
+                changed = marked | pasted
+            else:
+                noise = None
+                if self.perturbation == "noise":
+                    noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
+                result = perturbation(block, marked, noise)
+            np.copyto(view[rows], result.numpy(), where=changed.numpy()[:, None])
+        return array
+
+    def _scope(self) -> str:
+        return self.scope_ if self.scope == "auto" else self.scope
+
+    def _is_of_one_size(self) -> bool:
+        return not self.module_.any_size or self._scope() == "general"
+
+    def _decide(
+        self,
+        data: torch.Tensor,
+        attributes: Attributes,
+        strata: np.ndarray,
+        held_out: np.ndarray,
+        probabilities: list[np.ndarray],
+        seed: int,
+    ) -> None:
+        """Choose the scope and the quantile, and measure what is left."""
+        codes = attributes.codes[held_out]
+        grid = PatchGrid(*data.shape[2:], self.patch_size, self.stride)
+        self._donor_maps = donor_maps(
+            probabilities, codes, self._positive, self.score_threshold_, self.confidence
+        )
+        self.quantile_ = _LEAST_HIDDEN if isinstance(self.quantile, str) else float(self.quantile)
+        self.scope_ = self.scope
+        if self.scope == "auto":
+            self.scope_ = "general"
+            general = self.augmentation().general
+            assert general is not None
+            inside = share_inside(probabilities, codes, self._positive, general.numpy(), grid)
+            self.scope_ = "general" if inside >= _ONE_PLACE else "specific"
+        self._measure_leakage(data, attributes, strata, seed)
+
+    def _measure_leakage(
+        self, data: torch.Tensor, attributes: Attributes, strata: np.ndarray, seed: int
+    ) -> None:
+        rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
+        shown, strata, codes = data[rows], strata[rows], attributes.codes[rows]
+        images = open_images(shown, data_format="channels_first")
+
+        def measure(pixels: torch.Tensor) -> Leakage:
+            return worst_leakage(
+                pixels,
+                codes,
+                strata,
+                mean=self.channel_mean_,
+                std=self.channel_std_,
+                seed=seed,
+                device=resolve_device(self.device),
+            )
+
+        before = measure(shown)
+        candidates = _QUANTILES if isinstance(self.quantile, str) else (self.quantile_,)
+        for quantile in candidates:
+            self.quantile_ = quantile
+            after = measure(as_tensor(self._perturbed(images)))
+            if not after.low > after.chance:
+                break
+        self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
+        self.leakage_interval_ = after.low, after.high
+        warn_of_leakage(before, after, swapped=self.perturbation == "swap")
+
+    def _check_swap(self) -> None:
+        if self.perturbation != "swap":
+            return
+        if isinstance(self.classes_, list) or len(self.classes_) > 2:
+            raise ValueError(
+                "perturbation='swap' moves one thing that is there or not, and sensitive_features "
+                "has several columns or more than two values. Pass one column of two values, or "
+                "take perturbation='mask'."
+            )
+        if self.perturb_at_predict:
+            raise ValueError(
+                "perturb_at_predict=True and perturbation='swap' exclude each other: swapping "
+                "mixes images, and what is predicted of one would depend on the others. Leave "
+                "perturb_at_predict=False, or take perturbation='mask'."
+            )
+
     def _measure(self, images: Images) -> None:
         super()._measure(images)
         self._fill()  # an error in it should not wait for the training
+        if self.fill == "inpaint":
+            import_optional("skimage", extra="inpaint", purpose="fill='inpaint'")
 
-    def _fill(self) -> np.ndarray:
+    def _fill(self) -> str | np.ndarray:
+        if isinstance(self.fill, str) and self.fill != "mean":
+            return self.fill
         slack = 1.0 if self._known_range() is None else 0.0  # as for the images
         eight_bit = self.input_dtype_ == np.uint8
         return check_fill(

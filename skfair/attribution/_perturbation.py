@@ -3,28 +3,55 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
+
+from skfair.attribution._fill import FILLS
 
 
-def hidden_pixels(pixel_map: torch.Tensor, quantile: float) -> torch.Tensor:
-    """Mark the pixels above a quantile of their map.
+def auto_margin(patch_size: int, stride: int) -> int:
+    """How far a map falls short of the border of what it shows.
+
+    Parameters
+    ----------
+    patch_size, stride : int
+        The grid.
+
+    Returns
+    -------
+    int
+        In pixels.
+    """
+    return max(1, round(patch_size / 5), stride // 2)
+
+
+def hidden_pixels(pixel_map: torch.Tensor, quantile: float, margin: int) -> torch.Tensor:
+    """Mark the pixels above a quantile of their map, and those around them.
 
     Parameters
     ----------
     pixel_map : tensor of shape (n, n_maps, height, width)
-        Maps of one image each; a pixel is marked if it is in any of them.
     quantile : float
         Share of the pixels that are not above it.
+    margin : int
+        Pixels, in rows and in columns, by which what is marked grows on all sides.
 
     Returns
     -------
-    tensor of shape (n, height, width), bool
-        Where values are equal, fewer than a share of ``1 - quantile`` may be marked, never more.
+    tensor of the shape of `pixel_map`, bool
+        Where values are equal, fewer than a share of ``1 - quantile`` may be marked before they
+        grow, never more.
     """
     flat = pixel_map.flatten(2)
     n_pixels = flat.shape[2]
     kept = min(max(round(quantile * n_pixels), 1), n_pixels)
     threshold = flat.kthvalue(kept, dim=2, keepdim=True).values
-    return (flat > threshold).any(1).reshape(len(flat), *pixel_map.shape[2:])
+    marked = (flat > threshold).reshape(pixel_map.shape)
+    if margin == 0:
+        return marked
+    grown = marked.float()
+    for kernel, padding in (((2 * margin + 1, 1), (margin, 0)), ((1, 2 * margin + 1), (0, margin))):
+        grown = F.max_pool2d(grown, kernel, stride=1, padding=padding)
+    return grown > 0
 
 
 @dataclass(frozen=True)
@@ -33,10 +60,12 @@ class Perturbation:
 
     Attributes
     ----------
-    kind : {"mask", "noise"}
-        A colour instead of the pixel, or noise added to it.
-    fill : tensor of shape (n_channels,), float64
-        The colour, in the units of the images.
+    kind : {"mask", "noise", "swap"}
+        The pixels are filled, or get noise, or are filled and those of another image pasted.
+    fill : str or tensor of shape (n_channels,), float64
+        One of :data:`FILLS`, or a colour in the units of the images.
+    mean : tensor of shape (n_channels,), float64
+        The colour of images of which nothing is visible.
     noise_scale : tensor of shape (n_channels,), float64
         Standard deviation of the noise, in the units of the images.
     low, high : float
@@ -44,7 +73,8 @@ class Perturbation:
     """
 
     kind: str
-    fill: torch.Tensor
+    fill: str | torch.Tensor
+    mean: torch.Tensor
     noise_scale: torch.Tensor
     low: float
     high: float
@@ -52,7 +82,7 @@ class Perturbation:
     def __call__(
         self, images: torch.Tensor, hidden: torch.Tensor, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Perturb images.
+        """Fill the marked pixels, or add noise to them.
 
         Parameters
         ----------
@@ -68,16 +98,42 @@ class Perturbation:
         tensor of the shape and type of `images`
         """
         exact = images.dtype if images.is_floating_point() else torch.float32
-        fill, scale = (
-            values.to(images.device, exact).reshape(1, -1, 1, 1)
-            for values in (self.fill, self.noise_scale)
-        )
-        if self.kind == "mask":
-            changed = fill.expand_as(images)
-        else:
+        if self.kind == "noise":
             if noise is None:
                 noise = torch.randn(images.shape, device=images.device)
+            scale = self.noise_scale.to(images.device, exact).reshape(1, -1, 1, 1)
             changed = (images + noise.to(exact) * scale).clamp(self.low, self.high)
+        elif isinstance(self.fill, str):
+            mean = self.mean.to(images.device, exact).reshape(1, -1, 1, 1)
+            changed = FILLS[self.fill](images.to(exact), hidden, mean).clamp(self.low, self.high)
+        else:
+            colour = self.fill.to(images.device, exact).reshape(1, -1, 1, 1)
+            changed = colour.expand_as(images)
         if not images.is_floating_point():
             changed = changed.round()
         return torch.where(hidden[:, None], changed.to(images.dtype), images)
+
+    def swap(
+        self,
+        images: torch.Tensor,
+        hidden: torch.Tensor,
+        donors: torch.Tensor,
+        pasted: torch.Tensor,
+    ) -> torch.Tensor:
+        """Fill the marked pixels, then paste pixels of other images.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        hidden : tensor of shape (n, height, width), bool
+            Pixels to fill.
+        donors : tensor of the shape and type of `images`
+            Of each image the one from which it gets pixels.
+        pasted : tensor of shape (n, height, width), bool
+            Which pixels it gets; none, for an image that is to have no such part.
+
+        Returns
+        -------
+        tensor of the shape and type of `images`
+        """
+        return torch.where(pasted[:, None], donors, self(images, hidden))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_networks import DenseRegionNet
-from skfair.utils._net import EpochBar, TensorBatches, TensorData, TensorNet, one_cycle
+from skfair.utils._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
 
 # Coarsest grid of one training pass, in positions along a side: neighbouring patches share most
 # of their pixels, and a grid that starts elsewhere each time sees all of them.
@@ -32,6 +32,12 @@ class RegionClassifier(nn.Module):
     any_size : bool, default=False
         Whether images may be of another size than those of training; else the number of a
         position means something to the network.
+
+    Attributes
+    ----------
+    positive : list of int or None
+        Of each attribute the class that means "it is here"; None where no class is known to.
+        Set after the training.
     """
 
     mean: torch.Tensor
@@ -56,6 +62,7 @@ class RegionClassifier(nn.Module):
         self.patch_size = patch_size
         self.stride = stride
         self.any_size = any_size
+        self.positive: list[int | None] = [None] * len(self.n_classes)
         self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
         self.register_buffer("std", std.float().reshape(-1, 1, 1))
         self.register_buffer("temperature", torch.ones(len(self.n_classes)))
@@ -83,7 +90,8 @@ class RegionClassifier(nn.Module):
         -------
         tensor of shape (n, n_outputs) or (n, n_outputs, n_rows, n_cols)
         """
-        grid, images = self.grid(images), self._standardise(images)
+        grid = self.grid(images)
+        images = self._standardise(images, grid)
         # On the CPU, so that a seed gives the same patches on every device.
         if isinstance(self.network, DenseRegionNet):
             every = max(1, min(grid.n_rows, grid.n_cols) // _POSITIONS_A_SIDE)
@@ -113,7 +121,8 @@ class RegionClassifier(nn.Module):
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute the logits of each attribute at all positions; temperature is left out."""
-        grid, images = self.grid(images), self._standardise(images)
+        grid = self.grid(images)
+        images = self._standardise(images, grid)
         if isinstance(self.network, DenseRegionNet):
             logits = self.network.regions(images, self.stride)
         else:
@@ -133,8 +142,12 @@ class RegionClassifier(nn.Module):
         -------
         tensor of shape (n, n_attributes, n_rows, n_cols)
         """
-        measure = CONFIDENCES[confidence]
-        return torch.stack([measure(proba) for proba in self.probabilities(images)], 1)
+        return self.confidence(self.probabilities(images), confidence)
+
+    def confidence(self, probabilities: Sequence[torch.Tensor], confidence: str) -> torch.Tensor:
+        """Turn what :meth:`probabilities` gives into what :meth:`region_map` gives."""
+        pairs = zip(probabilities, self.positive, strict=True)
+        return torch.stack([CONFIDENCES[confidence](*pair) for pair in pairs], 1)
 
     def pixel_map(self, images: torch.Tensor, confidence: str) -> torch.Tensor:
         """Compute the mean confidence of the patches that each pixel lies in.
@@ -151,9 +164,9 @@ class RegionClassifier(nn.Module):
         """
         return self.grid(images).pixel_map(self.region_map(images, confidence))
 
-    def _standardise(self, images: torch.Tensor) -> torch.Tensor:
+    def _standardise(self, images: torch.Tensor, grid: PatchGrid) -> torch.Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        return (images.float() - self.mean) / self.std
+        return grid.pad((images.float() - self.mean) / self.std)
 
     def _patch_by_patch(self, grid: PatchGrid, images: torch.Tensor) -> torch.Tensor:
         n_patches = len(images) * len(grid)
@@ -195,13 +208,6 @@ def check_network(network: nn.Module, n_channels: int, patch_size: int, n_output
     if getattr(logits, "shape", None) != (2, n_outputs):
         came = getattr(logits, "shape", type(logits).__name__)
         raise ValueError(f"{called} returned {came}. {wanted}")
-
-
-class _FullBatches(TensorBatches):
-    """Draws as many images as fill the last batch: batch normalisation cannot do with one."""
-
-    def _n_draws(self) -> int:
-        return len(self) * self.batch_size
 
 
 class RegionLoss(nn.Module):
@@ -288,7 +294,7 @@ def train_region_classifier(
         lr=lr,
         batch_size=batch_size,
         max_epochs=max_epochs,
-        iterator_train=_FullBatches,
+        iterator_train=FullBatches,
         iterator_train__sampling_weight=sampling_weight,
         callbacks=[one_cycle(lr, n_steps, anneal="linear"), *bar],
         device=device,

@@ -215,6 +215,13 @@ class TensorBatches:
             yield self.dataset[batch if order is None else order[batch]]
 
 
+class FullBatches(TensorBatches):
+    """Draws as many samples as fill the last batch: batch normalisation cannot do with one."""
+
+    def _n_draws(self) -> int:
+        return len(self) * self.batch_size
+
+
 class TensorNet(skorch.NeuralNet):
     """skorch net over :class:`TensorData`, with a weighted loss and only the needed callbacks.
 

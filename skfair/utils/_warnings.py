@@ -13,6 +13,10 @@ class FallbackWarning(FairnessWarning):
     """A method did not show itself better than what it starts from, which was used instead."""
 
 
+class LeakageWarning(FairnessWarning):
+    """A network still tells an attribute that was to be hidden, or it cannot be known whether."""
+
+
 class OvercorrectionWarning(FairnessWarning):
     """A correction went far: predictions are worse than guessing, or favour some classes."""
 
