@@ -1,0 +1,43 @@
+"""Patch attribution, fills: what stands in the place of pixels that are hidden."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from skfair.utils import import_optional
+
+
+def _blur(images: torch.Tensor, hidden: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Continue what is visible around, ever smoother towards the middle of what is hidden.
+
+    The image is halved again and again, each pixel the mean of the visible ones below it. On the
+    way back what is hidden gets the values of the coarser image.
+    """
+    visible = (~hidden[:, None]).to(images.dtype)
+    levels = [(images * visible, visible)]
+    while max(levels[-1][0].shape[2:]) > 1:
+        total, weight = (F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1])
+        levels.append((total, weight))
+    total, weight = levels.pop()
+    filled = torch.where(weight > 0, total / weight.clamp(min=1e-12), mean)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, size=total.shape[2:], mode="bilinear", align_corners=False)
+        filled = torch.where(weight > 0, total / weight.clamp(min=1e-12), coarse)
+    return filled
+
+
+def _inpaint(images: torch.Tensor, hidden: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Solve the biharmonic equation over what is hidden, in scikit-image."""
+    restoration = import_optional("skimage.restoration", extra="inpaint", purpose="fill='inpaint'")
+    filled = mean.expand_as(images).clone()
+    for image, pixels, out in zip(images, hidden, filled, strict=True):
+        if pixels.all() or not pixels.any():
+            continue  # nothing to begin with, or nothing to do
+        array = image.double().cpu().numpy()
+        result = restoration.inpaint_biharmonic(array, pixels.cpu().numpy(), channel_axis=0)
+        out.copy_(torch.from_numpy(np.asarray(result)))
+    return filled
+
+
+# From images, the pixels that are hidden and the mean colour, to images in which these are filled.
+FILLS = {"blur": _blur, "inpaint": _inpaint}

@@ -1,0 +1,188 @@
+"""Patch attribution, last stage's check: whether a network still tells the attribute."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import nn
+from torch.nn import functional as F
+
+from skfair.utils._net import FullBatches, TensorData, train_with_adam
+
+_WIDTHS = (16, 32, 64)
+_LONGEST_SIDE = 128  # pixels; larger images are halved before the network sees them
+_LR = 3e-3
+_N_STEPS, _BATCH = 200, 32
+_N_FOLDS = 2
+_LEVEL = 0.05
+_FEWEST = 4  # images of a class with one value of the attribute, or the class is left out
+
+
+class Leakage(NamedTuple):
+    """How well a network tells the attribute from images that it has not seen.
+
+    Attributes
+    ----------
+    accuracy : float
+        Mean of the recalls of all cells of class and attribute; NaN where it cannot be measured.
+    low, high : float
+        Interval that holds the accuracy of such networks with a probability of 95 %.
+    chance : float
+        What guessing gets.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+
+
+class WholeImageNet(nn.Module):
+    """A small convolutional network with the highest and the mean output over the image.
+
+    Parameters
+    ----------
+    n_classes : int
+        Values of the attribute.
+    mean, std : tensor of shape (n_channels,)
+        By which images are standardised.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, n_classes: int, mean: torch.Tensor, std: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
+        self.register_buffer("std", std.float().reshape(-1, 1, 1))
+        layers: list[nn.Module] = []
+        before = len(self.mean)
+        for i, width in enumerate(_WIDTHS):
+            kernel = 3 if i else 5
+            layers += [
+                nn.Conv2d(before, width, kernel, stride=2, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            before = width
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.output = nn.Linear(2 * before, n_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute logits.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+
+        Returns
+        -------
+        tensor of shape (n, n_classes)
+        """
+        images = (images.float() - self.mean) / self.std
+        shrink = -(-max(images.shape[2:]) // _LONGEST_SIDE)
+        if shrink > 1:
+            images = F.avg_pool2d(images, shrink, ceil_mode=True)
+        found = self.layers(images.contiguous(memory_format=torch.channels_last))
+        return self.output(torch.cat([found.amax((2, 3)), found.mean((2, 3))], 1))
+
+
+def comparable_images(code: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """List the images of classes in which all values of the attribute occur.
+
+    Parameters
+    ----------
+    code : ndarray of shape (n_samples,), int64
+        Value of the attribute.
+    strata : ndarray of shape (n_samples,), int64
+        Class of each image.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows; none, if in each class some value of the attribute occurs less than four times.
+    """
+    counts = np.zeros((strata.max() + 1, code.max() + 1), dtype=np.int64)
+    np.add.at(counts, (strata, code), 1)
+    return np.flatnonzero((counts >= _FEWEST).all(1)[strata])
+
+
+def measure_leakage(
+    images: torch.Tensor,
+    code: np.ndarray,
+    strata: np.ndarray,
+    *,
+    n_classes: int,
+    mean: np.ndarray,
+    std: np.ndarray,
+    seed: int,
+    device: torch.device,
+) -> Leakage:
+    """Train networks to tell the attribute, each on a part of the images, and judge them on the rest.
+
+    All cells of class and attribute count the same, in training and in judgement. The class then
+    says nothing about the attribute, so that what goes along with the class is no leak.
+
+    Parameters
+    ----------
+    images : tensor of shape (n_samples, n_channels, height, width)
+        What is left of the images.
+    code : ndarray of shape (n_samples,), int64
+        Value of the attribute.
+    strata : ndarray of shape (n_samples,), int64
+        Class of each image; zeros, if classes are not known.
+    n_classes : int
+        Values of the attribute.
+    mean, std : ndarray of shape (n_channels,)
+        By which images are standardised.
+    seed : int
+        Seeds the networks, the folds and the batches.
+    device : torch.device
+        Where to train.
+
+    Returns
+    -------
+    Leakage
+    """
+    chance = 1 / n_classes
+    rows = comparable_images(code, strata)
+    if not len(rows):
+        return Leakage(np.nan, np.nan, np.nan, chance)
+    cell = np.unique(strata[rows] * n_classes + code[rows], return_inverse=True)[1]
+    order = np.random.RandomState(seed).permutation(len(rows))
+    order = order[np.argsort(cell[order], kind="stable")]
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[order] = np.arange(len(rows)) % _N_FOLDS  # each cell is in all folds
+    hits = np.empty(len(rows), dtype=bool)
+    target = torch.from_numpy(code)
+    for i in range(_N_FOLDS):
+        train, test = rows[fold != i], rows[fold == i]
+        weight = 1 / np.bincount(cell)[cell[fold != i]]
+        network, _ = train_with_adam(
+            WholeImageNet,
+            TensorData(target[train], images=images[train]),
+            seed=seed + i,
+            device=device,
+            batch_size=_BATCH,
+            max_epochs=-(-_N_STEPS * _BATCH // len(train)),
+            anneal=True,
+            description=None,
+            lr=_LR,
+            iterator_train=FullBatches,
+            iterator_train__sampling_weight=torch.from_numpy(weight),
+            module__n_classes=n_classes,
+            module__mean=torch.from_numpy(mean),
+            module__std=torch.from_numpy(std),
+        )
+        with torch.no_grad():
+            for part in np.array_split(test, -(-len(test) // _BATCH)):
+                found = network(images[part].to(device)).argmax(1).cpu().numpy()
+                hits[np.searchsorted(rows, part)] = found == code[part]
+    n, right = np.bincount(cell), np.bincount(cell, weights=hits)
+    accuracy = float((right / n).mean())
+    # With two more hits and two more misses a cell (Agresti and Coull), so that a cell without
+    # a miss is not taken for one that cannot have any.
+    recall = (right + 2) / (n + 4)
+    error = norm.isf(_LEVEL / 2) * np.sqrt((recall * (1 - recall) / (n + 4)).sum()) / len(n)
+    return Leakage(accuracy, max(accuracy - error, 0.0), min(accuracy + error, 1.0), chance)
