@@ -329,7 +329,7 @@ class PatchAttribution(TorchEstimator):
 
     def _renew(self) -> None:
         """Set what a fit of skfair 0.1 did not: it hid by the paper's rules, without a margin."""
-        n_attributes = len(self.temperature_)
+        n_attributes = len(self.attribute_names_)
         self.margin, self.scope_, self.quantile_ = 0, self.scope, float(self.quantile)
         self._positive = np.full(n_attributes, -1)
         self.score_threshold_ = np.full(n_attributes, 0.5)
@@ -378,7 +378,8 @@ class PatchAttribution(TorchEstimator):
         logits = torch.from_numpy(logits).split(module.n_classes, 1)
         weight = balanced_weight(attributes.cell)
         probabilities, uninformative = [], []
-        accuracy, error, auc, threshold = [], [], [], []
+        accuracy, error, auc = [], [], []
+        threshold = []
         for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
             if self.calibration is not None:
                 module.temperature[i] = fit_temperature(
