@@ -251,9 +251,9 @@ class PatchAttribution(TorchEstimator):
         )
         wanted = positive_classes(attributes, self.pos_label)
         strata = encode_classes(y, n_samples=images.n_samples)
-        self._measure(images)
         self.attribute_names_ = attributes.names
         self.classes_ = attributes.classes if len(attributes.classes) > 1 else attributes.classes[0]
+        self._measure(images)
 
         seed = draw_seed(self.random_state)
         train, held_out = split_cells(attributes.cell, self._share_held_out(attributes.cell), seed)

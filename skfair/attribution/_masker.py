@@ -487,6 +487,14 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         >>> augment(X[:5]).shape
         torch.Size([5, 3, 8, 8])
         """
+        if isinstance(self.fill, str) and self.fill == "inpaint":
+            raise ValueError(
+                "fill='inpaint' solves an equation for each image, too slow for a training loop. "
+                "Make the images once with masker.mask(X), or take fill='blur'."
+            )
+        return self._augmentation()
+
+    def _augmentation(self) -> PatchAugmentation:
         check_is_fitted(self)
         self._validate_params()  # what to hide, and how, may have been set since
         self._check_swap()
@@ -528,7 +536,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     def _look(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Which pixels of each image are perturbed, and whether the attribute is found in it."""
-        augmentation = self.augmentation().to(resolve_device(self.device))
+        augmentation = self._augmentation().to(resolve_device(self.device))
 
         def look(batch: torch.Tensor) -> torch.Tensor:
             hidden, found = augmentation.look(batch, by_content=True)
@@ -538,7 +546,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         return both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
 
     def _perturbed(self, images: Images) -> np.ndarray:
-        perturbation, swaps = self.augmentation().perturbation, self.perturbation == "swap"
+        perturbation, swaps = self._augmentation().perturbation, self.perturbation == "swap"
         rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
         hidden, found = self._look(images)
@@ -587,7 +595,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.scope_ = self.scope
         if self.scope == "auto":
             self.scope_ = "general"
-            general = self.augmentation().general
+            general = self._augmentation().general
             assert general is not None
             inside = share_inside(probabilities, codes, self._positive, general.numpy(), grid)
             self.scope_ = "general" if inside >= _ONE_PLACE else "specific"
@@ -640,9 +648,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             )
 
     def _measure(self, images: Images) -> None:
+        self._check_swap()  # errors should not wait for the training
         super()._measure(images)
-        self._fill()  # an error in it should not wait for the training
-        if self.fill == "inpaint":
+        self._fill()
+        if isinstance(self.fill, str) and self.fill == "inpaint":
             import_optional("skimage", extra="inpaint", purpose="fill='inpaint'")
 
     def _fill(self) -> str | np.ndarray:
