@@ -527,7 +527,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             perturbation=Perturbation(
                 kind=self.perturbation,
                 fill=fill if isinstance(fill, str) else as_tensor(fill),
-                mean=torch.from_numpy(self.channel_mean_),
+                mean=as_tensor(self.channel_mean_),
                 noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
                 low=self.data_range_[0],
                 high=self.data_range_[1],
@@ -554,13 +554,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             # Whatever class and attribute an image has, it gets a part of another with one half.
             donors = rng.choice(np.flatnonzero(found), images.n_samples) if found.any() else None
             paste = rng.random(images.n_samples) < 0.5
-        for rows, batch in self._batches(images):
-            block, marked = as_tensor(batch), torch.from_numpy(hidden[rows])
+        for start in range(0, images.n_samples, self.attribution_batch_size):
+            rows = slice(start, start + self.attribution_batch_size)
+            # In the type of the user's images, which may be integers, and is what they get back.
+            block = as_tensor(np.ascontiguousarray(view[rows]))
+            marked = torch.from_numpy(hidden[rows])
             changed = marked
             if swaps and donors is not None:
-                others = [images.read(i, i + 1) for i in donors[rows]]
+                # From the images as they came: those before these rows are perturbed by now.
+                others = np.concatenate([images.read(i, i + 1) for i in donors[rows]])
                 pasted = torch.from_numpy(hidden[donors[rows]] & paste[rows][:, None, None])
-                result = perturbation.swap(block, marked, as_tensor(np.concatenate(others)), pasted)
+                result = perturbation.swap(block, marked, as_tensor(others).to(block.dtype), pasted)
                 changed = marked | pasted
             else:
                 noise = None
