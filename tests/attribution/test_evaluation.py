@@ -261,8 +261,8 @@ def test_confidences_by_hand():
 
 def test_columns_are_one_attribute_or_several():
     columns = {
-        "glasses": [*"ynynnnnnyyyyyyyn"],
-        "hat": [1, 1, 0, 1, 0, 0, 0, 1] + [0, 1] * 3 + [1, 0],
+        "glasses": [*"ynyn", *"nnnn", *"nn", *"yyy", *"yyy"],
+        "hat": [1, 1, 0, 1, *[0] * 4, *[1] * 2, *[0] * 3, *[1] * 3],
     }
     joint = encode_attributes(columns, n_samples=16, combine=True)
     assert joint.codes[:4, 0].tolist() == [3, 1, 2, 1]
@@ -342,5 +342,5 @@ def test_classes_of_images(y, expected):
 
 
 def test_classes_of_other_images():
-    with pytest.raises(ValueError, match="y has 2 values and X 3 images. Give the class of each"):
+    with pytest.raises(ValueError, match=r"y has 2 values and X 3 images\. Give the class of each"):
         encode_classes([0, 1], n_samples=3)
