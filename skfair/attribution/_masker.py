@@ -70,7 +70,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
           standardised patches, float32 of shape (n, n_channels, patch_size, patch_size), and the
           number of their position, int64 of shape (n,), counted row by row from the upper left
           corner. It returns logits of shape (n, n_classes). It runs patch by patch.
-    position_embedding : bool, default=True
+    position_embedding : bool, default=False
         Whether the networks of skfair are told the position of the patch. If they are, all
         images must have the size of those in `fit`.
     pos_label : bool, number or str, default=None
@@ -101,7 +101,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         the attribute; it takes as many times as long to find out.
     margin : int or "auto", default="auto"
         Pixels around these that are hidden too, in rows and columns. A map fades out towards the
-        border of what it shows, and a network reads what is left there. "auto" is a fifth of
+        border of what it shows, and a network reads what is left there. "auto" is a quarter of
         `patch_size`, and half of `stride` at least.
     fill : {"mean", "blur", "inpaint"}, float or sequence of float, default="mean"
         What hidden pixels get: a colour, one number or one a channel, in the units of the images;
@@ -125,21 +125,21 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         which takes about half of its time. ``quantile="auto"`` measures it in any case.
     calibration : {"temperature"} or None, default=None
         Whether to divide the logits by a temperature fitted on the images that are held out.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.2
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
         region classifier on. Of values with few images more is held out: 20 images, if these
         are not more than 40 %.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
         makes probabilities too low.
-    lr : float, default=3e-3
+    lr : float, default=1e-3
         Highest learning rate of AdamW: it rises over the first tenth of the training, then falls
         to zero.
     weight_decay : float, default=1e-2
         Decoupled weight decay.
-    batch_size : int, default=32
+    batch_size : int, default=8
         Images in a training batch; fewer if there would be less than ten batches.
-    max_epochs : int, default=10
+    max_epochs : int, default=15
         Passes over the images. A dense network sees many patches of an image in each pass, any
         other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
     attribution_batch_size : int, default=8
@@ -316,7 +316,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         *,
         stride: int = 2,
         region_classifier: str | nn.Module = "dense",
-        position_embedding: bool = True,
+        position_embedding: bool = False,
         pos_label: Any = None,
         confidence: str = "probability",
         scope: str = "auto",
@@ -330,12 +330,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         combine_attributes: bool = True,
         check_leakage: bool = True,
         calibration: str | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         label_smoothing: float = 0.0,
-        lr: float = 3e-3,
+        lr: float = 1e-3,
         weight_decay: float = 1e-2,
-        batch_size: int = 32,
-        max_epochs: int = 10,
+        batch_size: int = 8,
+        max_epochs: int = 15,
         attribution_batch_size: int = 8,
         image_shape: tuple[int, int, int] | None = None,
         data_format: str = "auto",

@@ -21,7 +21,7 @@ def auto_margin(patch_size: int, stride: int) -> int:
     int
         In pixels.
     """
-    return max(1, round(patch_size / 5), stride // 2)
+    return max(1, patch_size // 4, stride // 2)
 
 
 def hidden_pixels(pixel_map: torch.Tensor, quantile: float, margin: int) -> torch.Tensor:
