@@ -32,7 +32,7 @@ def test_the_score_is_the_highest_probability_of_a_patch(data, fitted):
 
 
 def test_the_area_is_that_of_images_not_trained_on(planted, quick):
-    data = planted(bright=8, seed=3)
+    data = planted(bright=16, seed=3)
     masker = quick(max_epochs=3, validation_fraction=0.25).fit(data.X, sensitive_features=data.has)
     rows = held_out_rows(data.has.astype(int), 0.25)
     scores, has = masker.attribute_score(data.X[rows]), data.has[rows]
