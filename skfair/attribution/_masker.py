@@ -70,7 +70,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
           standardised patches, float32 of shape (n, n_channels, patch_size, patch_size), and the
           number of their position, int64 of shape (n,), counted row by row from the upper left
           corner. It returns logits of shape (n, n_classes). It runs patch by patch.
-    position_embedding : bool, default=True
+    position_embedding : bool, default=False
         Whether the networks of skfair are told the position of the patch. If they are, all
         images must have the size of those in `fit`.
     pos_label : bool, number or str, default=None
@@ -101,7 +101,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         the attribute; it takes as many times as long to find out.
     margin : int or "auto", default="auto"
         Pixels around these that are hidden too, in rows and columns. A map fades out towards the
-        border of what it shows, and a network reads what is left there. "auto" is a fifth of
+        border of what it shows, and a network reads what is left there. "auto" is a quarter of
         `patch_size`, and half of `stride` at least.
     fill : {"mean", "blur", "inpaint"}, float or sequence of float, default="mean"
         What hidden pixels get: a colour, one number or one a channel, in the units of the images;
@@ -125,21 +125,21 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         which takes about half of its time. ``quantile="auto"`` measures it in any case.
     calibration : {"temperature"} or None, default=None
         Whether to divide the logits by a temperature fitted on the images that are held out.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.2
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
         region classifier on. Of values with few images more is held out: 20 images, if these
         are not more than 40 %.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
         makes probabilities too low.
-    lr : float, default=3e-3
+    lr : float, default=1e-3
         Highest learning rate of AdamW: it rises over the first tenth of the training, then falls
         to zero.
     weight_decay : float, default=1e-2
         Decoupled weight decay.
-    batch_size : int, default=32
+    batch_size : int, default=8
         Images in a training batch; fewer if there would be less than ten batches.
-    max_epochs : int, default=10
+    max_epochs : int, default=15
         Passes over the images. A dense network sees many patches of an image in each pass, any
         other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
     attribution_batch_size : int, default=8
@@ -316,7 +316,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         *,
         stride: int = 2,
         region_classifier: str | nn.Module = "dense",
-        position_embedding: bool = True,
+        position_embedding: bool = False,
         pos_label: Any = None,
         confidence: str = "probability",
         scope: str = "auto",
@@ -330,12 +330,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         combine_attributes: bool = True,
         check_leakage: bool = True,
         calibration: str | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         label_smoothing: float = 0.0,
-        lr: float = 3e-3,
+        lr: float = 1e-3,
         weight_decay: float = 1e-2,
-        batch_size: int = 32,
-        max_epochs: int = 10,
+        batch_size: int = 8,
+        max_epochs: int = 15,
         attribution_batch_size: int = 8,
         image_shape: tuple[int, int, int] | None = None,
         data_format: str = "auto",
@@ -527,7 +527,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             perturbation=Perturbation(
                 kind=self.perturbation,
                 fill=fill if isinstance(fill, str) else as_tensor(fill),
-                mean=torch.from_numpy(self.channel_mean_),
+                mean=as_tensor(self.channel_mean_),
                 noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
                 low=self.data_range_[0],
                 high=self.data_range_[1],
@@ -554,13 +554,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             # Whatever class and attribute an image has, it gets a part of another with one half.
             donors = rng.choice(np.flatnonzero(found), images.n_samples) if found.any() else None
             paste = rng.random(images.n_samples) < 0.5
-        for rows, batch in self._batches(images):
-            block, marked = as_tensor(batch), torch.from_numpy(hidden[rows])
+        for start in range(0, images.n_samples, self.attribution_batch_size):
+            rows = slice(start, start + self.attribution_batch_size)
+            # In the type of the user's images, which may be integers, and is what they get back.
+            block = as_tensor(np.ascontiguousarray(view[rows]))
+            marked = torch.from_numpy(hidden[rows])
             changed = marked
             if swaps and donors is not None:
-                others = [images.read(i, i + 1) for i in donors[rows]]
+                # From the images as they came: those before these rows are perturbed by now.
+                others = np.concatenate([images.read(i, i + 1) for i in donors[rows]])
                 pasted = torch.from_numpy(hidden[donors[rows]] & paste[rows][:, None, None])
-                result = perturbation.swap(block, marked, as_tensor(np.concatenate(others)), pasted)
+                result = perturbation.swap(block, marked, as_tensor(others).to(block.dtype), pasted)
                 changed = marked | pasted
             else:
                 noise = None
