@@ -187,6 +187,33 @@ class PatchAttribution(TorchEstimator):
             and height, in pixels of the images as the masker sees them (files resized, and
             turned as their EXIF data say). No box where nothing is found. With
             ``combine_attributes=False`` and several columns, such a list for each column.
+
+        Examples
+        --------
+        As COCO JSON, for a tool to look at or correct the boxes in:
+
+        >>> import json
+        >>> import numpy as np
+        >>> from skfair.attribution import PatchAttributionMasker
+        >>> X = np.random.default_rng(0).integers(0, 128, size=(60, 1, 16, 16), dtype=np.uint8)
+        >>> X[::2, :, 2:6, 9:13] += 120
+        >>> masker = PatchAttributionMasker(patch_size=4, check_leakage=False, random_state=0)
+        >>> masker = masker.fit(X, sensitive_features=np.arange(60) % 2 == 0)
+        >>> found = [(i, box) for i, boxes in enumerate(masker.boxes(X)) for box in boxes.tolist()]
+        >>> coco = {
+        ...     "images": [
+        ...         {"id": i, "file_name": f"{i}.png", "height": 16, "width": 16} for i in range(60)
+        ...     ],
+        ...     "annotations": [
+        ...         {"id": k, "image_id": i, "category_id": 1, "bbox": box, "iscrowd": 0}
+        ...         | {"area": box[2] * box[3]}
+        ...         for k, (i, box) in enumerate(found, 1)
+        ...     ],
+        ...     "categories": [{"id": 1, "name": "stamp"}],
+        ... }
+        >>> text = json.dumps(coco)
+        >>> len(coco["annotations"])
+        30
         """
         masks = self.masks(X)
         if isinstance(self.classes_, list):
@@ -451,7 +478,9 @@ class PatchAttribution(TorchEstimator):
 
     def _scaled(self, maps: np.ndarray) -> np.ndarray:
         """Bring maps to 0 to 1: probabilities are there, others by their lowest and highest."""
-        return maps if self.confidence == "probability" else _from_0_to_1(maps)
+        if self.confidence == "probability":
+            return np.clip(maps, 0, 1)  # a mean of ones may be above one in the last digit
+        return _from_0_to_1(maps)
 
     def _probabilities(self, X: Any) -> list[np.ndarray]:
         """Probabilities of each attribute, of shape (n_samples, n_classes, n_rows, n_cols)."""
