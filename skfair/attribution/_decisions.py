@@ -13,6 +13,10 @@ from skfair.attribution._leakage import Leakage, measure_leakage
 from skfair.utils import LeakageWarning
 
 _N_DONORS = 32
+# On development faces the agreement was 0.97 for a ruler, 0.49 to 0.80 for marks in a corner, 0.3
+# and 0.5 for smiles and glasses, and 0.12 for what was small and anywhere. What is large and
+# anywhere covers the middle more often than the border.
+_NO_PLACE, _MOSTLY, _ONE_PLACE = 0.1, 0.4, 0.9
 
 
 def donor_maps(
@@ -88,6 +92,25 @@ def map_agreement(
             agreements.append(((flat * others).sum(1) / np.maximum(size, 1e-12)).mean())
         lowest = min(lowest, float(np.mean(agreements)) if agreements else 0.0)
     return lowest
+
+
+def likely_scopes(agreement: float) -> list[str]:
+    """Order the scopes by how well maps agree, and leave out the one that cannot be right.
+
+    Parameters
+    ----------
+    agreement : float
+        From :func:`map_agreement`.
+
+    Returns
+    -------
+    list of {"general", "specific"}
+    """
+    if agreement > _ONE_PLACE:
+        return ["general"]
+    if agreement < _NO_PLACE:
+        return ["specific"]
+    return ["general", "specific"] if agreement > _MOSTLY else ["specific", "general"]
 
 
 def quantiles_of_levels(maps: np.ndarray, levels: Sequence[float]) -> list[float]:

@@ -18,6 +18,7 @@ from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._decisions import (
     donor_maps,
+    likely_scopes,
     map_agreement,
     quantiles_of_levels,
     some_of_each,
@@ -34,13 +35,10 @@ from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._typed import fit_context
 
-# How far up a map, from the middle of its values to the highest, the pixels lie that are hidden with
-# quantile="auto", tried from the smallest area to the largest; and which of them, where no network
-# can tell.
+# How far up a map, from the middle of its values to the highest, pixels are hidden from with
+# quantile="auto", tried from the smallest area to the largest; and which, where no network can
+# tell.
 _LEVELS, _SAFE_LEVEL = (0.5, 0.25, 0.1), 1
-# Correlation of an image's map with the mean of the others' from which on there is one place. On
-# development faces what moves had 0.12 at most, glasses and smiles 0.3 and more, a ruler 0.97.
-_ONE_PLACE = 0.2
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
@@ -600,32 +598,40 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self._donor_maps = donor_maps(
             probabilities, codes, self._positive, self.score_threshold_, self.confidence
         )
-        self.scope_ = self.scope
-        if self.scope == "auto":
-            agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
-            self.scope_ = "general" if agreement > _ONE_PLACE else "specific"
-        if isinstance(self.quantile, str):
-            maps = self.mean_map_.reshape(len(self._positive), 1, *data.shape[2:])
-            if self.scope_ == "specific":
-                grid = self.module_.grid(data)
-                maps = grid.pixel_map(torch.from_numpy(self._donor_maps)).numpy()
-            candidates = quantiles_of_levels(maps, _LEVELS)
-        else:
-            candidates = [float(self.quantile)]
-        self._choose_quantile(candidates, data, attributes, strata, seed)
+        agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
+        scopes = likely_scopes(agreement) if self.scope == "auto" else [self.scope]
+        maps = {
+            "general": self.mean_map_.reshape(len(self._positive), 1, *data.shape[2:]),
+            "specific": self.module_.grid(data)
+            .pixel_map(torch.from_numpy(self._donor_maps))
+            .numpy(),
+        }
+        quantiles = {
+            scope: quantiles_of_levels(maps[scope], _LEVELS)
+            if isinstance(self.quantile, str)
+            else [float(self.quantile)]
+            for scope in scopes
+        }
+        # The smaller area first, and of each the scope that is more likely to be right.
+        candidates = [
+            (s, q)
+            for each in zip(*quantiles.values(), strict=True)
+            for s, q in zip(scopes, each, strict=True)
+        ]
+        safe = candidates[min(_SAFE_LEVEL, len(candidates) // len(scopes) - 1) * len(scopes)]
+        self.scope_, self.quantile_ = safe
+        if self.check_leakage:
+            self._choose(candidates, data, attributes, strata, seed)
 
-    def _choose_quantile(
+    def _choose(
         self,
-        candidates: list[float],
+        candidates: list[tuple[str, float]],
         data: torch.Tensor,
         attributes: Attributes,
         strata: np.ndarray,
         seed: int,
     ) -> None:
-        """Take the first candidate at which the attribute is not told any more."""
-        self.quantile_ = candidates[min(_SAFE_LEVEL, len(candidates) - 1)]
-        if not self.check_leakage:
-            return
+        """Take the first scope and quantile with which the attribute is not told, or the best."""
         rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
         shown, strata, codes = data[rows], strata[rows], attributes.codes[rows]
         images = open_images(shown, data_format="channels_first")
@@ -643,12 +649,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
         before = measure(shown)
         if not before.low > before.chance:  # nothing can be learned from what is not told anyway
-            candidates = [self.quantile_]
-        for quantile in candidates:
-            self.quantile_ = quantile
-            after = measure(as_tensor(self._perturbed(images)))
-            if not after.low > after.chance:
+            candidates = [(self.scope_, self.quantile_)]
+        tried = []
+        for candidate in candidates:
+            self.scope_, self.quantile_ = candidate
+            tried.append((measure(as_tensor(self._perturbed(images))), candidate))
+            if not tried[-1][0].low > before.chance:
                 break
+        else:
+            tried.sort(key=lambda one: one[0].accuracy)
+            tried.append(tried[0])
+        after, (self.scope_, self.quantile_) = tried[-1]
         self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
         self.leakage_interval_ = after.low, after.high
         warn_of_leakage(before, after, swapped=self.perturbation == "swap")
