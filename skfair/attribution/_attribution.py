@@ -29,7 +29,7 @@ from skfair.attribution._evaluation import (
     is_informative,
     position_accuracy,
 )
-from skfair.attribution._grid import PatchGrid
+from skfair.attribution._grid import PatchGrid, grid_steps
 from skfair.attribution._region_classifier import (
     RegionClassifier,
     check_network,
@@ -49,7 +49,7 @@ from skfair.utils._validation import check_logits
 
 # Images of each value that are held out at least, for the test of what was found, but no more than
 # this share of them.
-_HELD_OUT, _MOST_HELD_OUT = 20, 0.4
+_HELD_OUT, _MOST_HELD_OUT = 16, 0.4
 _NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
 
@@ -257,6 +257,16 @@ class PatchAttribution(TorchEstimator):
         return parts if isinstance(self.classes_, list) else parts[0]
 
     @property
+    def patch_size_(self) -> int:
+        """Height and width of the patches, in pixels."""
+        return self.module_.patch_size
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.module_.stride
+
+    @property
     def pos_label_(self) -> Any:
         """Value of the attribute that maps show; None if there are more than two."""
         classes = self.classes_ if isinstance(self.classes_, list) else [self.classes_]
@@ -272,7 +282,7 @@ class PatchAttribution(TorchEstimator):
                 "images they are. Pass image_shape=(channels, height, width)."
             )
         _, height, width = images.shape
-        grid = PatchGrid(height, width, self.patch_size, self.stride)
+        grid = PatchGrid(height, width, *grid_steps(self.patch_size, self.stride, height, width))
         attributes = encode_attributes(
             sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
         )
@@ -378,7 +388,7 @@ class PatchAttribution(TorchEstimator):
 
     def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
-        arguments = n_channels, self.patch_size, n_outputs
+        arguments = n_channels, grid.patch_size, n_outputs
         if isinstance(self.region_classifier, nn.Module):
             network = copy.deepcopy(self.region_classifier).cpu()  # where it is tried
             check_network(network, *arguments)
@@ -392,8 +402,8 @@ class PatchAttribution(TorchEstimator):
             n_classes=n_classes,
             mean=torch.from_numpy(self.channel_mean_),
             std=torch.from_numpy(self.channel_std_),
-            patch_size=self.patch_size,
-            stride=self.stride,
+            patch_size=grid.patch_size,
+            stride=grid.stride,
             any_size=not self.position_embedding,
         )
 

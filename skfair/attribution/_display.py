@@ -20,6 +20,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 # Its hues can be told apart by the colour-blind too, and it is ever lighter; the image can be
 # seen through it.
 _MAP_STYLE = {"cmap": "viridis", "alpha": 0.65}
+_AS_IT_IS: dict[str, Any] = {"parse_math": False}  # names may have dollars in them
 _LINE = 1.2  # points, and half of it in black on either side
 _GAP = 0.06  # between images, in sides of an image
 _TITLE = 0.2  # above an image with a title, likewise
@@ -48,7 +49,7 @@ class AttributionDisplay:
     titles : mapping of str to sequence of n_images str, default=None
         What to write above the maps of a row; the names are those of `maps`.
     note : str, default=None
-        A line to write below all images.
+        What to write below all images.
     scale_name : str, default="confidence"
         What to write beside the colours.
     perturbed : mapping of str to array-like of the shape of `images`, default=None
@@ -266,13 +267,13 @@ class AttributionDisplay:
         self.ax_, self.figure_ = ax, ax.figure
 
         def draw(row: int, arrays: np.ndarray, **style: Any) -> np.ndarray:
-            drawn = np.empty(n, dtype=object)
+            pictures = np.empty(n, dtype=object)
             for i, array in enumerate(arrays):
                 x, y = i * across, tops[row]
-                drawn[i] = ax.imshow(
+                pictures[i] = ax.imshow(
                     array, origin="upper", extent=(x, x + width, y + height, y), **style
                 )
-            return drawn
+            return pictures
 
         colours = self._colours(self.images)
         self.images_ = draw(0, colours)
@@ -293,30 +294,22 @@ class AttributionDisplay:
             self.perturbed_[name] = draw(row, self._colours(perturbed))
 
         ax.set(xlim=(0, right), ylim=(bottom, 0), aspect="equal", xticks=[])
-        ax.set_yticks([top + height / 2 for top in tops], labels)
+        ax.set_yticks(tops + height / 2, labels, **_AS_IT_IS)
         ax.spines[:].set_visible(False)
         pixel = min(ax.bbox.width / right, ax.bbox.height / bottom) / ax.figure.dpi  # inches
         font = "medium" if pixel * max(height, width) > 0.9 else "small"
         ax.tick_params(length=0, labelsize=font)
-        ax.set_xlabel("\n".join(self._below()), fontsize=font)
+        ax.set_xlabel("\n".join(self._below()), fontsize=font, **_AS_IT_IS)
         for name, titles in self.titles.items():
             top = tops[1 + list(self.maps).index(name)]
             letters = max(1, *map(len, titles.tolist()))
             # No wider than the image, no higher than the room.
             points = min(10, 72 * pixel * min(width / (0.62 * letters), room / 1.35))
-            self.titles_[name] = np.array(
-                [
-                    ax.text(
-                        i * across + width / 2,
-                        top - 0.1 * room,
-                        title,
-                        fontsize=points,
-                        ha="center",
-                        va="bottom",
-                    )
-                    for i, title in enumerate(titles.tolist())
-                ]
-            )
+            style = {"fontsize": points, "ha": "center", "va": "bottom"} | _AS_IT_IS
+            drawn = np.empty(n, dtype=object)
+            for i, title in enumerate(titles.tolist()):
+                drawn[i] = ax.text(i * across + width / 2, top - 0.1 * room, title, **style)
+            self.titles_[name] = drawn
         if self.maps:
             # As a part of the axes it is beside the maps in whatever layout the axes are.
             end = tops[len(self.maps)] + height
@@ -325,16 +318,16 @@ class AttributionDisplay:
             first = next(iter(self.maps_.values()))[0]
             self.colorbar_ = ax.figure.colorbar(first, cax=scale, ticks=[0, 0.5, 1])
             scale.tick_params(labelsize=font)
-            scale.set_ylabel(self.scale_name, fontsize=font)
+            scale.set_ylabel(self.scale_name, fontsize=font, **_AS_IT_IS)
         return self
 
     def _below(self) -> list[str]:
         """What is written below all images, line by line."""
-        lines = [] if self.note is None else [self.note]
+        lines = [] if self.note is None else self.note.split("\n")
         if self.hidden is not None:
             lines.append(f"outlined: hidden, {self.hidden.mean():.0%} of pixels")
         if self.borrowed is not None and self.borrowed.any():
-            lines.append("dashed: hole of another image, as nothing is found")
+            lines.append("dashed: hole of another image")
         return lines
 
     def _check(self) -> None:
@@ -459,6 +452,10 @@ def _count(n: int) -> str:
     return f"{n:,} image{'' if n == 1 else 's'}"
 
 
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _meanings(masker: PatchAttributionMasker) -> list[str]:
     """Of each attribute what its maps say is there."""
     labels = masker.pos_label_ if isinstance(masker.classes_, list) else [masker.pos_label_]
@@ -466,7 +463,7 @@ def _meanings(masker: PatchAttributionMasker) -> list[str]:
     for name, label in zip(masker.attribute_names_, labels, strict=True):
         what = "attribute" if name == "sensitive_features" else name
         plain = label is None or (isinstance(label, bool | np.bool_) and label)
-        meanings.append(what if plain else f"{what} = {label}")
+        meanings.append(what if plain else f"{what} = {_text(label)}")
     return meanings
 
 
@@ -499,15 +496,15 @@ def _titles(masker: PatchAttributionMasker, array: np.ndarray) -> tuple[list[lis
     ):
         if score.ndim == 2:
             highest = zip(score.argmax(1), score.max(1), strict=True)
-            titles.append([f"{values[i]} {p:.2f}" for i, p in highest])
+            titles.append([f"{_text(values[i])} {p:.2f}" for i, p in highest])
             continue
         found = score >= np.float32(threshold)
         titles.append(
             [f"max P {p:.2f}" if f else "not found" for p, f in zip(score, found, strict=True)]
         )
         least.append(f"{threshold:.2f}" + (f" ({meaning})" if several else ""))
-    note = "above each map: the highest probability of a patch"
-    return titles, note + (f"; not found: below {', '.join(least)}" if least else "")
+    note = "above each map: highest P of a patch"
+    return titles, note + ("\nnot found: below " + ",\n".join(least) if least else "")
 
 
 def _borrowed(masker: PatchAttributionMasker, images: Images, hidden: np.ndarray) -> np.ndarray:

@@ -18,7 +18,9 @@ from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._decisions import (
     donor_maps,
-    share_inside,
+    likely_scopes,
+    map_agreement,
+    quantiles_of_levels,
     some_of_each,
     warn_of_leakage,
     worst_leakage,
@@ -33,12 +35,10 @@ from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._typed import fit_context
 
-# Shares that are kept, tried from the smallest hole to the largest, with quantile="auto".
-_QUANTILES = (0.98, 0.95, 0.9, 0.8, 0.7)
-_LEAST_HIDDEN = 0.9  # quantile of the general map by which the scope is chosen, if "auto"
-# Share of the images with the attribute whose surest patch lies in the general region, from which
-# on there is one place.
-_ONE_PLACE = 0.8
+# How far up a map, from the middle of its values to the highest, pixels are hidden from with
+# quantile="auto", tried from the smallest area to the largest; and which, where no network can
+# tell.
+_LEVELS, _SAFE_LEVEL = (0.5, 0.25, 0.1), 1
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
@@ -53,12 +53,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     Parameters
     ----------
-    patch_size : int, default=16
+    patch_size : int or "auto", default="auto"
         Height and width of the patches, in pixels. They have to be large enough that the
-        attribute can be told from one.
-    stride : int, default=2
-        Pixels from one patch to the next. Where the last patch would reach beyond the image, the
-        last row and column of the image are repeated.
+        attribute can be told from one. "auto" is a quarter of the shorter side up to 64 pixels, 16
+        up to 192, and twice as much for each doubling from there: 32 at 224.
+    stride : int or "auto", default="auto"
+        Pixels from one patch to the next; "auto" is an eighth of the patch. Where the last patch
+        would reach beyond the image, the last row and column of the image are repeated.
     region_classifier : {"dense", "resnet18"} or torch.nn.Module, default="dense"
         The network on patches.
 
@@ -70,7 +71,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
           standardised patches, float32 of shape (n, n_channels, patch_size, patch_size), and the
           number of their position, int64 of shape (n,), counted row by row from the upper left
           corner. It returns logits of shape (n, n_classes). It runs patch by patch.
-    position_embedding : bool, default=False
+    position_embedding : bool, default=True
         Whether the networks of skfair are told the position of the patch. If they are, all
         images must have the size of those in `fit`.
     pos_label : bool, number or str, default=None
@@ -94,11 +95,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
           the pixels of an image in which the attribute is found. The attribute then says nothing
           about the class, even where both coincided. For one attribute of two values, and for
           training only.
-    quantile : float or "auto", default=0.9
+    quantile : float or "auto", default="auto"
         Share of the pixels that is kept, in (0, 1), before the margin is added: 0.9 hides the
         tenth with the highest values in the map, or a little less where pixels have equal values.
-        "auto" takes the first of 0.98, 0.95, 0.9, 0.8 and 0.7 at which a network no longer tells
-        the attribute; it takes as many times as long to find out.
+        "auto" hides as many pixels as have values above a half of the height of the map, above a
+        quarter, or above a tenth: the first of these at which a network no longer tells the
+        attribute, or a quarter, where that cannot be measured.
     margin : int or "auto", default="auto"
         Pixels around these that are hidden too, in rows and columns. A map fades out towards the
         border of what it shows, and a network reads what is left there. "auto" is a quarter of
@@ -122,12 +124,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         are hidden that any of the maps hides.
     check_leakage : bool, default=True
         Whether `fit` measures if networks still tell the attribute from the perturbed images,
-        which takes about half of its time. ``quantile="auto"`` measures it in any case.
+        which takes about half of its time.
     calibration : {"temperature"} or None, default=None
         Whether to divide the logits by a temperature fitted on the images that are held out.
     validation_fraction : float, default=0.2
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
-        region classifier on. Of values with few images more is held out: 20 images, if these
+        region classifier on. Of values with few images more is held out: 16 images, if these
         are not more than 40 %.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
@@ -189,6 +191,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     pos_label_ : object or list
         Value of the attribute that the maps show, or None if there are more than two; a list,
         one a column, if columns are not combined.
+    patch_size_, stride_ : int
+        Of the patches, in pixels.
     scope_ : {"general", "specific"}
         Which map `fit` took.
     quantile_ : float
@@ -285,8 +289,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     _parameter_constraints: dict = {
         **PatchAttribution._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],
-        "patch_size": [Interval(Integral, 1, None, closed="left")],
-        "stride": [Interval(Integral, 1, None, closed="left")],
+        "patch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "stride": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "region_classifier": [StrOptions({"dense", "resnet18"}), nn.Module],
         "position_embedding": ["boolean"],
         "pos_label": [None, str, Real, "boolean"],
@@ -312,16 +316,16 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     def __init__(
         self,
-        patch_size: int = 16,
+        patch_size: int | str = "auto",
         *,
-        stride: int = 2,
+        stride: int | str = "auto",
         region_classifier: str | nn.Module = "dense",
-        position_embedding: bool = False,
+        position_embedding: bool = True,
         pos_label: Any = None,
         confidence: str = "probability",
         scope: str = "auto",
         perturbation: str = "mask",
-        quantile: str | float = 0.9,
+        quantile: str | float = "auto",
         margin: int | str = "auto",
         fill: str | float | Sequence[float] = "mean",
         noise_std: float = 2.0,
@@ -591,24 +595,43 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     ) -> None:
         """Choose the scope and the quantile, and measure what is left."""
         codes = attributes.codes[held_out]
-        grid = self.module_.grid(data)
         self._donor_maps = donor_maps(
             probabilities, codes, self._positive, self.score_threshold_, self.confidence
         )
-        self.quantile_ = _LEAST_HIDDEN if isinstance(self.quantile, str) else float(self.quantile)
-        self.scope_ = self.scope
-        if self.scope == "auto":
-            self.scope_ = "general"
-            general = self._augmentation().general
-            assert general is not None
-            inside = share_inside(probabilities, codes, self._positive, general.numpy(), grid)
-            self.scope_ = "general" if inside >= _ONE_PLACE else "specific"
-        if self.check_leakage or isinstance(self.quantile, str):
-            self._measure_leakage(data, attributes, strata, seed)
+        agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
+        scopes = likely_scopes(agreement) if self.scope == "auto" else [self.scope]
+        maps = {
+            "general": self.mean_map_.reshape(len(self._positive), 1, *data.shape[2:]),
+            "specific": self.module_.grid(data)
+            .pixel_map(torch.from_numpy(self._donor_maps))
+            .numpy(),
+        }
+        quantiles = {
+            scope: quantiles_of_levels(maps[scope], _LEVELS)
+            if isinstance(self.quantile, str)
+            else [float(self.quantile)]
+            for scope in scopes
+        }
+        # The smaller area first, and of each the scope that is more likely to be right.
+        candidates = [
+            (s, q)
+            for each in zip(*quantiles.values(), strict=True)
+            for s, q in zip(scopes, each, strict=True)
+        ]
+        safe = candidates[min(_SAFE_LEVEL, len(candidates) // len(scopes) - 1) * len(scopes)]
+        self.scope_, self.quantile_ = safe
+        if self.check_leakage:
+            self._choose(candidates, data, attributes, strata, seed)
 
-    def _measure_leakage(
-        self, data: torch.Tensor, attributes: Attributes, strata: np.ndarray, seed: int
+    def _choose(
+        self,
+        candidates: list[tuple[str, float]],
+        data: torch.Tensor,
+        attributes: Attributes,
+        strata: np.ndarray,
+        seed: int,
     ) -> None:
+        """Take the first scope and quantile with which the attribute is not told, or the best."""
         rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
         shown, strata, codes = data[rows], strata[rows], attributes.codes[rows]
         images = open_images(shown, data_format="channels_first")
@@ -625,12 +648,18 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             )
 
         before = measure(shown)
-        candidates = _QUANTILES if isinstance(self.quantile, str) else (self.quantile_,)
-        for quantile in candidates:
-            self.quantile_ = quantile
-            after = measure(as_tensor(self._perturbed(images)))
-            if not after.low > after.chance:
+        if not before.low > before.chance:  # nothing can be learned from what is not told anyway
+            candidates = [(self.scope_, self.quantile_)]
+        tried = []
+        for candidate in candidates:
+            self.scope_, self.quantile_ = candidate
+            tried.append((measure(as_tensor(self._perturbed(images))), candidate))
+            if not tried[-1][0].low > before.chance:
                 break
+        else:
+            tried.sort(key=lambda one: one[0].accuracy)
+            tried.append(tried[0])
+        after, (self.scope_, self.quantile_) = tried[-1]
         self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
         self.leakage_interval_ = after.low, after.high
         warn_of_leakage(before, after, swapped=self.perturbation == "swap")
