@@ -38,7 +38,7 @@ from skfair.utils._typed import fit_context
 # How far up a map, from the middle of its values to the highest, pixels are hidden from with
 # quantile="auto", tried from the smallest area to the largest; and which, where no network can
 # tell.
-_LEVELS, _SAFE_LEVEL = (0.5, 0.25, 0.1), 1
+_LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
