@@ -9,15 +9,6 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from skfair.utils import UninformativeAttributionWarning
-from skfair.utils._split import split_cells
-
-
-def held_out_rows(code, fraction):
-    """As `fit` with ``random_state=0`` holds them out."""
-    drawn = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
-    shares = np.maximum(fraction, np.minimum(20 / np.bincount(code), 0.4))
-    return split_cells(code, shares, drawn)[1]
-
 
 # Scores -----------------------------------------------------------------------------------
 
@@ -31,10 +22,10 @@ def test_the_score_is_the_highest_probability_of_a_patch(data, fitted):
     assert roc_auc_score(data.has, scores) > 0.9
 
 
-def test_the_area_is_that_of_images_not_trained_on(planted, quick):
+def test_the_area_is_that_of_images_not_trained_on(planted, quick, held_out):
     data = planted(bright=16, seed=3)
     masker = quick(max_epochs=3, validation_fraction=0.25).fit(data.X, sensitive_features=data.has)
-    rows = held_out_rows(data.has.astype(int), 0.25)
+    rows = held_out(data.has, 0.25)
     scores, has = masker.attribute_score(data.X[rows]), data.has[rows]
     pairs = scores[has][:, None] - scores[~has]
     expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
@@ -43,13 +34,13 @@ def test_the_area_is_that_of_images_not_trained_on(planted, quick):
     assert isinstance(masker.attribute_auc_, float)
 
 
-def test_the_area_of_three_values_is_a_mean(planted, quick):
+def test_the_area_of_three_values_is_a_mean(planted, quick, held_out):
     data = planted(n=240)
     code = data.has + np.arange(240) % 2 * data.has  # the last two are told by nothing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UninformativeAttributionWarning)
         masker = quick(validation_fraction=0.4).fit(data.X, sensitive_features=code)
-    rows = held_out_rows(code, 0.4)
+    rows = held_out(code, 0.4)
     scores = masker.attribute_score(data.X[rows])
     areas = [roc_auc_score(code[rows] == c, scores[:, c]) for c in range(3)]
     assert masker.attribute_auc_ == pytest.approx(np.mean(areas), abs=1e-12)
@@ -66,11 +57,11 @@ def two(planted, quick):
     return masker.fit(X, sensitive_features=columns), X, upper, lower
 
 
-def test_scores_of_several_attributes(two):
+def test_scores_of_several_attributes(two, held_out):
     masker, X, upper, lower = two
     scores = masker.attribute_score(X)
     assert [score.shape for score in scores] == [(240,)] * 2
-    rows = held_out_rows(2 * upper.has + (1 - lower.has), 0.1)
+    rows = held_out(2 * upper.has + (1 - lower.has), 0.1)
     areas = [
         roc_auc_score(one.has[rows], score[rows])
         for one, score in zip((upper, lower), scores, strict=True)
@@ -82,25 +73,6 @@ def test_scores_of_several_attributes(two):
 
 
 # The value that means present -------------------------------------------------------------
-
-
-def moving(n=240, seed=0):
-    """Images on which a white square is anywhere, or nowhere."""
-    rng = np.random.default_rng(seed)
-    X = rng.integers(0, 100, size=(n, 1, 16, 16), dtype=np.uint8)
-    has = np.arange(n) % 2 == 1
-    inside = np.zeros((n, 16, 16), dtype=bool)
-    for row, (y, x) in zip(np.flatnonzero(has), rng.integers(0, 13, (n, 2)), strict=False):
-        X[row, :, y : y + 4, x : x + 4] = 255
-        inside[row, y : y + 4, x : x + 4] = True
-    return X, has, inside
-
-
-@pytest.fixture(scope="module")
-def anywhere(quick):
-    X, has, inside = moving()
-    masker = quick(stride=1, max_epochs=8, position_embedding=False)
-    return masker.fit(X, sensitive_features=has), X, has, inside
 
 
 @pytest.mark.parametrize("present, absent", [("with", "without"), ("yes", "no"), (0, 1)])
@@ -164,9 +136,9 @@ def test_masks_do_not_depend_on_the_confidence(data, fitted):
     np.testing.assert_array_equal(other.masks(data.X[:40]), fitted.masks(data.X[:40]))
 
 
-def test_masks_of_what_moves(anywhere):
+def test_masks_of_what_moves(anywhere, squares):
     masker, _, _, _ = anywhere
-    X, has, inside = moving(seed=1)
+    X, has, inside = squares(seed=1)
     masks = masker.masks(X)
     found = masks.any((1, 2))
     assert found[has].mean() > 0.95
@@ -177,9 +149,9 @@ def test_masks_of_what_moves(anywhere):
     assert np.median(both / either) > 0.35
 
 
-def test_boxes_of_what_moves(anywhere):
+def test_boxes_of_what_moves(anywhere, squares):
     masker, _, _, _ = anywhere
-    X, has, inside = moving(seed=2)
+    X, has, inside = squares(seed=2)
     boxes = masker.boxes(X)
     assert len(boxes) == 240
     near = []

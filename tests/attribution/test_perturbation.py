@@ -99,10 +99,10 @@ def test_a_margin_is_all_pixels_that_are_near(margin):
 
 @pytest.mark.parametrize(
     "patch_size, stride, expected",
-    [(16, 2, 3), (32, 2, 6), (4, 2, 1), (1, 1, 1), (8, 8, 4), (20, 1, 4)],
+    [(16, 2, 4), (32, 4, 8), (4, 2, 1), (1, 1, 1), (8, 8, 4), (22, 1, 5)],
 )
 def test_the_margin_that_goes_with_a_grid(patch_size, stride, expected):
-    # A fifth of the patch, half of the stride and one pixel at least.
+    # A quarter of the patch, half of the stride and one pixel at least.
     assert auto_margin(patch_size, stride) == expected
 
 
