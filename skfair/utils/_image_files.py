@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +155,12 @@ def pixels_of(
         )
     with _in_words(name):
         image.load()
-    try:
+    with suppress(Exception):  # damaged data say nothing
         image = ops.exif_transpose(image)
-    except Exception:  # damaged data say nothing
-        pass
     with _in_words(name):
         image = image.convert(_MODES.get(n_channels, "RGB"))
     if size is not None and image.size != size:
-        image = _resized(image, size, resize)
+        image = _resized(image, n_channels, size, resize)
     array = np.asarray(image)
     if size is not None and image.size != size:  # by one factor, and one side is too short
         missing = [(want - have) for want, have in zip(size[::-1], array.shape, strict=False)]
@@ -172,14 +170,14 @@ def pixels_of(
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _resized(image: Any, size: tuple[int, int], resize: str) -> Any:
+def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) -> Any:
     pillow = import_optional("PIL.Image", extra="images", purpose="Resizing images")
     ops = import_optional("PIL.ImageOps", extra="images", purpose="Resizing images")
     most = pillow.MAX_IMAGE_PIXELS
     if most is not None and size[0] * size[1] > most:
         raise ValueError(
-            f"image_shape has {size[0] * size[1]:,} pixels ({size[1]} x {size[0]}), and images are "
-            f"resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller one."
+            f"image_shape={(n_channels, *size[::-1])} has {size[0] * size[1]:,} pixels, and images "
+            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller one."
         )
     how = pillow.Resampling.BILINEAR
     if resize == "pad":

@@ -16,7 +16,7 @@ def validate_images(
     reset: bool,
     expected_shape: tuple[int, ...] | None = None,
 ) -> Images:
-    """Open the images of an estimator with parameters ``image_shape``, ``resize`` and ``data_format``.
+    """Open images for an estimator with ``image_shape``, ``resize`` and ``data_format``.
 
     Parameters
     ----------

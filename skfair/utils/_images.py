@@ -563,9 +563,7 @@ def _check_dtype(dtype: Any, what: str) -> None:
             "are used"
         )
     else:
-        advice = (
-            "Values from 0 to 255 are X.astype('uint8'); X.astype('float32') keeps all others"
-        )
+        advice = "Values from 0 to 255 are X.astype('uint8'); X.astype('float32') keeps all others"
     raise ValueError(
         f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. {advice}. Give new "
         "images in the same units."
