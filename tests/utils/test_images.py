@@ -164,7 +164,7 @@ def test_files_are_resized_and_converted(files):
     np.testing.assert_array_equal(resized[1], np.full((3, 4, 2), [[[10]], [[20]], [[30]]]))
     grey = open_images(files, image_shape=(1, 8, 6)).read(0, 1)
     np.testing.assert_array_equal(grey[0, 0], np.asarray(Image.open(files[0]).convert("L")))
-    assert open_images(files, expected_shape=(1, 8, 6)).read(0, 1).shape == (1, 1, 8, 6)
+    assert open_images(files[:1], expected_shape=(1, 8, 6)).read(0, 1).shape == (1, 1, 8, 6)
 
 
 def test_grey_arrays_in_a_sequence_get_their_channel():
