@@ -38,7 +38,7 @@ from skfair.utils._typed import fit_context
 # How far up a map, from the middle of its values to the highest, pixels are hidden from with
 # quantile="auto", tried from the smallest area to the largest; and which, where no network can
 # tell.
-_LEVELS, _SAFE_LEVEL = (0.5, 0.25, 0.1), 1
+_LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
@@ -311,6 +311,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "attribution_batch_size": [Interval(Integral, 1, None, closed="left")],
         "image_shape": [tuple, list, None],
+        "resize": [StrOptions({"stretch", "pad", "crop"})],
         "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
     }
 
@@ -342,6 +343,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         max_epochs: int = 15,
         attribution_batch_size: int = 8,
         image_shape: tuple[int, int, int] | None = None,
+        resize: str = "stretch",
         data_format: str = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -372,6 +374,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.max_epochs = max_epochs
         self.attribution_batch_size = attribution_batch_size
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
         self.device = device
         self.random_state = random_state

@@ -182,6 +182,7 @@ class FrozenEncoderFeaturizer(
         "pooling": [StrOptions({"mean", "max", "cls", "flatten"})],
         "preprocess": [callable, None],
         "image_shape": [tuple, list, None],
+        "resize": [StrOptions({"stretch", "pad", "crop"})],
         "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
@@ -199,6 +200,7 @@ class FrozenEncoderFeaturizer(
         pooling: str = "mean",
         preprocess: Callable | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        resize: str = "stretch",
         data_format: str = "auto",
         batch_size: int = 64,
         device: str | torch.device = "auto",
@@ -212,6 +214,7 @@ class FrozenEncoderFeaturizer(
         self.pooling = pooling
         self.preprocess = preprocess
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
         self.batch_size = batch_size
         self.device = device
