@@ -35,10 +35,11 @@ from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._typed import fit_context
 
-# How far up a map, from the middle of its values to the highest, pixels are hidden from with
-# quantile="auto", tried from the smallest area to the largest; and which, where no network can
-# tell.
+# With quantile="auto": how far up a map, from the middle of its values to the highest, pixels are
+# hidden from, tried from the smallest area to the largest; which of them, where no network can
+# tell; and what is tried beside them, as a map that is flat at the top has no small area.
 _LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
+_SMALLEST = 0.95
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
@@ -98,9 +99,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     quantile : float or "auto", default="auto"
         Share of the pixels that is kept, in (0, 1), before the margin is added: 0.9 hides the
         tenth with the highest values in the map, or a little less where pixels have equal values.
-        "auto" hides as many pixels as have values above a half of the height of the map, above a
-        quarter, or above a tenth: the first of these at which a network no longer tells the
-        attribute, or a quarter, where that cannot be measured.
+        "auto" takes the smallest area of four at which a network no longer tells the attribute: a
+        twentieth of the pixels, or those above 0.9, 0.75 or 0.5 of the height of the map, from
+        its median to its highest value; 0.75, where that cannot be measured.
     margin : int or "auto", default="auto"
         Pixels around these that are hidden too, in rows and columns. A map fades out towards the
         border of what it shows, and a network reads what is left there. "auto" is a quarter of
@@ -609,20 +610,19 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             .pixel_map(torch.from_numpy(self._donor_maps))
             .numpy(),
         }
-        quantiles = {
-            scope: quantiles_of_levels(maps[scope], _LEVELS)
-            if isinstance(self.quantile, str)
-            else [float(self.quantile)]
-            for scope in scopes
-        }
+        quantiles = {scope: quantiles_of_levels(maps[scope], _LEVELS) for scope in scopes}
+        self.scope_, self.quantile_ = scopes[0], quantiles[scopes[0]][_SAFE_LEVEL]
+        for scope, each in quantiles.items():
+            quantiles[scope] = sorted([_SMALLEST, *each], reverse=True)
+        if not isinstance(self.quantile, str):
+            self.quantile_ = float(self.quantile)
+            quantiles = {scope: [self.quantile_] for scope in scopes}
         # The smaller area first, and of each the scope that is more likely to be right.
         candidates = [
-            (s, q)
+            (scope, quantile)
             for each in zip(*quantiles.values(), strict=True)
-            for s, q in zip(scopes, each, strict=True)
+            for scope, quantile in zip(scopes, each, strict=True)
         ]
-        safe = candidates[min(_SAFE_LEVEL, len(candidates) // len(scopes) - 1) * len(scopes)]
-        self.scope_, self.quantile_ = safe
         if self.check_leakage:
             self._choose(candidates, data, attributes, strata, seed)
 
