@@ -153,6 +153,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it.
         One entry may be -1 for rows. Rows are channels first unless `data_format` says otherwise:
         of what was (n, height, width, channels) before, "channels_last" is right.
+    resize : {"stretch", "pad", "crop"}, default="stretch"
+        How image files and Pillow images get the size of `image_shape`: height and width each by
+        themselves; or both by one factor, so that the image fits in, and its border is repeated
+        around it; or so that it covers the size, and its centre is cut out.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
         Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
         "auto" finds the end of the image that has 1, 3 or 4 entries.
@@ -240,10 +244,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     `X` is, in all methods, one of
 
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
-      channels), uint8 or floating;
+      channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), with `image_shape`;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-      arrays of one image;
+      arrays of one image; files are turned as their EXIF data say;
+    - a folder: the image files in it, sorted by name, which is the order of `y` and
+      `sensitive_features`;
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
     An attribute that moves from image to image leaves holes in the images that have it, and the

@@ -177,7 +177,8 @@ def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) ->
     if most is not None and size[0] * size[1] > most:
         raise ValueError(
             f"image_shape={(n_channels, *size[::-1])} has {size[0] * size[1]:,} pixels, and images "
-            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller one."
+            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). "
+            "Give a smaller one."
         )
     how = pillow.Resampling.BILINEAR
     if resize == "pad":
