@@ -1,6 +1,7 @@
 """Patch attribution as a picture: maps over images, and images before and after."""
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair.attribution._masker import PatchAttributionMasker
 from skfair.utils import import_optional, resolve_device
+from skfair.utils._image_files import files_of_folder
 from skfair.utils._images import Images
 
 _KINDS = ("maps", "mean_map", "perturbations")
@@ -198,6 +200,8 @@ class AttributionDisplay:
         if not isinstance(n_images, Integral) or n_images < 1:
             raise ValueError(f"n_images={n_images!r} is not a number of images. Give 1 or more.")
         check_is_fitted(estimator)
+        if isinstance(X, (str, os.PathLike)):
+            X = files_of_folder(X)
         swaps = kind == "perturbations" and estimator.perturbation == "swap"
         n_read = max(n_images, _SWAPPED) if swaps else n_images
         images = estimator._open(X if kind == "mean_map" else _first(X, n_read))
