@@ -5,8 +5,9 @@ Hide a watermark from a network
 Is the digit even or odd? Nearly all odd digits of the training images come from a source that puts
 its watermark into a corner, and nearly all even ones from another that does not. A small network
 learns the watermark. :class:`~skfair.attribution.PatchAttributionMasker` finds out where the
-watermark is, and hides that place in the images that the network is trained on. At prediction
-nothing is hidden, and nobody has to know whether an image has a watermark.
+watermark is, hides that place in the images that the network is trained on, and tells whether a
+network still sees it. At prediction nothing is hidden, and nobody has to know whether an image has
+a watermark. At last all odd digits have it, and no even one.
 
 The digits are real (the handwritten ones that come with scikit-learn); the watermark is planted, so
 that we know the truth. Nothing is downloaded, and no file is left behind, except the picture if you
@@ -16,6 +17,7 @@ ask for it::
 """
 
 import sys
+import warnings
 
 import numpy as np
 import sklearn
@@ -29,7 +31,7 @@ from torch import nn
 
 from skfair.attribution import AttributionDisplay, PatchAttributionMasker
 from skfair.metrics import ReliabilityDisplay, fairness_report
-from skfair.utils import import_optional
+from skfair.utils import LeakageWarning, import_optional
 
 # %%
 # Images, and a watermark
@@ -114,10 +116,11 @@ clean = make_network().fit(X_clean, codes)
 # The same network behind a masker
 # --------------------------------
 # The masker needs to know which training images have the watermark, but not where it is. It gets
-# this from the pipeline, for which scikit-learn's metadata routing is switched on. ``quantile=0.9``
-# hides a tenth of the pixels, the same in all images: the watermark is always at one place.
+# this from the pipeline, for which scikit-learn's metadata routing is switched on. All else it
+# finds out: that the watermark is always at one place, so that the same pixels can be hidden in
+# all images, and how many of them.
 
-masker = PatchAttributionMasker(patch_size=8, stride=2, quantile=0.9, max_epochs=5, random_state=0)
+masker = PatchAttributionMasker(random_state=0)
 model = make_pipeline(masker, make_network())
 with sklearn.config_context(enable_metadata_routing=True):
     model.fit(X_train, codes, sensitive_features=watermark_train)
@@ -126,6 +129,10 @@ surest = masker.mean_map_ >= np.quantile(masker.mean_map_, 0.95)
 print(f"a patch tells the watermark with an accuracy of up to {masker.region_accuracy_.max():.0%}")
 print(f"in its place: {surest[PLACE].sum() / surest.sum():.0%} of the 5 % of pixels with the "
       f"highest values, where chance is {RING.size / surest.size:.0%}")  # fmt: skip
+print(f"scope: {masker.scope_}, which hides {masker.perturbed_pixels(X_train[:1]).mean():.0%}")
+low, high = masker.leakage_interval_
+print(f"accuracy with which a network tells the watermark: {masker.leakage_before_:.2f}; where it is "
+      f"hidden: {masker.leakage_:.2f} ({low:.2f} to {high:.2f}); guessing gets 0.5")  # fmt: skip
 unchanged = np.array_equal(masker.transform(X_test), X_test)
 print(f"test images are left as they are: {unchanged}")
 
@@ -133,9 +140,9 @@ print(f"test images are left as they are: {unchanged}")
 # Where it looked
 # ---------------
 # Some test images without the watermark, and the same with it. The masker was told nothing about
-# them. It is sure about the corner in either case: there it sees the watermark, or that there is
-# none. About the digits it is half sure, and not without reason: as nearly all odd digits have the
-# watermark, an odd digit is a sign of it.
+# them. In the corner the probability of a watermark is near one where there is one, and near zero
+# where there is none. Of the digits the maps are half sure, and not without reason: as nearly all
+# odd digits have the watermark, an odd digit is a sign of it.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 some = np.concatenate([np.arange(4), n_test + np.arange(4)])
@@ -145,7 +152,7 @@ if len(sys.argv) > 1:
 plt.show()
 
 # %%
-# The four ways to hide it, of which the pipeline used the first.
+# Before and after, and other ways to hide it.
 
 AttributionDisplay.from_estimator(masker, X_test[some], kind="perturbations")
 plt.show()
@@ -190,15 +197,33 @@ ReliabilityDisplay.from_predictions(
 plt.show()
 
 # %%
+# All odd digits have it
+# ----------------------
+# Now no image contradicts the watermark. A network that tells it cannot be told from one that tells
+# odd digits, and ``leakage_`` is NaN, which a warning says. ``perturbation="swap"`` makes images
+# that contradict: half of all, odd or even, get the watermark of another image, and whatever was in
+# its place is filled in all of them.
+
+always = y_train == "odd"
+X_always = put_watermark(X_clean, always)
+swap = PatchAttributionMasker(perturbation="swap", random_state=0)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", LeakageWarning)
+    X_swapped = swap.fit_transform(X_always, codes, sensitive_features=always)
+for name, images in [("as they are", X_always), ("swapped", X_swapped)]:
+    predicted = make_network().fit(images, codes).predict(X_test)
+    right = (predicted == (y_test == "odd")).mean()
+    changed = (predicted[:n_test] != predicted[n_test:]).mean()
+    print(f"trained on images {name}: accuracy {right:.2f}, {changed:.1%} of the answers change")
+
+# %%
 # When it cannot work
 # -------------------
 # - The attribute has to show in a part of the image. One that shows everywhere, as a filter does,
 #   makes all patches sure, and hides any of them. Where no patch tells it, ``fit`` warns.
-# - One map for all images, ``scope="general"``, wants it at the same place in all of them. Where
-#   it is not, ``scope="specific"`` makes a map of each image.
 # - What lies under the watermark is hidden with it. In a corner that costs little; across the
 #   digit, the network would lose what it has to see.
-# - The attribute must not coincide with the class. Had all odd digits the watermark and no even
-#   one, then the digit would be as good a sign of it as the ring is, and be hidden too.
+# - Where the attribute coincides with the class, the digit is as good a sign of it as the ring is.
+#   A ring is easier to see; a faint mark might not be, and then the digits would be hidden.
 # - The network was never trained on what is in the corner, and yet sees it at prediction. Here it
 #   hardly minds; on your own data, measure it as above.
