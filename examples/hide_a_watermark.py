@@ -131,8 +131,8 @@ print(f"in its place: {surest[PLACE].sum() / surest.sum():.0%} of the 5 % of pix
       f"highest values, where chance is {RING.size / surest.size:.0%}")  # fmt: skip
 print(f"scope: {masker.scope_}, which hides {masker.perturbed_pixels(X_train[:1]).mean():.0%}")
 low, high = masker.leakage_interval_
-print(f"accuracy with which a network tells the watermark: {masker.leakage_before_:.2f}; where it is "
-      f"hidden: {masker.leakage_:.2f} ({low:.2f} to {high:.2f}); guessing gets 0.5")  # fmt: skip
+print(f"accuracy with which a network tells the watermark: {masker.leakage_before_:.2f}; where it "
+      f"is hidden: {masker.leakage_:.2f} ({low:.2f} to {high:.2f}); guessing gets 0.5")  # fmt: skip
 unchanged = np.array_equal(masker.transform(X_test), X_test)
 print(f"test images are left as they are: {unchanged}")
 

@@ -38,7 +38,7 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     Returns
     -------
     list of Path
-        Files with the suffix of a format that is read.
+        Files with the suffix of a format that is read, but for hidden ones (".a.png").
 
     Raises
     ------
@@ -46,13 +46,17 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
         It is no folder, or has no images.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(folder):  # of "", which Path takes for the current folder, it is False
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
             f"X = {shown(os.fspath(folder), 200)} {what}, where images were wanted: a folder of "
             "image files, or a list of them. Give a single image as [path]."
         )
-    files = sorted(one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES)
+    files = sorted(
+        one
+        for one in path.iterdir()
+        if one.suffix.lower() in _SUFFIXES and not one.name.startswith(".")
+    )
     if not files:
         raise ValueError(
             f"X = {shown(os.fspath(folder), 200)} is a folder without image files "
@@ -111,11 +115,35 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
 
 def oriented_size(image: Any) -> tuple[int, int]:
     """Width and height of an image once it is turned as its EXIF data say."""
-    try:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-    except Exception:  # damaged data say nothing
-        turned = False
+    late = image.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & set(image.info)
+    turned = False
+    if not late:  # Pillow looks behind the pixels otherwise, and for that decodes all of them
+        with suppress(Exception):  # damaged data say nothing
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
     return image.size[::-1] if turned else image.size
+
+
+def check_depth(image: Any, name: str) -> None:
+    """Refuse an image of more than 8 bits a channel, which must not be cut off in silence.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Its pixels are not read.
+    name : str
+        What to call it in messages.
+
+    Raises
+    ------
+    UnreadableImageError
+        It has them.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise UnreadableImageError(
+            f"{name} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
+            "which does not fit 8 bits. Pass such images as a floating array: "
+            "np.stack([np.asarray(Image.open(path)) for path in paths]).astype('float32')."
+        )
 
 
 def pixels_of(
@@ -142,17 +170,12 @@ def pixels_of(
     Raises
     ------
     UnreadableImageError
-        Its pixels cannot be read.
+        Its pixels cannot be read, or have more than 8 bits a channel.
     ValueError
-        It has more than 8 bits a channel, or the size is too large.
+        The size is too large.
     """
     ops = import_optional("PIL.ImageOps", extra="images", purpose="Reading images")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"{name} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
-            "which does not fit 8 bits. Pass such images as a floating array: "
-            "np.stack([np.asarray(Image.open(path)) for path in paths]).astype('float32')."
-        )
+    check_depth(image, name)
     with _in_words(name):
         image.load()
     with suppress(Exception):  # damaged data say nothing
@@ -177,12 +200,14 @@ def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) ->
     if most is not None and size[0] * size[1] > most:
         raise ValueError(
             f"image_shape={(n_channels, *size[::-1])} has {size[0] * size[1]:,} pixels, and images "
-            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). "
-            "Give a smaller one."
+            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller "
+            "one."
         )
     how = pillow.Resampling.BILINEAR
     if resize == "pad":
-        return ops.contain(image, size, how)
+        factor = min(want / have for want, have in zip(size, image.size, strict=True))
+        width, height = (max(1, round(factor * have)) for have in image.size)
+        return image.resize((width, height), how)
     if resize == "crop":
         return ops.fit(image, size, how)
     return image.resize(size, how)

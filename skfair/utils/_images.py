@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 
 from skfair.utils._image_files import (
     UnreadableImageError,
+    check_depth,
     files_of_folder,
     opened_image,
     oriented_size,
@@ -386,7 +387,7 @@ class _ImageSequence(Images):
         self.n_samples = _check_n_samples(len(items))
         if not isinstance(items, torch.utils.data.Dataset):
             self._survey()
-        first = self._load(0)
+        first = self._load_or_name_all(0)
         self.shape = first.shape
         self.dtype = first.dtype
 
@@ -396,46 +397,43 @@ class _ImageSequence(Images):
 
     def _survey(self) -> None:
         """Look at the head of each file, so that bad files and sizes are known before any work."""
-        sizes: dict[tuple[int, int], int] = {}
+        sizes: dict[tuple[int, int], list[int]] = {}
         errors = []
         for row in range(self.n_samples):
             item = _first_entry(self._items[row])
             try:
                 if isinstance(item, (str, os.PathLike)):
                     with opened_image(item, f"X[{row}]") as image:
+                        check_depth(image, self._name(row))
                         size = oriented_size(image)
                 elif _is_pillow(item):
+                    check_depth(item, self._name(row))
                     size = oriented_size(item)
                 else:
                     continue
             except ValueError as error:
-                errors.append(error)
+                errors.append(str(error))
             else:
-                sizes.setdefault(size, row)
+                sizes.setdefault(size, []).append(row)
         _raise_together(errors, self.n_samples)
         target = self._layout.image_shape
         if len(sizes) > 1 and (target is None or -1 in target):
-            widths, heights = (sorted(side) for side in zip(*sizes, strict=True))
-            middle = len(sizes) // 2
-            (small, at_small), (large, at_large) = (
-                choose(sizes.items(), key=lambda one: math.prod(one[0])) for choose in (min, max)
-            )
+            of_each = [size for size, rows in sizes.items() for _ in rows]
+            width, height = (sorted(side)[len(of_each) // 2] for side in zip(*of_each, strict=True))
+            small, large = (choose(sizes, key=math.prod) for choose in (min, max))
             raise ValueError(
                 f"X has images of {len(sizes)} sizes, from {small[0]} x {small[1]} pixels "
-                f"({self._name(at_small)}) to {large[0]} x {large[1]} ({self._name(at_large)}), "
-                "width x height. Images of one call have one shape: give "
-                "image_shape=(channels, height, width), to which files are resized, for instance "
-                f"image_shape=(3, {heights[middle]}, {widths[middle]}); resize='pad' or 'crop' "
-                "keeps the ratio of their sides."
+                f"({self._name(sizes[small][0])}) to {large[0]} x {large[1]} "
+                f"({self._name(sizes[large][0])}), width x height. Images of one call have one "
+                "shape: give image_shape=(channels, height, width), to which files are resized, "
+                f"for instance image_shape=(3, {height}, {width}), near the median; resize='pad' "
+                "or 'crop' keeps the ratio of their sides."
             )
 
     def _read(self, start, stop):
         batch = np.empty((stop - start, *self.shape), dtype=self.dtype)
         for row in range(start, stop):
-            try:
-                image = self._load(row)
-            except UnreadableImageError as error:
-                _raise_together([error, *self._other_errors(row + 1)], self.n_samples)
+            image = self._load_or_name_all(row)
             if image.shape != self.shape or image.dtype != self.dtype:
                 raise ValueError(
                     f"{self._name(row)} is an image of shape {image.shape}, {image.dtype}; the "
@@ -446,15 +444,23 @@ class _ImageSequence(Images):
             batch[row - start] = image
         return batch
 
-    def _other_errors(self, start: int) -> Iterator[ValueError]:
-        """What else cannot be read, so that a user hears of all damaged files at once."""
-        for row in range(start, self.n_samples):
+    def _load_or_name_all(self, row: int) -> np.ndarray:
+        """Load an image; if it cannot be read, name all others that cannot be either."""
+        try:
+            return self._load(row)
+        except UnreadableImageError as error:
+            if isinstance(self._items, torch.utils.data.Dataset):
+                raise  # what its other items cost, or raise, is not known
+            errors = [str(error)]
+        for other in range(row + 1, self.n_samples):
             try:
-                self._load(row)
+                self._load(other)
             except UnreadableImageError as error:
-                yield error
+                errors.append(str(error))
             except ValueError:
                 pass  # for when these are mended
+        _raise_together(errors, self.n_samples)
+        raise AssertionError  # there is an error at least
 
     def _load(self, row: int) -> np.ndarray:
         image = _first_entry(self._items[row])
@@ -499,18 +505,18 @@ class _ImageSequence(Images):
         return f"X[{row}] = {shown(os.fspath(item), 200)}"
 
 
-def _raise_together(errors: list[ValueError], n_samples: int) -> None:
+def _raise_together(errors: list[str], n_samples: int) -> None:
     """Raise one error for all images that cannot be read; nothing if there are none."""
     if not errors:
         return
     if len(errors) == 1:
-        raise errors[0]
+        raise UnreadableImageError(errors[0])
     named = "\n".join(f"- {error}" for error in errors[:_MOST_NAMED])
     more = f"\n- and {len(errors) - _MOST_NAMED} more" if len(errors) > _MOST_NAMED else ""
-    raise ValueError(
+    raise UnreadableImageError(
         f"X has {len(errors)} images of {n_samples} that cannot be read. Mend them, or leave them "
         f"out of X and of all that goes with its rows:\n{named}{more}"
-    ) from errors[0]
+    )
 
 
 def _as_items(X: Any) -> Sequence:
@@ -556,14 +562,18 @@ def _check_dtype(dtype: Any, what: str) -> None:
     )
     if floating or dtype in (torch.uint8, np.uint8):
         return
+    if isinstance(dtype, torch.dtype):
+        scaled, same, exact = "(X.float() / 257).byte()", "X.byte()", "X.float()"
+    else:
+        scaled, same = "(X / 257).astype('uint8')", "X.astype('uint8')"
+        exact = "X.astype('float32')"
     if dtype in (torch.uint16, np.uint16):
         advice = (
-            "Of the full range of 16 bits, (X / 257).astype('uint8') keeps the 8 bits that images "
-            "are mostly seen in; X.astype('float32') keeps everything, also where 10 or 12 bits "
-            "are used"
+            f"Of the full range of 16 bits, {scaled} keeps the 8 bits that images are mostly seen "
+            f"in; {exact} keeps everything, also where 10 or 12 bits are used"
         )
     else:
-        advice = "Values from 0 to 255 are X.astype('uint8'); X.astype('float32') keeps all others"
+        advice = f"Values from 0 to 255 are {same}; {exact} keeps others"
     raise ValueError(
         f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. {advice}. Give new "
         "images in the same units."
