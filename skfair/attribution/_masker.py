@@ -154,16 +154,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         One entry may be -1 for rows. Rows are channels first unless `data_format` says otherwise:
         of what was (n, height, width, channels) before, "channels_last" is right.
     resize : {"stretch", "pad", "crop"}, default="stretch"
-<<<<<<< HEAD
-        How image files and Pillow images get the size of `image_shape`: height and width each by
-        themselves; or both by one factor, so that the image fits in, and its border is repeated
-        around it; or so that it covers the size, and its centre is cut out.
-=======
         How files and Pillow images get the size of `image_shape`. "stretch" changes height and
         width each by themselves. The others keep the ratio of the sides: "pad" shows all of the
         image, in the middle, and repeats its border; "crop" fills the size, and cuts off what is
         beyond it on both sides.
->>>>>>> db7defc1592a0b06c6b5bfa07cd3f0fafbe4e60c
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
         Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
         "auto" finds the end of the image that has 1, 3 or 4 entries.
@@ -255,17 +249,11 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     - rows, shape (n, n_features), with `image_shape`;
     - grey images without an axis of channels, shape (n, height, width), uint8 or floating;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-<<<<<<< HEAD
-      arrays of one image; files are turned as their EXIF data say;
-    - a folder: the image files in it, sorted by name, which is the order of `y` and
-      `sensitive_features`;
-=======
       arrays of one image. Files and Pillow images are turned as their EXIF data say. The heads of
       all files are read first: those that are no images, or of several sizes without
       `image_shape`, are named before any work;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Labels have to be in this order;
->>>>>>> db7defc1592a0b06c6b5bfa07cd3f0fafbe4e60c
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
     An attribute that moves from image to image leaves holes in the images that have it, and the
