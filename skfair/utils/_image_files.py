@@ -47,7 +47,7 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     """
     path = Path(folder)
     if not os.path.isdir(folder):  # of "", which Path takes for the current folder, it is False
-        what = "is a file" if path.exists() else "does not exist"
+        what = "is a file" if os.path.exists(folder) else "does not exist"
         raise ValueError(
             f"X = {shown(os.fspath(folder), 200)} {what}, where images were wanted: a folder of "
             "image files, or a list of them. Give a single image as [path]."
@@ -120,6 +120,9 @@ def oriented_size(image: Any) -> tuple[int, int]:
     if not late:  # Pillow looks behind the pixels otherwise, and for that decodes all of them
         with suppress(Exception):  # damaged data say nothing
             turned = image.getexif().get(_ORIENTATION) in _TURNED
+            tags = getattr(image, "tag_v2", {})
+            if turned and 256 in tags:  # TIFF, of which Pillow may have turned the size already
+                return int(tags[257]), int(tags[256])
     return image.size[::-1] if turned else image.size
 
 
