@@ -126,7 +126,7 @@ def test_all_files_that_cannot_be_opened_are_named(save, tmp_path):
     for row in (3, 7):
         files[row].write_text("no image")
     files[12] = tmp_path / "missing.png"
-    with pytest.raises(ValueError, match="^X has 3 images of 20 that cannot be read") as error:
+    with pytest.raises(ValueError, match=r"^X has 3 images of 20 that cannot be read") as error:
         open_images(files)
     for name in ("3.png", "7.png", "missing.png"):
         assert name in str(error.value)
@@ -191,7 +191,7 @@ def test_deep_files_are_all_named_before_any_pixel_is_read(save, tmp_path, monke
     ids=["uint16", "int32", "int64", "grey", "tensor", "tensor of uint16"],
 )
 def test_the_advice_on_other_integers_works(X, line):
-    with pytest.raises(ValueError, match="uint8 .* or floating") as error:
+    with pytest.raises(ValueError, match=r"uint8 .* or floating") as error:
         open_images(X)
     assert line in str(error.value)
     images = open_images(eval(line, {"X": X}))
@@ -221,7 +221,7 @@ def test_folders_without_images_and_single_files_are_refused(save, tmp_path):
     with pytest.raises(ValueError, match=r"0\.png' is a file, .* as \[path\]"):
         open_images(str(save("0.png")))
     for nothing in (tmp_path / "nothing", ""):
-        with pytest.raises(ValueError, match="^X = '.*' does not exist"):
+        with pytest.raises(ValueError, match=r"^X = '.*' does not exist"):
             open_images(nothing)
 
 
