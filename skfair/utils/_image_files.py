@@ -21,6 +21,7 @@ _SUFFIXES = (
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and where height and width change
+_EXIF_OF_PNG = {"exif", "Raw profile type exif", "xmp"}
 
 
 class UnreadableImageError(ValueError):
@@ -47,7 +48,7 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     """
     path = Path(folder)
     if not os.path.isdir(folder):  # of "", which Path takes for the current folder, it is False
-        what = "is a file" if path.exists() else "does not exist"
+        what = "is a file" if os.path.exists(folder) else "does not exist"
         raise ValueError(
             f"X = {shown(os.fspath(folder), 200)} {what}, where images were wanted: a folder of "
             "image files, or a list of them. Give a single image as [path]."
@@ -115,10 +116,14 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
 
 def oriented_size(image: Any) -> tuple[int, int]:
     """Width and height of an image once it is turned as its EXIF data say."""
-    late = image.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & set(image.info)
     turned = False
-    if not late:  # Pillow looks behind the pixels otherwise, and for that decodes all of them
-        with suppress(Exception):  # damaged data say nothing
+    with suppress(Exception):  # damaged data say nothing
+        if hasattr(image, "tag_v2"):  # TIFF: Pillow turns the size early, and getexif undoes that
+            if image.tag_v2.get(_ORIENTATION) in _TURNED:
+                return int(image.tag_v2[257]), int(image.tag_v2[256])
+            return image.size
+        late = image.format == "PNG" and not _EXIF_OF_PNG & set(image.info)
+        if not late:  # or Pillow looks behind the pixels, and for that decodes all of them
             turned = image.getexif().get(_ORIENTATION) in _TURNED
     return image.size[::-1] if turned else image.size
 

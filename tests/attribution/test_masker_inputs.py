@@ -136,7 +136,7 @@ def test_rows_without_their_shape(refused, data):
 @pytest.mark.parametrize(
     "X, match",
     [
-        (np.zeros((20, 12, 14)), r"X has 3 dimensions.*X\[:, None\]"),
+        (np.zeros((20, 12, 3)), r"one image with channels\?.*X\[:, None\]"),
         (np.zeros((20, 3, 12, 14), dtype=int), "X has dtype int64; images are uint8"),
         (np.zeros((0, 3, 12, 14)), "0 sample"),
         (np.zeros((20, 3, 12, 3)), "channel axis cannot be told.*data_format"),
@@ -158,7 +158,48 @@ def test_files_of_several_sizes(refused, tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(10)]
     for i, file in enumerate(files):
         Image.new("RGB", (14, 12 + (i == 6)), (i, i, i)).save(file)
-    assert refused(r"X\[6\] = .*6\.png.* image of shape \(3, 13, 14\)", files, np.arange(10) % 2)
+    assert refused(r"2 sizes.* to 14 x 13 \(X\[6\] = .*6\.png", files, np.arange(10) % 2)
+
+
+def test_damaged_files_are_all_named(refused, tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (14, 12), (i, i, i)).save(file)
+    for row in (2, 8):
+        files[row].write_bytes(files[row].read_bytes()[:-30])
+    assert refused(r"X has 2 images of 10[^$]*2\.png[^$]*8\.png", files, np.arange(10) % 2)
+
+
+def test_images_smaller_than_the_patch_after_resizing(refused):
+    X = [Image.new("RGB", (40, 30 + i), (i, i, i)) for i in range(10)]
+    match = "patch_size=4 is larger than the images, .* 3 x 8 .* patch_size=3"
+    assert refused(match, X, np.arange(10) % 2, image_shape=(3, 3, 8))
+
+
+def test_a_folder_is_the_same_as_its_files(data, quick, tmp_path):
+    rows = np.r_[np.flatnonzero(data.has)[:10], np.flatnonzero(~data.has)[:10]]
+    for i, row in enumerate(rows):
+        Image.fromarray(data.X[row].transpose(1, 2, 0)).save(tmp_path / f"{i:02}.png")
+    masked = []
+    for X in (tmp_path, str(tmp_path), data.X[rows]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UninformativeAttributionWarning)
+            masked.append(quick().fit_transform(X, sensitive_features=data.has[rows]))
+    np.testing.assert_array_equal(masked[0], masked[2])
+    np.testing.assert_array_equal(masked[1], masked[2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_grey_images_without_channels(planted, quick, dtype):
+    data = planted(n_channels=1)
+    X = data.X.astype(dtype)
+    masker, same = quick(perturb_at_predict=True), quick(perturb_at_predict=True)
+    masked = masker.fit_transform(X[:, 0], sensitive_features=data.has)
+    expected = same.fit_transform(X, sensitive_features=data.has)
+    assert masked.dtype == dtype
+    np.testing.assert_array_equal(masked, expected[:, 0])
+    np.testing.assert_array_equal(masker.transform(X[:5, 0]), same.transform(X[:5])[:, 0])
+    assert masker.masks(X[:5, 0]).shape == (5, 12, 14)
 
 
 # The attribute ----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -204,6 +205,18 @@ def test_rows_of_version_0_1_are_not_found(tmp_path):
         store.get_or_encode(store.keys(old, X), lambda rows: np.zeros((20, 3), np.float32))
     np.testing.assert_array_equal(featurizer(tmp_path).fit_transform(X), per_row(X))
     assert n_rows(tmp_path) == 40
+
+
+def test_images_that_are_resized_in_other_ways_do_not_meet(tmp_path):
+    X = np.random.default_rng(0).integers(0, 256, size=(8, 12, 3), dtype=np.uint8)
+    X = [Image.fromarray(X), Image.fromarray(X.transpose(1, 0, 2)[:6])]
+    module = nn.Flatten()
+    for resize in ("stretch", "pad", "crop"):
+        parameters = {"image_shape": (3, 4, 5), "resize": resize}
+        kept = FrozenEncoderFeaturizer(module, memory=tmp_path / "store", **parameters)
+        fresh = FrozenEncoderFeaturizer(module, **parameters).fit_transform(X)
+        np.testing.assert_array_equal(kept.fit_transform(X), fresh)
+        np.testing.assert_array_equal(kept.fit_transform(X), fresh)  # from the store
 
 
 def test_types_and_shapes_do_not_meet(tmp_path):

@@ -229,6 +229,21 @@ def test_parameters_that_the_class_does_not_take(name, value, saved):
     assert refused(saved, lambda body: body["estimator"]["parameters"].update({name: value}), name)
 
 
+@pytest.mark.parametrize(
+    "name, factory",
+    [("FrozenEncoderFeaturizer", make_encoder), ("PatchAttributionMasker", None)],
+)
+def test_a_parameter_that_was_added_later_has_its_default(name, factory, tmp_path):
+    estimator, images = fitted(name, resize="pad")
+    skfair.save(estimator, tmp_path / "model")
+    loaded = skfair.load(tmp_path / "model", module=factory)
+    assert loaded.resize == "pad"
+    forge(tmp_path / "model", lambda body: body["estimator"]["parameters"].pop("resize"))
+    older = skfair.load(tmp_path / "model", module=factory)
+    assert older.resize == "stretch"
+    np.testing.assert_array_equal(older.transform(images), loaded.transform(images))
+
+
 def test_where_things_are_kept_is_not_for_a_file_to_say(tmp_path):
     skfair.save(fitted("FrozenEncoderFeaturizer")[0], tmp_path / "model")
 
