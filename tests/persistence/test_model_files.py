@@ -236,10 +236,10 @@ def test_parameters_that_the_class_does_not_take(name, value, saved):
 def test_a_parameter_that_was_added_later_has_its_default(name, factory, tmp_path):
     estimator, images = fitted(name, resize="pad")
     skfair.save(estimator, tmp_path / "model")
-    loaded = skfair.load(tmp_path / "model", module=factory)
+    loaded = skfair.load(tmp_path / "model", factories=factory)
     assert loaded.resize == "pad"
     forge(tmp_path / "model", lambda body: body["estimator"]["parameters"].pop("resize"))
-    older = skfair.load(tmp_path / "model", module=factory)
+    older = skfair.load(tmp_path / "model", factories=factory)
     assert older.resize == "stretch"
     np.testing.assert_array_equal(older.transform(images), loaded.transform(images))
 
