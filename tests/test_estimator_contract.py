@@ -183,6 +183,7 @@ FOR_ANY_ROWS = {
 def for_scikit_learn(kind, **parameters):
     known = inspect.signature(kind).parameters
     least = {"n_trials": 2, "n_calls": 2, "n_layers": 1, "max_epochs": 1, "random_state": 0}
+    least["check_leakage"] = False  # has tests of its own
     if kind is ClusterMarginClassifier and not parameters:
         least = {}  # as it comes: what it learns from the checks' data is checked too
     if issubclass(kind, LinearPostDebiaser):

@@ -33,6 +33,7 @@ _SHORT = {
     "n_trials": 3,
     "n_calls": 2,
     "n_layers": 1,
+    "check_leakage": False,
     "random_state": 0,
     "verbose": 0,
 }
