@@ -57,6 +57,7 @@ X, STAMPS = make_images()
 
 @pytest.fixture(autouse=True)
 def close_figures():
+    plt.close("all")  # those of other tests
     yield
     plt.close("all")
 
