@@ -445,6 +445,8 @@ def _first(X: Any, n: int) -> Any:
     """The first samples, in whatever form they are."""
     if isinstance(X, torch.utils.data.Dataset):
         return torch.utils.data.Subset(X, range(min(n, len(X))))  # type: ignore[arg-type]  # not all have
+    if not hasattr(X, "__getitem__"):
+        return X  # no images; the masker says so
     return getattr(X, "iloc", X)[:n]
 
 

@@ -3,6 +3,7 @@
 import copy
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib
 
@@ -56,6 +57,7 @@ X, STAMPS = make_images()
 
 @pytest.fixture(autouse=True)
 def close_figures():
+    plt.close("all")  # those of other tests
     yield
     plt.close("all")
 
@@ -263,6 +265,16 @@ def test_the_scale_says_what_it_is(values, pos_label, name):
     np.testing.assert_array_equal(maps.max((1, 2)), 1)
 
 
+def test_maps_of_a_network_that_is_sure_of_everything():
+    # The mean of some ones is above one in the last digit.
+    images = np.tile(X, (1, 1, 8, 10))[:, :, :128, :120]
+    masker = make_masker(patch_size=24, stride=2, max_epochs=1, scope="specific")
+    masker.fit(images, sensitive_features=STAMPS[:, 0])
+    masker.module_.temperature[:] = 1e-6
+    assert masker.attribute(images).max() <= 1
+    AttributionDisplay.from_estimator(masker, images, n_images=2)
+
+
 def test_which_images_of_how_many(masker):
     def first(images, **how):
         return row_names(AttributionDisplay.from_estimator(masker, images, **how))[0]
@@ -404,7 +416,7 @@ def test_the_masker_stays_as_it_was(kind):
 def forms(tmp_path):
     files = []
     for i, image in enumerate(channels_last(X)):
-        files.append(tmp_path / f"{i}.png")
+        files.append(tmp_path / f"{i:02}.png")
         Image.fromarray(image).save(files[-1])
     rows = X.reshape(len(X), -1)
     shape = {"image_shape": X.shape[1:]}
@@ -414,13 +426,24 @@ def forms(tmp_path):
         "tensor": (torch.from_numpy(X.copy()), {}),
         "list": (list(X), {}),
         "files": (files, {}),
+        "folder": (str(tmp_path), {}),
         "dataset": (torch.utils.data.TensorDataset(torch.from_numpy(X.copy())), {}),
         "rows": (rows, shape),
         "frame": (pd.DataFrame(rows).rename(columns="pixel {}".format), shape),
     }
 
 
-FORMS = ["channels_last", "explicit", "tensor", "list", "files", "dataset", "rows", "frame"]
+FORMS = [
+    "channels_last",
+    "explicit",
+    "tensor",
+    "list",
+    "files",
+    "folder",
+    "dataset",
+    "rows",
+    "frame",
+]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -433,6 +456,7 @@ def test_the_form_of_the_images_does_not_matter(form, masker, tmp_path):
         two = AttributionDisplay.from_estimator(masker, X, kind=kind, n_images=2)
         for here, there in zip(all_rows(one), all_rows(two), strict=True):
             np.testing.assert_allclose(drawn(here), drawn(there), atol=1e-6)
+        assert row_names(one) == row_names(two)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -599,6 +623,12 @@ def test_what_from_estimator_refuses(masker):
             AttributionDisplay.from_estimator(masker, X, n_images=n_images)
     with pytest.raises(ValueError, match=r"float32.*fit saw uint8"):
         AttributionDisplay.from_estimator(masker, X / 255)
+    for nothing in (None, 3):
+        with pytest.raises(ValueError, match=rf"X \({type(nothing).__name__}\)"):
+            AttributionDisplay.from_estimator(masker, nothing)
+    for folder in ("no_such_folder", Path("no_such_folder")):
+        with pytest.raises(ValueError, match=r"no_such_folder.*does not exist"):
+            AttributionDisplay.from_estimator(masker, folder)
     five = np.concatenate([X, X[:, :2]], axis=1)
     other = make_masker(data_format="channels_first").fit(five, sensitive_features=STAMPS[:, 0])
     with pytest.raises(ValueError, match=r"\(8, 16, 12, 5\).*1, 3 or 4 channels"):
