@@ -68,7 +68,11 @@ def make(name, device, **parameters):
     if name == "FrozenEncoderFeaturizer":
         return cls(**{"encoder": encoder(), "batch_size": 50, "device": device} | parameters)
     quick = {"max_epochs": 2, "n_trials": 5, "n_calls": 4, "n_units": 8, "patch_size": 4}
-    quick |= {"check_leakage": False, "amplifier_max_epochs": 2, "head": "mlp"}  # a linear one knows no device
+    quick |= {
+        "check_leakage": False,
+        "amplifier_max_epochs": 2,
+        "head": "mlp",
+    }  # a linear one knows no device
     quick |= {"output": "logits", "random_state": 0, "device": device}
     needed = (None,) if name in DEBIASERS else ()
     known = cls(*needed).get_params(deep=False)

@@ -173,6 +173,7 @@ def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
     """
     if y is None:
         return np.zeros(n_samples, dtype=np.int64)
+    y = np.atleast_1d(np.asarray(y))
     if len(y) != n_samples:
         raise ValueError(
             f"y has {len(y)} values and X {n_samples} images. Give the class of each image, or "
