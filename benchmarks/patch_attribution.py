@@ -2,6 +2,12 @@
 
     python benchmarks/patch_attribution.py --data PATH                # two hours on two cores
     python benchmarks/patch_attribution.py --data PATH --part where   # speed, memory, gap, networks
+    python benchmarks/patch_attribution.py --data PATH --part hide    # an hour on one core
+
+Part ``hide`` plants artefacts into faces and digits, so that the true pixels are known, and asks
+whether the masker finds them, whether a network learns them from what it has hidden, and whether
+``leakage_`` says so; `_hiding.py` has the protocol. It needs the extra ``benchmark``, captum in it.
+``--development`` takes the images and the artefacts that choices are made on.
 
 ``--write FOLDER`` also writes the tables as reStructuredText and, beside them in ``images``, the
 pictures of the docs. Pictures show means over thousands of faces and no single one.
@@ -20,6 +26,7 @@ import joblib
 import numpy as np
 import torch
 from _faces import load_faces
+from _hiding_tables import hide
 from _masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
 from _tables import list_table, plain_table, processor_time
 
@@ -313,7 +320,7 @@ def hide(name, X, rows, masker):
     masker.set_params(scope="general", perturbation=perturbation)
     grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
     blobs = torch.randn(1, 1, grid.n_rows, grid.n_cols, generator=torch.Generator().manual_seed(0))
-    hidden = hidden_pixels(grid.pixel_map(blobs), float(q))
+    hidden = hidden_pixels(grid.pixel_map(blobs), float(q), 0)[:, 0]
     return masker.augmentation(), hidden.expand(len(rows), -1, -1)
 
 
@@ -469,7 +476,10 @@ def gap(arguments):
             show(confounder, name, title, records, chosen, WAYS, below)
 
 
-PARTS = {"speed": speed, "memory": memory, "where": where, "gap": gap, "networks": networks}
+PARTS = {
+    "speed": speed, "memory": memory, "where": where, "hide": functools.partial(hide, report=report),
+    "gap": gap, "networks": networks,
+}  # fmt: skip
 
 
 def main():
@@ -479,6 +489,10 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="processes that train side by side")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of results, to go on from")
+    parser.add_argument(
+        "--development", action="store_true", help="part hide: images and artefacts for choices"
+    )
+    parser.add_argument("--tables", action="store_true", help="part hide: of the cache alone")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="also as reStructuredText")
     arguments = parser.parse_args()
     for name, part in PARTS.items():
