@@ -251,9 +251,9 @@ class PatchAttribution(TorchEstimator):
         )
         wanted = positive_classes(attributes, self.pos_label)
         strata = encode_classes(y, n_samples=images.n_samples)
-        self._measure(images)
         self.attribute_names_ = attributes.names
         self.classes_ = attributes.classes if len(attributes.classes) > 1 else attributes.classes[0]
+        self._measure(images)
 
         seed = draw_seed(self.random_state)
         train, held_out = split_cells(attributes.cell, self._share_held_out(attributes.cell), seed)
@@ -313,8 +313,6 @@ class PatchAttribution(TorchEstimator):
     def _restore_state(self, state: dict[str, Any]) -> None:
         weights, parameters = state.pop("module_"), state.pop("_network_parameters")
         self.__dict__.update(state)
-        if "scope_" not in state:
-            self._renew()
         as_fitted = copy.copy(self)
         as_fitted.__dict__.update(parameters)
         _, height, width = self.image_shape_
@@ -325,15 +323,21 @@ class PatchAttribution(TorchEstimator):
             module = as_fitted._make_classifier(grid, [len(c) for c in classes])
         self.module_ = load_weights(module, weights, "module_").eval()
         self.module_.to_channels_last()  # files have no layouts
+        if "scope_" not in state:
+            self._renew()
         self.module_.positive = [None if i < 0 else i for i in self._positive.tolist()]
 
     def _renew(self) -> None:
         """Set what a fit of skfair 0.1 did not: it hid by the paper's rules, without a margin."""
-        n_attributes = len(self.temperature_)
-        self.margin, self.scope_, self.quantile_ = 0, self.scope, float(self.quantile)
+        n_attributes = len(self.attribute_names_)
+        self.set_params(margin=0)
+        self.scope_, self.quantile_ = self.scope, float(self.quantile)
         self._positive = np.full(n_attributes, -1)
         self.score_threshold_ = np.full(n_attributes, 0.5)
-        self._donor_maps = np.zeros((n_attributes, 1, 1, 1), dtype=np.float32)
+        _, height, width = self.image_shape_
+        grid = PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
+        nothing = np.zeros((n_attributes, 1, grid.n_rows, grid.n_cols), dtype=np.float32)
+        self._donor_maps = nothing
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         size = self.module_.patch_size
@@ -378,7 +382,8 @@ class PatchAttribution(TorchEstimator):
         logits = torch.from_numpy(logits).split(module.n_classes, 1)
         weight = balanced_weight(attributes.cell)
         probabilities, uninformative = [], []
-        accuracy, error, auc, threshold = [], [], [], []
+        accuracy, error, auc = [], [], []
+        threshold = []
         for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
             if self.calibration is not None:
                 module.temperature[i] = fit_temperature(

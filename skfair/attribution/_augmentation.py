@@ -2,7 +2,6 @@
 
 import zlib
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -195,7 +194,7 @@ class PatchAugmentation(nn.Module):
         maps = self.classifier.grid(images).pixel_map(region)
         hidden = hidden_pixels(maps, self.quantile, self.margin)
         if by_content:
-            numbers = [zlib.crc32(np.ascontiguousarray(image)) for image in images.cpu().numpy()]
+            numbers = [zlib.crc32(image.tobytes()) for image in images.cpu().numpy()]
             which = torch.tensor(numbers) % n_holes
         else:
             which = torch.randint(n_holes, (len(images),))

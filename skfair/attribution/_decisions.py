@@ -1,6 +1,7 @@
 """Patch attribution, between finding and hiding: one place or many, and what is left."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,9 @@ def some_of_each(cell: np.ndarray, strata: np.ndarray, most: int, seed: int) -> 
     return np.sort(order[np.argsort(rank, kind="stable")[:most]])
 
 
-def worst_leakage(images: torch.Tensor, codes: np.ndarray, strata: np.ndarray, **how) -> Leakage:
+def worst_leakage(
+    images: torch.Tensor, codes: np.ndarray, strata: np.ndarray, **how: Any
+) -> Leakage:
     """Measure the leakage of each attribute, and give that of the one that is told best.
 
     Parameters

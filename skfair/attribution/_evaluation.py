@@ -155,7 +155,7 @@ def best_threshold(score: np.ndarray, has: np.ndarray) -> float:
         Half way between the scores that it separates.
     """
     below, above, thresholds = roc_curve(has, score)
-    best = int((above - below).argmax())
+    best = 1 + int((above - below)[1:].argmax())  # the first threshold is above all scores
     # The next lower score is that of an image which counts as without.
     lower = score[score < thresholds[best]]
     return float((thresholds[best] + lower.max()) / 2) if len(lower) else float(thresholds[best])

@@ -105,7 +105,8 @@ def comparable_images(code: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """
     counts = np.zeros((strata.max() + 1, code.max() + 1), dtype=np.int64)
     np.add.at(counts, (strata, code), 1)
-    return np.flatnonzero((counts >= _FEWEST).all(1)[strata])
+    enough = np.asarray((counts >= _FEWEST).all(1))
+    return np.flatnonzero(enough[strata])
 
 
 def measure_leakage(
@@ -119,7 +120,7 @@ def measure_leakage(
     seed: int,
     device: torch.device,
 ) -> Leakage:
-    """Train networks to tell the attribute, each on a part of the images, and judge them on the rest.
+    """Train networks to tell the attribute on a part of the images, and judge them on the rest.
 
     All cells of class and attribute count the same, in training and in judgement. The class then
     says nothing about the attribute, so that what goes along with the class is no leak.
@@ -185,4 +186,5 @@ def measure_leakage(
     # a miss is not taken for one that cannot have any.
     recall = (right + 2) / (n + 4)
     error = norm.isf(_LEVEL / 2) * np.sqrt((recall * (1 - recall) / (n + 4)).sum()) / len(n)
-    return Leakage(accuracy, max(accuracy - error, 0.0), min(accuracy + error, 1.0), chance)
+    low, high = max(accuracy - float(error), 0.0), min(accuracy + float(error), 1.0)
+    return Leakage(accuracy, low, high, chance)

@@ -45,20 +45,20 @@ _MOST_IMAGES = 2000  # on which leakage is measured
 class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
     """Find where in images an attribute shows, and hide it from what is trained on them.
 
-    A classifier that gets one patch of an image, and where the patch lies, learns to predict an
-    attribute of the whole image: glasses, a watermark, a ruler beside a mole. Where it is sure,
-    there the attribute is. These pixels are then masked, or noise is added to them, in the
-    images that another model is trained on; at prediction nothing is changed and no attribute
-    is needed.
+    A classifier that gets one patch of an image learns to predict an attribute of the whole
+    image: glasses, a watermark, a ruler beside a mole. Where it is sure that the attribute is
+    there, there it is. These pixels are then hidden in the images that another model is trained
+    on, or moved between images; at prediction nothing is changed and no attribute is needed. A
+    network that tries to tell the attribute from what is left says whether it is hidden.
 
     Parameters
     ----------
-    patch_size : int, default=32
+    patch_size : int, default=16
         Height and width of the patches, in pixels. They have to be large enough that the
         attribute can be told from one.
     stride : int, default=2
-        Pixels from one patch to the next. Height and width of the images less `patch_size` must
-        be multiples of it.
+        Pixels from one patch to the next. Where the last patch would reach beyond the image, the
+        last row and column of the image are repeated.
     region_classifier : {"dense", "resnet18"} or torch.nn.Module, default="dense"
         The network on patches.
 
@@ -73,21 +73,42 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     position_embedding : bool, default=True
         Whether the networks of skfair are told the position of the patch. If they are, all
         images must have the size of those in `fit`.
-    confidence : {"negative_entropy", "top", "margin"}, default="negative_entropy"
-        What counts as being sure: the negative entropy of the predicted probabilities, the
-        highest of them, or how much it is above the second.
-    scope : {"general", "specific"}, default="general"
+    pos_label : bool, number or str, default=None
+        Of an attribute with two values the one that means "it is here". If None, it is the one
+        that patches tell better, or ``classes_[1]`` where they tell both.
+    confidence : {"probability", "negative_entropy", "top", "margin"}, default="probability"
+        What the maps show: the probability that the attribute is there (of more than two values,
+        how much the likeliest is above guessing); or how sure the classifier is, of any value,
+        as published: the negative entropy of the predicted probabilities, the highest of them,
+        or how much it is above the second.
+    scope : {"auto", "general", "specific"}, default="auto"
         Which map is used to hide pixels: one for all images, which have to be aligned (the mean
-        over the images of `fit`), or that of each image.
-    perturbation : {"mask", "noise"}, default="mask"
-        What happens to the pixels: they get the colour `fill`, or normal noise is added.
-    quantile : float, default=0.7
-        Share of the pixels that is kept, in (0, 1): 0.7 hides the 30 % with the highest values in
-        the map, or a little less where pixels have equal values.
-    fill : "mean", float or sequence of float, default="mean"
-        Colour of masked pixels, one number or one a channel, in the units of the images. "mean" is
-        the mean of each channel over the images of `fit`.
-    noise_std : float, default=0.5
+        over images that `fit` held out), or that of each image. "auto" takes the general one
+        if the attribute is at one place in nearly all images.
+    perturbation : {"mask", "noise", "swap"}, default="mask"
+        What happens to the pixels.
+
+        - "mask": they get the colour `fill`.
+        - "noise": normal noise is added.
+        - "swap": they are filled, and every other image, whatever its class and attribute, gets
+          the pixels of an image in which the attribute is found. The attribute then says nothing
+          about the class, even where both coincided. For one attribute of two values, and for
+          training only.
+    quantile : float or "auto", default=0.9
+        Share of the pixels that is kept, in (0, 1), before the margin is added: 0.9 hides the
+        tenth with the highest values in the map, or a little less where pixels have equal values.
+        "auto" takes the first of 0.98, 0.95, 0.9, 0.8 and 0.7 at which a network no longer tells
+        the attribute; it takes as many times as long to find out.
+    margin : int or "auto", default="auto"
+        Pixels around these that are hidden too, in rows and columns. A map fades out towards the
+        border of what it shows, and a network reads what is left there. "auto" is a fifth of
+        `patch_size`, and half of `stride` at least.
+    fill : {"mean", "blur", "inpaint"}, float or sequence of float, default="mean"
+        What hidden pixels get: a colour, one number or one a channel, in the units of the images;
+        "mean", the mean of each channel over the images of `fit`; "blur", what is visible around
+        them, ever smoother towards the middle; "inpaint", the biharmonic continuation by
+        scikit-image (extra ``inpaint``), which takes up to seconds an image.
+    noise_std : float, default=2.0
         Standard deviation of the noise, in units of the standard deviation of each channel over
         the images of `fit`.
     perturb_at_predict : bool, default=False
@@ -99,11 +120,15 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         What several columns of `sensitive_features` mean: one attribute, of which each
         combination of values is a class, or attributes with a map each. Of the latter, pixels
         are hidden that any of the maps hides.
+    check_leakage : bool, default=True
+        Whether `fit` measures if networks still tell the attribute from the perturbed images,
+        which takes about half of its time. ``quantile="auto"`` measures it in any case.
     calibration : {"temperature"} or None, default=None
         Whether to divide the logits by a temperature fitted on the images that are held out.
     validation_fraction : float, default=0.1
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
-        region classifier on.
+        region classifier on. Of values with few images more is held out: 20 images, if these
+        are not more than 40 %.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
         makes probabilities too low.
@@ -138,9 +163,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     Attributes
     ----------
     mean_map_ : ndarray of shape (height, width), float32
-        The general map, from 0 to 1: Algorithm 1 of the mean confidence over the images that
-        `fit` held out, in the `confidence` of `fit`. With ``combine_attributes=False`` and several
-        columns, (n_attributes, height, width).
+        The general map, from 0 to 1: Algorithm 1 of the mean confidence, in the `confidence` of
+        `fit`, over images that `fit` held out: for "probability" those that have the value, else
+        all. With ``combine_attributes=False`` and several columns, (n_attributes, height, width).
     classes_ : ndarray or list of ndarray
         Values of the attribute, tuples if several columns are combined; a list of arrays, one
         a column, if they are not.
@@ -151,9 +176,34 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         all classes count the same; (n_attributes, n_rows, n_cols) as in `mean_map_`. The largest
         of many is too good.
     informative_ : bool
-        Whether each attribute is predicted better than by guessing, by some position or by the
-        surest patch of each image, found on one half of the held-out images and measured on the
-        other; if not, `fit` warns.
+        Whether patches tell each attribute better than guessing: by the surest patch of each
+        held-out image or by the mean over its patches, in a rank test at a level of five percent;
+        if not, `fit` warns.
+    attribute_auc_ : float
+        Area under the ROC curve of :meth:`attribute_score` on the held-out images; of more than
+        two values the mean over the values, each against the others; the lowest of several
+        attributes.
+    score_threshold_ : ndarray of shape (n_attributes,), float64
+        Score from which on the attribute is found in an image, chosen on the held-out images; of
+        more than two values 0.5, of the excess over guessing.
+    pos_label_ : object or list
+        Value of the attribute that the maps show, or None if there are more than two; a list,
+        one a column, if columns are not combined.
+    scope_ : {"general", "specific"}
+        Which map `fit` took.
+    quantile_ : float
+        Share of the pixels that `fit` kept, before the margin.
+    leakage_ : float
+        Balanced accuracy with which networks tell the attribute from the perturbed images of `fit`
+        (at most 2,000), each trained on one half and judged on the other. All combinations of
+        the values of `y` and the attribute count the same, so that `y` says nothing about it:
+        what is above chance is a leak. NaN where in no class of `y` there are four images with
+        each value. Without `y` also what goes along with the attribute counts. The worst of
+        several attributes. Neither this nor the next two are there with ``check_leakage=False``.
+    leakage_interval_ : tuple of two float
+        Where such networks' accuracy lies with a probability of 95 %.
+    leakage_before_ : float
+        The same from untouched images.
     calibration_error_ : float
         Expected calibration error (15 bins) on all patches of the held-out images, weighted in
         the same way; the largest of several attributes. After calibration it is a little too
@@ -191,6 +241,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
       arrays of one image;
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
+    An attribute that moves from image to image leaves holes in the images that have it, and the
+    others could be told by having none. With ``scope="specific"`` an image in which nothing is
+    found therefore gets the hole of another image.
+
     Images that are perturbed keep type and layout of arrays; of files and datasets they are arrays
     of shape (n, channels, height, width). `fit` holds its images in memory, 8-bit ones as such;
     maps are made batch by batch.
@@ -208,7 +262,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     ----------
     .. [1] S. De Coninck, S. Leroux and P. Simoens, "Mitigating Bias Using Model-Agnostic Data
        Attribution", CVPR Workshops, 2024. arXiv:2405.05031. Sections 3.1 (region classifier), 3.2
-       (confidence and attribution, Algorithm 1) and 3.3 (perturbation).
+       (confidence and attribution, Algorithm 1) and 3.3 (perturbation). Maps of the probability,
+       the margin, holes of other images, swaps and leakage are not from there.
 
     Examples
     --------
@@ -218,11 +273,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     >>> X = rng.integers(0, 128, size=(200, 16, 16, 1), dtype=np.uint8)
     >>> stamped = rng.random(200) < 0.5
     >>> X[stamped, 2:6, 9:13] += 100
-    >>> masker = PatchAttributionMasker(patch_size=4, stride=1, quantile=0.9, random_state=0)
+    >>> masker = PatchAttributionMasker(patch_size=4, stride=1, random_state=0)
     >>> X_masked = masker.fit_transform(X, sensitive_features=stamped)
     >>> row, column = np.unravel_index(masker.mean_map_.argmax(), masker.mean_map_.shape)
     >>> bool(2 <= row < 6 and 9 <= column < 13)
     True
+    >>> masker.scope_, masker.pos_label_
+    ('general', True)
     """
 
     _parameter_constraints: dict = {
@@ -243,6 +300,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         "perturb_at_predict": ["boolean"],
         "data_range": [StrOptions({"auto"}), tuple, list],
         "combine_attributes": ["boolean"],
+        "check_leakage": ["boolean"],
         "calibration": [StrOptions({"temperature"}), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
@@ -264,12 +322,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         scope: str = "auto",
         perturbation: str = "mask",
         quantile: str | float = 0.9,
-        margin: str | int = "auto",
+        margin: int | str = "auto",
         fill: str | float | Sequence[float] = "mean",
         noise_std: float = 2.0,
         perturb_at_predict: bool = False,
         data_range: str | tuple[float, float] = "auto",
         combine_attributes: bool = True,
+        check_leakage: bool = True,
         calibration: str | None = None,
         validation_fraction: float = 0.1,
         label_smoothing: float = 0.0,
@@ -299,6 +358,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.perturb_at_predict = perturb_at_predict
         self.data_range = data_range
         self.combine_attributes = combine_attributes
+        self.check_leakage = check_leakage
         self.calibration = calibration
         self.validation_fraction = validation_fraction
         self.label_smoothing = label_smoothing
@@ -321,8 +381,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         ----------
         X : array-like, sequence or Dataset
             Images, see Notes.
-        y : Ignored
-            Not used, present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes), \
                 default=None
             As in `fit`.
@@ -427,13 +487,23 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         >>> augment(X[:5]).shape
         torch.Size([5, 3, 8, 8])
         """
+        if isinstance(self.fill, str) and self.fill == "inpaint":
+            raise ValueError(
+                "fill='inpaint' solves an equation for each image, too slow for a training loop. "
+                "Make the images once with masker.mask(X), or take fill='blur'."
+            )
+        return self._augmentation()
+
+    def _augmentation(self) -> PatchAugmentation:
         check_is_fitted(self)
         self._validate_params()  # what to hide, and how, may have been set since
         self._check_swap()
         quantile = self.quantile_ if isinstance(self.quantile, str) else float(self.quantile)
-        margin = self.margin
-        if isinstance(margin, str):
-            margin = auto_margin(self.module_.patch_size, self.module_.stride)
+        margin: int = (
+            auto_margin(self.module_.patch_size, self.module_.stride)
+            if isinstance(self.margin, str)
+            else self.margin
+        )
         general = None
         if self._scope() == "general":
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
@@ -466,7 +536,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     def _look(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Which pixels of each image are perturbed, and whether the attribute is found in it."""
-        augmentation = self.augmentation().to(resolve_device(self.device))
+        augmentation = self._augmentation().to(resolve_device(self.device))
 
         def look(batch: torch.Tensor) -> torch.Tensor:
             hidden, found = augmentation.look(batch, by_content=True)
@@ -476,7 +546,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         return both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
 
     def _perturbed(self, images: Images) -> np.ndarray:
-        perturbation, swaps = self.augmentation().perturbation, self.perturbation == "swap"
+        perturbation, swaps = self._augmentation().perturbation, self.perturbation == "swap"
         rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
         hidden, found = self._look(images)
@@ -517,7 +587,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     ) -> None:
         """Choose the scope and the quantile, and measure what is left."""
         codes = attributes.codes[held_out]
-        grid = PatchGrid(*data.shape[2:], self.patch_size, self.stride)
+        grid = self.module_.grid(data)
         self._donor_maps = donor_maps(
             probabilities, codes, self._positive, self.score_threshold_, self.confidence
         )
@@ -525,11 +595,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.scope_ = self.scope
         if self.scope == "auto":
             self.scope_ = "general"
-            general = self.augmentation().general
+            general = self._augmentation().general
             assert general is not None
             inside = share_inside(probabilities, codes, self._positive, general.numpy(), grid)
             self.scope_ = "general" if inside >= _ONE_PLACE else "specific"
-        self._measure_leakage(data, attributes, strata, seed)
+        if self.check_leakage or isinstance(self.quantile, str):
+            self._measure_leakage(data, attributes, strata, seed)
 
     def _measure_leakage(
         self, data: torch.Tensor, attributes: Attributes, strata: np.ndarray, seed: int
@@ -577,9 +648,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             )
 
     def _measure(self, images: Images) -> None:
+        self._check_swap()  # errors should not wait for the training
         super()._measure(images)
-        self._fill()  # an error in it should not wait for the training
-        if self.fill == "inpaint":
+        self._fill()
+        if isinstance(self.fill, str) and self.fill == "inpaint":
             import_optional("skimage", extra="inpaint", purpose="fill='inpaint'")
 
     def _fill(self) -> str | np.ndarray:

@@ -319,6 +319,16 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             ),
             "calibration_error_": _MEASURED,
             "informative_": "truth",
+            # What a fit of skfair 0.1 did not have.
+            "_positive": ("maybe", ("array", "i", "attributes", -1, 1)),
+            "attribute_auc_": ("maybe", _MEASURED),
+            "score_threshold_": ("maybe", ("array", "f", "attributes", 0, 1)),
+            "_donor_maps": ("maybe", ("array", "f", "attributes _ _ _", -_LARGE, _LARGE)),
+            "scope_": ("maybe", ("text", "general", "specific")),
+            "quantile_": ("maybe", ("number", 0, 1)),
+            "leakage_": ("maybe", _MEASURED),
+            "leakage_interval_": ("maybe", ("tuple", _MEASURED, _MEASURED)),
+            "leakage_before_": ("maybe", _MEASURED),
             "_network_parameters": (
                 "dict",
                 {

@@ -3,15 +3,18 @@
 import numpy as np
 
 
-def split_cells(cell: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_cells(
+    cell: np.ndarray, fraction: float | np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of each cell.
 
     Parameters
     ----------
     cell : ndarray of shape (n_samples,), int64
         Class, group or both of each row, counted from zero.
-    fraction : float
-        Share to hold out, in (0, 1); of each cell one row at least, and not all.
+    fraction : float or ndarray of shape (n_cells,)
+        Share to hold out, in (0, 1), of all cells or of each; of each cell one row at least, and
+        not all.
     seed : int
         Seed of the draw.
 

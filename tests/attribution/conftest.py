@@ -34,7 +34,8 @@ def _planted(n=200, *, n_channels=3, share=0.5, at=(2, 8), shape=(12, 14), brigh
 
 
 def _quick(**parameters):
-    defaults = {"patch_size": 4, "stride": 2, "max_epochs": 4, "quantile": 0.9, "random_state": 0}
+    defaults = {"patch_size": 4, "stride": 2, "max_epochs": 4, "check_leakage": False}
+    defaults |= {"random_state": 0}
     return PatchAttributionMasker(**{**defaults, **parameters})
 
 

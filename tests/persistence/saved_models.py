@@ -46,6 +46,7 @@ def fitted(name, **parameters):
             return cls(**{"encoder": make_encoder(), **parameters}).fit(IMAGES), IMAGES
         if name == "PatchAttributionMasker":
             parameters = {"patch_size": 3, "stride": 1, "max_epochs": 1, **parameters}
+            parameters = {"check_leakage": False, **parameters}
             masker = cls(random_state=0, **parameters)
             return masker.fit(IMAGES, sensitive_features=GROUPS), IMAGES
         if name == "ClusterMarginClassifier":
