@@ -198,7 +198,9 @@ def hiding_table(run, report, images, share):
                 cells = [spread(records, c) for c in ("clean", "swapped", "flips")]
                 leaks = spread(run.found("leakage", images, share, artefact, arm), "leakage")
                 rows.append([f"{title}: {arm}", *cells, leaks, str(len(records))])
-    title = f"{images.capitalize()}, the artefact in {share:.0%} of one class and {1 - share:.0%} of the other"
+    title = (
+        f"{images.capitalize()}, artefact in {share:.0%} of one class, {1 - share:.0%} of the other"
+    )
     report(f"{images}_{share * 100:.0f}", title, header, rows)
 
 
@@ -231,7 +233,8 @@ def chosen_table(run, report):
 
 def agreement_table(run, report):
     header = [
-        "images, artefact", "settings", "rank correlation of leakage and swapped accuracy", "and flips",
+        "images, artefact", "settings", "rank correlation of leakage and swapped accuracy",
+        "and flips",
         "no leak", "of these with flips above .15", "largest flips without a leak",
     ]  # fmt: skip
 
@@ -455,7 +458,7 @@ def pictures(folder):
         plt.close(figure)
 
 
-def hide(arguments, report):
+def hiding(arguments, report):
     """Whether an artefact is found, and whether it is hidden."""
     torch.set_num_threads(1)
     run = Run(arguments)

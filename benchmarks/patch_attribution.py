@@ -26,7 +26,7 @@ import joblib
 import numpy as np
 import torch
 from _faces import load_faces
-from _hiding_tables import hide
+from _hiding_tables import hiding
 from _masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
 from _tables import list_table, plain_table, processor_time
 
@@ -46,6 +46,11 @@ BANDS = {
 }
 BAND = 16 / 128  # half its height, as a share of the image
 GOALS = {"eyeglasses": 0.85, "smiling": 0.60}
+# The tables of all parts but "hide" were made with these, the defaults of former versions.
+FORMER = {
+    "position_embedding": True, "confidence": "negative_entropy", "scope": "general", "margin": 0,
+    "noise_std": 0.5, "check_leakage": False, "lr": 3e-3, "batch_size": 32,
+}  # fmt: skip
 
 
 def share_in_band(pixel_map, band):
@@ -66,7 +71,7 @@ def look(X, table, attribute, seed, n_test=None, **parameters):
     if n_test is not None:
         test = np.random.RandomState(0).permutation(test)[:n_test]
     start = time.process_time()
-    masker = PatchAttributionMasker(random_state=seed, **parameters)
+    masker = PatchAttributionMasker(random_state=seed, **(FORMER | parameters))
     masker.fit(X[train], sensitive_features=value[train])
     seconds = time.process_time() - start
     band = None
@@ -269,7 +274,9 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 rng = np.random.default_rng(0)
 X = rng.integers(256, size=(40, 128, 128, 3), dtype=np.uint8)
-masker = PatchAttributionMasker(stride=8, max_epochs=1, attribution_batch_size={batch})
+masker = PatchAttributionMasker(
+    32, stride=8, max_epochs=1, attribution_batch_size={batch}, check_leakage=False
+)
 masker.fit(X, sensitive_features=np.arange(40) % 2)
 with tempfile.TemporaryFile() as file:
     images = np.memmap(file, np.uint8, "w+", shape=({n}, 128, 128, 3))
@@ -337,7 +344,7 @@ def train_all(data, confounder, fold, seed, wanted, cache):
     X, table = load_faces(data, 64)
     male, has = table["male"].to_numpy().astype(int), table[confounder].to_numpy()
     split = Split(table, confounder, fold)
-    masker = PatchAttributionMasker(patch_size=16, stride=2, max_epochs=3, random_state=seed)
+    masker = PatchAttributionMasker(patch_size=16, max_epochs=3, random_state=seed, **FORMER)
     masker.fit(X[split.rest], sensitive_features=has[split.rest])
     for name, path in paths.items():
         if name in done:
@@ -477,8 +484,8 @@ def gap(arguments):
 
 
 PARTS = {
-    "speed": speed, "memory": memory, "where": where, "hide": functools.partial(hide, report=report),
-    "gap": gap, "networks": networks,
+    "speed": speed, "memory": memory, "where": where, "gap": gap, "networks": networks,
+    "hide": functools.partial(hiding, report=report),
 }  # fmt: skip
 
 
