@@ -29,7 +29,7 @@ from skfair.attribution._evaluation import (
     is_informative,
     position_accuracy,
 )
-from skfair.attribution._grid import PatchGrid
+from skfair.attribution._grid import PatchGrid, grid_steps
 from skfair.attribution._region_classifier import (
     RegionClassifier,
     check_network,
@@ -49,7 +49,7 @@ from skfair.utils._validation import check_logits
 
 # Images of each value that are held out at least, for the test of what was found, but no more than
 # this share of them.
-_HELD_OUT, _MOST_HELD_OUT = 20, 0.4
+_HELD_OUT, _MOST_HELD_OUT = 16, 0.4
 _NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
 
 
@@ -187,6 +187,33 @@ class PatchAttribution(TorchEstimator):
             and height, in pixels of the images as the masker sees them (files resized, and
             turned as their EXIF data say). No box where nothing is found. With
             ``combine_attributes=False`` and several columns, such a list for each column.
+
+        Examples
+        --------
+        As COCO JSON, for a tool to look at or correct the boxes in:
+
+        >>> import json
+        >>> import numpy as np
+        >>> from skfair.attribution import PatchAttributionMasker
+        >>> X = np.random.default_rng(0).integers(0, 128, size=(60, 1, 16, 16), dtype=np.uint8)
+        >>> X[::2, :, 2:6, 9:13] += 120
+        >>> masker = PatchAttributionMasker(patch_size=4, check_leakage=False, random_state=0)
+        >>> masker = masker.fit(X, sensitive_features=np.arange(60) % 2 == 0)
+        >>> found = [(i, box) for i, boxes in enumerate(masker.boxes(X)) for box in boxes.tolist()]
+        >>> coco = {
+        ...     "images": [
+        ...         {"id": i, "file_name": f"{i}.png", "height": 16, "width": 16} for i in range(60)
+        ...     ],
+        ...     "annotations": [
+        ...         {"id": k, "image_id": i, "category_id": 1, "bbox": box, "iscrowd": 0}
+        ...         | {"area": box[2] * box[3]}
+        ...         for k, (i, box) in enumerate(found, 1)
+        ...     ],
+        ...     "categories": [{"id": 1, "name": "stamp"}],
+        ... }
+        >>> text = json.dumps(coco)
+        >>> len(coco["annotations"])
+        30
         """
         masks = self.masks(X)
         if isinstance(self.classes_, list):
@@ -230,6 +257,16 @@ class PatchAttribution(TorchEstimator):
         return parts if isinstance(self.classes_, list) else parts[0]
 
     @property
+    def patch_size_(self) -> int:
+        """Height and width of the patches, in pixels."""
+        return self.module_.patch_size
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.module_.stride
+
+    @property
     def pos_label_(self) -> Any:
         """Value of the attribute that maps show; None if there are more than two."""
         classes = self.classes_ if isinstance(self.classes_, list) else [self.classes_]
@@ -245,7 +282,7 @@ class PatchAttribution(TorchEstimator):
                 "images they are. Pass image_shape=(channels, height, width)."
             )
         _, height, width = images.shape
-        grid = PatchGrid(height, width, self.patch_size, self.stride)
+        grid = PatchGrid(height, width, *grid_steps(self.patch_size, self.stride, height, width))
         attributes = encode_attributes(
             sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
         )
@@ -351,7 +388,7 @@ class PatchAttribution(TorchEstimator):
 
     def _make_classifier(self, grid: PatchGrid, n_classes: list[int]) -> RegionClassifier:
         n_channels, n_outputs = self.image_shape_[0], sum(n_classes)
-        arguments = n_channels, self.patch_size, n_outputs
+        arguments = n_channels, grid.patch_size, n_outputs
         if isinstance(self.region_classifier, nn.Module):
             network = copy.deepcopy(self.region_classifier).cpu()  # where it is tried
             check_network(network, *arguments)
@@ -365,8 +402,8 @@ class PatchAttribution(TorchEstimator):
             n_classes=n_classes,
             mean=torch.from_numpy(self.channel_mean_),
             std=torch.from_numpy(self.channel_std_),
-            patch_size=self.patch_size,
-            stride=self.stride,
+            patch_size=grid.patch_size,
+            stride=grid.stride,
             any_size=not self.position_embedding,
         )
 
@@ -451,7 +488,9 @@ class PatchAttribution(TorchEstimator):
 
     def _scaled(self, maps: np.ndarray) -> np.ndarray:
         """Bring maps to 0 to 1: probabilities are there, others by their lowest and highest."""
-        return maps if self.confidence == "probability" else _from_0_to_1(maps)
+        if self.confidence == "probability":
+            return np.clip(maps, 0, 1)  # a mean of ones may be above one in the last digit
+        return _from_0_to_1(maps)
 
     def _probabilities(self, X: Any) -> list[np.ndarray]:
         """Probabilities of each attribute, of shape (n_samples, n_classes, n_rows, n_cols)."""

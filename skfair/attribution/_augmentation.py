@@ -96,13 +96,20 @@ class PatchAugmentation(nn.Module):
         Raises
         ------
         ValueError
-            The images are not of the size or type of those in ``fit``.
+            The images are not of the size or type of those in ``fit``, or parts are to be swapped
+            and there is one image only.
         """
         if hidden is not None:
             hidden = torch.as_tensor(hidden, device=images.device)
         if images.ndim == 3:
             return self(images[None], None if hidden is None else hidden[None])[0]
         self._check(images)
+        if self.perturbation.kind == "swap" and len(images) == 1:
+            raise ValueError(
+                "images is a single image, and perturbation='swap' moves parts between the images "
+                "of a batch: alone, one with the attribute would get it back and no other ever "
+                "would. Give batches, or make the images once with masker.mask(X)."
+            )
         found = None
         if hidden is None or self.perturbation.kind == "swap":
             hidden_now, found = self.look(images)

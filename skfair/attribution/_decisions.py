@@ -1,6 +1,7 @@
 """Patch attribution, between finding and hiding: one place or many, and what is left."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,14 @@ import torch
 
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._evaluation import highest_probability
-from skfair.attribution._grid import PatchGrid
 from skfair.attribution._leakage import Leakage, measure_leakage
 from skfair.utils import LeakageWarning
 
 _N_DONORS = 32
+# On development faces the agreement was 0.97 for a ruler, 0.49 to 0.80 for marks in a corner, 0.3
+# and 0.5 for smiles and glasses, and 0.12 for what was small and anywhere. What is large and
+# anywhere covers the middle more often than the border.
+_NO_PLACE, _MOSTLY, _ONE_PLACE = 0.1, 0.4, 0.9
 
 
 def donor_maps(
@@ -56,42 +60,82 @@ def donor_maps(
     return np.stack(kept)
 
 
-def share_inside(
-    probabilities: list[np.ndarray],
-    codes: np.ndarray,
-    positive: np.ndarray,
-    general: np.ndarray,
-    grid: PatchGrid,
+def map_agreement(
+    probabilities: list[np.ndarray], codes: np.ndarray, positive: np.ndarray, threshold: np.ndarray
 ) -> float:
-    """Share of the images with the attribute whose surest patch lies in the general region.
+    """Mean correlation of an image's map with the mean of the maps of the other images.
 
     Parameters
     ----------
-    probabilities, codes, positive
+    probabilities, codes, positive, threshold
         As in :func:`donor_maps`.
-    general : ndarray of shape (height, width), bool
-        The pixels that would be hidden in all images.
-    grid : PatchGrid
-        Positions of the patches.
 
     Returns
     -------
     float
-        The lowest of all attributes.
+        About 0 where the attribute is somewhere else in each image, 1 where it is at one place; of
+        several attributes the lowest, of several values the mean.
     """
+    lowest = 1.0
+    for proba, code, there, least in zip(probabilities, codes.T, positive, threshold, strict=True):
+        agreements = []
+        for c in range(proba.shape[1]) if there < 0 else [there]:
+            maps = proba[code == c, c]
+            found = maps.max((1, 2)) >= least
+            maps = maps[found] if there >= 0 and found.sum() > 1 else maps
+            flat = maps.reshape(len(maps), -1).astype(np.float64)
+            if len(flat) < 2:
+                continue
+            others = (flat.sum(0) - flat) / (len(flat) - 1)
+            flat, others = (m - m.mean(1, keepdims=True) for m in (flat, others))
+            size = np.sqrt((flat**2).sum(1) * (others**2).sum(1))
+            agreements.append(((flat * others).sum(1) / np.maximum(size, 1e-12)).mean())
+        lowest = min(lowest, float(np.mean(agreements)) if agreements else 0.0)
+    return lowest
+
+
+def likely_scopes(agreement: float) -> list[str]:
+    """Order the scopes by how well maps agree, and leave out the one that cannot be right.
+
+    Parameters
+    ----------
+    agreement : float
+        From :func:`map_agreement`.
+
+    Returns
+    -------
+    list of {"general", "specific"}
+    """
+    if agreement > _ONE_PLACE:
+        return ["general"]
+    if agreement < _NO_PLACE:
+        return ["specific"]
+    return ["general", "specific"] if agreement > _MOSTLY else ["specific", "general"]
+
+
+def quantiles_of_levels(maps: np.ndarray, levels: Sequence[float]) -> list[float]:
+    """Share of the pixels below some heights of their map.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n_attributes, n_maps, height, width)
+        Of pixels or of positions.
+    levels : sequence of float
+        Heights, from 0, the median of a map, to 1, its highest value.
+
+    Returns
+    -------
+    list of float
+        Of each level the median over the maps, of the attribute with the largest areas; from 0.5
+        to 0.995.
+    """
+    flat = maps.reshape(*maps.shape[:2], -1)
+    low, high = np.median(flat, 2, keepdims=True), flat.max(2, keepdims=True)
     shares = []
-    half = (grid.patch_size - 1) // 2
-    for proba, code, there in zip(probabilities, codes.T, positive, strict=True):
-        sure = CONFIDENCES["probability"](
-            torch.from_numpy(proba), None if there < 0 else int(there)
-        ).numpy()
-        if there >= 0:
-            sure = sure[code == there]
-        surest = torch.from_numpy(sure.reshape(len(sure), -1).argmax(1))
-        rows, columns = (corner.numpy() + half for corner in grid.corners(surest))
-        rows, columns = np.minimum(rows, grid.height - 1), np.minimum(columns, grid.width - 1)
-        shares.append(general[rows, columns].mean())
-    return float(min(shares))
+    for level in levels:
+        below = (flat <= low + level * (high - low)).mean(2)
+        shares.append(float(np.clip(np.median(below, 1).min(), 0.5, 0.995)))
+    return shares
 
 
 def some_of_each(cell: np.ndarray, strata: np.ndarray, most: int, seed: int) -> np.ndarray:

@@ -5,6 +5,40 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+_PATCH = 16  # pixels
+
+
+def grid_steps(
+    patch_size: int | str, stride: int | str, height: int, width: int
+) -> tuple[int, int]:
+    """Choose size and distance of patches where they are not given.
+
+    Parameters
+    ----------
+    patch_size, stride : int or "auto"
+        The parameters.
+    height, width : int
+        Size of the images, in pixels.
+
+    Returns
+    -------
+    patch_size, stride : int
+
+    Examples
+    --------
+    >>> [grid_steps("auto", "auto", side, side) for side in (28, 64, 128, 224, 512)]
+    [(7, 1), (16, 2), (16, 2), (32, 4), (64, 8)]
+    """
+    side = min(height, width)
+    if isinstance(patch_size, str):
+        patch_size = max(1, min(side // 4, _PATCH))
+        # The larger the images, the more pixels has what is on them; and the time of a fit stays.
+        while 12 * patch_size < side:
+            patch_size *= 2
+    if isinstance(stride, str):
+        stride = max(1, patch_size // 8)
+    return patch_size, stride
+
 
 @dataclass(frozen=True)
 class PatchGrid:

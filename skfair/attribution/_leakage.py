@@ -160,13 +160,15 @@ def measure_leakage(
     for i in range(_N_FOLDS):
         train, test = rows[fold != i], rows[fold == i]
         weight = 1 / np.bincount(cell)[cell[fold != i]]
+        # What the training takes of few images; with more epochs of them it took minutes.
+        batch_size = min(_BATCH, max(1, len(train) // 10))
         network, _ = train_with_adam(
             WholeImageNet,
             TensorData(target[train], images=images[train]),
             seed=seed + i,
             device=device,
-            batch_size=_BATCH,
-            max_epochs=-(-_N_STEPS * _BATCH // len(train)),
+            batch_size=batch_size,
+            max_epochs=-(-_N_STEPS * batch_size // len(train)),
             anneal=True,
             description=None,
             lr=_LR,

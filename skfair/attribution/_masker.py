@@ -18,7 +18,9 @@ from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._decisions import (
     donor_maps,
-    share_inside,
+    likely_scopes,
+    map_agreement,
+    quantiles_of_levels,
     some_of_each,
     warn_of_leakage,
     worst_leakage,
@@ -33,12 +35,11 @@ from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
 from skfair.utils._typed import fit_context
 
-# Shares that are kept, tried from the smallest hole to the largest, with quantile="auto".
-_QUANTILES = (0.98, 0.95, 0.9, 0.8, 0.7)
-_LEAST_HIDDEN = 0.9  # quantile of the general map by which the scope is chosen, if "auto"
-# Share of the images with the attribute whose surest patch lies in the general region, from which
-# on there is one place.
-_ONE_PLACE = 0.8
+# With quantile="auto": how far up a map, from the middle of its values to the highest, pixels are
+# hidden from, tried from the smallest area to the largest; which of them, where no network can
+# tell; and what is tried beside them, as a map that is flat at the top has no small area.
+_LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
+_SMALLEST = 0.95
 _MOST_IMAGES = 2000  # on which leakage is measured
 
 
@@ -53,12 +54,13 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     Parameters
     ----------
-    patch_size : int, default=16
+    patch_size : int or "auto", default="auto"
         Height and width of the patches, in pixels. They have to be large enough that the
-        attribute can be told from one.
-    stride : int, default=2
-        Pixels from one patch to the next. Where the last patch would reach beyond the image, the
-        last row and column of the image are repeated.
+        attribute can be told from one. "auto" is a quarter of the shorter side up to 64 pixels, 16
+        up to 192, and twice as much for each doubling from there: 32 at 224.
+    stride : int or "auto", default="auto"
+        Pixels from one patch to the next; "auto" is an eighth of the patch. Where the last patch
+        would reach beyond the image, the last row and column of the image are repeated.
     region_classifier : {"dense", "resnet18"} or torch.nn.Module, default="dense"
         The network on patches.
 
@@ -94,14 +96,15 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
           the pixels of an image in which the attribute is found. The attribute then says nothing
           about the class, even where both coincided. For one attribute of two values, and for
           training only.
-    quantile : float or "auto", default=0.9
+    quantile : float or "auto", default="auto"
         Share of the pixels that is kept, in (0, 1), before the margin is added: 0.9 hides the
         tenth with the highest values in the map, or a little less where pixels have equal values.
-        "auto" takes the first of 0.98, 0.95, 0.9, 0.8 and 0.7 at which a network no longer tells
-        the attribute; it takes as many times as long to find out.
+        "auto" takes the smallest area of four at which a network no longer tells the attribute: a
+        twentieth of the pixels, or those above 0.9, 0.75 or 0.5 of the height of the map, from
+        its median to its highest value; 0.75, where that cannot be measured.
     margin : int or "auto", default="auto"
         Pixels around these that are hidden too, in rows and columns. A map fades out towards the
-        border of what it shows, and a network reads what is left there. "auto" is a fifth of
+        border of what it shows, and a network reads what is left there. "auto" is a quarter of
         `patch_size`, and half of `stride` at least.
     fill : {"mean", "blur", "inpaint"}, float or sequence of float, default="mean"
         What hidden pixels get: a colour, one number or one a channel, in the units of the images;
@@ -122,24 +125,24 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         are hidden that any of the maps hides.
     check_leakage : bool, default=True
         Whether `fit` measures if networks still tell the attribute from the perturbed images,
-        which takes about half of its time. ``quantile="auto"`` measures it in any case.
+        which takes about half of its time.
     calibration : {"temperature"} or None, default=None
         Whether to divide the logits by a temperature fitted on the images that are held out.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.2
         Share of the images of `fit`, in (0, 1), that is held out of training, to measure the
-        region classifier on. Of values with few images more is held out: 20 images, if these
+        region classifier on. Of values with few images more is held out: 16 images, if these
         are not more than 40 %.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes in training, in [0, 1). 0.1 as published
         makes probabilities too low.
-    lr : float, default=3e-3
+    lr : float, default=1e-3
         Highest learning rate of AdamW: it rises over the first tenth of the training, then falls
         to zero.
     weight_decay : float, default=1e-2
         Decoupled weight decay.
-    batch_size : int, default=32
+    batch_size : int, default=8
         Images in a training batch; fewer if there would be less than ten batches.
-    max_epochs : int, default=10
+    max_epochs : int, default=15
         Passes over the images. A dense network sees many patches of an image in each pass, any
         other one patch. The published ResNet-18 was trained for 90 epochs, with batches of 256.
     attribution_batch_size : int, default=8
@@ -150,6 +153,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it.
         One entry may be -1 for rows. Rows are channels first unless `data_format` says otherwise:
         of what was (n, height, width, channels) before, "channels_last" is right.
+    resize : {"stretch", "pad", "crop"}, default="stretch"
+        How image files and Pillow images get the size of `image_shape`: height and width each by
+        themselves; or both by one factor, so that the image fits in, and its border is repeated
+        around it; or so that it covers the size, and its centre is cut out.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
         Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
         "auto" finds the end of the image that has 1, 3 or 4 entries.
@@ -189,6 +196,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     pos_label_ : object or list
         Value of the attribute that the maps show, or None if there are more than two; a list,
         one a column, if columns are not combined.
+    patch_size_, stride_ : int
+        Of the patches, in pixels.
     scope_ : {"general", "specific"}
         Which map `fit` took.
     quantile_ : float
@@ -235,10 +244,12 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     `X` is, in all methods, one of
 
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
-      channels), uint8 or floating;
+      channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), with `image_shape`;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-      arrays of one image;
+      arrays of one image; files are turned as their EXIF data say;
+    - a folder: the image files in it, sorted by name, which is the order of `y` and
+      `sensitive_features`;
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
     An attribute that moves from image to image leaves holes in the images that have it, and the
@@ -285,8 +296,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     _parameter_constraints: dict = {
         **PatchAttribution._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],
-        "patch_size": [Interval(Integral, 1, None, closed="left")],
-        "stride": [Interval(Integral, 1, None, closed="left")],
+        "patch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "stride": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "region_classifier": [StrOptions({"dense", "resnet18"}), nn.Module],
         "position_embedding": ["boolean"],
         "pos_label": [None, str, Real, "boolean"],
@@ -307,21 +318,22 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "attribution_batch_size": [Interval(Integral, 1, None, closed="left")],
         "image_shape": [tuple, list, None],
+        "resize": [StrOptions({"stretch", "pad", "crop"})],
         "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
     }
 
     def __init__(
         self,
-        patch_size: int = 16,
+        patch_size: int | str = "auto",
         *,
-        stride: int = 2,
+        stride: int | str = "auto",
         region_classifier: str | nn.Module = "dense",
         position_embedding: bool = True,
         pos_label: Any = None,
         confidence: str = "probability",
         scope: str = "auto",
         perturbation: str = "mask",
-        quantile: str | float = 0.9,
+        quantile: str | float = "auto",
         margin: int | str = "auto",
         fill: str | float | Sequence[float] = "mean",
         noise_std: float = 2.0,
@@ -330,14 +342,15 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         combine_attributes: bool = True,
         check_leakage: bool = True,
         calibration: str | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         label_smoothing: float = 0.0,
-        lr: float = 3e-3,
+        lr: float = 1e-3,
         weight_decay: float = 1e-2,
-        batch_size: int = 32,
-        max_epochs: int = 10,
+        batch_size: int = 8,
+        max_epochs: int = 15,
         attribution_batch_size: int = 8,
         image_shape: tuple[int, int, int] | None = None,
+        resize: str = "stretch",
         data_format: str = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -368,6 +381,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.max_epochs = max_epochs
         self.attribution_batch_size = attribution_batch_size
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
         self.device = device
         self.random_state = random_state
@@ -527,7 +541,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             perturbation=Perturbation(
                 kind=self.perturbation,
                 fill=fill if isinstance(fill, str) else as_tensor(fill),
-                mean=torch.from_numpy(self.channel_mean_),
+                mean=as_tensor(self.channel_mean_),
                 noise_scale=torch.from_numpy(self.noise_std * self.channel_std_),
                 low=self.data_range_[0],
                 high=self.data_range_[1],
@@ -554,13 +568,17 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             # Whatever class and attribute an image has, it gets a part of another with one half.
             donors = rng.choice(np.flatnonzero(found), images.n_samples) if found.any() else None
             paste = rng.random(images.n_samples) < 0.5
-        for rows, batch in self._batches(images):
-            block, marked = as_tensor(batch), torch.from_numpy(hidden[rows])
+        for start in range(0, images.n_samples, self.attribution_batch_size):
+            rows = slice(start, start + self.attribution_batch_size)
+            # In the type of the user's images, which may be integers, and is what they get back.
+            block = as_tensor(np.ascontiguousarray(view[rows]))
+            marked = torch.from_numpy(hidden[rows])
             changed = marked
             if swaps and donors is not None:
-                others = [images.read(i, i + 1) for i in donors[rows]]
+                # From the images as they came: those before these rows are perturbed by now.
+                others = np.concatenate([images.read(i, i + 1) for i in donors[rows]])
                 pasted = torch.from_numpy(hidden[donors[rows]] & paste[rows][:, None, None])
-                result = perturbation.swap(block, marked, as_tensor(np.concatenate(others)), pasted)
+                result = perturbation.swap(block, marked, as_tensor(others).to(block.dtype), pasted)
                 changed = marked | pasted
             else:
                 noise = None
@@ -587,24 +605,42 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     ) -> None:
         """Choose the scope and the quantile, and measure what is left."""
         codes = attributes.codes[held_out]
-        grid = self.module_.grid(data)
         self._donor_maps = donor_maps(
             probabilities, codes, self._positive, self.score_threshold_, self.confidence
         )
-        self.quantile_ = _LEAST_HIDDEN if isinstance(self.quantile, str) else float(self.quantile)
-        self.scope_ = self.scope
-        if self.scope == "auto":
-            self.scope_ = "general"
-            general = self._augmentation().general
-            assert general is not None
-            inside = share_inside(probabilities, codes, self._positive, general.numpy(), grid)
-            self.scope_ = "general" if inside >= _ONE_PLACE else "specific"
-        if self.check_leakage or isinstance(self.quantile, str):
-            self._measure_leakage(data, attributes, strata, seed)
+        agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
+        scopes = likely_scopes(agreement) if self.scope == "auto" else [self.scope]
+        maps = {
+            "general": self.mean_map_.reshape(len(self._positive), 1, *data.shape[2:]),
+            "specific": self.module_.grid(data)
+            .pixel_map(torch.from_numpy(self._donor_maps))
+            .numpy(),
+        }
+        quantiles = {scope: quantiles_of_levels(maps[scope], _LEVELS) for scope in scopes}
+        self.scope_, self.quantile_ = scopes[0], quantiles[scopes[0]][_SAFE_LEVEL]
+        for scope, each in quantiles.items():
+            quantiles[scope] = sorted([_SMALLEST, *each], reverse=True)
+        if not isinstance(self.quantile, str):
+            self.quantile_ = float(self.quantile)
+            quantiles = {scope: [self.quantile_] for scope in scopes}
+        # The smaller area first, and of each the scope that is more likely to be right.
+        candidates = [
+            (scope, quantile)
+            for each in zip(*quantiles.values(), strict=True)
+            for scope, quantile in zip(scopes, each, strict=True)
+        ]
+        if self.check_leakage:
+            self._choose(candidates, data, attributes, strata, seed)
 
-    def _measure_leakage(
-        self, data: torch.Tensor, attributes: Attributes, strata: np.ndarray, seed: int
+    def _choose(
+        self,
+        candidates: list[tuple[str, float]],
+        data: torch.Tensor,
+        attributes: Attributes,
+        strata: np.ndarray,
+        seed: int,
     ) -> None:
+        """Take the first scope and quantile with which the attribute is not told, or the best."""
         rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
         shown, strata, codes = data[rows], strata[rows], attributes.codes[rows]
         images = open_images(shown, data_format="channels_first")
@@ -621,12 +657,18 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             )
 
         before = measure(shown)
-        candidates = _QUANTILES if isinstance(self.quantile, str) else (self.quantile_,)
-        for quantile in candidates:
-            self.quantile_ = quantile
-            after = measure(as_tensor(self._perturbed(images)))
-            if not after.low > after.chance:
+        if not before.low > before.chance:  # nothing can be learned from what is not told anyway
+            candidates = [(self.scope_, self.quantile_)]
+        tried = []
+        for candidate in candidates:
+            self.scope_, self.quantile_ = candidate
+            tried.append((measure(as_tensor(self._perturbed(images))), candidate))
+            if not tried[-1][0].low > before.chance:
                 break
+        else:
+            tried.sort(key=lambda one: one[0].accuracy)
+            tried.append(tried[0])
+        after, (self.scope_, self.quantile_) = tried[-1]
         self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
         self.leakage_interval_ = after.low, after.high
         warn_of_leakage(before, after, swapped=self.perturbation == "swap")

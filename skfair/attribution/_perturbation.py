@@ -21,7 +21,7 @@ def auto_margin(patch_size: int, stride: int) -> int:
     int
         In pixels.
     """
-    return max(1, round(patch_size / 5), stride // 2)
+    return max(1, patch_size // 4, stride // 2)
 
 
 def hidden_pixels(pixel_map: torch.Tensor, quantile: float, margin: int) -> torch.Tensor:
@@ -97,7 +97,8 @@ class Perturbation:
         -------
         tensor of the shape and type of `images`
         """
-        exact = images.dtype if images.is_floating_point() else torch.float32
+        floats = images.is_floating_point()
+        exact = torch.promote_types(images.dtype, torch.float32) if floats else torch.float32
         if self.kind == "noise":
             if noise is None:
                 noise = torch.randn(images.shape, device=images.device)
@@ -109,7 +110,7 @@ class Perturbation:
         else:
             colour = self.fill.to(images.device, exact).reshape(1, -1, 1, 1)
             changed = colour.expand_as(images)
-        if not images.is_floating_point():
+        if not floats:
             changed = changed.round()
         return torch.where(hidden[:, None], changed.to(images.dtype), images)
 

@@ -85,6 +85,10 @@ class FrozenEncoderFeaturizer(
         (bilinear) and converted to its number of channels (1, 3 or 4), arrays must have it. One
         entry may be -1 for rows. With None, rows go to the encoder as they are, and files, as
         RGB, must all be of one size.
+    resize : {"stretch", "pad", "crop"}, default="stretch"
+        How image files and Pillow images get the size of `image_shape`: height and width each by
+        themselves; or both by one factor, so that the image fits in, and its border is repeated
+        around it; or so that it covers the size, and its centre is cut out.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
         Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
         "auto" finds the end of the image that has 1, 3 or 4 entries, and raises where both ends
@@ -132,10 +136,11 @@ class FrozenEncoderFeaturizer(
     `X` is, in all methods, one of
 
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
-      channels), uint8 or floating;
+      channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), of any numbers;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-      arrays of one image;
+      arrays of one image; files are turned as their EXIF data say;
+    - a folder: the image files in it, sorted by name;
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
     `fit` learns nothing from the data but their shape and type, and the number of features from
@@ -182,6 +187,7 @@ class FrozenEncoderFeaturizer(
         "pooling": [StrOptions({"mean", "max", "cls", "flatten"})],
         "preprocess": [callable, None],
         "image_shape": [tuple, list, None],
+        "resize": [StrOptions({"stretch", "pad", "crop"})],
         "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
@@ -199,6 +205,7 @@ class FrozenEncoderFeaturizer(
         pooling: str = "mean",
         preprocess: Callable | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        resize: str = "stretch",
         data_format: str = "auto",
         batch_size: int = 64,
         device: str | torch.device = "auto",
@@ -212,6 +219,7 @@ class FrozenEncoderFeaturizer(
         self.pooling = pooling
         self.preprocess = preprocess
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
         self.batch_size = batch_size
         self.device = device

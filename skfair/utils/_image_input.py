@@ -16,7 +16,7 @@ def validate_images(
     reset: bool,
     expected_shape: tuple[int, ...] | None = None,
 ) -> Images:
-    """Open the images of an estimator with parameters ``image_shape`` and ``data_format``.
+    """Open images for an estimator with ``image_shape``, ``resize`` and ``data_format``.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def validate_images(
         X,
         image_shape=check_image_shape(estimator.image_shape),
         data_format=estimator.data_format,
+        resize=estimator.resize,
         expected_shape=None if reset else expected_shape,
     )
     if reset:

@@ -11,21 +11,22 @@ import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from skfair.utils._imports import import_optional
-from skfair.utils._regular_files import open_regular
-from skfair.utils._shown import plain, shown
+from skfair.utils._image_files import (
+    UnreadableImageError,
+    files_of_folder,
+    opened_image,
+    oriented_size,
+    pixels_of,
+)
+from skfair.utils._shown import shown
 
 _CHANNELS = (1, 3, 4)
-_PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
-FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
+_MOST_NAMED = 10
 
 
 def holds_images(X: Any) -> bool:
@@ -48,7 +49,7 @@ def holds_images(X: Any) -> bool:
     >>> holds_images(["left.png", "right.png"]), holds_images([[0.0, 1.0]])
     (True, False)
     """
-    if isinstance(X, torch.utils.data.Dataset):
+    if isinstance(X, (str, os.PathLike, torch.utils.data.Dataset)):
         return True
     n_dims = getattr(X, "ndim", None)
     if n_dims is None:
@@ -165,8 +166,11 @@ def open_images(
     image_shape: tuple[int, int, int] | None = None,
     data_format: str = "auto",
     expected_shape: tuple[int, ...] | None = None,
+    resize: str = "stretch",
 ) -> Images:
-    """Open images in any accepted form; nothing but the first sample is looked at.
+    """Open images in any accepted form.
+
+    Of arrays and datasets nothing but the first sample is looked at, of files the head of each.
 
     Parameters
     ----------
@@ -175,10 +179,13 @@ def open_images(
 
         - an array or tensor of shape (n, channels, height, width) or (n, height, width,
           channels), uint8 or floating; a :class:`numpy.memmap` is never read whole;
+        - an array or tensor of grey images, shape (n, height, width);
         - an array of rows, shape (n, n_features); with `image_shape` each row is one image,
           without it the row itself is the sample;
         - a sequence of image files, Pillow images, or arrays of one image. Files are read by
-          Pillow, have one of `FILE_FORMATS`, and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels;
+          Pillow, have one of `FILE_FORMATS`, and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+          They are turned as their EXIF data say;
+        - a folder: the image files in it, sorted by name;
         - a map-style :class:`torch.utils.data.Dataset` of those. Of items that are tuples,
           as in (image, label), the first entry is taken.
     image_shape : tuple of three int, default=None
@@ -190,6 +197,9 @@ def open_images(
         there are 1, 3 or 4 entries; rows are channels first. Where both ends would do it raises.
     expected_shape : tuple of int, default=None
         Shape that the samples must have, as found by an earlier call (in ``fit``).
+    resize : {"stretch", "pad", "crop"}, default="stretch"
+        How files and Pillow images get the size of `image_shape`: height and width each by
+        themselves, or both by one factor, and then the border is repeated or the centre cut out.
 
     Returns
     -------
@@ -213,7 +223,9 @@ def open_images(
     >>> images.read(2, 5).shape
     (3, 3, 8, 6)
     """
-    layout = _Layout(check_image_shape(image_shape), data_format, expected_shape)
+    layout = _Layout(check_image_shape(image_shape), data_format, expected_shape, resize)
+    if isinstance(X, (str, os.PathLike)):
+        return _ImageSequence(files_of_folder(X), layout)
     if isinstance(X, torch.utils.data.Dataset):
         if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
             raise TypeError(
@@ -255,8 +267,9 @@ def release_pages(array: Any) -> None:
 class _Layout:
     """What is known of the shape of one image before it is seen, and how to read its axes."""
 
-    def __init__(self, image_shape, data_format, expected_shape):
+    def __init__(self, image_shape, data_format, expected_shape, resize):
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
         self.expected_shape = expected_shape
         self.known = expected_shape if expected_shape is not None else image_shape
@@ -269,7 +282,7 @@ class _Layout:
             self.check(last if channels_last else shape, what)
             return channels_last
         if self.known is not None:
-            fits_first, fits_last = self._fits(shape), self._fits(last)
+            fits_first, fits_last = self.fits(shape), self.fits(last)
             if not (fits_first or fits_last):
                 self.check(shape, what)
             wanted = f"both ends fit {self.known}"
@@ -285,7 +298,7 @@ class _Layout:
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
         """Raise unless a sample of this (channels-first) shape is one that is wanted."""
-        if self.known is not None and not self._fits(shape):
+        if self.known is not None and not self.fits(shape):
             source = "fit saw" if self.expected_shape is not None else "image_shape says"
             wanted = str(self.known).replace("-1", "any")
             raise ValueError(
@@ -293,7 +306,7 @@ class _Layout:
                 "width). Resize or convert the images, or fit again."
             )
 
-    def _fits(self, shape: tuple[int, ...]) -> bool:
+    def fits(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == len(self.known) and all(
             wanted in (-1, size) for wanted, size in zip(self.known, shape, strict=True)
         )
@@ -309,10 +322,8 @@ class _ImageArray(Images):
         shape = tuple(int(size) for size in X.shape[1:])
         is_rows = len(shape) == 1
         if len(shape) == 2:
-            raise ValueError(
-                f"X has 3 dimensions, shape {tuple(X.shape)}; images have 4. Grey images need a "
-                "channel axis, X[:, None], and so does a single image: X[None]."
-            )
+            self._check_grey(tuple(X.shape), layout)
+            shape = (1, *shape)
         if len(shape) > 3:
             raise ValueError(f"X has {len(shape) + 1} dimensions, shape {tuple(X.shape)}; wanted 4")
         if is_rows and layout.image_shape is not None:
@@ -323,7 +334,7 @@ class _ImageArray(Images):
             _check_dtype(X.dtype, "X")
         self._X = X
         self._is_image = len(shape) == 3
-        if not self._is_image:
+        if not self._is_image or X.ndim == 3:
             self._channels_last = False
         elif is_rows:
             self._channels_last = layout.data_format == "channels_last"
@@ -338,6 +349,17 @@ class _ImageArray(Images):
         layout.check(shape, "X")
         self.shape = shape
         self.dtype = _sample_dtype(X.dtype)
+
+    @staticmethod
+    def _check_grey(shape: tuple[int, ...], layout: _Layout) -> None:
+        """Raise where an array of three dimensions is rather one image with channels."""
+        if layout.known is not None and layout.fits((1, *shape[1:])):
+            return
+        if shape[2] in (3, 4) or (shape[0] in (3, 4) and min(shape[1:]) > 4):
+            raise ValueError(
+                f"X has shape {shape}: {shape[0]} grey images, or one image with channels? Give a "
+                "single image as X[None], and grey images with an axis of one channel, X[:, None]."
+            )
 
     def to_array(self, *, copy):
         array = np.array(as_numpy(self._X), order="C") if copy else as_numpy(self._X)
@@ -362,6 +384,8 @@ class _ImageSequence(Images):
         self._items = items
         self._layout = layout
         self.n_samples = _check_n_samples(len(items))
+        if not isinstance(items, torch.utils.data.Dataset):
+            self._survey()
         first = self._load(0)
         self.shape = first.shape
         self.dtype = first.dtype
@@ -370,10 +394,48 @@ class _ImageSequence(Images):
         array = self.read(0, self.n_samples)
         return array, array
 
+    def _survey(self) -> None:
+        """Look at the head of each file, so that bad files and sizes are known before any work."""
+        sizes: dict[tuple[int, int], int] = {}
+        errors = []
+        for row in range(self.n_samples):
+            item = _first_entry(self._items[row])
+            try:
+                if isinstance(item, (str, os.PathLike)):
+                    with opened_image(item, f"X[{row}]") as image:
+                        size = oriented_size(image)
+                elif _is_pillow(item):
+                    size = oriented_size(item)
+                else:
+                    continue
+            except ValueError as error:
+                errors.append(error)
+            else:
+                sizes.setdefault(size, row)
+        _raise_together(errors, self.n_samples)
+        target = self._layout.image_shape
+        if len(sizes) > 1 and (target is None or -1 in target):
+            widths, heights = (sorted(side) for side in zip(*sizes, strict=True))
+            middle = len(sizes) // 2
+            (small, at_small), (large, at_large) = (
+                choose(sizes.items(), key=lambda one: math.prod(one[0])) for choose in (min, max)
+            )
+            raise ValueError(
+                f"X has images of {len(sizes)} sizes, from {small[0]} x {small[1]} pixels "
+                f"({self._name(at_small)}) to {large[0]} x {large[1]} ({self._name(at_large)}), "
+                "width x height. Images of one call have one shape: give "
+                "image_shape=(channels, height, width), to which files are resized, for instance "
+                f"image_shape=(3, {heights[middle]}, {widths[middle]}); resize='pad' or 'crop' "
+                "keeps the ratio of their sides."
+            )
+
     def _read(self, start, stop):
         batch = np.empty((stop - start, *self.shape), dtype=self.dtype)
         for row in range(start, stop):
-            image = self._load(row)
+            try:
+                image = self._load(row)
+            except UnreadableImageError as error:
+                _raise_together([error, *self._other_errors(row + 1)], self.n_samples)
             if image.shape != self.shape or image.dtype != self.dtype:
                 raise ValueError(
                     f"{self._name(row)} is an image of shape {image.shape}, {image.dtype}; the "
@@ -384,77 +446,34 @@ class _ImageSequence(Images):
             batch[row - start] = image
         return batch
 
+    def _other_errors(self, start: int) -> Iterator[ValueError]:
+        """What else cannot be read, so that a user hears of all damaged files at once."""
+        for row in range(start, self.n_samples):
+            try:
+                self._load(row)
+            except UnreadableImageError as error:
+                yield error
+            except ValueError:
+                pass  # for when these are mended
+
     def _load(self, row: int) -> np.ndarray:
         image = _first_entry(self._items[row])
+        name = f"X[{row}]"
         if isinstance(image, (str, os.PathLike)):
-            array = self._from_file(image, row)
+            with opened_image(image, name) as opened:
+                array = self._from_pillow(opened, self._name(row))
         elif _is_pillow(image):
-            array = self._from_pillow(image, row)
+            array = self._from_pillow(image, name)
         else:
             return self._from_array(image, row)
         self._layout.check(array.shape, self._name(row))
         return array
 
-    def _from_file(self, path: str | os.PathLike, row: int) -> np.ndarray:
-        pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
-        try:
-            file = open_regular(path, f"X[{row}]")
-        except OSError as error:
-            raise ValueError(str(error)) from error
-        with file:
-            most, n_bytes = pillow.MAX_IMAGE_PIXELS, os.fstat(file.fileno()).st_size
-            if most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL:  # some are read whole
-                raise ValueError(
-                    f"{self._name(row)} has {n_bytes:,} bytes, more than the "
-                    f"{most:,} pixels of PIL.Image.MAX_IMAGE_PIXELS can have. Give smaller images."
-                )
-            with self._in_words(row):
-                image = pillow.open(file, formats=FILE_FORMATS)
-                tags = getattr(image, "tag_v2", {})  # of TIFF, whose tiles may be larger than it
-                tile = int(tags.get(322, 0)), int(tags.get(323, 0))
-            for width, height in (image.size, tile):
-                if most is not None and width * height > most:
-                    raise ValueError(
-                        f"{self._name(row)} has {width:,} x {height:,} pixels, and no more than "
-                        f"{most:,} are read. Give smaller images, or, if you trust all of these "
-                        "files, set PIL.Image.MAX_IMAGE_PIXELS."
-                    )
-            return self._from_pillow(image, row)
-
-    @contextmanager
-    def _in_words(self, row: int) -> Iterator[None]:
-        """Say which image Pillow cannot read; on damaged ones it raises errors of any type."""
-        try:
-            yield
-        except Exception as error:
-            unknown = type(error).__name__ == "UnidentifiedImageError"  # which shows the open file
-            reason = f"{type(error).__name__}{'' if unknown else ': ' + plain(str(error))[:200]}"
-            raise ValueError(
-                f"{self._name(row)} is not an image that can be read ({reason}). Files are read in "
-                f"the formats {', '.join(FILE_FORMATS)}."
-            ) from error
-
-    def _from_pillow(self, image: Any, row: int) -> np.ndarray:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{self._name(row)} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
-                "which does not fit 8 bits. Pass such images as a floating array."
-            )
-        n_channels = 3 if self._layout.known is None else self._layout.known[0]
-        with self._in_words(row):
-            image = image.convert(_PILLOW_MODES.get(n_channels, "RGB"))
-        size = self._layout.image_shape
-        if size is not None and -1 not in size and image.size != (size[2], size[1]):
-            pillow = import_optional("PIL.Image", extra="images", purpose="Resizing images")
-            most = pillow.MAX_IMAGE_PIXELS
-            if most is not None and size[1] * size[2] > most:
-                raise ValueError(
-                    f"image_shape={size} has {size[1] * size[2]:,} pixels, and images are resized "
-                    f"to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller one."
-                )
-            image = image.resize((size[2], size[1]), pillow.Resampling.BILINEAR)
-        array = np.asarray(image)
-        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    def _from_pillow(self, image: Any, name: str) -> np.ndarray:
+        known, size = self._layout.known, self._layout.image_shape
+        resized = None if size is None or -1 in size else (size[2], size[1])
+        n_channels = 3 if known is None else known[0]
+        return pixels_of(image, n_channels, resized, self._layout.resize, name)
 
     def _from_array(self, image: Any, row: int) -> np.ndarray:
         array = as_numpy(image)
@@ -478,6 +497,20 @@ class _ImageSequence(Images):
         if not isinstance(item, (str, os.PathLike)):
             return f"X[{row}]"
         return f"X[{row}] = {shown(os.fspath(item), 200)}"
+
+
+def _raise_together(errors: list[ValueError], n_samples: int) -> None:
+    """Raise one error for all images that cannot be read; nothing if there are none."""
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    named = "\n".join(f"- {error}" for error in errors[:_MOST_NAMED])
+    more = f"\n- and {len(errors) - _MOST_NAMED} more" if len(errors) > _MOST_NAMED else ""
+    raise ValueError(
+        f"X has {len(errors)} images of {n_samples} that cannot be read. Mend them, or leave them "
+        f"out of X and of all that goes with its rows:\n{named}{more}"
+    ) from errors[0]
 
 
 def _as_items(X: Any) -> Sequence:
@@ -521,11 +554,20 @@ def _check_dtype(dtype: Any, what: str) -> None:
         if isinstance(dtype, torch.dtype)
         else np.issubdtype(dtype, np.floating)
     )
-    if not floating and dtype not in (torch.uint8, np.uint8):
-        raise ValueError(
-            f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. Convert them "
-            "with .astype('uint8') or .astype('float32'), whichever is meant."
+    if floating or dtype in (torch.uint8, np.uint8):
+        return
+    if dtype in (torch.uint16, np.uint16):
+        advice = (
+            "Of the full range of 16 bits, (X / 257).astype('uint8') keeps the 8 bits that images "
+            "are mostly seen in; X.astype('float32') keeps everything, also where 10 or 12 bits "
+            "are used"
         )
+    else:
+        advice = "Values from 0 to 255 are X.astype('uint8'); X.astype('float32') keeps all others"
+    raise ValueError(
+        f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. {advice}. Give new "
+        "images in the same units."
+    )
 
 
 def _check_n_samples(n_samples: int) -> int:

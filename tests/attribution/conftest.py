@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skfair.attribution import PatchAttributionMasker
+from skfair.utils._split import split_cells
 
 
 class Planted(NamedTuple):
@@ -22,7 +23,7 @@ class Planted(NamedTuple):
         return (highest & self.inside).sum() / highest.sum()
 
 
-def _planted(n=200, *, n_channels=3, share=0.5, at=(2, 8), shape=(12, 14), bright=100, seed=0):
+def _planted(n=200, *, n_channels=3, share=0.5, at=(4, 6), shape=(12, 14), bright=100, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.integers(0, 128, size=(n, n_channels, *shape), dtype=np.uint8)
     has = np.arange(n) < round(share * n)
@@ -35,13 +36,29 @@ def _planted(n=200, *, n_channels=3, share=0.5, at=(2, 8), shape=(12, 14), brigh
 
 def _quick(**parameters):
     defaults = {"patch_size": 4, "stride": 2, "max_epochs": 4, "check_leakage": False}
-    defaults |= {"random_state": 0}
+    defaults |= {"quantile": 0.9, "validation_fraction": 0.1, "random_state": 0}
     return PatchAttributionMasker(**{**defaults, **parameters})
+
+
+def _held_out(code, fraction=0.1, seed=0):
+    drawn = int(np.random.RandomState(seed).randint(np.iinfo(np.int32).max))
+    code = np.asarray(code, dtype=int)
+    shares = np.maximum(fraction, np.minimum(16 / np.bincount(code), 0.4))
+    return split_cells(code, shares, drawn)[1]
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    """Rows that `fit` holds out: of each value a share, or sixteen if these are at most 40 %."""
+    return _held_out
 
 
 @pytest.fixture(scope="session")
 def planted():
-    """Make images with a stamp of 4 x 4 pixels, a tenth of the image."""
+    """Make images with a stamp of 4 x 4 pixels, a tenth of the image.
+
+    It is in the middle: of a pixel at the border, all patches that it lies in may see the stamp.
+    """
     return _planted
 
 
@@ -60,3 +77,28 @@ def data():
 def fitted(data):
     """Not to be changed; a copy takes other parameters."""
     return _quick().fit(data.X, sensitive_features=data.has)
+
+
+def _squares(n=240, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 100, size=(n, 1, 16, 16), dtype=np.uint8)
+    has = np.arange(n) % 2 == 1
+    inside = np.zeros((n, 16, 16), dtype=bool)
+    for row, (y, x) in zip(np.flatnonzero(has), rng.integers(0, 13, (n, 2)), strict=False):
+        X[row, :, y : y + 4, x : x + 4] = 255
+        inside[row, y : y + 4, x : x + 4] = True
+    return X, has, inside
+
+
+@pytest.fixture(scope="session")
+def squares():
+    """Make images on which a white square is anywhere, or nowhere; which; and where."""
+    return _squares
+
+
+@pytest.fixture(scope="session")
+def anywhere():
+    """A masker of such images, not to be changed, and what it was fitted on."""
+    X, has, inside = _squares()
+    masker = _quick(stride=1, max_epochs=8, position_embedding=False)
+    return masker.fit(X, sensitive_features=has), X, has, inside

@@ -25,6 +25,7 @@ from skfair.attribution._display import _outline
 # The maskers are trained for a moment only; what they have learned does not matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
 
+# What a masker would do if it were set otherwise.
 MODES = {
     "general\nmask": ("general", "mask"),
     "general\nnoise": ("general", "noise"),
@@ -46,6 +47,7 @@ def make_images(n=40, channels=3, height=16, width=12):
 
 def make_masker(**parameters):
     settings = {"patch_size": 4, "stride": 4, "max_epochs": 2, "random_state": 0}
+    settings |= {"check_leakage": False, "margin": 0, "batch_size": 32}
     return PatchAttributionMasker(**(settings | parameters))
 
 
@@ -77,6 +79,12 @@ def drawn(images):
     return np.stack([np.asarray(image.get_array()) for image in images])
 
 
+def meanings(masker):
+    """Of two columns that are stamps or not, what each row is called."""
+    pairs = zip(("ring", "cross"), masker.pos_label_, strict=True)
+    return [name if label else f"{name} = False" for name, label in pairs]
+
+
 def channels_last(images):
     return np.moveaxis(images, 1, 3)
 
@@ -93,12 +101,28 @@ def inside(line, corner, size):
     return filled
 
 
-def outlined(display, name):
+def outlined(display, name, lines):
     """What the lines of one row of maps go around."""
     corners = [(left, top) for left, _, _, top in extents(display.maps_[name])]
     size = display.images.shape[1:3]
-    lines = display.outlines_[name]
-    return np.stack([inside(line, c, size) for line, c in zip(lines, corners, strict=True)])
+    return np.stack([inside(line, c, size) for line, c in zip(lines[name], corners, strict=True)])
+
+
+def assert_outlined(display, name, own, borrowed=None):
+    """Solid lines around what is the image's own, dashed ones around what is of others."""
+    np.testing.assert_array_equal(outlined(display, name, display.outlines_), own)
+    assert {line.get_linestyle() for line in display.outlines_[name]} == {"-"}
+    if borrowed is None or not borrowed.any():
+        assert display.borrowed_outlines_ == {}
+        assert "dashed" not in display.ax_.get_xlabel()
+        return
+    np.testing.assert_array_equal(outlined(display, name, display.borrowed_outlines_), borrowed)
+    assert {line.get_linestyle() for line in display.borrowed_outlines_[name]} == {"--"}
+    assert "dashed: hole of another image" in display.ax_.get_xlabel()
+
+
+def title_texts(display, name):
+    return [title.get_text() for title in display.titles_[name]]
 
 
 def extents(images):
@@ -123,19 +147,162 @@ def test_maps(masker):
     display = AttributionDisplay.from_estimator(masker, X, n_images=3)
     np.testing.assert_array_equal(drawn(display.images_), channels_last(X[:3]) / 255)
     np.testing.assert_allclose(drawn(display.maps_["maps"]), masker.attribute(X[:3]), atol=1e-6)
-    np.testing.assert_array_equal(outlined(display, "maps"), masker.perturbed_pixels(X[:3]))
-    assert row_names(display) == ["images", "maps"]
+    assert row_names(display) == ["first 3\nof 40 images", "maps"]
     share = masker.perturbed_pixels(X[:3]).mean()
-    assert display.ax_.get_xlabel() == f"outlined: hidden, {share:.0%} of pixels"
+    assert f"outlined: hidden, {share:.0%} of pixels" in display.ax_.get_xlabel().split("\n")
     assert 0.1 < share <= 0.2  # there is something to compare
     assert display.perturbed_ == {}
 
 
-def test_hidden_pixels_are_those_of_the_scope(masker):
+def test_outlines_go_around_what_is_hidden(masker):
+    found = masker.attribute_score(X) >= masker.score_threshold_[0]
+    assert 0 < found[:8].sum() < 8
+    hidden = masker.perturbed_pixels(X[:8])
+    display = AttributionDisplay.from_estimator(masker, X)
+    there = found[:8, None, None]
+    assert hidden[~found[:8]].any((1, 2)).all()
+    assert_outlined(display, "maps", hidden & there, hidden & ~there)
+    # What is not found in any image gets no hole of its own, and what is found in all no other.
+    for some, own in [(X[found][:4], True), (X[~found][:4], False)]:
+        display = AttributionDisplay.from_estimator(masker, some)
+        hidden = masker.perturbed_pixels(some)
+        assert_outlined(display, "maps", hidden & own, hidden & (not own))
+
+
+def test_general_pixels_are_those_of_all_images(masker):
     general = copy.copy(masker).set_params(scope="general")
     display = AttributionDisplay.from_estimator(general, X, n_images=2)
-    np.testing.assert_array_equal(outlined(display, "maps"), general.perturbed_pixels(X[:2]))
+    assert_outlined(display, "maps", general.perturbed_pixels(X[:2]))
     assert (display.hidden[0] == display.hidden[1]).all()
+
+
+def test_of_each_attribute_that_is_not_found_the_hole_is_of_another_image(two_columns):
+    masker = copy.copy(two_columns).set_params(scope="specific")
+    scores = np.stack(masker.attribute_score(X[:8]))
+    found = scores >= masker.score_threshold_[:, None]
+    assert (found.sum(0) == 1).any()  # of one attribute its own, of the other that of another
+    # Without an image's own pixels: what is above the quantile of its map, margin 0.
+    maps = masker.attribute(X[:8])
+    above = maps > np.quantile(maps, 0.9, axis=(2, 3), keepdims=True, method="inverted_cdf")
+    own = (above & found.T[..., None, None]).any(1)
+    display = AttributionDisplay.from_estimator(masker, X)
+    for name in display.maps_:
+        assert_outlined(display, name, own, masker.perturbed_pixels(X[:8]) & ~own)
+
+
+def test_scores_above_the_maps(masker):
+    display = AttributionDisplay.from_estimator(masker, X, n_images=20)
+    score, least = masker.attribute_score(X[:20]), masker.score_threshold_[0]
+    wanted = [f"max P {p:.2f}" if p >= least else "not found" for p in score]
+    assert len(set(wanted)) > 1
+    assert title_texts(display, "maps") == wanted
+    assert display.ax_.get_xlabel().split("\n")[:2] == [
+        "above each map: highest P of a patch",
+        f"not found: below {least:.2f}",
+    ]
+    # Of the paper's confidences too it is the probability.
+    entropy = copy.copy(masker).set_params(confidence="negative_entropy")
+    display = AttributionDisplay.from_estimator(entropy, X, n_images=20)
+    assert title_texts(display, "maps") == wanted
+
+
+def test_scores_of_separate_attributes(two_columns):
+    display = AttributionDisplay.from_estimator(two_columns, X)
+    scores, least = two_columns.attribute_score(X[:8]), two_columns.score_threshold_
+    names = meanings(two_columns)
+    for name, score, threshold in zip(names, scores, least, strict=True):
+        wanted = [f"max P {p:.2f}" if p >= threshold else "not found" for p in score]
+        assert title_texts(display, name) == wanted
+    below = ",\n".join(f"{t:.2f} ({name})" for t, name in zip(least, names, strict=True))
+    assert f"not found: below {below}" in display.ax_.get_xlabel()
+
+
+def test_of_more_than_two_values_the_likeliest_is_named():
+    values = np.array(["none", "$1", "$2"])[STAMPS @ [1, 2] % 3]
+    masker = make_masker(scope="specific").fit(X, sensitive_features=values)
+    display = AttributionDisplay.from_estimator(masker, X)
+    score = masker.attribute_score(X[:8])
+    assert title_texts(display, "maps") == [
+        f"{masker.classes_[i]} {p:.2f}" for i, p in zip(score.argmax(1), score.max(1), strict=True)
+    ]
+    assert "not found" not in display.ax_.get_xlabel()
+    assert_outlined(display, "maps", masker.perturbed_pixels(X[:8]))
+    assert display.colorbar_.ax.get_ylabel() == "P above guessing"
+    assert_nothing_is_cut_off(display.figure_)  # and a dollar is a dollar
+
+
+def test_combined_columns_are_named_by_their_values():
+    features = {"ring": np.where(STAMPS[:, 0], "gold", "none"), "cross": STAMPS[:, 1]}
+    masker = make_masker(scope="specific").fit(X, sensitive_features=features)
+    display = AttributionDisplay.from_estimator(masker, X)
+    names = {"gold, False", "gold, True", "none, False", "none, True"}
+    assert {title.rsplit(" ", 1)[0] for title in title_texts(display, "maps")} <= names
+
+
+@pytest.mark.parametrize(
+    ("values", "pos_label", "name"),
+    [
+        ([False, True], True, "P(attribute)"),
+        ([False, True], False, "P(attribute = False)"),
+        ([0, 1], 1, "P(attribute = 1)"),
+        (["no", "yes"], "yes", "P(attribute = yes)"),
+    ],
+)
+def test_the_scale_says_what_it_is(values, pos_label, name):
+    masker = make_masker(pos_label=pos_label, max_epochs=1)
+    masker.fit(X, sensitive_features=np.array(values)[STAMPS[:, 0].astype(int)])
+    for kind in ("maps", "mean_map"):
+        display = AttributionDisplay.from_estimator(masker, X, kind=kind)
+        assert display.colorbar_.ax.get_ylabel() == name
+        assert_nothing_is_cut_off(display.figure_)
+    masker.set_params(confidence="margin")
+    display = AttributionDisplay.from_estimator(masker, X)
+    assert display.colorbar_.ax.get_ylabel() == "confidence,\nscaled in each map"
+    maps = drawn(display.maps_["maps"])
+    np.testing.assert_array_equal(maps.min((1, 2)), 0)
+    np.testing.assert_array_equal(maps.max((1, 2)), 1)
+
+
+def test_which_images_of_how_many(masker):
+    def first(images, **how):
+        return row_names(AttributionDisplay.from_estimator(masker, images, **how))[0]
+
+    for kind in ("maps", "perturbations"):
+        assert first(X, kind=kind) == "first 8\nof 40 images"
+        assert first(X[:8], kind=kind) == "8 images"
+        assert first(X[:1], kind=kind) == "1 image"
+    assert first(X, kind="mean_map") == "mean of\n40 images"
+    assert first(np.tile(X, (30, 1, 1, 1)), n_images=1) == "first 1\nof 1,200 images"
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X.copy()))
+    assert first(data) == "first 8\nof 40 images"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12])
+def test_nothing_is_cut_off_of_any_number_of_images(n, masker, two_columns):
+    several = copy.copy(two_columns).set_params(scope="specific")
+    for estimator, kind in [(masker, "maps"), (several, "maps"), (several, "mean_map")]:
+        display = AttributionDisplay.from_estimator(estimator, X, n_images=n, kind=kind)
+        assert_nothing_is_cut_off(display.figure_)
+
+
+@pytest.mark.parametrize("n", [1, 8, 16])
+@pytest.mark.parametrize("height, width", [(128, 96), (28, 28), (12, 40)])
+@pytest.mark.parametrize("given", [False, True])
+def test_titles_are_between_the_images(n, height, width, given):
+    images = np.random.default_rng(0).random((n, height, width))
+    maps = {"ring": images, "cross": images, "none": images}
+    titles = {"ring": ["max P 0.97"] * n, "cross": ["not found"] * n}
+    ax = plt.subplots(1, 2, figsize=(8, 5), layout="constrained")[1][1] if given else None
+    display = AttributionDisplay(images, maps=maps, titles=titles).plot(ax)
+    assert_nothing_is_cut_off(display.figure_)
+    assert list(display.titles_) == ["ring", "cross"]
+    above = {"ring": display.images_, "cross": display.maps_["ring"]}
+    for name, row in display.titles_.items():
+        for title, upper, lower in zip(row, above[name], display.maps_[name], strict=True):
+            box, upper, lower = (one.get_window_extent() for one in (title, upper, lower))
+            assert lower.y1 <= box.y0 + 1
+            assert box.y1 <= upper.y0 + 1
+            assert lower.x0 - 1 <= box.x0 <= box.x1 <= lower.x1 + 1
 
 
 def test_one_scale_for_all_maps(two_columns):
@@ -163,14 +330,14 @@ def test_the_scale_does_not_depend_on_the_maps():
 def test_separate_attributes_have_a_row_each(two_columns):
     display = AttributionDisplay.from_estimator(two_columns, X, n_images=2)
     maps = two_columns.attribute(X[:2])
-    assert row_names(display) == ["images", "ring", "cross"]
-    assert two_columns.attribute_names_ == ("ring", "cross")
-    for i, name in enumerate(("ring", "cross")):
+    names = meanings(two_columns)
+    assert row_names(display)[1:] == list(display.maps_) == names
+    for i, name in enumerate(names):
         np.testing.assert_allclose(drawn(display.maps_[name]), maps[:, i], atol=1e-6)
-        np.testing.assert_array_equal(outlined(display, name), two_columns.perturbed_pixels(X[:2]))
+    assert display.colorbar_.ax.get_ylabel() == "P(attribute)"
     display = AttributionDisplay.from_estimator(two_columns, X, kind="mean_map")
-    names = ["mean map,\nring", "mean map,\ncross"]
-    assert row_names(display) == ["mean image", *names]
+    names = [f"mean map,\n{name}" for name in names]
+    assert row_names(display)[1:] == names
     np.testing.assert_array_equal(drawn(display.maps_[names[1]])[0], two_columns.mean_map_[1])
 
 
@@ -180,20 +347,43 @@ def test_mean_map(masker):
     np.testing.assert_allclose(drawn(display.images_), mean)
     np.testing.assert_array_equal(drawn(display.maps_["mean map"])[0], masker.mean_map_)
     general = copy.copy(masker).set_params(scope="general").perturbed_pixels(X[:1])
-    np.testing.assert_array_equal(outlined(display, "mean map"), general)
-    assert row_names(display) == ["mean image", "mean map"]
+    assert_outlined(display, "mean map", general)
+    assert row_names(display) == ["mean of\n40 images", "mean map"]
+    assert "with scope='general' (it is 'specific')" in display.ax_.get_xlabel()
+    masker = copy.copy(masker).set_params(scope="general")
+    display = AttributionDisplay.from_estimator(masker, X, kind="mean_map")
+    assert "scope" not in display.ax_.get_xlabel()
 
 
-def test_perturbations(masker):
+@pytest.mark.parametrize("perturbation", ["mask", "noise", "swap"])
+@pytest.mark.parametrize("scope", ["general", "specific", "auto"])
+def test_perturbations(masker, scope, perturbation):
+    masker = copy.copy(masker).set_params(scope=scope, perturbation=perturbation)
     display = AttributionDisplay.from_estimator(masker, X, kind="perturbations", n_images=3)
-    assert row_names(display) == ["images", *MODES]
-    for name, (scope, perturbation) in MODES.items():
-        mode = copy.copy(masker).set_params(scope=scope, perturbation=perturbation)
+    # What it does itself comes first, and only once.
+    first = f"{'specific' if scope == 'auto' else scope}\n{perturbation}"
+    modes = {name: mode for name, mode in MODES.items() if name != first}
+    assert row_names(display)[1:] == [f"{first}\n(as set)", *modes]
+    wanted = masker.mask(X)[:3]
+    np.testing.assert_array_equal(
+        drawn(display.perturbed_[f"{first}\n(as set)"]), channels_last(wanted) / 255
+    )
+    for name, (scope_, perturbation_) in modes.items():
+        mode = copy.copy(masker).set_params(scope=scope_, perturbation=perturbation_)
         np.testing.assert_array_equal(
             drawn(display.perturbed_[name]), channels_last(mode.mask(X[:3])) / 255
         )
     assert display.colorbar_ is None
     assert display.outlines_ == {}
+
+
+def test_a_swap_is_shown_with_parts_of_a_hundred_images(masker):
+    masker = copy.copy(masker).set_params(perturbation="swap")
+    many = np.tile(X, (4, 1, 1, 1))
+    display = AttributionDisplay.from_estimator(masker, many, kind="perturbations", n_images=4)
+    row = display.perturbed_["specific\nswap\n(as set)"]
+    np.testing.assert_array_equal(drawn(row), channels_last(masker.mask(many[:100])[:4]) / 255)
+    assert row_names(display)[0] == "first 4\nof 160 images"
 
 
 @pytest.mark.parametrize("kind", ["maps", "mean_map", "perturbations"])
@@ -437,6 +627,26 @@ def test_what_from_estimator_refuses(masker):
         ({"hidden": np.zeros((2, 4, 4), int)}, ValueError, "hidden .* dtype int64"),
         ({"hidden": np.zeros((1, 4, 4), bool)}, ValueError, r"hidden has shape \(1, 4, 4\)"),
         ({"maps": None, "hidden": np.zeros((2, 4, 4), bool)}, ValueError, "hidden .* 0 maps"),
+        ({"borrowed": np.ones((2, 4, 4), bool)}, ValueError, "borrowed .* Give hidden too"),
+        (
+            {"hidden": np.zeros((2, 4, 4), bool), "borrowed": np.ones((2, 4, 4), bool)},
+            ValueError,
+            "a part of the pixels of hidden",
+        ),
+        (
+            {"hidden": np.ones((2, 4, 4), bool), "borrowed": np.ones((2, 4, 4), int)},
+            ValueError,
+            "borrowed .* dtype int64",
+        ),
+        (
+            {"hidden": np.ones((2, 4, 4), bool), "borrowed": np.ones(2, bool)},
+            ValueError,
+            r"borrowed has shape \(2,\)",
+        ),
+        ({"titles": ["a", "b"]}, TypeError, "titles is list"),
+        ({"titles": {"m": ["a", "b"]}}, ValueError, r"titles\['m'\].*rows are maps"),
+        ({"titles": {"maps": ["a"]}}, ValueError, r"titles\['maps'\] has shape \(1,\).*2 str"),
+        ({"titles": {"maps": [0.5, 1.0]}}, ValueError, r"titles\['maps'\].*dtype float64"),
         ({"perturbed": {"p": np.zeros((2, 4, 3))}}, ValueError, r"perturbed\['p'\].*\(2, 4, 3\)"),
         ({"perturbed": [1]}, TypeError, "perturbed is list"),
     ],

@@ -1,11 +1,9 @@
 """Where patches lie and what a pixel gets of them, against counting by hand and plain loops."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skfair.attribution._grid import PatchGrid
@@ -101,41 +99,64 @@ def test_a_stride_that_leaves_gaps():
     PatchGrid(8, 8, 2, 2)
 
 
-@given(
-    stride=st.integers(2, 12),
-    overlap=st.integers(0, 8),
-    more_height=st.integers(0, 20),
-    more_width=st.integers(0, 20),
-)
-@settings(max_examples=150, deadline=None)
-def test_what_the_message_names_works(stride, overlap, more_height, more_width):
-    k = stride + overlap
-    height, width = k + more_height, k + more_width
-    assume((height - k) % stride or (width - k) % stride)
-    with pytest.raises(ValueError, match="multiples of the stride") as caught:
-        PatchGrid(height, width, k, stride)
-    message = str(caught.value)
-    assert f"patch_size={k} moved by stride={stride}" in message
-    assert f"{height} x {width}" in message
-    nearest = message.split("The nearest that work:")[1]
-    PatchGrid(height, width, k, int(re.search(r"stride=(\d+)", nearest)[1]))
-    size = [int(side) for side in re.search(r"cropped to (\d+) x (\d+)", nearest).groups()]
-    PatchGrid(*size, k, stride)
-    assert 0 <= height - size[0] < stride
-    assert 0 <= width - size[1] < stride
-
-    def works(k):
-        return (height - k) % stride == (width - k) % stride == 0
-
-    sizes = [p for p in range(stride, min(height, width) + 1) if works(p)]
-    if sizes:
-        named = int(re.search(r"patch_size=(\d+)", nearest)[1])
-        assert abs(named - k) == min(abs(p - k) for p in sizes)
-        PatchGrid(height, width, named, stride)
-    else:
-        assert "patch_size" not in nearest
+# Images at whose border the grid does not end ---------------------------------------------
 
 
-def test_the_message_names_the_nearest():
-    with pytest.raises(ValueError, match=r"stride=3, patch_size=28, or .* 125 x 125\.$"):
-        PatchGrid(128, 128, 29, 4)
+@st.composite
+def any_grids(draw):
+    k = draw(st.integers(1, 7))
+    height, width = draw(st.integers(k, 20)), draw(st.integers(k, 20))
+    return PatchGrid(height, width, k, draw(st.integers(1, k)))
+
+
+@given(grid=any_grids(), seed=st.integers(0, 99))
+@settings(max_examples=80, deadline=None)
+def test_every_pixel_is_seen_and_no_patch_is_in_vain(grid, seed):
+    k, stride = grid.patch_size, grid.stride
+    for n, side in ((grid.n_rows, grid.height), (grid.n_cols, grid.width)):
+        reach = (n - 1) * stride + k
+        assert side <= reach < side + stride
+    images = torch.rand(
+        2, 3, grid.height, grid.width, generator=torch.Generator().manual_seed(seed)
+    )
+    padded = grid.pad(images)
+    assert padded.shape[2:] == ((grid.n_rows - 1) * stride + k, (grid.n_cols - 1) * stride + k)
+    expected = np.pad(
+        images.numpy(),
+        [
+            (0, 0),
+            (0, 0),
+            (0, padded.shape[2] - grid.height),
+            (0, padded.shape[3] - grid.width),
+        ],
+        mode="edge",
+    )
+    np.testing.assert_array_equal(padded, expected)
+    # The patches are those of the padded images, and maps are of the images.
+    positions = torch.arange(len(grid))
+    which = torch.zeros(len(grid), dtype=torch.int64)
+    last = grid.patches(padded, positions, which)[-1]
+    assert torch.equal(last, padded[0, :, -k:, -k:])
+    region_map = np.random.default_rng(seed).normal(size=(grid.n_rows, grid.n_cols))
+    found = grid.pixel_map(torch.from_numpy(region_map)).numpy()
+    np.testing.assert_allclose(found, algorithm_1(region_map, grid), rtol=1e-12, atol=1e-12)
+
+
+def test_a_grid_that_ends_at_the_border_pads_nothing():
+    images = torch.rand(1, 3, 9, 11)
+    assert PatchGrid(9, 11, patch_size=5, stride=2).pad(images) is images
+
+
+def test_a_padded_grid_by_hand():
+    grid = PatchGrid(height=6, width=8, patch_size=4, stride=3)
+    assert (grid.n_rows, grid.n_cols) == (2, 3)  # rows 0 and 3, columns 0, 3 and 6
+    image = torch.arange(48.0).reshape(1, 1, 6, 8)
+    padded = grid.pad(image)[0, 0]
+    assert padded.shape == (7, 10)
+    assert padded[:, 7].tolist() == padded[:, 8].tolist() == padded[:, 9].tolist()
+    assert padded[6].tolist() == padded[5].tolist()
+    found = grid.pixel_map(torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]))
+    # Row 3 lies in both rows of patches, columns 3 and 6 in two columns.
+    assert found[0].tolist() == [1, 1, 1, 1.5, 2, 2, 3, 4]
+    assert found[3].tolist() == [4.5, 4.5, 4.5, 6.75, 9, 9, 13.5, 18]
+    assert found[5].tolist() == [8, 8, 8, 12, 16, 16, 24, 32]

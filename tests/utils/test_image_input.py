@@ -13,8 +13,9 @@ ROWS = X.reshape(6, -1)
 
 
 class Estimator(BaseEstimator):
-    def __init__(self, image_shape=None, data_format="auto"):
+    def __init__(self, image_shape=None, resize="stretch", data_format="auto"):
         self.image_shape = image_shape
+        self.resize = resize
         self.data_format = data_format
 
 

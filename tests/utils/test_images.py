@@ -157,14 +157,14 @@ def test_another_shape_than_before(shape, files):
 
 def test_files_are_resized_and_converted(files):
     Image.new("RGB", (20, 30), (10, 20, 30)).save(files[1])
-    with pytest.raises(ValueError, match=r"X\[1\] = .*1\.png.*\(3, 30, 20\).*image_shape="):
-        open_images(files).read(0, 5)
+    with pytest.raises(ValueError, match=r"2 sizes, from 6 x 8 .*20 x 30 \(X\[1\] = .*1\.png"):
+        open_images(files)
     resized = open_images(files, image_shape=(3, 4, 2)).read(0, 5)
     assert resized.shape == (5, 3, 4, 2)
     np.testing.assert_array_equal(resized[1], np.full((3, 4, 2), [[[10]], [[20]], [[30]]]))
     grey = open_images(files, image_shape=(1, 8, 6)).read(0, 1)
     np.testing.assert_array_equal(grey[0, 0], np.asarray(Image.open(files[0]).convert("L")))
-    assert open_images(files, expected_shape=(1, 8, 6)).read(0, 1).shape == (1, 1, 8, 6)
+    assert open_images(files[:1], expected_shape=(1, 8, 6)).read(0, 1).shape == (1, 1, 8, 6)
 
 
 def test_grey_arrays_in_a_sequence_get_their_channel():
@@ -213,7 +213,7 @@ def test_values_that_are_not_finite(bad, word):
         images.read(2, 6)
 
 
-@pytest.mark.parametrize("shape", [(5, 8, 6), (2, 2, 2, 3, 3)])
+@pytest.mark.parametrize("shape", [(2, 2, 2, 3, 3), (2,) * 6])
 def test_wrong_number_of_dimensions(shape):
     with pytest.raises(ValueError, match=f"X has {len(shape)} dimensions"):
         open_images(np.zeros(shape, dtype=np.uint8))
@@ -254,7 +254,7 @@ def test_image_shape_that_does_not_fit_the_rows():
         open_images(np.zeros((2, 10)), image_shape=(3, -1, 2))
 
 
-@pytest.mark.parametrize("X", [np.zeros((3, 4)), [[1.0, 2.0]], [(1.0, 2.0)], np.zeros(3), [], "a"])
+@pytest.mark.parametrize("X", [np.zeros((3, 4)), [[1.0, 2.0]], [(1.0, 2.0)], np.zeros(3), []])
 def test_rows_are_left_to_scikit_learn(X):
     assert not holds_images(X)
 

@@ -1,0 +1,202 @@
+"""Image files and Pillow images: what may be opened, which way up it is, and its size."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skfair.utils._imports import import_optional
+from skfair.utils._regular_files import open_regular
+from skfair.utils._shown import plain, shown
+
+# Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
+FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SUFFIXES = (
+    *(".bmp", ".gif", ".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".tif", ".tiff", ".webp"),
+)
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and where height and width change
+
+
+class UnreadableImageError(ValueError):
+    """An image file is damaged, missing, too large, or no image."""
+
+
+def files_of_folder(folder: str | os.PathLike) -> list[Path]:
+    """List the image files of a folder, sorted by name.
+
+    Parameters
+    ----------
+    folder : path-like
+        Folders in it are not opened.
+
+    Returns
+    -------
+    list of Path
+        Files with the suffix of a format that is read.
+
+    Raises
+    ------
+    ValueError
+        It is no folder, or has no images.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ValueError(
+            f"X = {shown(os.fspath(folder), 200)} {what}, where images were wanted: a folder of "
+            "image files, or a list of them. Give a single image as [path]."
+        )
+    files = sorted(one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise ValueError(
+            f"X = {shown(os.fspath(folder), 200)} is a folder without image files "
+            f"({', '.join(FILE_FORMATS)}, by their suffix). Folders in it are not opened: give a "
+            "list of files, sorted(Path(folder).rglob('*.png')) for instance."
+        )
+    return files
+
+
+@contextmanager
+def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
+    """Open an image file, of which Pillow reads only the head before its pixels are asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file in one of `FILE_FORMATS`.
+    row : str
+        What to call it in messages, before its path.
+
+    Yields
+    ------
+    PIL.Image.Image
+
+    Raises
+    ------
+    UnreadableImageError
+        It is no such file, or has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+    """
+    pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
+    name = f"{row} = {shown(os.fspath(path), 200)}"
+    try:
+        file = open_regular(path, row)
+    except OSError as error:
+        raise UnreadableImageError(str(error)) from error
+    with file:
+        most, n_bytes = pillow.MAX_IMAGE_PIXELS, os.fstat(file.fileno()).st_size
+        if most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL:  # some are read whole
+            raise UnreadableImageError(
+                f"{name} has {n_bytes:,} bytes, more than the "
+                f"{most:,} pixels of PIL.Image.MAX_IMAGE_PIXELS can have. Give smaller images."
+            )
+        with _in_words(name):
+            image = pillow.open(file, formats=FILE_FORMATS)
+            tags = getattr(image, "tag_v2", {})  # of TIFF, whose tiles may be larger than it
+            tile = int(tags.get(322, 0)), int(tags.get(323, 0))
+        for width, height in (image.size, tile):
+            if most is not None and width * height > most:
+                raise UnreadableImageError(
+                    f"{name} has {width:,} x {height:,} pixels, and no more than "
+                    f"{most:,} are read. Give smaller images, or, if you trust all of these "
+                    "files, set PIL.Image.MAX_IMAGE_PIXELS."
+                )
+        yield image
+
+
+def oriented_size(image: Any) -> tuple[int, int]:
+    """Width and height of an image once it is turned as its EXIF data say."""
+    try:
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+    except Exception:  # damaged data say nothing
+        turned = False
+    return image.size[::-1] if turned else image.size
+
+
+def pixels_of(
+    image: Any, n_channels: int, size: tuple[int, int] | None, resize: str, name: str
+) -> np.ndarray:
+    """Turn, convert and resize an image.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    n_channels : int
+        1, 3 or 4; anything else gives RGB.
+    size : tuple of two int, or None
+        Width and height; None leaves them as they are.
+    resize : {"stretch", "pad", "crop"}
+        What happens to the ratio of the sides.
+    name : str
+        What to call the image in messages.
+
+    Returns
+    -------
+    ndarray of shape (n_channels, height, width), uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        Its pixels cannot be read.
+    ValueError
+        It has more than 8 bits a channel, or the size is too large.
+    """
+    ops = import_optional("PIL.ImageOps", extra="images", purpose="Reading images")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"{name} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
+            "which does not fit 8 bits. Pass such images as a floating array: "
+            "np.stack([np.asarray(Image.open(path)) for path in paths]).astype('float32')."
+        )
+    with _in_words(name):
+        image.load()
+    with suppress(Exception):  # damaged data say nothing
+        image = ops.exif_transpose(image)
+    with _in_words(name):
+        image = image.convert(_MODES.get(n_channels, "RGB"))
+    if size is not None and image.size != size:
+        image = _resized(image, n_channels, size, resize)
+    array = np.asarray(image)
+    if size is not None and image.size != size:  # by one factor, and one side is too short
+        missing = [(want - have) for want, have in zip(size[::-1], array.shape, strict=False)]
+        before = [side // 2 for side in missing]
+        widths = [(b, side - b) for b, side in zip(before, missing, strict=True)]
+        array = np.pad(array, [*widths, *[(0, 0)] * (array.ndim - 2)], mode="edge")
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) -> Any:
+    pillow = import_optional("PIL.Image", extra="images", purpose="Resizing images")
+    ops = import_optional("PIL.ImageOps", extra="images", purpose="Resizing images")
+    most = pillow.MAX_IMAGE_PIXELS
+    if most is not None and size[0] * size[1] > most:
+        raise ValueError(
+            f"image_shape={(n_channels, *size[::-1])} has {size[0] * size[1]:,} pixels, and images "
+            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). "
+            "Give a smaller one."
+        )
+    how = pillow.Resampling.BILINEAR
+    if resize == "pad":
+        return ops.contain(image, size, how)
+    if resize == "crop":
+        return ops.fit(image, size, how)
+    return image.resize(size, how)
+
+
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    """Say which image Pillow cannot read; on damaged ones it raises errors of any type."""
+    try:
+        yield
+    except Exception as error:
+        unknown = type(error).__name__ == "UnidentifiedImageError"  # which shows the open file
+        reason = f"{type(error).__name__}{'' if unknown else ': ' + plain(str(error))[:200]}"
+        raise UnreadableImageError(
+            f"{name} is not an image that can be read ({reason}). Files are read in "
+            f"the formats {', '.join(FILE_FORMATS)}."
+        ) from error
