@@ -1,0 +1,402 @@
+"""Hide an artefact that goes along with the class, in every way, and look what a network learns.
+
+**Draws.** 1,200 training images, half of either class. An artefact is planted in 95 % of the
+second class and 5 % of the first, or in all of the second and none of the first. Images to judge
+on have as many of either class, are never among those of training, and are judged in two versions,
+without the artefact and with it.
+
+- *Faces*: MTFL at 64 pixels, gender. Development draws take all of their faces from the official
+  training part, reported draws all of theirs from the official test part, which is of another
+  source: 600 women and 600 men to train on, 500 and 500 others to judge on, drawn anew with each
+  seed. So no face of a reported draw has had a part in any choice.
+- *Digits*: those that scikit-learn has, enlarged from 8 to 64 pixels; odd or even? All that are
+  not for training are judged on, as many odd as even ones. Development and reported draws differ
+  in the artefacts and the seeds.
+
+**Measures.** *Clean* is the accuracy on images without the artefact, *swapped* that where the first
+class has it and the second has not. *Flips* are the share of images whose answer changes as the
+artefact is put on. *Leakage* is ``leakage_`` of the masker, or what its function says of images
+that were hidden in another way.
+
+**Arms** are the functions of `ARMS`. All train the same network, from the same weights, on images
+of the same draw.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from _faces import load_faces
+from scipy.ndimage import maximum_filter, uniform_filter
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional as F
+
+from skfair.attribution import PatchAttributionMasker
+from skfair.attribution._grid import PatchGrid
+from skfair.attribution._leakage import measure_leakage
+from skfair.attribution._perturbation import hidden_pixels
+
+SIZE = 64
+N_TRAIN, N_JUDGED = 600, 500  # of each class
+N_LOCATED = 150
+LR, EPOCHS, BATCH = 3e-3, 6, 64
+RULER_MARGIN = 2  # the true pixels of a ruler, dilated, as its last tick marks are enough
+
+
+@dataclass
+class Draw:
+    """Images of one draw.
+
+    Attributes
+    ----------
+    X, y, has, true : training images with the artefact planted, uint8 (n, 3, 64, 64), class,
+        whether the artefact is there, and where it is or, in an image without it, would be
+    off, on, judged, judged_true : images to judge on, without the artefact and with it, their
+        class, and where it is
+    seed : int
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    has: np.ndarray
+    true: np.ndarray
+    off: np.ndarray
+    on: np.ndarray
+    judged: np.ndarray
+    judged_true: np.ndarray
+    seed: int
+
+
+def faces(data, development):
+    X, table = load_faces(data, SIZE)
+    rows = np.flatnonzero(table["split"] == ("train" if development else "test"))
+    return X[rows], table["male"].to_numpy()[rows].astype(np.int64)
+
+
+def digits():
+    found = load_digits()
+    small = torch.from_numpy(found.images).float()[:, None] * (255 / 16)
+    X = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    X = X.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous().numpy()
+    return X, (found.target % 2).astype(np.int64)
+
+
+def make_draw(images, artefact, correlation, seed):
+    """Draw images, and plant the artefact in a share `correlation` of the second class."""
+    X, y = images
+    rng = np.random.default_rng(seed)
+    per_class = [rng.permutation(np.flatnonzero(y == label)) for label in (0, 1)]
+    train = np.concatenate([rows[:N_TRAIN] for rows in per_class])
+    n_judged = min(N_JUDGED, *(len(rows) - N_TRAIN for rows in per_class))
+    judged = np.concatenate([rows[N_TRAIN : N_TRAIN + n_judged] for rows in per_class])
+    n_with = round(correlation * N_TRAIN)
+    has = np.concatenate([np.arange(N_TRAIN) < n for n in (N_TRAIN - n_with, n_with)])
+    with_it, true = artefact.plant(X[train], rng)
+    planted = np.where(has[:, None, None, None], with_it, X[train])
+    on, judged_true = artefact.plant(X[judged], rng)
+    order = rng.permutation(len(train))
+    return Draw(
+        planted[order], y[train][order], has[order].astype(np.int64), true[order],
+        X[judged], on, y[judged], judged_true, seed,
+    )  # fmt: skip
+
+
+class Network(nn.Module):
+    """Four blocks of a convolution and batch normalisation: of the class, or of the artefact.
+
+    Maxima, rather than strides, carry a small thing at any place to the output: without them a
+    network hardly uses the sticker, and there is nothing to hide.
+    """
+
+    def __init__(self, mean, std, size=SIZE):
+        super().__init__()
+        self.register_buffer("mean", mean.reshape(-1, 1, 1))
+        self.register_buffer("std", std.reshape(-1, 1, 1))
+
+        def block(before, after, kernel, shrink, **how):
+            convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False, **how)
+            return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(), shrink)
+
+        self.blocks = nn.Sequential(
+            block(3, 16, 5, nn.Identity(), stride=2),
+            block(16, 32, 3, nn.MaxPool2d(2)),
+            block(32, 64, 3, nn.MaxPool2d(2)),
+            block(64, 64, 3, nn.MaxPool2d(2)),
+        )
+        self.output = nn.Linear(64 * (size // 16) ** 2, 1)
+
+    def forward(self, images):
+        images = (images.float() - self.mean) / self.std
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.output(self.blocks(images).flatten(1))
+
+
+def train_network(X, y, seed, weight=None, epochs=EPOCHS):
+    """Train on uint8 images; rows are drawn by `weight`, where it is given."""
+    images, labels = torch.from_numpy(X), torch.from_numpy(y).float()[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(
+            images.float().mean((0, 2, 3)), images.float().std((0, 2, 3)), X.shape[-1]
+        ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), LR)
+    n_steps = epochs * -(-len(X) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=n_steps)
+    for _ in range(epochs):
+        if weight is None:
+            order = torch.randperm(len(images), generator=generator)
+        else:
+            order = torch.multinomial(weight, len(images), replacement=True, generator=generator)
+        for rows in order.split(BATCH):
+            loss = F.binary_cross_entropy_with_logits(network(images[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def logits(network, X):
+    """Logits of the second class."""
+    return torch.cat([network(part)[:, 0] for part in torch.from_numpy(X).split(250)]).numpy()
+
+
+def judge(network, draw):
+    """Clean and swapped accuracy, and the share of answers that the artefact changes."""
+    off, on = logits(network, draw.off) > 0, logits(network, draw.on) > 0
+    swapped = np.where(draw.judged == 0, on, off)
+    return {
+        "clean": float((off == draw.judged).mean()),
+        "swapped": float((swapped == draw.judged).mean()),
+        "flips": float((off != on).mean()),
+    }
+
+
+# --- ways to hide
+
+
+def fill(X, hidden):
+    """The mean colour, as the masker fills by default."""
+    colour = np.rint(X.mean((0, 2, 3))).astype(np.uint8).reshape(-1, 1, 1)
+    return np.where(hidden[:, None], colour, X)
+
+
+class Cell:
+    """One draw, and the maskers fitted on it."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def fit(self, **parameters):
+        draw = self.draw
+        masker = PatchAttributionMasker(random_state=draw.seed, **parameters)
+        return masker.fit(draw.X, draw.y, sensitive_features=draw.has)
+
+    @cached_property
+    def masker(self):
+        return self.fit()
+
+    @cached_property
+    def swapping(self):
+        return self.fit(perturbation="swap")
+
+    @cached_property
+    def hidden(self):
+        return self.masker.perturbed_pixels(self.draw.X)
+
+    def with_settings(self, **parameters):
+        """What the fitted masker makes of the images, once it is set differently."""
+        before = {name: self.masker.get_params()[name] for name in parameters}
+        images = self.masker.set_params(**parameters).mask(self.draw.X)
+        self.masker.set_params(**before)
+        return images
+
+    @cached_property
+    def cell_weight(self):
+        """Equal weights of the four cells of class and artefact."""
+        cell = 2 * self.draw.y + self.draw.has
+        return torch.from_numpy(1 / np.bincount(cell)[cell])
+
+
+def random_holes(cell):
+    """Of each image a hole of its own, of random shape, and as large as the masker's."""
+    grid = PatchGrid(SIZE, SIZE, 16, 2)
+    generator = torch.Generator().manual_seed(cell.draw.seed)
+    blobs = torch.randn(len(cell.draw.X), 1, grid.n_rows, grid.n_cols, generator=generator)
+    share = float(cell.hidden.mean())
+    holes = hidden_pixels(grid.pixel_map(blobs), 1 - share, 0)[:, 0].numpy()
+    return fill(cell.draw.X, holes)
+
+
+def true_pixels(cell, margin=0, everywhere=True):
+    """Hide what was planted, and `everywhere` such a hole also where nothing was planted."""
+    draw = cell.draw
+    hidden = draw.true
+    if margin:
+        hidden = maximum_filter(hidden, size=(1, 2 * margin + 1, 2 * margin + 1))
+    if not everywhere:
+        hidden = hidden & draw.has.astype(bool)[:, None, None]
+    return fill(draw.X, hidden)
+
+
+def true_margin(cell):
+    """The ruler's last tick marks are enough for a network, so that it is dilated."""
+    one_place = (cell.draw.true == cell.draw.true[0]).all()
+    return RULER_MARGIN if one_place else 0
+
+
+# What a network is trained on, by arm, and whether skfair has a part in it.
+ARMS = {
+    "nothing hidden": (lambda cell: cell.draw.X, False),
+    "random masks": (random_holes, True),
+    "resampled": (lambda cell: cell.draw.X, False),
+    "true pixels": (lambda cell: true_pixels(cell, true_margin(cell)), False),
+    "true pixels, no holes in the others": (
+        lambda cell: true_pixels(cell, true_margin(cell), everywhere=False), False,
+    ),
+    "masker": (lambda cell: cell.masker.mask(cell.draw.X), True),
+    "masker, swap": (lambda cell: cell.swapping.mask(cell.draw.X), True),
+    # The advice of former versions, and two other settings.
+    "general, area of the artefact, margin 0": (
+        lambda cell: cell.with_settings(
+            scope="general", quantile=1 - float(cell.draw.true.mean()), margin=0
+        ),
+        True,
+    ),
+    "specific, .9, margin 0": (
+        lambda cell: cell.with_settings(scope="specific", quantile=0.9, margin=0), True,
+    ),
+    "specific, .9, noise of .5": (
+        lambda cell: cell.with_settings(
+            scope="specific", quantile=0.9, perturbation="noise", noise_std=0.5
+        ),
+        True,
+    ),
+}  # fmt: skip
+FEW_ARMS = ["nothing hidden", "random masks", "resampled", "true pixels", "masker", "masker, swap"]
+# With no counter-example there is nothing to resample.
+WITHOUT_COUNTER_EXAMPLES = [name for name in FEW_ARMS if name != "resampled"]
+
+
+def judged(cell, arm):
+    """Train the network of an arm, and judge it."""
+    weight = cell.cell_weight if arm == "resampled" else None
+    images = ARMS[arm][0](cell)
+    return judge(train_network(images, cell.draw.y, cell.draw.seed, weight), cell.draw)
+
+
+def leakage(cell, arm):
+    """What the masker reports, or its function says: accuracy and interval."""
+    draw = cell.draw
+    fitted = {"masker": "masker", "masker, swap": "swapping"}
+    if arm in fitted:
+        masker = getattr(cell, fitted[arm])
+        low, high = masker.leakage_interval_
+        return {
+            "leakage": masker.leakage_, "low": float(low), "high": float(high),
+            "scope": masker.scope_, "quantile": float(masker.quantile_),
+            "area": float(cell.hidden.mean()), "informative": bool(masker.informative_),
+            "auc": float(np.max(masker.attribute_auc_)),
+        }  # fmt: skip
+    found = measure_leakage(
+        torch.from_numpy(ARMS[arm][0](cell)), draw.has, draw.y, n_classes=2,
+        mean=draw.X.mean((0, 2, 3)), std=draw.X.std((0, 2, 3)), seed=draw.seed,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    return {"leakage": found.accuracy, "low": float(found.low), "high": float(found.high)}
+
+
+# --- where it is
+
+
+def iou_at_true_area(pixel_map, true):
+    """Of the highest pixels, as many as the artefact has, and the artefact: overlap to union."""
+    highest = np.argsort(-pixel_map.ravel(), kind="stable")[: true.sum()]
+    both = true.ravel()[highest].sum()
+    return both / (2 * true.sum() - both)
+
+
+def quality(maps, true):
+    """Means over images: area under the ROC curve of the pixels, and overlap with the artefact."""
+    pairs = list(zip(maps, true, strict=True))
+    return {
+        "auroc": float(np.mean([roc_auc_score(t.ravel(), m.ravel()) for m, t in pairs])),
+        "iou": float(np.mean([iou_at_true_area(m, t) for m, t in pairs])),
+        "inside": float(np.mean([t.ravel()[m.argmax()] for m, t in pairs])),
+    }
+
+
+def gradient_maps(network, images, mean):
+    from captum.attr import IntegratedGradients
+
+    found = IntegratedGradients(network).attribute(images, mean, target=0, n_steps=50)
+    return uniform_filter(found.abs().sum(1).detach().numpy(), size=(0, 5, 5))
+
+
+def cam_maps(network, images, mean):
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    found = LayerGradCam(network, network.blocks[-1][2]).attribute(
+        images, target=0, relu_attributions=True
+    )
+    found = LayerAttribution.interpolate(found, images.shape[2:], "bilinear")
+    return found[:, 0].detach().numpy()
+
+
+def occlusion_maps(network, images, mean):
+    from captum.attr import Occlusion
+
+    found = Occlusion(network).attribute(
+        images, (3, 8, 8), strides=(3, 4, 4), baselines=mean, target=0, perturbations_per_eval=25
+    )
+    return found.sum(1).detach().numpy()
+
+
+# On a network that tells from the whole image whether the artefact is there.
+PEERS = {
+    "integrated gradients": gradient_maps,
+    "Grad-CAM": cam_maps,
+    "occlusion": occlusion_maps,
+}
+
+
+def some_judged(draw):
+    """As many of either class; images without the artefact, with it, and where it is."""
+    rows = np.concatenate([np.flatnonzero(draw.judged == c)[: N_LOCATED // 2] for c in (0, 1)])
+    return draw.off[rows], draw.on[rows], draw.judged_true[rows]
+
+
+def located_by_masker(cell):
+    off, on, true = some_judged(cell.draw)
+    masker = cell.masker
+    start = time.process_time()
+    maps = masker.attribute(on)
+    seconds = time.process_time() - start
+    score = np.concatenate([masker.attribute_score(X) for X in (off, on)])
+    return {
+        **quality(maps, true), "ms": 1000 * seconds / len(on),
+        "auc": float(roc_auc_score(np.repeat([0, 1], len(on)), score)),
+    }  # fmt: skip
+
+
+def located_by_peers(cell):
+    draw = cell.draw
+    off, on, true = some_judged(draw)
+    network = train_network(draw.X, draw.has, draw.seed)
+    score = np.concatenate([logits(network, X) for X in (off, on)])
+    auc = float(roc_auc_score(np.repeat([0, 1], len(on)), score))
+    mean = torch.from_numpy(draw.X.mean((0, 2, 3))).float().reshape(1, -1, 1, 1)
+    found = {}
+    for name, peer in PEERS.items():
+        start = time.process_time()
+        parts = torch.from_numpy(on).float().split(16)
+        maps = np.concatenate([peer(network, part, mean.expand_as(part)) for part in parts])
+        seconds = time.process_time() - start
+        found[name] = {**quality(maps, true), "ms": 1000 * seconds / len(on), "auc": auc}
+    return found
