@@ -453,7 +453,8 @@ def pictures(folder):
         figure, axes = plt.subplots(3, len(X), figsize=(1.7 * len(X), 5.4), layout="constrained")
         for i, column in enumerate(axes.T):
             column[0].imshow(X[i].transpose(1, 2, 0))
-            column[0].set_title(f"score {score[i]:.2f}", fontsize="small")
+            found = "" if score[i] >= masker.score_threshold_[0] else ", not found"
+            column[0].set_title(f"score {score[i]:.2f}{found}", fontsize="small")
             drawn = column[1].imshow(maps[i], vmin=0, vmax=1, cmap="viridis")
             column[2].imshow(after[i].transpose(1, 2, 0))
         for ax, label in zip(axes[:, 0], ("before", "map", "after"), strict=True):
