@@ -27,7 +27,7 @@ class Leakage(NamedTuple):
     accuracy : float
         Mean of the recalls of all cells of class and attribute; NaN where it cannot be measured.
     low, high : float
-        Interval that holds the accuracy of such networks with a probability of 95 %.
+        95 % interval of the accuracy of these networks over images to judge on.
     chance : float
         What guessing gets.
     """
@@ -160,7 +160,7 @@ def measure_leakage(
     for i in range(_N_FOLDS):
         train, test = rows[fold != i], rows[fold == i]
         weight = 1 / np.bincount(cell)[cell[fold != i]]
-        # What the training takes of few images; with more epochs of them it took minutes.
+        # As the training takes them, so that few images get as many steps as many.
         batch_size = min(_BATCH, max(1, len(train) // 10))
         network, _ = train_with_adam(
             WholeImageNet,

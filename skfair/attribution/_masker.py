@@ -211,7 +211,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         each value. Without `y` also what goes along with the attribute counts. The worst of
         several attributes. Neither this nor the next two are there with ``check_leakage=False``.
     leakage_interval_ : tuple of two float
-        Where such networks' accuracy lies with a probability of 95 %.
+        95 % interval of this accuracy over images to judge on (Agresti and Coull, by combination).
+        Networks with other halves and initial weights vary beyond it.
     leakage_before_ : float
         The same from untouched images.
     calibration_error_ : float
