@@ -333,7 +333,7 @@ def transform_images(name: str, X: Any, groups: Any, *, fit: bool, rows: bool) -
             raise Fault(f"transform refuses what fit took: {called.error}")
         return called
     check_finite(called.result, "transform")
-    for method in ("mask", "attribute", "region_map", "region_proba"):
+    for method in ("mask", "attribute", "region_map", "region_proba", "attribute_score", "masks"):
         if hasattr(estimator, method):
             other = call(getattr(estimator, method), X)
             if other.error is not None:

@@ -38,7 +38,7 @@ from skfair.datasets import load_digits_encoder
 from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import estimator_class, sklearn_classes
-from skfair.utils import all_estimators
+from skfair.utils import LeakageWarning, all_estimators
 
 # Small data and short fits; what the warnings say is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.FairnessWarning")
@@ -217,6 +217,33 @@ def test_tuples_as_classes_and_several_attributes(tmp_path):
         loaded = through_files(masker, tmp_path)
         assert_same_outputs(masker, loaded, IMAGES)
         assert str(loaded.classes_) == str(masker.classes_)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"scope": "specific", "perturbation": "swap", "fill": "blur"},
+        {"check_leakage": True, "pos_label": 0},
+        {"confidence": "margin", "margin": 2, "quantile": 0.8},
+    ],
+    ids=str,
+)
+def test_what_a_masker_found_and_decided(parameters, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeakageWarning)
+        masker, _ = fitted("PatchAttributionMasker", **parameters)
+    loaded = through_files(masker, tmp_path)
+    for method in ("perturbed_pixels", "mask", "attribute_score", "masks", "region_map"):
+        found, expected = (getattr(one, method)(IMAGES) for one in (loaded, masker))
+        np.testing.assert_array_equal(found, expected)
+    for one, other in zip(loaded.boxes(IMAGES), masker.boxes(IMAGES), strict=True):
+        np.testing.assert_array_equal(one, other)
+    names = ["scope_", "quantile_", "attribute_auc_", "informative_", "pos_label_"]
+    names += ["score_threshold_", "patch_size_", "stride_"]
+    if masker.check_leakage:
+        names += ["leakage_", "leakage_before_", "leakage_interval_"]
+    for name in names:
+        assert getattr(loaded, name) == getattr(masker, name), name
 
 
 # Networks of the user ---------------------------------------------------------------------

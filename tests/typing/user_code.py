@@ -62,6 +62,8 @@ def mask(images: np.ndarray, glasses: np.ndarray) -> None:
     masker = skfair.PatchAttributionMasker(patch_size=8, stride=2)
     assert_type(masker.fit(images, sensitive_features=glasses).mask(images), np.ndarray)
     masker.fit_transform(images, glasses)
+    assert_type(masker.masks(images), np.ndarray)
+    assert_type(masker.perturbed_pixels(images), np.ndarray)
 
 
 def report(y: np.ndarray, y_pred: np.ndarray, sex: np.ndarray) -> None:
