@@ -248,7 +248,6 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
       channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), with `image_shape`;
-    - grey images without an axis of channels, shape (n, height, width), uint8 or floating;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
       arrays of one image. Files and Pillow images are turned as their EXIF data say. The heads of
       all files are read first: those that are no images, or of several sizes without

@@ -139,7 +139,6 @@ class FrozenEncoderFeaturizer(
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
       channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), of any numbers;
-    - grey images without an axis of channels, shape (n, height, width), uint8 or floating;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
       arrays of one image. Files and Pillow images are turned as their EXIF data say. The heads of
       all files are read first: those that are no images, or of several sizes without

@@ -1,6 +1,7 @@
 """Image files and Pillow images: what may be opened, which way up it is, and its size."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,14 @@ from skfair.utils._shown import plain, shown
 # Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
 FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = (
-    *(".bmp", ".gif", ".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".tif", ".tiff", ".webp"),
+    *(".bmp", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".tif", ".tiff", ".webp"),
 )
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and where height and width change
+# Pillow's name for channels of 16 bits in a file. "BGR;16" has 16 bits for all of them together.
+_DEEP = re.compile(";16[BLN]")
 _EXIF_OF_PNG = {"exif", "Raw profile type exif", "xmp"}
 
 
@@ -146,8 +149,17 @@ def check_depth(image: Any, name: str) -> None:
     if image.mode.startswith(("I", "F")):
         raise UnreadableImageError(
             f"{name} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
-            "which does not fit 8 bits. Pass such images as a floating array: "
-            "np.stack([np.asarray(Image.open(path)) for path in paths]).astype('float32')."
+            "which does not fit 8 bits. Pass such images as a floating array from 0 to 1, divided "
+            "by the highest value that they can have (65535; of 12 bits, 4095): (np.stack("
+            "[np.asarray(Image.open(path)) for path in paths])[:, None] / 65535).astype('float32')."
+        )
+    # Colours keep their mode, and Pillow cuts the lower half off when it reads the pixels.
+    if _DEEP.search(str(getattr(image, "tile", [])[:1])):
+        raise UnreadableImageError(
+            f"{name} has 16 bits a channel, of which Pillow reads the upper 8. Where all 16 bits "
+            "are used that is enough: give [Image.open(path).convert('RGB') for path in paths]. "
+            "Else read them with another package (tifffile, OpenCV), and give a floating array "
+            "from 0 to 1, divided by the highest value that they can have."
         )
 
 

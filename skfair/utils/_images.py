@@ -356,7 +356,7 @@ class _ImageArray(Images):
         """Raise where an array of three dimensions is rather one image with channels."""
         if layout.known is not None and layout.fits((1, *shape[1:])):
             return
-        if shape[2] in (3, 4) or (shape[0] in (3, 4) and min(shape[1:]) > 4):
+        if shape[2] in _CHANNELS or (shape[0] in (3, 4) and min(shape[1:]) > 4):
             raise ValueError(
                 f"X has shape {shape}: {shape[0]} grey images, or one image with channels? Give a "
                 "single image as X[None], and grey images with an axis of one channel, X[:, None]."
@@ -494,7 +494,8 @@ class _ImageSequence(Images):
                 f"{self._name(row)} is a {type(image).__name__} of shape {array.shape}; wanted an "
                 "image: a file, a Pillow image, or an array of 2 or 3 dimensions."
             )
-        _check_dtype(array.dtype, self._name(row))
+        given = image if isinstance(image, torch.Tensor) else array
+        _check_dtype(given.dtype, self._name(row))
         with np.errstate(over="ignore"):
             return array.astype(_sample_dtype(array.dtype), copy=False)
 
@@ -562,18 +563,21 @@ def _check_dtype(dtype: Any, what: str) -> None:
     )
     if floating or dtype in (torch.uint8, np.uint8):
         return
+    x = "X" if what == "X" else "image"  # of a list, each
     if isinstance(dtype, torch.dtype):
-        scaled, same, exact = "(X.float() / 257).byte()", "X.byte()", "X.float()"
+        scaled, exact = f"({x}.float() / 257).byte()", f"{x}.float() / 65535"
+        same, others = f"{x}.byte()", f"{x}.float()"
     else:
-        scaled, same = "(X / 257).astype('uint8')", "X.astype('uint8')"
-        exact = "X.astype('float32')"
+        scaled, exact = f"({x} / 257).astype('uint8')", f"({x} / 65535).astype('float32')"
+        same, others = f"{x}.astype('uint8')", f"{x}.astype('float32')"
     if dtype in (torch.uint16, np.uint16):
         advice = (
             f"Of the full range of 16 bits, {scaled} keeps the 8 bits that images are mostly seen "
-            f"in; {exact} keeps everything, also where 10 or 12 bits are used"
+            f"in; {exact} keeps everything, from 0 to 1. Where 12 bits are used, 4095 is in the "
+            "place of 65535"
         )
     else:
-        advice = f"Values from 0 to 255 are {same}; {exact} keeps others"
+        advice = f"Values from 0 to 255 are {same}; {others} keeps others"
     raise ValueError(
         f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. {advice}. Give new "
         "images in the same units."

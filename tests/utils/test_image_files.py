@@ -1,5 +1,8 @@
 """Files as people have them: of many sizes, turned, damaged, deep, in folders."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -180,6 +183,73 @@ def test_deep_files_are_all_named_before_any_pixel_is_read(save, tmp_path, monke
     assert str(error.value).count("16 or more bits a pixel (Pillow mode 'I;16')") == 2
 
 
+def test_the_advice_on_deep_files_works(tmp_path):
+    paths = [tmp_path / f"{row}.png" for row in range(3)]  # as many as an image may have channels
+    for path in paths:
+        Image.fromarray(np.full((8, 6), 65535, dtype=np.uint16)).save(path)
+    with pytest.raises(ValueError, match="16 or more bits") as error:
+        open_images(paths[:1])
+    line = str(error.value).split("(65535; of 12 bits, 4095): ")[1].rstrip(".")
+    images = open_images(eval(line, {"np": np, "Image": Image, "paths": paths}))
+    assert (images.n_samples, images.shape, images.dtype) == (3, (1, 8, 6), np.float32)
+    assert (images.read(0, 3) == 1).all()
+
+
+def deep_png(pixels, colour_type):
+    """Pillow writes no PNG of 16 bits a channel, but for grey ones."""
+
+    def chunk(kind, content):
+        crc = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + crc
+
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour_type, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def deep_tiff(pixels):
+    """Pillow writes no TIFF of 16 bits a channel, but for grey ones."""
+    height, width, n_channels = pixels.shape
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 122), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, 2), (273, 4, 1, 128), (277, 3, 1, n_channels), (278, 3, 1, height)]
+    tags += [(279, 4, 1, pixels.nbytes)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + struct.pack("<3H", 16, 16, 16) + pixels.astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    "name, make",
+    [
+        ("colour.png", lambda rgb: deep_png(rgb, 2)),
+        ("colour and alpha.png", lambda rgb: deep_png(rgb[..., [0, 1, 2, 2]], 6)),
+        ("grey and alpha.png", lambda rgb: deep_png(rgb[..., [0, 0]], 4)),
+        ("colour.tif", deep_tiff),
+    ],
+)
+def test_deep_colours_are_not_cut_off_in_silence(name, make, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(make(np.full((8, 6, 3), 4095)))  # 12 bits: 15 would be left of 255
+    with pytest.raises(ValueError, match="16 bits a channel, of which Pillow reads the") as error:
+        open_images([path])
+    with Image.open(path) as picture, pytest.raises(ValueError, match="16 bits a channel"):
+        open_images([picture])
+    path.write_bytes(make(np.full((8, 6, 3), 65535)))
+    line = "[Image.open(path).convert('RGB') for path in paths]"
+    assert line in str(error.value)
+    images = open_images(eval(line, {"Image": Image, "paths": [path]}))
+    assert (images.read(0, 1) == 255).all()
+
+
+def test_sixteen_bits_for_all_colours_together_are_no_deep_ones(tmp_path):
+    white = struct.pack("<4H", *[0xFFFF] * 4)  # 5, 6 and 5 bits; four pixels, in three rows
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 3, 1, 16, 3, 24, 0, 0, 0, 0) + masks
+    (tmp_path / "0.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 90, 0, 0, 66) + head + white * 3)
+    assert (open_images([tmp_path / "0.bmp"]).read(0, 1) == 255).all()
+
+
 @pytest.mark.parametrize(
     "X, line",
     [
@@ -199,6 +269,29 @@ def test_the_advice_on_other_integers_works(X, line):
     images = open_images(eval(line, {"X": X}))
     assert images.dtype == np.uint8
     assert (images.read(0, 2) == 255).all()
+    line = line.replace("X", "image")
+    with pytest.raises(ValueError, match=r"^X\[0\] has dtype") as error:
+        open_images(list(X))
+    assert line in str(error.value)
+    images = open_images([eval(line, {"image": image}) for image in X])
+    assert (images.read(0, 2) == 255).all()
+
+
+@pytest.mark.parametrize(
+    "X, line",
+    [
+        (np.full((2, 3, 5, 5), 65535, dtype=np.uint16), "(X / 65535).astype('float32')"),
+        (torch.full((2, 3, 5, 5), 65535, dtype=torch.uint16), "X.float() / 65535"),
+    ],
+    ids=["array", "tensor"],
+)
+def test_floats_of_sixteen_bits_go_from_zero_to_one(X, line):
+    with pytest.raises(ValueError, match=r"has dtype .*uint16") as error:
+        open_images(X)
+    assert line in str(error.value)
+    images = open_images(eval(line, {"X": X}))
+    assert images.dtype == np.float32
+    assert (images.read(0, 2) == 1).all()
 
 
 # Folders ----------------------------------------------------------------------------------
@@ -206,7 +299,7 @@ def test_the_advice_on_other_integers_works(X, line):
 
 @pytest.mark.parametrize("form", [str, lambda path: path], ids=["str", "Path"])
 def test_a_folder_is_its_image_files_by_name(form, save, tmp_path):
-    for number, name in enumerate(("b.png", "10.BMP", "9.png", "a.jpeg")):
+    for number, name in enumerate(("b.png", "10.BMP", "9.png", "a.jfif")):
         save(name, colour=(40 * number,) * 3)
     save(".hidden.png")
     (tmp_path / "labels.csv").write_text("a,b")
@@ -243,7 +336,7 @@ def test_grey_arrays_have_one_channel(dtype):
         assert (array[4] == 1).all()
 
 
-@pytest.mark.parametrize("shape", [(9, 7, 3), (9, 7, 4), (3, 9, 7), (4, 9, 7)])
+@pytest.mark.parametrize("shape", [(9, 7, 1), (9, 7, 3), (9, 7, 4), (3, 9, 7), (4, 9, 7)])
 def test_what_may_be_one_image_is_refused(shape):
     X = np.zeros(shape, dtype=np.uint8)
     with pytest.raises(ValueError, match=r"one image with channels\? .* X\[None\].*X\[:, None\]"):
