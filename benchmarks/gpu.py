@@ -285,7 +285,11 @@ def masker_and_images(machine, n, size, **parameters):
     X[stamped, :, : size // 4, : size // 4] //= 4
     patch_size = size // 4
     masker = skfair.PatchAttributionMasker(
-        patch_size, device=machine.device, random_state=0, **{"max_epochs": 2, **parameters}
+        patch_size,
+        check_leakage=False,
+        device=machine.device,
+        random_state=0,
+        **{"max_epochs": 2, **parameters},
     )
     return masker, X, stamped
 
@@ -303,7 +307,7 @@ def attribution_maps(machine):
                 batch = torch.from_numpy(X[start : start + batch_size]).to(machine.device)
                 batch = (batch.float() - classifier.mean) / classifier.std
                 batch = batch.contiguous(memory_format=torch.channels_last)
-                logits = classifier.network.regions(batch, masker.stride)
+                logits = classifier.network.regions(batch, masker.stride_)
                 maps.append(logits.softmax(1).cpu().numpy())
         return np.concatenate(maps)
 
@@ -311,7 +315,7 @@ def attribution_maps(machine):
         lambda: masker.region_proba(X), bare, "loop over the same network and batches"
     )
     n_positions = masker.region_accuracy_.size
-    result.notes = f"{n} x 3 x {size} x {size}, {n_positions} positions of {masker.patch_size}"
+    result.notes = f"{n} x 3 x {size} x {size}, {n_positions} positions of {masker.patch_size_}"
     return result
 
 
