@@ -111,15 +111,17 @@ class PatchAugmentation(nn.Module):
                 "would. Give batches, or make the images once with masker.mask(X)."
             )
         found = None
-        if hidden is None or self.perturbation.kind == "swap":
-            hidden_now, found = self.look(images)
-            hidden = hidden_now if hidden is None else hidden
+        if self.perturbation.kind == "swap":
+            found_hidden, found = self.look(images, by_content=False)
+            hidden = found_hidden if hidden is None else hidden
+        elif hidden is None:
+            hidden = self.hidden(images, by_content=False)
         if hidden.shape != (len(images), *images.shape[2:]):
             raise ValueError(
                 f"hidden has shape {tuple(hidden.shape)}, where that of one value a pixel, "
                 f"{(len(images), *images.shape[2:])}, was wanted. Give what perturbed_pixels finds."
             )
-        if found is None or self.perturbation.kind != "swap":
+        if found is None:
             return self.perturbation(images, hidden)
         # Drawn on the CPU, so that a seed does the same on every device.
         paste = (torch.rand(len(images)) < 0.5).to(images.device)
@@ -145,15 +147,32 @@ class PatchAugmentation(nn.Module):
                 "255 and floats mostly do not. Perturb the images before they are scaled."
             )
 
+    def hidden(self, images: torch.Tensor, *, by_content: bool = True) -> torch.Tensor:
+        """Find the pixels to perturb; of one map for all images no network has to be run.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, n_channels, height, width)
+        by_content : bool, default=True
+            As in :meth:`look`.
+
+        Returns
+        -------
+        tensor of shape (n, height, width), bool
+        """
+        if self.general is not None:
+            return self.general.expand(len(images), -1, -1)
+        return self.look(images, by_content=by_content)[0]
+
     def look(
-        self, images: torch.Tensor, *, by_content: bool = False
+        self, images: torch.Tensor, *, by_content: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the pixels to perturb, and the images in which the attribute is.
 
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
-        by_content : bool, default=False
+        by_content : bool
             Whether the hole of an image in which nothing is found depends on what the image
             shows, and on nothing else. If not, it is drawn.
 

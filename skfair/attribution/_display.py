@@ -517,7 +517,7 @@ def _borrowed(masker: PatchAttributionMasker, images: Images, hidden: np.ndarray
     """Pixels that are hidden because they are so in another image."""
     augmentation = masker._augmentation().to(resolve_device(masker.device))
     augmentation.holes.zero_()  # what is hidden without them is the image's own
-    own = masker._collect(lambda batch: augmentation.look(batch, by_content=True)[0], images)
+    own = masker._collect(augmentation.hidden, images)
     return hidden & ~own
 
 

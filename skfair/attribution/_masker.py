@@ -475,7 +475,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             image, where nothing is found. With ``perturbation="swap"`` the pixels that are
             filled, without those that are pasted.
         """
-        return self._look(self._open(X))[0]
+        images = self._open(X)
+        augmentation = self._augmentation().to(resolve_device(self.device))
+        return self._collect(augmentation.hidden, images)
 
     def augmentation(self) -> PatchAugmentation:
         """Make a module that perturbs batches in a training loop, in another way each time.
@@ -552,44 +554,51 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             ),
         )
 
-    def _look(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
-        """Which pixels of each image are perturbed, and whether the attribute is found in it."""
+    def _perturbed(self, images: Images) -> np.ndarray:
         augmentation = self._augmentation().to(resolve_device(self.device))
+        rng = np.random.default_rng(draw_seed(self.random_state))
+        if self.perturbation == "swap":
+            return self._swapped(images, augmentation, rng)
+        array, view = images.to_array(copy=True)
+        for rows, hidden in self._run(augmentation.hidden, images):
+            # In the type of the user's images, which may be integers, and is what they get back.
+            block, noise = as_tensor(np.ascontiguousarray(view[rows])), None
+            if self.perturbation == "noise":
+                noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
+            changed = augmentation.perturbation(block, hidden, noise).numpy()
+            np.copyto(view[rows], changed, where=hidden.numpy()[:, None])
+        return array
+
+    def _swapped(
+        self, images: Images, augmentation: PatchAugmentation, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Fill, and paste parts of images which are known once all have been looked at."""
 
         def look(batch: torch.Tensor) -> torch.Tensor:
             hidden, found = augmentation.look(batch, by_content=True)
             return torch.cat([hidden.flatten(1), found[:, None]], 1)
 
-        both = self._collect(look, images)
-        return both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
-
-    def _perturbed(self, images: Images) -> np.ndarray:
-        perturbation, swaps = self._augmentation().perturbation, self.perturbation == "swap"
-        rng = np.random.default_rng(draw_seed(self.random_state))
         array, view = images.to_array(copy=True)
-        hidden, found = self._look(images)
-        if swaps:
+        both = self._collect(look, images)
+        hidden, found = both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
+        donors, paste = np.arange(len(found)), np.zeros(len(found), dtype=bool)
+        if found.any():
             # Whatever class and attribute an image has, it gets a part of another with one half.
-            donors = rng.choice(np.flatnonzero(found), images.n_samples) if found.any() else None
-            paste = rng.random(images.n_samples) < 0.5
-        for start in range(0, images.n_samples, self.attribution_batch_size):
+            donors = rng.choice(np.flatnonzero(found), len(found))
+            paste = rng.random(len(found)) < 0.5
+        pasted = hidden[donors] & paste[:, None, None]
+        for start in range(0, len(found), self.attribution_batch_size):
             rows = slice(start, start + self.attribution_batch_size)
-            # In the type of the user's images, which may be integers, and is what they get back.
             block = as_tensor(np.ascontiguousarray(view[rows]))
-            marked = torch.from_numpy(hidden[rows])
-            changed = marked
-            if swaps and donors is not None:
-                # From the images as they came: those before these rows are perturbed by now.
-                others = np.concatenate([images.read(i, i + 1) for i in donors[rows]])
-                pasted = torch.from_numpy(hidden[donors[rows]] & paste[rows][:, None, None])
-                result = perturbation.swap(block, marked, as_tensor(others).to(block.dtype), pasted)
-                changed = marked | pasted
-            else:
-                noise = None
-                if self.perturbation == "noise":
-                    noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
-                result = perturbation(block, marked, noise)
-            np.copyto(view[rows], result.numpy(), where=changed.numpy()[:, None])
+            # From the images as they came: those before these rows are perturbed by now.
+            others = as_tensor(np.concatenate([images.read(i, i + 1) for i in donors[rows]]))
+            changed = augmentation.perturbation.swap(
+                block,
+                torch.from_numpy(hidden[rows]),
+                others.to(block.dtype),
+                torch.from_numpy(pasted[rows]),
+            )
+            np.copyto(view[rows], changed.numpy(), where=(hidden | pasted)[rows][:, None])
         return array
 
     def _scope(self) -> str:

@@ -18,6 +18,7 @@ from skfair.attribution._decisions import (
     quantiles_of_levels,
     some_of_each,
 )
+from skfair.attribution._region_classifier import RegionClassifier
 
 
 def with_parameters(fitted, **parameters):
@@ -101,6 +102,18 @@ def test_areas_at_heights_by_hand():
     # Maps of one value, and of one peak.
     assert quantiles_of_levels(np.full((1, 1, 4, 4), 0.5), [0.5]) == [0.995]
     assert quantiles_of_levels(np.eye(30)[None, None, :1], [0.0]) == [pytest.approx(29 / 30)]
+
+
+def test_one_map_for_all_images_needs_no_network(data, fitted, monkeypatch):
+    hidden = fitted.perturbed_pixels(data.X)
+    masked = fitted.mask(data.X)
+    augmented = fitted.augmentation()(torch.from_numpy(data.X))
+    monkeypatch.setattr(RegionClassifier, "probabilities", None)
+    np.testing.assert_array_equal(fitted.perturbed_pixels(data.X), hidden)
+    np.testing.assert_array_equal(fitted.mask(data.X), masked)
+    assert torch.equal(fitted.augmentation()(torch.from_numpy(data.X)), augmented)
+    with pytest.raises(TypeError):
+        with_parameters(fitted, scope="specific").mask(data.X)
 
 
 # Margins ----------------------------------------------------------------------------------
