@@ -371,10 +371,14 @@ class PatchAttribution(TorchEstimator):
         self.scope_, self.quantile_ = self.scope, float(self.quantile)
         self._positive = np.full(n_attributes, -1)
         self.score_threshold_ = np.full(n_attributes, 0.5)
-        _, height, width = self.image_shape_
-        grid = PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
+        grid = self._grid()
         nothing = np.zeros((n_attributes, 1, grid.n_rows, grid.n_cols), dtype=np.float32)
         self._donor_maps = nothing
+
+    def _grid(self) -> PatchGrid:
+        """The positions on images of the size of those in ``fit``."""
+        _, height, width = self.image_shape_
+        return PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         size = self.module_.patch_size

@@ -164,9 +164,7 @@ class PatchAugmentation(nn.Module):
             return self.general.expand(len(images), -1, -1)
         return self.look(images, by_content=by_content)[0]
 
-    def look(
-        self, images: torch.Tensor, *, by_content: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def look(self, images: torch.Tensor, *, by_content: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the pixels to perturb, and the images in which the attribute is.
 
         Parameters

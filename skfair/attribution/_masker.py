@@ -26,7 +26,6 @@ from skfair.attribution._decisions import (
     worst_leakage,
 )
 from skfair.attribution._fill import FILLS
-from skfair.attribution._grid import PatchGrid
 from skfair.attribution._leakage import Leakage
 from skfair.attribution._perturbation import Perturbation, auto_margin, hidden_pixels
 from skfair.attribution._statistics import check_fill
@@ -528,9 +527,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         if self._scope() == "general":
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
             general = hidden_pixels(maps, quantile, margin)[0].any(0)
-        _, height, width = self.image_shape_
-        grid = PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
-        donors = grid.pixel_map(as_tensor(self._donor_maps))
+        donors = self._grid().pixel_map(as_tensor(self._donor_maps))
         # Of more than two values none is known to mean that there is nothing.
         threshold = np.where(self._positive < 0, -np.inf, self.score_threshold_)
         fill = self._fill()
@@ -621,29 +618,34 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self._donor_maps = donor_maps(
             probabilities, codes, self._positive, self.score_threshold_, self.confidence
         )
-        agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
-        scopes = likely_scopes(agreement) if self.scope == "auto" else [self.scope]
-        maps = {
-            "general": self.mean_map_.reshape(len(self._positive), 1, *data.shape[2:]),
-            "specific": self.module_.grid(data)
-            .pixel_map(torch.from_numpy(self._donor_maps))
-            .numpy(),
-        }
-        quantiles = {scope: quantiles_of_levels(maps[scope], _LEVELS) for scope in scopes}
-        self.scope_, self.quantile_ = scopes[0], quantiles[scopes[0]][_SAFE_LEVEL]
-        for scope, each in quantiles.items():
-            quantiles[scope] = sorted([_SMALLEST, *each], reverse=True)
-        if not isinstance(self.quantile, str):
+        scopes = [self.scope]
+        if self.scope == "auto":
+            agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
+            scopes = likely_scopes(agreement)
+        self.scope_ = scopes[0]
+        if isinstance(self.quantile, str):
+            levels = [self._quantiles_of_levels(scope) for scope in scopes]
+            self.quantile_ = levels[0][_SAFE_LEVEL]
+            quantiles = [sorted([_SMALLEST, *each], reverse=True) for each in levels]
+        else:
             self.quantile_ = float(self.quantile)
-            quantiles = {scope: [self.quantile_] for scope in scopes}
+            quantiles = [[self.quantile_] for _ in scopes]
         # The smaller area first, and of each the scope that is more likely to be right.
         candidates = [
             (scope, quantile)
-            for each in zip(*quantiles.values(), strict=True)
+            for each in zip(*quantiles, strict=True)
             for scope, quantile in zip(scopes, each, strict=True)
         ]
         if self.check_leakage:
             self._choose(candidates, data, attributes, strata, seed)
+
+    def _quantiles_of_levels(self, scope: str) -> list[float]:
+        """Share of the pixels below each of the levels, in the maps of a scope."""
+        if scope == "general":
+            maps = as_tensor(self.mean_map_).reshape(-1, 1, *self.image_shape_[1:])
+        else:
+            maps = self._grid().pixel_map(as_tensor(self._donor_maps))
+        return quantiles_of_levels(maps.numpy(), _LEVELS)
 
     def _choose(
         self,
