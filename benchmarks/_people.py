@@ -139,7 +139,7 @@ def small_cnn():
 def trained(build, X, y, seed, *, max_epochs=6, lr=2e-3):
     """Build a network and train it with Adam; one output for two classes, or one for each."""
     X = torch.as_tensor(X)
-    with seeded(seed, torch.device("cpu")):
+    with seeded(seed):
         network = build()
         optimizer = torch.optim.Adam(network.parameters(), lr=lr)
         n_steps = max_epochs * -(-len(X) // 256)

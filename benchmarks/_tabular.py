@@ -127,7 +127,7 @@ class TabularTasks:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(module.state_dict(), path)
             return module
-        with seeded(task.seed, torch.device("cpu")):  # leaves torch's generator as it was
+        with seeded(task.seed):  # leaves torch's generator as it was
             module = build_network(len(task.columns))
         module.load_state_dict(torch.load(path, weights_only=True))
         return module.eval()
@@ -156,7 +156,7 @@ def train(task: TabularTask, *, lr: float = 1e-3, max_epochs: int = 200) -> nn.M
     y = torch.as_tensor(task.y_train, dtype=torch.float32)
     size, patience = BATCH_SIZE[task.name], PATIENCE[task.name]
     loss = nn.BCEWithLogitsLoss()
-    with seeded(task.seed, torch.device("cpu")):
+    with seeded(task.seed):
         module = build_network(X.shape[1])
         order = torch.randperm(len(X))
         held, fit = order[: len(X) // 10], order[len(X) // 10 :]

@@ -205,7 +205,7 @@ def draw_people(n_groups, n_rows, seed):
 def trained_network(n_groups):
     """A small network that was trained without regard to the groups."""
     X, y, _ = draw_people(n_groups, 5000, seed=0)
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         network = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
         optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
         for _ in range(150):

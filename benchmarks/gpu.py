@@ -175,7 +175,7 @@ def margin_epochs(machine, loss):
 
 def mlp(*widths):
     """Linear layers with ReLU in between, with the same weights each time."""
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         layers = [nn.Linear(*pair) for pair in itertools.pairwise(widths)]
     parts = [part for layer in layers for part in (layer, nn.ReLU())]
     return nn.Sequential(*parts[:-1])
@@ -230,7 +230,7 @@ def biased_network(d, width):
     network = mlp(d, width, width, 1)
     X, y, group = biased_rows(2000, d)
     X, preferred = torch.from_numpy(X), torch.from_numpy((y + group > 0).astype(np.float32))
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         train(network, X, preferred, row_loss, 100, 3)
     return network.eval()
 

@@ -631,7 +631,7 @@ def residual():
 def trained_on_images(task, cache):
     """The task with its network, from the cache where it is there."""
     path = None if cache is None else cache / f"{task.name}_{task.seed}.pt"
-    with seeded(task.seed, torch.device("cpu")):
+    with seeded(task.seed):
         network = convolutional() if task.name == "digits" else residual()
         if path is not None and path.exists():
             network.load_state_dict(torch.load(path, weights_only=True))
@@ -742,7 +742,7 @@ def speed_on_adult(arguments):
             f"one published threshold search, {words}: {published:.2f} s",
             f"{published / trials:.1f} times as fast",
         ]
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         wide = build_network(X.shape[1], width=128).eval()
     for words, network in {"as published": task.network, "128 units wide": wide}.items():
         reused = processor_time(fit, "LayerwiseDebiaser", network, n_repeats=3)

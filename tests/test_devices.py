@@ -53,12 +53,12 @@ def device(request):
 
 
 def network(n_outputs=1):
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, n_outputs)).eval()
 
 
 def encoder():
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True)).eval()
 
 

@@ -60,7 +60,7 @@ def some_columns(batch):
 
 
 def a_network(*layers):
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return nn.Sequential(*(layer() for layer in layers))
 
 

@@ -38,11 +38,12 @@ from skfair.attribution._region_classifier import (
 from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
 from skfair.attribution._statistics import check_data_range, check_values, measure_images
 from skfair.metrics import expected_calibration_error
-from skfair.utils import UninformativeAttributionWarning, draw_seed, resolve_device, seeded
+from skfair.utils import UninformativeAttributionWarning, draw_seed, resolve_device
 from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor, load_weights, noise
+from skfair.utils._random import own_draws, own_generators
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits
@@ -298,8 +299,9 @@ class PatchAttribution(TorchEstimator):
         weight = np.zeros(images.n_samples)
         weight[train] = balanced_weight(attributes.cell[train])
         data = as_tensor(images.read(0, images.n_samples))
-        with seeded(seed, device):
-            self.module_ = self._make_classifier(grid, [len(c) for c in attributes.classes])
+        with own_generators(seed):
+            with own_draws():
+                self.module_ = self._make_classifier(grid, [len(c) for c in attributes.classes])
             train_region_classifier(
                 self.module_,
                 data,

@@ -91,7 +91,7 @@ class Perturbation:
         hidden : tensor of shape (n, height, width), bool
             Pixels to perturb.
         noise : tensor of the shape of `images`, optional
-            Standard normal; drawn from torch's own generator if not given.
+            Standard normal; drawn from torch's default generator if not given.
 
         Returns
         -------

@@ -10,6 +10,7 @@ from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_networks import DenseRegionNet
 from skfair.utils._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
+from skfair.utils._random import generator
 
 # Coarsest grid of one training pass, in positions along a side: neighbouring patches share most
 # of their pixels, and a grid that starts elsewhere each time sees all of them.
@@ -95,9 +96,10 @@ class RegionClassifier(nn.Module):
         # On the CPU, so that a seed gives the same patches on every device.
         if isinstance(self.network, DenseRegionNet):
             every = max(1, min(grid.n_rows, grid.n_cols) // _POSITIONS_A_SIDE)
-            first = tuple(torch.randint(every, (2,)).tolist())
+            first = tuple(torch.randint(every, (2,), generator=generator()).tolist())
             return self.network.regions(images, self.stride, every, first)
-        positions = torch.randint(len(grid), (len(images),)).to(images.device)
+        positions = torch.randint(len(grid), (len(images),), generator=generator())
+        positions = positions.to(images.device)
         every_image = torch.arange(len(images), device=images.device)
         return self.network(grid.patches(images, positions, every_image), positions)
 

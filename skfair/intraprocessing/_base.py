@@ -48,6 +48,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
+from skfair.utils._random import own_generators
 from skfair.utils._shown import as_label, shown, shown_all
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
@@ -207,7 +208,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if trained is None:
             # A network that learns from the debiasing rows, too, is judged on others.
             rows = self._split(objective, None, seed, self.validation_fraction or _HELD_OUT)
-            with seeded(seed, device):
+            with seeded(seed):
                 trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
         network = LogitNetwork(network, self._output)
@@ -229,7 +230,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         )
         self.interrupted_ = False
         try:
-            with seeded(seed, device):
+            with own_generators(seed):
                 self._search(search)
         except KeyboardInterrupt:
             self.interrupted_ = True

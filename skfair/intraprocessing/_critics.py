@@ -7,6 +7,7 @@ from torch import nn
 from skfair.intraprocessing._finetuning import BatchNet, CellBatches
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.utils._net import TensorData
+from skfair.utils._random import generator, own_draws
 
 _CRITIC_LR = 0.01
 _N_PRETRAIN = 200  # steps of a critic before the network moves
@@ -145,15 +146,18 @@ class TrainCritic(Callback):
         self.critic.eval()
 
     def _flat(self, logit: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.randint(len(logit), (self.batches.n_rows,)).to(logit.device)
+        rows = torch.randint(len(logit), (self.batches.n_rows,), generator=generator())
+        rows = rows.to(logit.device)
         weight = torch.ones_like(logit[rows])
-        return self.critic(hidden[rows]), self.bias(logit[rows], self.cell_[rows], weight)
+        with own_draws():  # of its dropout
+            estimate = self.critic(hidden[rows])
+        return estimate, self.bias(logit[rows], self.cell_[rows], weight)
 
     def _sets(self, logit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        share = max(1, _SET_SIZE // len(self.batches.cells))
+        share, own = max(1, _SET_SIZE // len(self.batches.cells)), generator()
         rows = torch.cat(
             [
-                cell[torch.randint(len(cell), (_N_SETS, share)).to(logit.device)]
+                cell[torch.randint(len(cell), (_N_SETS, share), generator=own).to(logit.device)]
                 for cell in self.batches.cells
             ],
             dim=1,
@@ -162,8 +166,8 @@ class TrainCritic(Callback):
         weight = sizes.repeat_interleave(share).expand(_N_SETS, -1)
         # Batches of one network all have nearly the same bias, and the best estimate is then
         # a constant, which has no gradient. Groups moved at random make it vary.
-        offset = _OFFSET * torch.randn(_N_SETS, self.bias.n_groups).to(logit.device)
-        moved = logit[rows] + offset.gather(1, self.cell_[rows] // 2)
+        offset = torch.randn(_N_SETS, self.bias.n_groups, generator=own).to(logit.device)
+        moved = logit[rows] + _OFFSET * offset.gather(1, self.cell_[rows] // 2)
         return self.critic(moved, self.cell_[rows]), self.bias(moved, self.cell_[rows], weight)
 
 

@@ -16,6 +16,7 @@ from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._net import EpochBar, TensorData, TensorNet
+from skfair.utils._random import generator
 
 _MIN_STEPS = 10  # an epoch, so that small debiasing sets get enough of them
 
@@ -52,10 +53,11 @@ class CellBatches:
         drawn = sizes.clamp_max(self.share)
         stands_for = sizes / drawn * self.n_rows / len(self.dataset)
         stands_for = stands_for.repeat_interleave(drawn).to(self.dataset.target)
+        own = generator()
         for _ in range(len(self)):
             rows = torch.cat(
                 [
-                    rows[torch.randperm(len(rows))[: self.share].to(rows.device)]
+                    rows[torch.randperm(len(rows), generator=own)[: self.share].to(rows.device)]
                     for rows in self.cells
                 ]
             )

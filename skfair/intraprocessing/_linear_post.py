@@ -262,7 +262,7 @@ default="demographic_parity"
             # A network that learns from the debiasing rows, too, is corrected by others.
             cell = groups.codes * len(self.classes_) + codes
             taught, rows = split_cells(_renumbered(cell), _NOT_TAUGHT, seed)
-            with seeded(seed, device):
+            with seeded(seed):
                 trained = self._fit_estimator(X[taught], codes[taught])
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
         question = self._question(groups, compared)

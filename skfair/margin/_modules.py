@@ -4,6 +4,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from skfair.utils._random import generator
+
 
 def margin_logits(cosine: torch.Tensor, margin: torch.Tensor, scale: float) -> torch.Tensor:
     """Widen the angle to every class by a margin and return the scaled cosine.
@@ -129,7 +131,9 @@ class MarginNet(nn.Module):
             return self.scale * cosine
         margin = self.margins[cluster]
         if self.margin_std:
-            margin = margin + self.margin_std * torch.randn_like(margin)
+            own = generator(margin.device)
+            noise = torch.empty_like(margin).normal_(generator=own)
+            margin = margin + self.margin_std * noise
         return margin_logits(cosine, margin, self.scale)
 
 

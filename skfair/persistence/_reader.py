@@ -25,7 +25,6 @@ from skfair.persistence._schema import (
 )
 from skfair.persistence._values import ValueReader
 from skfair.persistence._writer import LOCAL, probe
-from skfair.utils._device import resolve_device
 from skfair.utils._errors import InvalidModelError
 from skfair.utils._net import load_weights
 from skfair.utils._random import seeded
@@ -78,7 +77,7 @@ def match_factories(factories: Any, needed: dict[str, str]) -> Mapping[str, Call
 
 def _draws_of_its_own() -> AbstractContextManager:
     """Keep the weights that a new network draws from moving the caller's generators."""
-    return seeded(0, resolve_device("auto"))
+    return seeded(0)
 
 
 class EstimatorReader:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from skfair.utils._random import seeded
+from skfair.utils._random import draws_nothing, generator, own_draws, own_generators
 from skfair.utils._shown import shown
 
 # The released code's of cluster margins. On held-out training faces it was worth 1 to 5 points in
@@ -198,9 +199,10 @@ class TensorBatches:
         n = len(self.dataset)
         if self.cumulated is not None:
             # By bisection of the cumulated weights: torch.multinomial ends at 2**24 samples.
-            u = torch.rand(self._n_draws(), dtype=torch.float64) * self.cumulated[-1]
+            u = torch.rand(self._n_draws(), dtype=torch.float64, generator=generator())
+            u *= self.cumulated[-1]
             return torch.searchsorted(self.cumulated, u, right=True).clamp_(max=n - 1)
-        return torch.randperm(n) if self.shuffle else None
+        return torch.randperm(n, generator=generator()) if self.shuffle else None
 
     def _n_draws(self) -> int:
         return len(self.dataset)
@@ -241,6 +243,16 @@ class TensorNet(skorch.NeuralNet):
         return [
             ("train_loss", skorch.callbacks.PassthroughScoring(name="train_loss", on_train=True))
         ]
+
+    def initialize(self):
+        with own_draws():  # of the initial weights
+            super().initialize()
+        self.draws_nothing_ = draws_nothing(self.module_)
+        return self
+
+    def infer(self, x, **fit_params):
+        with nullcontext() if self.draws_nothing_ else own_draws():
+            return super().infer(x, **fit_params)
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         # skorch's own takes KeyboardInterrupt for the end of training, so that a network
@@ -349,7 +361,7 @@ def train_with_adam(
         device=device,
         **net_parameters,
     )
-    with seeded(seed, device):
+    with own_generators(seed):
         net.fit(data.to(device), None)
     history = pd.DataFrame({"train_loss": net.history[:, "train_loss"]}).rename_axis("epoch")
     return net.module_.eval(), history

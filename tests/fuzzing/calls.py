@@ -71,7 +71,7 @@ class Called(NamedTuple):
 @cache
 def network() -> nn.Module:
     """A small network of one logit that goes along with the labels."""
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     with torch.no_grad():
         net[0].weight[0] = torch.tensor([2.0, 0.5, 0.0])

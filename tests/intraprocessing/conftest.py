@@ -37,7 +37,7 @@ class Task:
     def _train(self) -> nn.Module:
         X, y, _ = self.draw(4000, seed=2)
         X, y = torch.tensor(X), torch.tensor(y, dtype=torch.float32)
-        with seeded(0, torch.device("cpu")):
+        with seeded(0):
             network = nn.Sequential(nn.Linear(X.shape[1], 32), nn.ReLU(), nn.Linear(32, 1))
             optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
             for _ in range(100):

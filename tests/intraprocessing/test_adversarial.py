@@ -112,7 +112,7 @@ def trained_critic(task, constraint, *, flat=False):
     bias, data = SoftBias(constraint, task.n_groups, 0.2), tuning_data(task)
     batches = CellBatches(data, 64)
     module = LogitNetwork(task.network, Output("logits", 1))
-    with seeded(0, CPU):
+    with seeded(0):
         critic = FlatCritic(32, batches.n_rows) if flat else SetCritic(bias)
         if flat:
             module = HiddenActivations(module, task.network[2])
@@ -150,7 +150,7 @@ def test_the_set_critic_knows_the_bias_and_its_gradient(constraint, n_groups, ta
 
 @pytest.mark.parametrize("n_groups", [2, 3])
 def test_the_set_critic_does_not_see_the_order_nor_the_number_of_rows(n_groups):
-    with seeded(0, CPU):
+    with seeded(0):
         critic = SetCritic(SoftBias("average_odds", n_groups, 0.0)).double()
         logit = torch.randn(6, 40, dtype=torch.float64)
         cell = torch.randint(2 * n_groups, (6, 40))
@@ -200,7 +200,7 @@ def test_critic_loss_by_hand():
 def test_the_network_optimiser_does_not_train_the_critic(task):
     task = task(2)
     critic, _, data, module = trained_critic(task, "demographic_parity")
-    with seeded(0, CPU):
+    with seeded(0):
         adversary = AttributeAdversary(SoftBias("demographic_parity", 2, 0.0), 1.0)
     for loss, other, kind in (
         (CriticLoss(critic, 5.0), critic, BatchNet),
@@ -233,7 +233,7 @@ def test_the_network_optimiser_does_not_train_the_critic(task):
 @named
 @pytest.mark.parametrize("n_groups", [2, 3])
 def test_the_adversary_loss_against_a_plain_loop(constraint, n_groups):
-    with seeded(0, CPU):
+    with seeded(0):
         adversary = AttributeAdversary(SoftBias(constraint, n_groups, 0.3), 1.7).double()
         logit = torch.randn(30, dtype=torch.float64)
         cell = torch.randint(2 * n_groups, (30,))
@@ -258,7 +258,7 @@ def test_the_adversary_loss_against_a_plain_loop(constraint, n_groups):
 
 
 def test_groups_weigh_the_same_however_large():
-    with seeded(0, CPU):
+    with seeded(0):
         adversary = AttributeAdversary(SoftBias("average_odds", 2, 0.0), 1.0).double()
         logit = torch.randn(12, dtype=torch.float64)
     cell = torch.arange(12) % 4
@@ -283,7 +283,7 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
         def forward(self, X):
             return X @ self.weight
 
-    with seeded(0, CPU):
+    with seeded(0):
         adversary = AttributeAdversary(SoftBias(constraint, 2, 0.1), 1.3).double()
     own = [p.detach().clone() for p in adversary.parameters()]
     net = ProjectedNet(Two(), AdversaryLoss(adversary, alpha), optimizer=torch.optim.SGD, lr=0.5)
@@ -329,7 +329,7 @@ def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
         def forward(self, X):
             return self.conv(X.permute(0, 3, 1, 2)).square().mean((1, 2, 3))
 
-    with seeded(0, CPU):
+    with seeded(0):
         module = ChannelsLast()
         adversary = AttributeAdversary(SoftBias("average_odds", 2, 0.0), 1.0)
         X = torch.randn(40, 5, 5, 3)

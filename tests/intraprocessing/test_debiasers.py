@@ -81,7 +81,7 @@ X, Y, GROUPS = make_data()
 def network():
     """A network whose logit is about 1.5 (x0 - 1) + 1.5 x1 - 0.75, which nothing has trained."""
     weight = torch.tensor([[1.5, 1.5, 0.2, -0.2]])
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     with torch.no_grad():
         layers[0].weight[:4], layers[0].weight[4:] = torch.eye(4), -torch.eye(4)
@@ -213,7 +213,7 @@ def test_a_row_is_predicted_alike_in_more_than_one_batch(name):
 
 
 def small_cnn():
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return nn.Sequential(
             nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
         )

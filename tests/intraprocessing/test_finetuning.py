@@ -57,7 +57,7 @@ def test_batches_have_equal_cells_and_stand_for_the_population(sizes, batch_size
     made, cell = batches(sizes, batch_size)
     value = np.random.default_rng(1).normal(size=len(sizes))
     share = max(1, batch_size // len(sizes))
-    with seeded(0, CPU):
+    with seeded(0):
         every = drawn(made)
     assert len(every) == len(made) == max(10, -(-sum(sizes) // batch_size))
     for rows, cells, weight in every:
@@ -70,7 +70,7 @@ def test_batches_have_equal_cells_and_stand_for_the_population(sizes, batch_size
 
 def test_all_rows_get_their_turn_and_small_cells_are_whole():
     made, cell = batches([3, 200, 100, 50], 40)
-    with seeded(0, CPU):
+    with seeded(0):
         every = drawn(made)
     seen = np.bincount(np.concatenate([rows for rows, *_ in every]), minlength=len(cell))
     assert (seen[cell == 0] == len(every)).all()
@@ -82,7 +82,7 @@ def test_batches_follow_the_seed():
     made, _ = batches([30, 40, 50, 60], 32)
     found = []
     for seed in (0, 0, 1):
-        with seeded(seed, CPU):
+        with seeded(seed):
             found.append(np.concatenate([rows for rows, *_ in drawn(made)]))
     np.testing.assert_array_equal(found[0], found[1])
     assert (found[0] != found[2]).any()
@@ -223,7 +223,7 @@ def test_images_through_a_network_without_a_linear_layer(kind):
         X[:, 1] += groups[:, None, None]
         return X.astype(np.float32), y, groups
 
-    with seeded(0, CPU):
+    with seeded(0):
         network = nn.Sequential(
             nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 1, 1), nn.AdaptiveAvgPool2d(1)
         )

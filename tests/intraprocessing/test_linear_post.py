@@ -65,7 +65,7 @@ class Rows:
     def network(self, kind="logits"):
         """Prefers the last class where a row looks like group 0."""
         d, k = self.X.shape[1], self.n_classes
-        with seeded(0, torch.device("cpu")):
+        with seeded(0):
             layers = nn.Sequential(nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, k))
         weight = torch.zeros(k, d)
         weight[:, :k] = 1.5 * torch.eye(k)
@@ -368,7 +368,7 @@ class Branching(Squeezed):
 @pytest.mark.parametrize("last", [None, nn.Sigmoid()])
 def test_one_output_for_two_classes(last):
     data = rows(2, 2)
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         network = Squeezed(data.X.shape[1])
     network = network if last is None else nn.Sequential(network, last)
     debiaser = fit(data, network=network)
@@ -383,7 +383,7 @@ def test_one_output_for_two_classes(last):
 
 def test_a_network_that_cannot_be_traced():
     data = rows(2, 2)
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         network = Branching(data.X.shape[1])
     assert fit(data, network=network).group_features_ == "input"
     with pytest.raises(ValueError, match=r"group_features='network' wants .*cannot trace"):
@@ -397,7 +397,7 @@ def test_images():
     images = rng.normal(size=(n, 2, 5, 5)).astype(np.float32)
     images[:, 0] += y[:, None, None]
     images[:, 1] += groups[:, None, None] + 0.3 * y[:, None, None] * groups[:, None, None]
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         network = nn.Sequential(
             nn.Conv2d(2, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
         )

@@ -54,7 +54,7 @@ LOGIT = torch.tensor([[1.5, 1.0, 0.3, 0.0]])
 
 def body():
     """A network of one logit, close to 1.5 x0 + x1, that is not quite linear."""
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         first, last = nn.Linear(4, 8), nn.Linear(8, 1)
     with torch.no_grad():
         first.weight[:4], first.weight[4:] = 1.0 * torch.eye(4), -1.0 * torch.eye(4)
@@ -226,7 +226,7 @@ def skorch_net(name):
 
 
 def fitted_net(name):
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return skorch_net(name).fit(X, Y.astype(np.float32 if name == "binary" else np.int64))
 
 
@@ -248,13 +248,13 @@ def test_a_fitted_skorch_net(name, frozen):
 def test_a_skorch_net_that_is_not_fitted_is_fitted_first(name):
     net = skorch_net(name)
     labels = np.array(["no", "yes"])[Y]
-    with seeded(1, torch.device("cpu")):
+    with seeded(1):
         debiaser = fit(net, y=labels)
     assert not getattr(net, "initialized_", False)
     assert list(debiaser.classes_) == ["no", "yes"]
     assert (debiaser.predict(X) == labels).mean() > 0.6
     # The seed of the debiaser is that of the training too.
-    with seeded(2, torch.device("cpu")):
+    with seeded(2):
         again = fit(clone(net), y=labels)
     np.testing.assert_array_equal(again.decision_function(X), debiaser.decision_function(X))
 
@@ -408,7 +408,7 @@ def test_a_network_frozen_as_a_whole_is_debiased_all_the_same(kind, little):
 
 @everyone
 def test_networks_with_batch_statistics_are_judged_with_the_running_ones(kind, little):
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         network = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)
         ).train()

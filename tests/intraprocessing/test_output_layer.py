@@ -14,11 +14,11 @@ PROBABILITY, PROBABILITIES = Output("probabilities", 1), Output("probabilities",
 
 def linear(n_in, n_out):
     """A layer that is the same in every run."""
-    with seeded(10 * n_in + n_out, torch.device("cpu")):
+    with seeded(10 * n_in + n_out):
         return nn.Linear(n_in, n_out)
 
 
-with seeded(0, torch.device("cpu")):
+with seeded(0):
     X = torch.randn(32, 4)
     IMAGES = torch.randn(32, 2, 6, 6)
 

@@ -38,7 +38,7 @@ X, Y, GROUPS = make_data()
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()
-        with seeded(0, torch.device("cpu")):
+        with seeded(0):
             self.first, self.norm, self.last = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)
         with torch.no_grad():
             self.norm.running_mean.fill_(0.1)

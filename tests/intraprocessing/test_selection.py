@@ -89,7 +89,7 @@ def tokens():
     group = (rng.random(n) < 1 / (1 + np.exp(-tell[0]))).astype(int)
     y = (rng.random(n) < 1 / (1 + np.exp(0.5 - tell[1] - 0.7 * tell[0]))).astype(int)
     ids = level + np.arange(COLUMNS) * LEVELS
-    with seeded(0, CPU):
+    with seeded(0):
         network = Tokens()
         optimizer = torch.optim.Adam(network.parameters(), 8e-3)
         rows, labels = torch.tensor(ids[:12_000]), torch.tensor(y[:12_000]).float()

@@ -1,9 +1,14 @@
 """Devices are decided at fit, seeds leave nothing behind, missing extras say how to get them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
 from skfair.utils import draw_seed, import_optional, resolve_device, seeded
+from skfair.utils._random import _find_draw, draws_nothing
 
 CPU = torch.device("cpu")
 
@@ -41,7 +46,7 @@ def test_seeded_blocks_repeat_and_leave_the_generator_alone():
     before = torch.get_rng_state()
     draws = []
     for seed in (3, 3, 4):
-        with seeded(seed, CPU):
+        with seeded(seed):
             draws.append(torch.rand(5))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
@@ -50,7 +55,7 @@ def test_seeded_blocks_repeat_and_leave_the_generator_alone():
 
 def test_seeded_restores_after_an_error():
     def draw_and_fail():
-        with seeded(0, CPU):
+        with seeded(0):
             torch.rand(1)
             raise KeyError
 
@@ -60,44 +65,110 @@ def test_seeded_restores_after_an_error():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class Cards:
-    """torch.cuda on a machine with two cards, of which the second is the current one."""
-
-    def __init__(self):
-        self.default_generators = [torch.Generator().manual_seed(10 + i) for i in range(2)]
-
-    def get_rng_state(self, index):
-        return self.default_generators[index].get_state()
-
-    def set_rng_state(self, state, index):
-        self.default_generators[index].set_state(state)
-
-    def manual_seed(self, seed):
-        self.default_generators[1].manual_seed(seed)
-
-    def states(self):
-        return torch.stack([self.get_rng_state(i) for i in range(2)])
+def lstm(x):
+    return nn.LSTM(4, 3, num_layers=2, dropout=0.5)(x)[0]
 
 
-@pytest.mark.parametrize("name, index", [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
-def test_seeded_seeds_the_card_it_is_for_and_no_other(name, index, monkeypatch):
-    cards, empty = Cards(), torch.empty
-    for attribute in ("default_generators", "get_rng_state", "set_rng_state", "manual_seed"):
-        monkeypatch.setattr(torch.cuda, attribute, getattr(cards, attribute))
+DRAWS = {
+    "weights": lambda x: nn.Linear(4, 3)(x),
+    "dropout": lambda x: nn.Dropout(0.3)(x),
+    "dropout of channels": lambda x: nn.FeatureAlphaDropout(0.3)(x),
+    "recurrent": lstm,
+    "attention": lambda x: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.2)(x),
+    "scripted": lambda x: torch.jit.script(nn.Dropout(0.3))(x),
+    "like another": torch.randn_like,
+    "integers": lambda x: torch.randint(5, x.shape),
+    "in place": lambda x: x.clone().exponential_(),
+    "a distribution": lambda x: torch.distributions.Dirichlet(torch.ones(3)).sample((4,)),
+    "vmap": lambda x: torch.vmap(lambda row: row + torch.rand(4), randomness="different")(x[0]),
+    "batches": lambda x: torch.cat(list(DataLoader(torch.arange(20.0), 4, shuffle=True))),
+}
 
-    class OnTheCurrentCard:
-        device = torch.device("cuda", torch.device(name).index if ":" in name else 1)
 
-    monkeypatch.setattr(
-        torch, "empty", lambda *a, **k: OnTheCurrentCard() if "device" in k else empty(*a, **k)
-    )
-    before = cards.states()
-    with seeded(3, torch.device(name)):
-        during = cards.states()
-        cards.default_generators[index].manual_seed(4)  # draws, as far as states go
-    assert torch.equal(during[index], torch.Generator().manual_seed(3).get_state())
-    assert torch.equal(during[1 - index], before[1 - index])
-    assert torch.equal(cards.states(), before)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_what_cannot_be_handed_a_generator_draws_from_the_blocks_own(draw):
+    """The numbers are those of torch.manual_seed; the default generator is not touched."""
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = draw(x)
+        before = torch.get_rng_state()
+        with seeded(3):
+            drawn = draw(x)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, expected)
+
+
+def test_every_operation_that_draws_is_given_a_generator_or_is_known_not_to_be():
+    plain = _find_draw(torch.ops.aten.add.Tensor).__qualname__
+    packets = (getattr(torch.ops.aten, name) for name in dir(torch.ops.aten))
+    operations = [
+        getattr(packet, overload)
+        for packet in packets
+        if hasattr(packet, "overloads")
+        for overload in packet.overloads()
+    ]
+    random = [op for op in operations if torch.Tag.nondeterministic_seeded in op.tags]
+    left = {op.overloadpacket.__name__ for op in random if _find_draw(op).__qualname__ == plain}
+    assert len(random) - len(left) > 50
+    # These are of accelerators alone, or are taken apart before they come here.
+    of_accelerators = {"_cudnn_rnn", "miopen_rnn"}
+    taken_apart = {"alpha_dropout", "dropout", "gru", "lstm", "rnn_relu", "rnn_tanh"}
+    out = {"native_dropout"}  # the overload with a place to write to
+    attention = {name for name in left if "attention" in name}
+    assert left <= of_accelerators | taken_apart | out | attention
+
+
+def test_dropout_of_accelerators_keeps_as_many_and_scales_them():
+    x = torch.ones(20_000)
+    with seeded(0):
+        output, kept = torch.ops.aten.native_dropout(x, 0.25, True)
+        everything, _ = torch.ops.aten.native_dropout(x, 0.25, False)
+    assert abs(kept.double().mean() - 0.75) < 4 * (0.75 * 0.25 / 20_000) ** 0.5
+    assert torch.allclose(output, kept / 0.75)
+    assert torch.equal(everything, x)
+
+
+def test_blocks_in_threads_do_not_see_each_other():
+    def draw(seed):
+        with seeded(seed):
+            return torch.stack([torch.rand(50) for _ in range(40)])
+
+    alone = [draw(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(4)))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_block_within_a_block_takes_its_own_seed_and_gives_back_the_outer_one():
+    with seeded(3):
+        first = torch.rand(2)
+        with seeded(3):
+            inner = torch.rand(2)
+        rest = torch.rand(2)
+    with seeded(3):
+        four = torch.rand(4)
+    assert torch.equal(inner, first)
+    assert torch.equal(torch.cat([first, rest]), four)
+
+
+@pytest.mark.parametrize(
+    "network, expected",
+    [
+        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU()), True),
+        (nn.Sequential(nn.Linear(3, 2), nn.Dropout()), False),
+        (nn.LSTM(3, 2), False),
+    ],
+)
+def test_networks_that_surely_draw_nothing_are_known(network, expected):
+    assert draws_nothing(network) is expected
+
+
+def test_a_hook_may_draw():
+    network = nn.Linear(3, 2)
+    network.register_forward_hook(lambda *_: torch.rand(1))
+    assert not draws_nothing(network)
 
 
 def test_draw_seed_repeats_for_an_int_and_advances_an_instance():

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
@@ -73,7 +72,7 @@ _NETWORKS = {
 
 def make_network(parameter: str) -> nn.Module:
     """Make a small network for a parameter that takes one, the same each time."""
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         return _NETWORKS[parameter]()
 
 
