@@ -21,6 +21,7 @@ from skfair.intraprocessing._critics import (
 from skfair.intraprocessing._finetuning import CellBatches, FinetuningDebiaser
 from skfair.intraprocessing._output_layer import HiddenActivations, find_output_layer
 from skfair.intraprocessing._search import Search
+from skfair.utils._random import own_draws
 
 
 class AdversarialFinetuneDebiaser(FinetuningDebiaser):
@@ -250,10 +251,9 @@ default="balanced_accuracy"
         # That of the logits: those of networks in half precision are read in single.
         dtype = torch.promote_types(search.X.dtype, torch.float32)
         if self.adversary == "attribute":
-            adversary = AttributeAdversary(bias, float(search.scores.std())).to(
-                search.device, dtype
-            )
-            loss = AdversaryLoss(adversary, self.alpha)
+            with own_draws():
+                adversary = AttributeAdversary(bias, float(search.scores.std()))
+            loss = AdversaryLoss(adversary.to(search.device, dtype), self.alpha)
             self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
             return
         module, batches = None, CellBatches(data, self.batch_size)
@@ -265,9 +265,11 @@ default="balanced_accuracy"
                     "the network in estimator does not end in one. Use critic='set'."
                 )
             module = HiddenActivations(search.network, layer)
-            critic: FlatCritic | SetCritic = FlatCritic(layer.in_features, batches.n_rows)
+            with own_draws():
+                critic: FlatCritic | SetCritic = FlatCritic(layer.in_features, batches.n_rows)
         else:
-            critic = SetCritic(bias)
+            with own_draws():
+                critic = SetCritic(bias)
         critic = critic.to(search.device, dtype)
         trainer = TrainCritic(critic, bias, data, batches)
         self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)

@@ -1,7 +1,8 @@
-"""Intra-processing in closed form: network, group head and correction, of torch alone."""
+"""Intra-processing in closed form: network, group head and correction."""
 
 import copy
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import fx, nn
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._network import PROBABILITY_FLOOR, LogitNetwork, Output
 from skfair.utils._net import rows_at_once
+from skfair.utils._trace import of_torch_alone, trace
 
 _TINY = 1e-30  # of which float32 still has the logarithm
 
@@ -124,6 +126,59 @@ class _Corrected(nn.Module):
         return score.type_as(self.like)
 
 
+# What goes into a layer, of the call that runs in this thread.
+_SEEN: ContextVar[list[torch.Tensor]] = ContextVar("skfair_seen")
+
+
+def _note_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Hook of a layer: hand on what goes into it."""
+    seen = _SEEN.get(None)
+    if seen is not None:
+        seen.append(inputs[0])
+
+
+class _Beside(nn.Module):
+    """A network, and a head on what goes into one of its layers, or into itself, side by side.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its layer is given a hook.
+    layer : str or None
+        Name of the layer; None for the input of the network.
+    head : torch.nn.Linear
+    n_columns : int
+        Of what the network puts out.
+    """
+
+    def __init__(self, network: nn.Module, layer: str | None, head: nn.Linear, n_columns: int):
+        super().__init__()
+        self.network, self.head = network, head
+        self.layer, self.n_columns = layer, n_columns
+        if layer is not None:
+            network.get_submodule(layer).register_forward_pre_hook(_note_input)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        token = _SEEN.set(seen)
+        try:
+            raw = self.network(X)
+        finally:
+            _SEEN.reset(token)
+        rows = X.flatten(1) if self.layer is None else seen[0]
+        scores = self.head(rows.type_as(self.head.weight))
+        return torch.cat([raw.reshape(-1, self.n_columns), scores], dim=1)
+
+    def written_out(self) -> nn.Module:
+        """The same as a graph, which needs neither hooks nor skfair."""
+        if self.layer is None:
+            return _beside_input(self.network, self.head, self.n_columns)
+        hooks = self.network.get_submodule(self.layer)._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if hook is _note_input]:
+            del hooks[key]
+        return _beside_layer(self.network, self.layer, self.head, self.n_columns)
+
+
 def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Module:
     """A network, and a head on its input, side by side; without a tracer, which is pickled too."""
     graph = fx.Graph()
@@ -138,7 +193,7 @@ def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Mod
 
 def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:
     """The same on what goes into a layer, by a trace of the network."""
-    traced = fx.symbolic_trace(network)
+    traced = trace(network)
     name = "group_head"
     while hasattr(traced, name):
         name += "_"
@@ -187,8 +242,6 @@ class Parts(NamedTuple):
         Returns
         -------
         torch.nn.Sequential
-            Of torch alone: pickled, it opens where skfair is not installed, as far as the
-            network itself does.
         """
         tensors = [p for p in network.parameters() if p.is_floating_point()]
         dtype = tensors[0].dtype if tensors else torch.float32
@@ -201,12 +254,9 @@ class Parts(NamedTuple):
         bias = torch.tensor(head.bias, dtype=single, device=device)
         linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
         n_columns = self.output.n_columns
-        if self.layer is None:
-            wide = _beside_input(network, linear, n_columns)
-        else:
-            wide = _beside_layer(network, self.layer, linear, n_columns)
+        wide = _Beside(network, self.layer, linear, n_columns)
         corrected = _Corrected(self.output, self.flat, correction, dtype)
-        return nn.Sequential(wide, fx.symbolic_trace(corrected).to(device)).eval()
+        return nn.Sequential(wide, corrected.to(device)).eval()
 
     def build_like(
         self, network: nn.Module, n_features: int, weights: Mapping[str, torch.Tensor]
@@ -273,7 +323,7 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     correction = Correction.blank(n_columns, 2, max(2, n_columns))
     try:
         with torch.no_grad():
-            wide = parts.build(copy.deepcopy(network), blank, correction)[0](X)
+            wide = of_torch_alone(parts.build(copy.deepcopy(network), blank, correction)[0])(X)
     except Exception:  # whatever a network does that a trace cannot follow
         return None
     same = torch.allclose(wide[:, :n_columns], raw.reshape(-1, n_columns).to(wide.dtype))

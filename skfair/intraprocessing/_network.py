@@ -190,9 +190,10 @@ def find_output(
     return Output(kind or ("probabilities" if bounded else "logits"), n_columns)
 
 
-@fx.wrap  # one step of a trace, which cannot follow a condition
 def at_least_single(raw: torch.Tensor) -> torch.Tensor:
     """Leave half precision, which NumPy lacks, and in which no probability is near one."""
+    if isinstance(raw, fx.Proxy):  # one step of a trace, which cannot follow a condition
+        return raw.tracer.create_proxy("call_function", at_least_single, (raw,), {})
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
 
@@ -271,10 +272,9 @@ def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.S
     Returns
     -------
     torch.nn.Sequential
-        The network and the shift, which are of torch alone: pickled, it opens where skfair is
-        not installed, as far as the network itself does.
+        The network and the shift.
     """
     weight = next((p for p in network.parameters() if p.is_floating_point()), None)
     dtype, device = (torch.float32, None) if weight is None else (weight.dtype, weight.device)
-    shift = fx.symbolic_trace(_Shift(output, torch.tensor(threshold, dtype=dtype)))
+    shift = _Shift(output, torch.tensor(threshold, dtype=dtype))
     return nn.Sequential(network, shift.to(device)).eval()

@@ -7,6 +7,8 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
+from skfair.utils._trace import trace
+
 # Activations kept at most, for all changes and again for one; what is more is computed each time.
 _KEPT_BYTES = 1 << 29
 _PROBE_ROWS = 2  # all activations of these are held at once
@@ -15,8 +17,8 @@ _PROBE_ROWS = 2  # all activations of these are held at once
 class PartialForward:
     """Runs a network again and again for the same rows while few of its parameters change.
 
-    What does not depend on these parameters is computed once and kept. A network that torch.fx
-    cannot trace runs whole each time, to the same outputs.
+    What does not depend on these parameters is computed once and kept. A network that cannot be
+    traced runs whole each time, to the same outputs.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ class PartialForward:
 def _follow(network: nn.Module, rows: torch.Tensor) -> "_Steps | None":
     """Take a network apart; None if that cannot be done, or if it would write where it may not."""
     try:
-        steps = _Steps(fx.symbolic_trace(network))
+        steps = _Steps(trace(network))
         output = steps.run(rows.clone())
         steps.env.clear()
         # A trace follows one path only, which may not be the one that tensors take.

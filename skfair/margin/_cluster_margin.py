@@ -12,7 +12,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.margin._gate import suggest
-from skfair.margin._modules import prediction_module
 from skfair.margin._stages import ClusterMarginStages
 from skfair.utils._typed import available_if, fit_context
 from skfair.utils._validation import check_suggestion
@@ -392,7 +391,7 @@ default=None
         >>> classifier.to_module()(torch.from_numpy(X)).shape
         torch.Size([20, 2])
         """
-        return prediction_module(super().to_module())
+        return super().to_module()
 
     @property
     def _n_features_out(self) -> int:

@@ -1,7 +1,7 @@
 """Cluster margins, stages 1 and 3: the adapter, the two heads, and the margin itself."""
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional as F
 
 from skfair.utils._random import generator
@@ -135,28 +135,3 @@ class MarginNet(nn.Module):
             noise = torch.empty_like(margin).normal_(generator=own)
             margin = margin + self.margin_std * noise
         return margin_logits(cosine, margin, self.scale)
-
-
-class _Prediction(nn.Module):
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, X):
-        return self.network(X)
-
-
-def prediction_module(network: nn.Module) -> nn.Module:
-    """Write out what a network does at prediction, in operations of torch alone.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        :class:`LinearNet` or :class:`MarginNet`, in eval mode; its weights are shared.
-
-    Returns
-    -------
-    torch.nn.Module
-        From raw features to logits. Pickled, it opens where skfair is not installed.
-    """
-    return fx.symbolic_trace(_Prediction(network)).eval()

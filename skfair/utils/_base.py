@@ -18,6 +18,7 @@ from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
 from skfair.utils._shown import shown
+from skfair.utils._trace import of_torch_alone
 from skfair.utils._validation import (
     check_logits,
     validate_labels,
@@ -141,7 +142,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             outputs are those of ``module_``. It needs nothing of skfair.
         """
         check_is_fitted(self)
-        return copy.deepcopy(self.module_).cpu().eval()
+        return of_torch_alone(copy.deepcopy(self.module_).cpu().eval()).eval()
 
     def to_onnx(self, path: str | os.PathLike) -> None:
         """Export the network that predicts as an ONNX file.
