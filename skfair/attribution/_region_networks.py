@@ -171,7 +171,7 @@ def _cosines(n_rows: int, n_cols: int) -> torch.Tensor:
     """The lowest frequencies over a grid, of shape (_POSITION_CHANNELS, n_rows, n_cols)."""
     waves = [(u, v) for u in range(_POSITION_CHANNELS) for v in range(_POSITION_CHANNELS)]
     waves = sorted(waves, key=lambda wave: (sum(wave), wave))[1:]  # but the constant one
-    y, x = (torch.pi * (torch.arange(n) + 0.5) / n for n in (n_rows, n_cols))
+    y, x = (torch.pi * (torch.arange(n, dtype=torch.float32) + 0.5) / n for n in (n_rows, n_cols))
     return torch.stack(
         [torch.outer(torch.cos(u * y), torch.cos(v * x)) for u, v in waves[:_POSITION_CHANNELS]]
     )

@@ -1,7 +1,6 @@
 """Intra-processing: random perturbation of the weights."""
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search, named_parameters
+from skfair.utils._settings import warning_filter, with_own_settings
 
 _AT_ONCE = 16  # trials in one pass, and in one job
 
@@ -215,6 +215,7 @@ default="balanced_accuracy"
             search.network, search.X[:2], _draw(parameters, [0, 1], search, self.std)
         )
 
+        @with_own_settings  # in threads, which have their own
         def score(trials: list[int]) -> np.ndarray:
             weights = _draw(parameters, trials, search, self.std)
             # functional_call puts the weights into the network for a while: one a thread.
@@ -277,8 +278,7 @@ def _runs_together(
 ) -> bool:
     """Whether torch can run several sets of weights at once through this network."""
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("error", message="There is a performance drop")
+        with torch.no_grad(), warning_filter("error", message="There is a performance drop"):
             vmap(_run, (None, 0, None))(network, weights, rows)
     # What torch.func has no rule for, or does one after the other, and says so.
     except (RuntimeError, NotImplementedError, UserWarning):

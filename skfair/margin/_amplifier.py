@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from skfair.utils import AmplificationWarning
+from skfair.utils._settings import warning_filter
 
 # K-means sees at most this many rows, the rest are assigned: the paper measures a loss of half
 # a point of worst-group accuracy at 10 % of CelebA (section 6).
@@ -56,9 +57,8 @@ def cluster_features(
         rows = random_state.choice(len(features), MAX_CLUSTERED, replace=False)
         features, weight = features[rows], weight[rows]
     kmeans = KMeans(min(n_clusters, len(features)), n_init=4, random_state=random_state)
-    with warnings.catch_warnings():
-        # Fewer distinct points than clusters is usual here and handled below.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # Fewer distinct points than clusters is usual here and handled below.
+    with warning_filter("ignore", ConvergenceWarning):
         kmeans.fit(features, sample_weight=weight)
     # In float64, so that of centres that nearly coincide none loses its rows to another.
     centres = kmeans.cluster_centers_.astype(np.float64)

@@ -1,6 +1,5 @@
 """Metrics of a report that need the samples: functions called by group, and fairlearn."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
@@ -15,6 +14,7 @@ from skfair.metrics._group_metric import accepts, unwrap
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.utils._groups import as_objects, label_rows
+from skfair.utils._settings import warning_filter
 from skfair.utils._shown import shown
 
 
@@ -252,9 +252,8 @@ def _make_frame(
         name: lambda y_true, _, function=function: function(y_true)
         for name, function in functions.items()
     }
-    with warnings.catch_warnings():  # about rates without samples, which the report names
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # About rates without samples, which the report names.
+    with warning_filter("ignore", UserWarning), warning_filter("ignore", RuntimeWarning):
         return MetricFrame(
             metrics=called,
             y_true=rows,

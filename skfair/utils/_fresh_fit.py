@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from skfair.utils._settings import OwnSettings
 
-class FreshFit:
+
+class FreshFit(OwnSettings):
     """Mixin for estimators whose ``fit`` ends wholly or leaves them as they were."""
 
     @contextmanager

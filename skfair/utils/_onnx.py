@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from skfair.utils._imports import import_optional
+from skfair.utils._settings import warning_filter
 
 _MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
 
@@ -67,8 +67,8 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="Writing ONNX")
     try:
-        with warnings.catch_warnings(), _without_torchvision(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's, about its own insides
+        # torch's are about its own insides. One export at a time: it is not made for threads.
+        with warning_filter("ignore"), _without_torchvision(), torch.no_grad():
             program: Any = torch.onnx.export(
                 module,
                 (sample,),

@@ -11,7 +11,7 @@ CALL = nn.Module.__call__
 
 
 class Mixed(nn.Module):
-    """Layers, weights used directly, a plain tensor, a list of layers, an argument with a default."""
+    """Layers, weights used directly, a plain tensor, a list of layers, and a second argument."""
 
     def __init__(self):
         super().__init__()
