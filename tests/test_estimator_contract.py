@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+import threading
 import warnings
 from collections import Counter
 
@@ -392,6 +393,18 @@ class DrawsWithoutASeed(Broken):
         self.threshold_ = float(torch.rand(1))
 
 
+class GoesByTheThread(Broken):
+    def _after(self):
+        self.threshold_ = float(threading.current_thread() is threading.main_thread())
+
+
+class TakesTheDefaultType(Broken):
+    def fit(self, X, y, *, sensitive_features=None):
+        super().fit(X, y, sensitive_features=sensitive_features)
+        self.threshold_ = float(torch.get_default_dtype().itemsize)
+        return self
+
+
 class StartsTheGeneratorAgain(Broken):
     def fit(self, X, y, *, sensitive_features=None):
         given, self.random_state = self.random_state, 0
@@ -573,6 +586,8 @@ BROKEN = {
     "check_devices": [WantsADeviceByName],
     "check_threshold_is_in_the_module": [ForgetsTheThreshold, HandsOutItsOwn],
     "check_same_seed_same_bits": [DrawsWithoutASeed],
+    "check_threads": [GoesByTheThread],
+    "check_settings": [TakesTheDefaultType],
     "check_random_state_moves_on": [StartsTheGeneratorAgain],
     "check_fitting_again": [Remembers],
     "check_rows_one_by_one": [LooksAtTheMean],

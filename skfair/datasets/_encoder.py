@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
+from skfair.utils._settings import with_own_settings
+
 N_FEATURES = 96
 
 
@@ -54,6 +56,7 @@ class DigitsEncoder(nn.Module):
         return self.layers(images)
 
 
+@with_own_settings
 def load_digits_encoder() -> DigitsEncoder:
     """Load the encoder of the quickstart with the weights that come with skfair.
 

@@ -20,11 +20,13 @@ from skfair.persistence._reader import EstimatorReader, match_factories
 from skfair.persistence._schema import check_nesting
 from skfair.persistence._writer import EstimatorWriter
 from skfair.utils._errors import InvalidModelError
+from skfair.utils._settings import with_own_settings
 
 _MOST_FACTORIES = 100
 _VERSION = re.compile(r"[\w.+-]{1,50}", re.ASCII)
 
 
+@with_own_settings
 def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bool = False) -> None:
     """Save an estimator as a file of data, which can be loaded without trust.
 
@@ -116,6 +118,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
     write_model(Path(path).absolute(), body, writer.values.tensors)
 
 
+@with_own_settings
 def load(
     path: str | os.PathLike,
     *,

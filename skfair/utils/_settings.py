@@ -6,11 +6,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ACCELERATORS = ("cuda", "mps", "xpu")
 _FLOATS = {
@@ -77,7 +79,7 @@ def _has_floats(numbers: Any) -> bool:
     return type(numbers) is float
 
 
-def with_own_settings(function: Callable) -> Callable:
+def with_own_settings(function: Function) -> Function:
     """Run a function as :func:`own_settings` runs a block."""
 
     @functools.wraps(function)
@@ -85,7 +87,7 @@ def with_own_settings(function: Callable) -> Callable:
         with own_settings():
             return function(*args, **kwargs)
 
-    return run
+    return cast(Function, run)
 
 
 class OwnSettings:

@@ -4,15 +4,18 @@ import os
 import pickle
 import random
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sklearn
 import torch
+from torch import nn
 
 from skfair.utils._checks._case import Case, has_parameters, make_case, memory_parameters
 from skfair.utils._checks._registry import promise
@@ -45,6 +48,94 @@ def check_same_seed_same_bits(name: str, estimator: Any) -> None:
     np.random.set_state(generators[0])  # noqa: NPY002
     random.setstate(generators[1])
     assert_same_fit(first, second, case.X)
+
+
+@promise()
+def check_threads(name: str, estimator: Any) -> None:
+    """Fits in two threads, beside one that runs networks and draws, give the bits of one alone."""
+    case = make_case(estimator)
+    alone = case.fit()
+    network, rows = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(4, 5)
+    with torch.no_grad():
+        expected = network(rows)
+    stop, errors = threading.Event(), []
+
+    def run_and_draw() -> None:
+        try:
+            while not stop.is_set():
+                torch.rand(3)
+                with torch.no_grad():
+                    assert torch.equal(network(rows), expected)
+        except Exception as error:
+            errors.append(error)
+
+    beside = threading.Thread(target=run_and_draw)
+    with torch.random.fork_rng():
+        beside.start()
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                fits = list(pool.map(lambda _: case.fit(), range(2)))
+                copies = list(pool.map(lambda fit: pickle.loads(pickle.dumps(fit)), fits))
+        finally:
+            stop.set()
+            beside.join()
+    assert not errors, f"Beside fits of {name}, another network raised {errors[0]!r}."
+    for fitted in copies:
+        assert_same_fit(fitted, alone, case.X)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _settings() -> list[list[AbstractContextManager]]:
+    """Sets of settings that can hold at once."""
+    return [
+        [
+            torch.no_grad(),
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            np.errstate(all="raise"),
+            _default_dtype(torch.float64),
+        ],
+        [
+            torch.inference_mode(),
+            _default_dtype(torch.float16),
+            torch.device("meta"),
+            _deterministic(),
+        ],
+    ]
+
+
+@promise()
+def check_settings(name: str, estimator: Any) -> None:
+    """What the caller has set (types, gradients, precision, errors) changes no bit of a fit."""
+    case = make_case(estimator)
+    usual = case.fit()
+    expected = outputs(usual, case.X)
+    for settings in _settings():
+        with ExitStack() as stack:
+            for setting in settings:
+                stack.enter_context(setting)
+            fitted = case.fit()
+            found = outputs(usual, case.X)
+        assert_identical(found, expected, f"outputs of {name} under settings")
+        assert_same_fit(fitted, usual, case.X)
 
 
 @promise(_is_seeded)
