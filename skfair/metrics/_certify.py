@@ -9,11 +9,13 @@ from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, ce
 from skfair.metrics._rate_tests import table_rates
 from skfair.metrics._rates import CONSTRAINTS, positive_position
 from skfair.metrics._samples import encode_samples
+from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import shown, shown_all
 
 _OF_EACH_CLASS = ("demographic_parity", "equalized_odds")  # where there are more than two
 
 
+@with_own_settings
 def fairness_certificate(
     y_true: Any,
     y_pred: Any,

@@ -134,6 +134,7 @@ def holds(rates: Sequence[RateCounts], epsilon: float, delta: float) -> bool:
     return all(pair_p_value(rate, g, h, epsilon, delta) <= delta for _, rate, g, h in pairs)
 
 
+@np.errstate(under="ignore")  # of what is next to impossible
 def power(
     rates: Sequence[RateCounts], sizes: Sequence[np.ndarray], epsilon: float, delta: float
 ) -> np.ndarray:

@@ -20,6 +20,7 @@ from skfair.metrics._report_metrics import measure, resolve_metrics
 from skfair.metrics._report_tables import class_tables, feature_tables
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
+from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import plain, shown, shown_all
 
 N_BOOT = 1000
@@ -80,6 +81,7 @@ class FairnessReport:
     certificates: dict[str, FairnessCertificate] = field(default_factory=dict)
 
     @classmethod
+    @with_own_settings
     def from_counts(
         cls,
         counts: GroupCounts,
@@ -263,6 +265,7 @@ class FairnessReport:
         return _report_text.body(self)
 
 
+@with_own_settings
 def fairness_report(
     y_true: Any,
     predictions: Any,
