@@ -28,6 +28,7 @@ from skfair.utils._checks._running import (
     outputs,
     row_methods,
 )
+from skfair.utils._random import seeded
 
 
 def _is_seeded(estimator: Any) -> bool:
@@ -55,9 +56,10 @@ def check_threads(name: str, estimator: Any) -> None:
     """Fits in two threads, beside one that runs networks and draws, give the bits of one alone."""
     case = make_case(estimator)
     alone = case.fit()
-    network, rows = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(4, 5)
-    with torch.no_grad():
-        expected = network(rows)
+    rows = torch.ones(4, 5)
+    with seeded(0), torch.no_grad():
+        network = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2))
+        known = network(rows)
     stop, errors = threading.Event(), []
 
     def run_and_draw() -> None:
@@ -65,7 +67,7 @@ def check_threads(name: str, estimator: Any) -> None:
             while not stop.is_set():
                 torch.rand(3)
                 with torch.no_grad():
-                    assert torch.equal(network(rows), expected)
+                    assert torch.equal(network(rows), known)
         except Exception as error:
             errors.append(error)
 
@@ -76,12 +78,15 @@ def check_threads(name: str, estimator: Any) -> None:
             with ThreadPoolExecutor(2) as pool:
                 fits = list(pool.map(lambda _: case.fit(), range(2)))
                 copies = list(pool.map(lambda fit: pickle.loads(pickle.dumps(fit)), fits))
+                predictions = list(pool.map(lambda _: outputs(alone, case.X), range(2)))
         finally:
             stop.set()
             beside.join()
     assert not errors, f"Beside fits of {name}, another network raised {errors[0]!r}."
-    for fitted in copies:
+    expected = outputs(alone, case.X)
+    for fitted, prediction in zip(copies, predictions, strict=True):
         assert_same_fit(fitted, alone, case.X)
+        assert_identical(prediction, expected, f"predictions of {name} in two threads")
 
 
 @contextmanager
