@@ -17,6 +17,7 @@ from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
+from skfair.utils._portable import PortableState
 from skfair.utils._shown import shown
 from skfair.utils._validation import (
     check_logits,
@@ -41,7 +42,7 @@ def _check_shape(X: Any) -> None:
         raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
 
 
-class TorchEstimator(FreshFit, BaseEstimator):
+class TorchEstimator(PortableState, FreshFit, BaseEstimator):
     """Estimator that trains a torch network in ``fit``.
 
     Its networks are fitted attributes; they travel on the CPU.
@@ -58,14 +59,6 @@ class TorchEstimator(FreshFit, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
-        state = dict(super().__getstate__())
-        for name, value in state.items():
-            if isinstance(value, nn.Module):
-                state[name] = copy.deepcopy(value).cpu()
-        return state
 
 
 class TorchClassifier(ClassifierMixin, TorchEstimator):
