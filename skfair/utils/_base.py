@@ -193,6 +193,24 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
+        """Compute the logarithms of class probabilities, the log-softmax of the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            In the order of ``classes_``; finite also where a probability is too small for a
+            float and comes out as 0.
+        """
+        logits = self._logits(X)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the class of each row.
 
