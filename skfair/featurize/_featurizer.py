@@ -29,17 +29,17 @@ from skfair.featurize._fingerprint import (
 )
 from skfair.featurize._normalize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
-from skfair.featurize._pickling import portable
 from skfair.featurize._store import FeatureStore
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
 from skfair.utils._net import noise
+from skfair.utils._portable import PortableState
 from skfair.utils._typed import fit_context
 
 
 class FrozenEncoderFeaturizer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, FreshFit, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, PortableState, FreshFit, BaseEstimator
 ):
     """Turn images into the features of an encoder that is used as it is.
 
@@ -184,6 +184,8 @@ class FrozenEncoderFeaturizer(
 
     # `out` is where to write, not data about the samples.
     __metadata_request__transform = {"out": UNUSED}
+
+    _travels_on_the_cpu = False  # device="auto" leaves an encoder on the accelerator where it is
 
     _parameter_constraints: dict = {
         "encoder": [callable, str, os.PathLike, OnnxModel],
@@ -333,12 +335,6 @@ class FrozenEncoderFeaturizer(
         encoder = self._encoder(device="cpu")
         return encoder.collect(encoder.launch(samples), len(samples))
 
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
-        if isinstance(self.encoder, torch.nn.Module):
-            state = {**state, "encoder": portable(self.encoder)}
-        return state
-
     def __sklearn_clone__(self) -> "FrozenEncoderFeaturizer":
         # By reference: nothing changes an encoder, a copy of it would cost its size in memory
         # for each candidate of a search, and a client that holds a connection has no copy.
@@ -347,11 +343,6 @@ class FrozenEncoderFeaturizer(
             if name in vars(self):
                 setattr(fresh, name, copy.deepcopy(getattr(self, name)))
         return fresh
-
-    def __copy__(self) -> "FrozenEncoderFeaturizer":
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)  # by reference, where a pickle's state is not
-        return copied
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,59 +1,11 @@
-"""Pickles of torch modules that depend on nothing but the module.
+"""What pickles of former versions call by name."""
 
-Torch pickles a tensor with the address of its memory, so that joblib, which tells arguments by
-their pickle, never finds a fitted ``Pipeline(memory=...)`` step again; and a module from a GPU
-cannot be loaded on a machine without one. Arrays have neither trouble.
-"""
-
-import contextlib
-import copy
 from typing import Any
 
 import numpy as np
 import torch
 
-from skfair.utils._device import resolve_device
-
-
-def portable(module: torch.nn.Module) -> torch.nn.Module:
-    """Copy a module's structure for pickling; the pickle loads as the module itself.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    torch.nn.Module
-        With stand-ins for its weights and buffers: of no use but to be pickled.
-    """
-    if isinstance(module, torch.jit.ScriptModule):
-        return module
-    tensors = [*module.parameters(), *module.buffers()]
-    plain = (torch.Tensor, torch.nn.Parameter)
-    return copy.deepcopy(
-        module,
-        {id(t): _Portable(t) for t in tensors if type(t) in plain and t.layout == torch.strided},
-    )
-
-
-class _Portable:
-    """Stands for a tensor in a pickle, and is one when loaded."""
-
-    def __init__(self, tensor: torch.Tensor):
-        self.tensor = tensor
-
-    def __reduce__(self) -> tuple:
-        tensor = self.tensor
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return _rebuild, (
-            data,
-            str(tensor.dtype).removeprefix("torch."),
-            tuple(tensor.shape),
-            str(tensor.device),
-            tensor.requires_grad,
-            isinstance(tensor, torch.nn.Parameter),
-        )
+from skfair.utils._portable import TensorState
 
 
 def _rebuild(
@@ -64,9 +16,5 @@ def _rebuild(
     requires_grad: bool,
     is_parameter: bool,
 ) -> Any:
-    tensor = torch.from_numpy(np.array(data)).view(getattr(torch, dtype)).reshape(shape)
-    with contextlib.suppress(ValueError):  # this machine may have no such device, or fewer of them
-        tensor = tensor.to(resolve_device(device))
-    if is_parameter:
-        return torch.nn.Parameter(tensor, requires_grad=requires_grad)
-    return tensor.requires_grad_(requires_grad)
+    strides = torch.empty(shape, device="meta").stride()
+    return TensorState(data, dtype, shape, strides, device, requires_grad, is_parameter, {})

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from skfair.utils import AmplificationWarning
+from skfair.utils._inner_fit import fit_inner
 from skfair.utils._settings import warning_filter
 
 # K-means sees at most this many rows, the rest are assigned: the paper measures a loss of half
@@ -59,7 +60,7 @@ def cluster_features(
     kmeans = KMeans(min(n_clusters, len(features)), n_init=4, random_state=random_state)
     # Fewer distinct points than clusters is usual here and handled below.
     with warning_filter("ignore", ConvergenceWarning):
-        kmeans.fit(features, sample_weight=weight)
+        fit_inner(kmeans, features, sample_weight=weight)
     # In float64, so that of centres that nearly coincide none loses its rows to another.
     centres = kmeans.cluster_centers_.astype(np.float64)
     taken, cluster = np.unique(nearest_centre(features, centres), return_inverse=True)

@@ -17,6 +17,7 @@ from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
+from skfair.utils._portable import PortableState
 from skfair.utils._shown import shown
 from skfair.utils._trace import of_torch_alone
 from skfair.utils._validation import (
@@ -42,7 +43,7 @@ def _check_shape(X: Any) -> None:
         raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
 
 
-class TorchEstimator(FreshFit, BaseEstimator):
+class TorchEstimator(PortableState, FreshFit, BaseEstimator):
     """Estimator that trains a torch network in ``fit``.
 
     Its networks are fitted attributes; they travel on the CPU.
@@ -59,14 +60,6 @@ class TorchEstimator(FreshFit, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.
-        state = dict(super().__getstate__())
-        for name, value in state.items():
-            if isinstance(value, nn.Module):
-                state[name] = copy.deepcopy(value).cpu()
-        return state
 
 
 class TorchClassifier(ClassifierMixin, TorchEstimator):
@@ -200,6 +193,24 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         logits = self._logits(X)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
+        """Compute the logarithms of class probabilities, the log-softmax of the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            In the order of ``classes_``; finite also where a probability is too small for a
+            float and comes out as 0.
+        """
+        logits = self._logits(X)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the class of each row.

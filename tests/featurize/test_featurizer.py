@@ -24,7 +24,6 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
 from skfair.featurize import FrozenEncoderFeaturizer
-from skfair.featurize._pickling import _Portable
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(12, 3, 6, 5), dtype=np.uint8)
 LABELS = np.arange(12) % 2
@@ -307,19 +306,6 @@ def test_pickles_keep_what_modules_share():
     assert restored[0]._flat_weights[1] is restored[0].weight_hh_l0
     x = torch.ones(2, 3, 5)
     assert torch.equal(restored[0](x)[0], lstm(x)[0])
-
-
-@pytest.mark.parametrize("device", ["cuda:99", "xpu:99"])
-def test_pickles_from_a_device_that_is_not_here_open_on_the_cpu(device, monkeypatch):
-    # There may be cards, and fewer.
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    weight = nn.Linear(3, 2).weight
-    rebuild, parts = _Portable(weight).__reduce__()
-    assert parts[3] == "cpu"
-    restored = rebuild(*parts[:3], device, *parts[4:])
-    assert restored.device.type == "cpu"
-    assert isinstance(restored, nn.Parameter)
-    assert torch.equal(restored, weight)
 
 
 def counted(batch):

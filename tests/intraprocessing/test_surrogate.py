@@ -1,8 +1,10 @@
 """The points that the surrogate of the layerwise search proposes."""
 
 import numpy as np
+import pytest
+from sklearn.ensemble import GradientBoostingRegressor
 
-from skfair.intraprocessing._surrogate import propose
+from skfair.intraprocessing._surrogate import boosted_quantile, propose
 
 
 def test_proposals_lie_in_the_cube_and_differ():
@@ -34,3 +36,26 @@ def test_proposals_are_better_than_chance():
 
 def value(points):
     return -((points[:, 0] - 0.6) ** 2) - (points[:, 1] + 0.3) ** 2
+
+
+@pytest.mark.parametrize("quantile", [0.16, 0.5, 0.84])
+@pytest.mark.parametrize("shape", [(2, 1), (7, 3), (20, 40), (20, 1000)])
+def test_boosting_is_that_of_scikit_learn(shape, quantile):
+    for seed in range(5):
+        data = np.random.RandomState(seed)
+        points, values = data.uniform(-1, 1, shape), data.normal(size=shape[0])
+        values[: seed // 2] = values[0]
+        at = data.uniform(-1, 1, (50, shape[1]))
+        rng, same = np.random.RandomState(seed), np.random.RandomState(seed)
+        predict = boosted_quantile(points, values, quantile, rng)
+        model = GradientBoostingRegressor(
+            loss="quantile",
+            alpha=quantile,
+            n_estimators=10,
+            learning_rate=0.3,
+            max_depth=1,
+            random_state=same,
+        ).fit(points, values)
+        np.testing.assert_array_equal(predict(at), model.predict(at))
+        np.testing.assert_array_equal(predict(points), model.predict(points))
+        assert rng.uniform() == same.uniform()

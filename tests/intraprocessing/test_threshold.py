@@ -119,3 +119,13 @@ def test_labels_are_in_sorted_order_whatever_they_are():
         X, Y == 1, sensitive_features=GROUPS
     )
     assert booleans.predict(X).dtype == bool
+
+
+def test_logarithms_of_probabilities_that_no_float_holds():
+    debiaser = ThresholdDebiaser(network(), random_state=0).fit(X, Y, sensitive_features=GROUPS)
+    debiaser.module_ = nn.Linear(3, 1, bias=False)
+    nn.init.constant_(debiaser.module_.weight, 1000)
+    rows = np.array([[2, 0, 0], [0, 0, 0], [0, 0, -2]], dtype=np.float32)  # logits 2000, 0, -2000
+    log_proba = debiaser.predict_log_proba(rows)
+    np.testing.assert_allclose(log_proba, [[-2000, 0], [np.log(0.5)] * 2, [0, -2000]])
+    assert debiaser.predict_proba(rows).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]

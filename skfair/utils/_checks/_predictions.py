@@ -15,7 +15,7 @@ def _gives_probabilities(estimator: Any) -> bool:
 
 @promise(_gives_probabilities)
 def check_probabilities(name: str, estimator: Any) -> None:
-    """Probabilities are float64, sum to one, and agree with predict and decision_function."""
+    """Probabilities are float64, sum to one, and agree with predict, decisions and logarithms."""
     case = make_case(estimator)
     fitted = case.fit()
     n_classes = len(fitted.classes_)
@@ -25,6 +25,12 @@ def check_probabilities(name: str, estimator: Any) -> None:
     assert proba.dtype == np.float64, f"{name} gives {proba.dtype} probabilities."
     assert ((proba >= 0) & (proba <= 1)).all()
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-12)
+    if hasattr(fitted, "predict_log_proba"):
+        log_proba = fitted.predict_log_proba(case.X)
+        assert log_proba.dtype == np.float64, f"{name} gives {log_proba.dtype} logarithms."
+        np.testing.assert_allclose(
+            np.exp(log_proba), proba, atol=1e-12, err_msg=f"{name}.predict_log_proba disagrees."
+        )
     scores = proba
     if hasattr(fitted, "decision_function"):
         scores = _logits(name, fitted.decision_function(case.X), proba)

@@ -12,7 +12,7 @@ from sklearn.utils import get_tags
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-PREDICTIONS = ("predict", "predict_proba", "decision_function")
+PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
 
 def output_methods(estimator: Any) -> list[str]:
