@@ -488,6 +488,13 @@ class GoesByTheIndex(Broken):
         return super().fit(X, y, sensitive_features=sensitive_features)
 
 
+class BringsIntoOrder(Broken):
+    def fit(self, X, y, *, sensitive_features=None):
+        if isinstance(y, pd.Series) and isinstance(sensitive_features, pd.Series):
+            sensitive_features = sensitive_features.loc[y.index]
+        return super().fit(X, y, sensitive_features=sensitive_features)
+
+
 class PredictsByGroup(Broken):
     def predict(self, X, *, sensitive_features=None):
         return super().predict(X)
@@ -610,6 +617,7 @@ BROKEN = {
     "check_no_files_are_left": [LeavesAFile],
     "check_predicting_changes_nothing": [KeepsTheRows],
     "check_array_forms": [DislikesTables, ReadsMemoryAsItLies],
+    "check_row_labels": [BringsIntoOrder],
     "check_image_forms": [MixesUpChannels],
     "check_group_forms": [GoesByTheIndex],
     "check_groups_only_in_fit": [PredictsByGroup, TakesGroupsByPosition],

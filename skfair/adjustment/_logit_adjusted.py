@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.adjustment._stages import LogitAdjustmentStages
+from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_suggestion
 
@@ -223,6 +224,7 @@ default=None
             values than half of their number.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
             self._fit(X, y, sample_weight, sensitive_features)
         return self
 

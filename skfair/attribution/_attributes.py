@@ -182,7 +182,7 @@ def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     if kind not in ("binary", "multiclass"):
         return np.zeros(n_samples, dtype=np.int64)
-    return np.unique(column_or_1d(y), return_inverse=True)[1]
+    return np.unique(column_or_1d(y, warn=True), return_inverse=True)[1]
 
 
 def balanced_weight(cell: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor, load_weights, noise
 from skfair.utils._random import own_draws, own_generators
+from skfair.utils._rows import check_rows
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits
@@ -97,6 +98,7 @@ class PatchAttribution(TorchEstimator):
             could not be measured.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y, sensitive_features=sensitive_features)
             self._fit(X, y, sensitive_features)
         return self
 

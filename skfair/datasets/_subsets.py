@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from skfair.utils._groups import describe_rows, encode_groups, encode_labels
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
 from skfair.utils._typed import validate_params
 
@@ -195,6 +196,7 @@ def make_balanced_subset(
 
 def _encode_cells(y: Any, sensitive_features: Any) -> tuple[np.ndarray, list[tuple]]:
     """Give the cell of each sample, and what the cells that occur are: class and group, sorted."""
+    check_rows(y=y, sensitive_features=sensitive_features)
     codes, classes = encode_labels(y, name="y")
     if codes.min() < 0:
         raise ValueError(

@@ -35,6 +35,7 @@ from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
 from skfair.utils._net import noise
 from skfair.utils._portable import PortableState
+from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
 
 
@@ -243,7 +244,7 @@ class FrozenEncoderFeaturizer(
         X : array-like, sequence or Dataset
             Images, see Notes.
         y : Ignored
-            Not used, present for API consistency.
+            Not used, present for API consistency; its rows must not be in another order.
 
         Returns
         -------
@@ -257,6 +258,7 @@ class FrozenEncoderFeaturizer(
             described; the message says which and how to put it right.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y)
             images = self._open(X, reset=True)
             self.n_features_out_ = self._encode(images, 1).shape[1]
         return self
@@ -270,7 +272,7 @@ class FrozenEncoderFeaturizer(
         X : array-like, sequence or Dataset
             Images, see Notes.
         y : Ignored
-            Not used, present for API consistency.
+            Not used, present for API consistency; its rows must not be in another order.
 
         Returns
         -------
@@ -278,6 +280,7 @@ class FrozenEncoderFeaturizer(
             The features.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y)
             images = self._open(X, reset=True)
             features = self._encode(images, images.n_samples)
             self.n_features_out_ = features.shape[1]

@@ -49,6 +49,7 @@ from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.utils._random import own_generators
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label, shown, shown_all
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
@@ -157,6 +158,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             or one for two.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y, sensitive_features=sensitive_features)
             self._fit(X, y, sensitive_features)
         return self
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair.margin._gate import suggest
 from skfair.margin._stages import ClusterMarginStages
+from skfair.utils._rows import check_rows
 from skfair.utils._typed import available_if, fit_context
 from skfair.utils._validation import check_suggestion
 
@@ -284,6 +285,7 @@ default=None
             number, or none of them known.
         """
         with self._fresh_fit():
+            check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
             self._fit(X, y, sample_weight, sensitive_features)
         return self
 

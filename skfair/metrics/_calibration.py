@@ -7,6 +7,7 @@ import numpy as np
 
 from skfair.metrics._samples import check_weight, encode_complete
 from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown_all
 
 # Rounding to three digits is no mistake; logits and scores miss by far more.
@@ -121,6 +122,7 @@ def bin_confidence(
         raise ValueError(
             f"n_bins={n_bins!r} is no number of bins. Give an integer from 1 to {_MOST_BINS}."
         )
+    check_rows(y_true=y_true, y_proba=y_proba, sample_weight=sample_weight)
     y, found = encode_complete(
         y_true, name="y_true", hint="Calibration is of classification; give class labels."
     )

@@ -9,6 +9,7 @@ from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, ce
 from skfair.metrics._rate_tests import table_rates
 from skfair.metrics._rates import CONSTRAINTS, positive_position
 from skfair.metrics._samples import encode_samples
+from skfair.utils._rows import check_rows
 from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import shown, shown_all
 
@@ -119,6 +120,7 @@ default="demographic_parity"
             f"confidence={confidence!r} is more than can be computed. Give at most "
             f"{MOST_CONFIDENCE}."
         )
+    check_rows(y_true=y_true, y_pred=y_pred, sensitive_features=sensitive_features)
     samples = encode_samples(y_true, sensitive_features)
     groups = samples.groups.labels
     if len(groups) < 2:

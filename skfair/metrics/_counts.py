@@ -9,6 +9,7 @@ from scipy import sparse
 
 from skfair.metrics._samples import check_table, class_accuracy, encode_samples
 from skfair.utils._groups import Groups, encode_groups, encode_labels
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
 
 
@@ -258,7 +259,7 @@ def count_groups(
         True labels are text and predicted ones are not, or the reverse.
     ValueError
         Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, no samples or no models, or groups with the index of `y_true` in
+        continuous values, no samples or no models, or arguments whose index has the rows in
         another order.
 
     Examples
@@ -300,6 +301,13 @@ def count_predictions(
     -------
     GroupCounts
     """
+    check_rows(
+        y_true=y_true,
+        **{name: predictions},
+        sensitive_features=sensitive_features,
+        control_features=control_features,
+        sample_weight=sample_weight,
+    )
     samples = encode_samples(y_true, sensitive_features, sample_weight, missing)
     n = len(samples.y)
     several = isinstance(predictions, Mapping)

@@ -14,6 +14,7 @@ from skfair.metrics._rates import CONSTRAINTS, find_count_metric
 from skfair.metrics._scorer import LOSS_NAMES
 from skfair.metrics._search_scores import read_search_scores
 from skfair.utils import import_optional
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
@@ -380,6 +381,7 @@ class TradeoffDisplay:
             )
         if not predictions:
             raise ValueError("predictions is empty. Give the predicted labels of a model or more.")
+        check_rows(y_true=y_true, predictions=predictions, sensitive_features=sensitive_features)
         metrics = [
             _performance_metric(performance, pos_label),
             _disparity_metric(disparity, pos_label),

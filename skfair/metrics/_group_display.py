@@ -13,6 +13,7 @@ from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
@@ -359,6 +360,7 @@ class GroupMetricsDisplay:
                     "fitted classifier, or predicted labels to from_predictions."
                 )
             check_is_fitted(one)
+        check_rows(X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight)
         offered = {"sensitive_features": sensitive_features, "random_state": 0}
         predictions = {}
         for name, one in estimator.items():

@@ -21,12 +21,12 @@ from skfair.metrics._rates import (
 )
 from skfair.metrics._samples import (
     Samples,
-    check_order,
     check_weight,
     class_accuracy,
     encode_samples,
 )
 from skfair.utils._groups import Groups, encode_groups
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
 
 WORST_GROUP = "worst_group_accuracy"
@@ -87,6 +87,12 @@ class GroupMetric:
         float
         """
         check_given(sensitive_features)
+        check_rows(
+            y_true=y_true,
+            y_pred=y_pred,
+            sensitive_features=sensitive_features,
+            sample_weight=sample_weight,
+        )
         counted = isinstance(self.metric, str) or (
             self.aggregate is not None
             and not self.parameters
@@ -99,7 +105,6 @@ class GroupMetric:
         else:
             n_samples = _num_samples(y_true)
             groups = encode_groups(sensitive_features, n_samples=n_samples)
-            check_order(y_true, sensitive_features)
             check_weight(sample_weight, n_samples)
         if len(groups.labels) < 2 and self.aggregate != "overall":
             raise ValueError(

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair.metrics._calibration import ConfidenceBins, bin_confidence
 from skfair.utils import import_optional
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label
 
 # Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
@@ -221,6 +222,7 @@ class ReliabilityDisplay:
                 "or make one of it by sklearn.calibration.CalibratedClassifierCV."
             )
         check_is_fitted(estimator)
+        check_rows(X=X, y=y, sample_weight=sample_weight)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

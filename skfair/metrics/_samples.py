@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
 from skfair.utils._shown import shown
@@ -98,31 +97,10 @@ def encode_samples(
     y, classes = encode_complete(
         y_true, name="y_true", hint="Group metrics are for classification; give class labels."
     )
-    check_order(y_true, sensitive_features)
     if missing not in ("error", "group"):  # "keep" is for samples that a fit may leave out
         raise ValueError(f"missing={missing!r} is neither 'error' nor 'group'.")
     groups = encode_groups(sensitive_features, n_samples=len(y), missing=missing)
     return Samples(y, tuple(classes), groups, check_weight(sample_weight, len(y)))
-
-
-def check_order(y_true: Any, sensitive_features: Any) -> None:
-    """Refuse groups that are in another order than the labels, where their indices tell."""
-    pandas = (pd.Series, pd.DataFrame)
-    if not (isinstance(y_true, pandas) and isinstance(sensitive_features, pandas)):
-        return
-    mine, other = y_true.index, sensitive_features.index
-    if (
-        len(mine) == len(other)
-        and not mine.equals(other)
-        and mine.is_unique
-        and other.is_unique
-        and mine.isin(other).all()
-    ):
-        raise ValueError(
-            "sensitive_features has the index of y_true in another order, and rows are taken as "
-            "they come. Give sensitive_features.loc[y_true.index], or, if the rows do belong "
-            "together as they are, sensitive_features.reset_index(drop=True)."
-        )
 
 
 def class_accuracy(table: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from skfair.metrics._group_metric import (
     passes,
 )
 from skfair.metrics._rates import is_of_scores
+from skfair.utils._rows import check_rows
 
 # Whether a larger number is better, where the aggregate says so by itself.
 _GREATER_IS_BETTER: Mapping[Hashable, bool] = {
@@ -137,6 +138,9 @@ class FairnessScorer(_BaseScorer):
         sample_weight: Any = None,
     ) -> float:
         check_given(sensitive_features)  # before anything is predicted
+        check_rows(
+            X=X, y_true=y_true, sensitive_features=sensitive_features, sample_weight=sample_weight
+        )
         methods = [self._response_method]
         if not isinstance(self._response_method, str):
             methods = self._response_method

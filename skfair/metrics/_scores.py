@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from skfair.metrics._samples import class_accuracy, encode_samples
+from skfair.utils._rows import check_rows
 
 
 def worst_group_accuracy_score(
@@ -92,6 +93,12 @@ def average_group_accuracy_score(
 def _group_accuracies(
     y_true: Any, y_pred: Any, sensitive_features: Any, sample_weight: Any
 ) -> np.ndarray:
+    check_rows(
+        y_true=y_true,
+        y_pred=y_pred,
+        sensitive_features=sensitive_features,
+        sample_weight=sample_weight,
+    )
     samples = encode_samples(y_true, sensitive_features, sample_weight)
     prediction, labels = samples.encode_prediction(y_pred)
     return class_accuracy(samples.table(prediction, len(labels)))

@@ -12,6 +12,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 
 from skfair.metrics._search_scores import SIGN
 from skfair.model_selection._constrained import check_not_negative
+from skfair.utils._rows import check_rows
 
 
 def make_constrained_scorer(
@@ -145,6 +146,7 @@ class _ConstrainedScorer(_BaseScorer):
     def _score(
         self, method_caller: Callable, estimator: Any, X: Any, y_true: Any, **params: Any
     ) -> float:
+        check_rows(X=X, y_true=y_true, **params)
         made: dict[str, Any] = {}
 
         def predict_once(estimator: Any, method: str, X: Any, **options: Any) -> Any:
@@ -161,6 +163,7 @@ class _ConstrainedScorer(_BaseScorer):
 
     def _score_func(self, y_true: Any, y_pred: Any, **params: Any) -> float:
         """Score labels, as scikit-learn does at each threshold."""
+        check_rows(y_true=y_true, y_pred=y_pred, **params)
 
         def score(part: Any, params: dict[str, Any]) -> Any:
             if not isinstance(part, _BaseScorer):

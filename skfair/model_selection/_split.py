@@ -14,6 +14,7 @@ from sklearn.utils.validation import _num_samples
 
 from skfair.utils import Groups, SmallGroupWarning, encode_groups
 from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import plain, shown
 
 _CELLS_SHOWN = 10
@@ -56,9 +57,9 @@ class _GroupStratified(BaseCrossValidator):
         Raises
         ------
         ValueError
-            `sensitive_features` or `y` is missing, of another length, continuous or has
-            missing values; there is one group only, or one with too few rows; `groups` is
-            given.
+            `sensitive_features` or `y` is missing, of another length, continuous, has missing
+            values or its index in another order; there is one group only, or one with too few
+            rows; `groups` is given.
 
         Warns
         -----
@@ -83,6 +84,7 @@ class _GroupStratified(BaseCrossValidator):
             )
         if y is None:
             raise ValueError(f"{name} needs y, the class labels to stratify on, and got none.")
+        check_rows(X=X, y=y, sensitive_features=sensitive_features)
         n_samples = _num_samples(X)
         classes, labels = encode_labels(
             y,

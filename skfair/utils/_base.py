@@ -18,6 +18,7 @@ from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
 from skfair.utils._portable import PortableState
+from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
 from skfair.utils._trace import of_torch_alone
 from skfair.utils._validation import (
@@ -176,6 +177,31 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy of the predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample; None counts each once.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            Bad data, or two arguments whose index has the rows in another order.
+        """
+        check_rows(X=X, y=y, sample_weight=sample_weight)
+        return super().score(X, y, sample_weight)
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Compute class probabilities, the softmax of the logits.

@@ -150,7 +150,7 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
 
     Parameters
     ----------
-    values : array-like of shape (n_samples,)
+    values : array-like of shape (n_samples,) or (n_samples, 1)
         The labels.
     name : str
         Name of the argument in messages.
@@ -169,14 +169,14 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
     TypeError
         `values` is no array, or its labels cannot be hashed.
     ValueError
-        `values` is empty, has more than one dimension or holds continuous numbers.
+        `values` is empty, has more than one column or holds continuous numbers.
 
     Examples
     --------
     >>> encode_labels([3, None, 1], name="y")
     (array([ 1, -1,  0]), [1, 3])
     """
-    values = _bare(values)
+    values = _only_column(_bare(values))
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         array = values
     else:
@@ -275,6 +275,19 @@ def _bare(values: Any) -> Any:
         return as_numpy(values)
     if isinstance(values, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(values), np.array(None), values.data.astype(object))
+    return values
+
+
+def _only_column(values: Any) -> Any:
+    """Take one column out of what holds no other, as scikit-learn's ``column_or_1d`` does."""
+    if isinstance(values, pd.DataFrame):  # by position: a name may be anything
+        return values.iloc[:, 0] if values.shape[1] == 1 else values
+    if not isinstance(values, Mapping) and len(getattr(values, "columns", ())) == 1:
+        return values[next(iter(getattr(values, "column_names", values.columns)))]
+    if isinstance(values, list) and all(isinstance(row, list) and len(row) == 1 for row in values):
+        return [label for row in values for label in row]
+    if isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == 1:
+        return values[:, 0]
     return values
 
 

@@ -1,18 +1,33 @@
 """Promises about the forms in which rows and images come."""
 
 import importlib.util
+import inspect
 import tempfile
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import clone
 
-from skfair.utils._checks._case import Case, has_network, make_case, takes_images
+from skfair.utils._checks._case import (
+    Case,
+    has_network,
+    make_case,
+    takes_groups,
+    takes_images,
+)
 from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import as_parts, assert_close, assert_identical, outputs
+from skfair.utils._checks._running import (
+    as_parts,
+    assert_close,
+    assert_identical,
+    module_calls,
+    outputs,
+)
 
 _CHANNELS = (1, 3, 4)  # as many as images can have
 
@@ -94,6 +109,59 @@ def check_array_forms(name: str, estimator: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         forms = _array_forms(case.X, Path(folder))
         _compare_forms(name, case, ((what, X, case) for what, X in forms))
+
+
+def _labelled_rows(case: Case) -> dict[str, Any]:
+    """All that ``fit`` takes with a row a sample, under the same labels of rows."""
+    parameters = inspect.signature(case.estimator.fit).parameters
+    index = np.arange(len(case.X)) + 1000
+    rows: dict[str, Any] = {"y": pd.Series(case.y, index)}
+    if case.X.ndim == 2:
+        rows["X"] = pd.DataFrame(case.X, index, [f"x{i}" for i in range(case.X.shape[1])])
+    if takes_groups(case.estimator):
+        rows["sensitive_features"] = pd.Series(case.groups, index)
+    if "sample_weight" in parameters:
+        rows["sample_weight"] = pd.Series(np.ones(len(index)), index)
+    return rows
+
+
+@promise()
+def check_row_labels(name: str, estimator: Any) -> None:
+    """Arguments whose index has the rows in another order are refused before a network runs."""
+    case = make_case(estimator)
+    rows = _labelled_rows(case)
+    case.fit(**rows)  # in the same order they are taken
+    plain = {"X": case.X, **{key: value.to_numpy() for key, value in rows.items()}}
+    fitted = case.fit(**plain)
+    for one, two in combinations(rows, 2):
+        turned = rows[two][::-1]
+        forms = [turned, {"sex": turned}] if two == "sensitive_features" else [turned]
+        for form in forms:
+            given = {**plain, one: rows[one], two: form}
+            for method in ("fit", "fit_transform"):
+                call = getattr(clone(case.estimator), method, None)
+                if call is not None:
+                    _assert_order_is_refused(f"{name}.{method}", call, given, one, two)
+            if isinstance(form, dict) or not hasattr(fitted, "score"):
+                continue
+            taken = inspect.signature(fitted.score).parameters
+            if {one, two} <= set(taken):
+                given = {key: value for key, value in given.items() if key in taken}
+                _assert_order_is_refused(f"{name}.score", fitted.score, given, one, two)
+
+
+def _assert_order_is_refused(what: str, call: Any, given: dict, one: str, two: str) -> None:
+    with module_calls() as called:
+        try:
+            call(**given)
+        except ValueError as error:
+            said = str(error)
+        else:
+            raise AssertionError(f"{what} takes {two} with the index of {one} in another order.")
+    assert "another order" in said, f"The message does not say what is wrong: {said}"
+    assert one in said, f"The message does not name {one}: {said}"
+    assert two in said, f"The message does not name {two}: {said}"
+    assert not called, f"{what} refuses the order of its rows after {len(called)} module calls."
 
 
 class _Dataset(torch.utils.data.Dataset):
