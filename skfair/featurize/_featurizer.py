@@ -17,7 +17,6 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import (
@@ -35,6 +34,7 @@ from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
 from skfair.utils._net import noise
 from skfair.utils._portable import PortableState
+from skfair.utils._progress import progress_bar
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
 
@@ -370,7 +370,7 @@ class FrozenEncoderFeaturizer(
             blocks = self._stream(encoder, images, n_rows)
         else:
             blocks = self._stream_stored(encoder, images, n_rows)
-        with tqdm(total=n_rows, unit="image", disable=not self.verbose) as progress:
+        with progress_bar("encode", n_rows, unit="image", shown=bool(self.verbose)) as progress:
             for rows, features in blocks:
                 if out is None:
                     out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
