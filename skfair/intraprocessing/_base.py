@@ -9,11 +9,11 @@ from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 import skorch
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import MetaEstimatorMixin, clone
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -31,6 +31,7 @@ from skfair.intraprocessing._network import (
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
 from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
+from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
@@ -46,7 +47,6 @@ from skfair.utils import (
     seeded,
 )
 from skfair.utils._base import TorchClassifier
-from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label, shown, shown_all
@@ -203,6 +203,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
         groups, compared = self._validate_groups(sensitive_features, codes)
+        self._check_callables(groups, codes)
         seed = draw_seed(self.random_state)
         objective = self._objective(codes, groups, compared)
         trained, rows = find_network(self.estimator), None
@@ -250,17 +251,28 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"confidence={self.confidence!r} is more than can be computed. Give at most "
                 f"{MOST_CONFIDENCE}, or 'auto'."
             )
-        name = getattr(self.constraint, "__name__", "")
-        if callable(self.constraint) and name.endswith("_ratio"):
-            raise ValueError(
-                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
-                f"which is 0 there, was wanted. Use {name.removesuffix('_ratio')}_difference."
-            )
         if callable(self.constraint) and isinstance(self.confidence, Real):
             raise ValueError(
                 f"confidence={self.confidence:g} asks for a certificate, and constraint is a "
                 f"callable, {self._name(self.constraint)}, of which no distribution is known. "
                 f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
+            )
+
+    def _check_callables(self, groups: Groups, y: np.ndarray) -> None:
+        """Refuse functions of which the sense is another one than is wanted."""
+        if callable(self.constraint) and is_ratio(self.constraint, groups.features()):
+            name, instead = plain_name(self.constraint), "Return one minus the ratio"
+            if name.endswith("_ratio"):
+                instead = f"Use {name.removesuffix('_ratio')}_difference"
+            raise ValueError(
+                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
+                f"which is 0 there, was wanted. {instead}."
+            )
+        if callable(self.performance) and is_loss(self.performance, y):
+            raise ValueError(
+                f"performance={plain_name(self.performance)} is a loss, the lowest where all "
+                "predictions are right, and a larger performance is better. Give a score, or "
+                "return the negative."
             )
 
     def _run_original(
@@ -457,15 +469,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _objective(self, codes: np.ndarray, groups: Groups, compared: np.ndarray) -> Objective:
         features = None
         if callable(self.constraint):
-            table = pd.DataFrame(
-                {
-                    name: as_objects(values)
-                    for name, values in zip(
-                        groups.names, zip(*groups.rows(), strict=True), strict=True
-                    )
-                }
-            ).iloc[groups.codes]
-            features = table if table.shape[1] > 1 else table.iloc[:, 0].to_numpy()
+            features = _safe_indexing(groups.features(), groups.codes)
         return Objective(
             codes,
             groups.codes,
@@ -546,6 +550,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.module_ = fold_threshold(search.network.network, self._output, threshold)
         self._dtype = self._predict_dtype(search.X[:1])
         measured = judge.measure(predicted.astype(float), 0.5)
+        judge.check_defined(measured, "the chosen predictions")
         self.bias_ = float(measured.bias[0])
         self.bias_interval_ = judge.interval(measured, predicted)
         self.pairs_ = judge.pairs([as_label(label) for label in groups.labels], predicted)
