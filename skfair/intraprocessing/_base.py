@@ -49,7 +49,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label, shown, shown_all
+from skfair.utils._shown import shown, shown_all, tell_apart
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
@@ -553,7 +553,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         judge.check_defined(measured, "the chosen predictions")
         self.bias_ = float(measured.bias[0])
         self.bias_interval_ = judge.interval(measured, predicted)
-        self.pairs_ = judge.pairs([as_label(label) for label in groups.labels], predicted)
+        self.pairs_ = judge.pairs(list(tell_apart(groups.labels).values()), predicted)
         self.performance_ = float(measured.performance[0])
         self.objective_ = float(best.choice.objective[0])
         self.feasible_ = bool(measured.feasible[0])
