@@ -4,16 +4,18 @@ import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from itertools import islice
+from itertools import combinations, islice
 from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 import skorch
 import torch
 from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import mannwhitneyu
 from sklearn.base import MetaEstimatorMixin, clone
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -23,6 +25,7 @@ from skfair.intraprocessing._network import (
     LogitNetwork,
     Output,
     Trained,
+    at_least_single,
     copy_network,
     find_network,
     find_output,
@@ -31,6 +34,7 @@ from skfair.intraprocessing._network import (
 from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
 from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
+from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils import (
@@ -38,6 +42,7 @@ from skfair.utils import (
     Groups,
     InfeasibleConstraintWarning,
     InterruptedSearchWarning,
+    LabelOrderWarning,
     OverfitWarning,
     SmallGroupWarning,
     draw_seed,
@@ -46,11 +51,10 @@ from skfair.utils import (
     seeded,
 )
 from skfair.utils._base import TorchClassifier
-from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.utils._random import own_generators
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label, shown, shown_all
+from skfair.utils._shown import shown, shown_all, tell_apart
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
@@ -59,6 +63,7 @@ _THRESHOLD_ONLY = 1  # in trials_, after the original network
 MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
 _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
+_ORDER_LEVEL = 1e-3  # of the test that a network is worse than guessing
 _OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
 
 
@@ -79,6 +84,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         "small_groups": [StrOptions({"shrink", "exclude", "error"})],
         "calibration_fraction": [Interval(Real, 0, 1, closed="neither")],
         "output": [StrOptions({"auto", "logits", "probabilities"})],
+        "classes": ["array-like", None],
         "device": TorchClassifier._parameter_constraints["device"],
         "random_state": TorchClassifier._parameter_constraints["random_state"],
         "verbose": TorchClassifier._parameter_constraints["verbose"],
@@ -87,6 +93,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     # Share of the rows that judge candidates and tune nothing; a parameter of the debiasers
     # that tune weights on the others.
     validation_fraction: float | None = None
+    # As above, for subclasses with constructors of their own.
+    classes: ArrayLike | None = None
     # Whether more than two classes are taken.
     _multi_class = False
 
@@ -102,6 +110,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
+        classes: ArrayLike | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -115,6 +124,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.small_groups = small_groups
         self.calibration_fraction = calibration_fraction
         self.output = output
+        self.classes = classes
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -135,8 +145,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             network. Used in the floating type of its parameters. They should be rows that the
             network was not trained on.
         y : array-like of shape (n_samples,)
-            Labels of two classes, or of any number for a debiaser that takes more; of two, the
-            second in sorted order is the one predicted by a large output.
+            Labels of two classes, or of any number for a debiaser that takes more. Unless
+            `classes` or the network says otherwise, of two the second in sorted order is the one
+            that a large output stands for.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
                 default=None
             Group of each sample; several columns are intersected. Needed here and nowhere
@@ -160,6 +171,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         with self._fresh_fit():
             check_rows(X=X, y=y, sensitive_features=sensitive_features)
             self._fit(X, y, sensitive_features)
+            # Up to here the classes were in the order of the network's outputs.
+            self._order = np.argsort(self.classes_, kind="stable")
+            self.classes_ = self.classes_[self._order]
         return self
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +192,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         # Models of 0.1 have none.
         if state.setdefault("certificate_", None) is not None:
             state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
+        state.setdefault("_order", np.arange(len(state["classes_"])))
         self.__dict__.update(state)
         self._output = output
         self.module_ = self._rebuild(copy_network(trained.module), weights)
@@ -204,6 +219,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
         groups, compared = self._validate_groups(sensitive_features, codes)
+        self._check_callables(groups, codes)
         seed = draw_seed(self.random_state)
         objective = self._objective(codes, groups, compared)
         trained, rows = find_network(self.estimator), None
@@ -251,17 +267,28 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"confidence={self.confidence!r} is more than can be computed. Give at most "
                 f"{MOST_CONFIDENCE}, or 'auto'."
             )
-        name = getattr(self.constraint, "__name__", "")
-        if callable(self.constraint) and name.endswith("_ratio"):
-            raise ValueError(
-                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
-                f"which is 0 there, was wanted. Use {name.removesuffix('_ratio')}_difference."
-            )
         if callable(self.constraint) and isinstance(self.confidence, Real):
             raise ValueError(
                 f"confidence={self.confidence:g} asks for a certificate, and constraint is a "
                 f"callable, {self._name(self.constraint)}, of which no distribution is known. "
                 f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
+            )
+
+    def _check_callables(self, groups: Groups, y: np.ndarray) -> None:
+        """Refuse functions of which the sense is another one than is wanted."""
+        if callable(self.constraint) and is_ratio(self.constraint, groups.features()):
+            name, instead = plain_name(self.constraint), "Return one minus the ratio"
+            if name.endswith("_ratio"):
+                instead = f"Use {name.removesuffix('_ratio')}_difference"
+            raise ValueError(
+                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
+                f"which is 0 there, was wanted. {instead}."
+            )
+        if callable(self.performance) and is_loss(self.performance, y):
+            raise ValueError(
+                f"performance={plain_name(self.performance)} is a loss, the lowest where all "
+                "predictions are right, and a larger performance is better. Give a score, or "
+                "return the negative."
             )
 
     def _run_original(
@@ -280,8 +307,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         codes : ndarray of shape (n_samples,), int
             Position of each label in ``classes_``.
         """
-        if trained.classes is not None:
-            codes = self._match_classes(trained.classes, codes)
+        known = trained.classes
+        if known is None and self.classes is not None:
+            named = np.asarray(self.classes)
+            known = named if len(named) > len(self.classes_) else None
+        if known is not None:
+            codes = self._match_classes(known, codes)
         network = copy_network(trained.module).to(device).eval()
         dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
         inputs = as_tensor(X).to(device, dtype or torch.float32)
@@ -289,6 +320,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         raw = self._first_pass(network, inputs)
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
         self._check_weights(network, inputs)
+        self._check_order(raw, codes, said=known is not None or self.classes is not None)
         return network, inputs, raw, codes
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +341,84 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "the rest, with a network for these two."
             )
         self._sample_shape = X.shape[1:]
-        return X, codes
+        return X, self._by_classes(codes)
+
+    def _by_classes(self, codes: np.ndarray) -> np.ndarray:
+        """Bring ``classes_`` into the order of the network's outputs, and encode labels by it."""
+        trained, found = find_network(self.estimator), self.classes_.tolist()
+        learned = None
+        if trained is not None and trained.classes is not None:
+            learned = trained.classes.tolist()
+        if self.classes is None:
+            if learned is None or not set(found) <= set(learned):
+                return codes
+            labels = learned
+        else:
+            named = np.asarray(self.classes)
+            labels = named.tolist() if named.ndim == 1 else []
+            once = len(set(labels)) == len(labels) and set(found) <= set(labels)
+            if not once or (len(labels) > 2 and not self._multi_class):
+                raise ValueError(
+                    f"classes={shown(named.tolist())} does not name each of the classes in y, "
+                    f"[{shown_all(found)}], once. Give these labels, of the same type, in the "
+                    "order of the network's outputs; of a single output, the label of a large one "
+                    "second."
+                )
+            if learned is not None and learned != labels:
+                raise ValueError(
+                    f"classes=[{shown_all(labels)}] is another order, or are other labels, than "
+                    f"those that the network in estimator was trained for, [{shown_all(learned)}]. "
+                    "Leave classes out, or give these."
+                )
+        kept = [label for label in labels if label in found]
+        self.classes_ = self.classes_[[found.index(label) for label in kept]]
+        return np.array([kept.index(label) for label in found])[codes]
+
+    def _check_order(self, raw: torch.Tensor, codes: np.ndarray, *, said: bool) -> None:
+        """Warn of a network that tells two classes apart the wrong way round."""
+        scores = at_least_single(raw).double().reshape(len(raw), -1).numpy()
+        if scores.shape[1] == 1:
+            scores = np.hstack([-scores, scores])
+        pairs = list(combinations(np.unique(codes).tolist(), 2))
+        worst, level = None, _ORDER_LEVEL / len(pairs)
+        for one, two in pairs:
+            less = scores[:, two] - scores[:, one]
+            rows = [less[codes == code] for code in (two, one)]
+            found = mannwhitneyu(*rows, alternative="less")
+            if found.pvalue < level:
+                area = found.statistic / (len(rows[0]) * len(rows[1]))
+                worst = min(worst or (area, one, two), (area, one, two))
+        if worst is None:
+            return
+        area, one, two = worst
+        labels = self.classes_.tolist()
+        # The outputs that speak most for the rows of each class.
+        means = [
+            scores[codes == code].mean(0) if (codes == code).any() else np.zeros(len(labels))
+            for code in range(len(labels))
+        ]
+        place = linear_sum_assignment(np.array(means) - np.mean(means, axis=0), maximize=True)[1]
+        other = [labels[code] for code in np.argsort(place)]
+        order, guess = shown_all(labels), shown_all(other)
+        if said:
+            advice = (
+                f"That order is given by {'classes' if self.classes is not None else 'the network'}. "
+                "If it is right, look for errors in y, and whether the rows are of the kind that the "
+                "network was trained on."
+            )
+        else:
+            advice = (
+                "That order is the one of the sorted labels. If the network was trained for the other one, "
+                f"set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
+            )
+        warnings.warn(
+            f"The network in estimator is worse than guessing: of a row of class "
+            f"{shown(labels[two])} and one of {shown(labels[one])} it finds {100 * area:.0f} % "
+            f"the right way round. Its outputs were taken to be in the order [{order}], and speak "
+            f"for [{guess}]. {advice}",
+            LabelOrderWarning,
+            stacklevel=6,
+        )
 
     def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> tuple[Groups, np.ndarray]:
         """Encode the groups, and find those for which the constraint is defined."""
@@ -401,7 +510,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         net.fit(X.astype(np.float32), codes.astype(np.float32 if binary else np.int64))
         trained = find_network(net)
         assert trained is not None  # it is fitted
-        return trained._replace(classes=None)  # it was given codes
+        return trained._replace(classes=self.classes_)  # it was given codes
 
     def _match_classes(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Encode the labels by the classes of the network."""
@@ -458,15 +567,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _objective(self, codes: np.ndarray, groups: Groups, compared: np.ndarray) -> Objective:
         features = None
         if callable(self.constraint):
-            table = pd.DataFrame(
-                {
-                    name: as_objects(values)
-                    for name, values in zip(
-                        groups.names, zip(*groups.rows(), strict=True), strict=True
-                    )
-                }
-            ).iloc[groups.codes]
-            features = table if table.shape[1] > 1 else table.iloc[:, 0].to_numpy()
+            features = _safe_indexing(groups.features(), groups.codes)
         return Objective(
             codes,
             groups.codes,
@@ -547,9 +648,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.module_ = fold_threshold(search.network.network, self._output, threshold)
         self._dtype = self._predict_dtype(search.X[:1])
         measured = judge.measure(predicted.astype(float), 0.5)
+        judge.check_defined(measured, "the chosen predictions")
         self.bias_ = float(measured.bias[0])
         self.bias_interval_ = judge.interval(measured, predicted)
-        self.pairs_ = judge.pairs([as_label(label) for label in groups.labels], predicted)
+        self.pairs_ = judge.pairs(list(tell_apart(groups.labels).values()), predicted)
         self.performance_ = float(measured.performance[0])
         self.objective_ = float(best.choice.objective[0])
         self.feasible_ = bool(measured.feasible[0])
@@ -691,10 +793,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
         logit = self._logit(self._validate_features(X))
-        return np.column_stack([np.zeros_like(logit), logit])
+        return np.column_stack([np.zeros_like(logit), logit])[:, self._order]
 
     def _logit(self, X: np.ndarray) -> np.ndarray:
-        """Logit of the debiased network, float64; above zero for the second class."""
+        """Logit of the debiased network, float64; above zero for its second class."""
         logit = self._logit_on(resolve_device(self.device), X)
         check_logits(logit)
         return logit

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import Callback
 from torch import nn
@@ -111,6 +112,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
+        classes: ArrayLike | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -125,6 +127,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             small_groups=small_groups,
             calibration_fraction=calibration_fraction,
             output=output,
+            classes=classes,
             device=device,
             random_state=random_state,
             verbose=verbose,

@@ -16,7 +16,7 @@ from skfair.intraprocessing._gaps import (
     table_of_pairs,
 )
 from skfair.metrics._rate_tests import RateCounts, table_rates
-from skfair.utils._shown import as_label
+from skfair.utils._shown import tell_apart
 
 
 class Question(NamedTuple):
@@ -258,7 +258,7 @@ def report(
             more *= 1 + (apart / max(float(gap.error), 1e-9)) ** 2
         statistics = [(mean, more * variance) for mean, variance in statistics]
     names = [rate.name for rate in question.rates(table)]
-    labels = [as_label(label) for label in question.groups]
+    labels = list(tell_apart(question.groups).values())
     return {
         "bias_": measured["bias"],
         "bias_interval_": _interval(statistics, measured["bias"], epsilon),

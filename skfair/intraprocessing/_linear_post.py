@@ -93,7 +93,7 @@ default="demographic_parity"
     performance : {"balanced_accuracy", "accuracy"}, default="balanced_accuracy"
         What to keep high.
     pos_label : label, default=None
-        The class of equal opportunity; None is ``classes_[1]``, if there are two. With two
+        The class of equal opportunity; None is the second of two. With two
         classes its rates are those that are compared, too.
     group_features : {"auto", "network", "input"}, default="auto"
         What the head sees beside the network's outputs: "network", what goes into its last
@@ -121,6 +121,10 @@ default="demographic_parity"
     output : {"auto", "logits", "probabilities"}, default="auto"
         What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
         finds it out from the outputs, or raises where they could be either.
+    classes : array-like of shape (n_classes,), default=None
+        The labels in the order of the network's outputs; where two classes share one, the label
+        of a large output comes second. None takes the order that a skorch net or skfair
+        classifier has learned, and else sorts the labels.
     device : str or torch.device, default="auto"
         Where to run the network; "auto" takes CUDA, MPS or CPU.
     random_state : int, RandomState or None, default=None
@@ -131,7 +135,7 @@ default="demographic_parity"
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels.
+        Class labels, sorted.
     n_features_in_ : int
         Second dimension of X: features, or channels of an image.
     module_ : torch.nn.Module
@@ -167,6 +171,9 @@ default="demographic_parity"
 
     Warns
     -----
+    LabelOrderWarning
+        The network does worse than guessing on the debiasing rows: its classes seem to be in
+        another order.
     InfeasibleConstraintWarning
         No candidate is likely enough to hold the constraint, or none is certified; the nearest
         one was taken.
@@ -226,6 +233,7 @@ default="demographic_parity"
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
+        classes: ArrayLike | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -240,6 +248,7 @@ default="demographic_parity"
             small_groups=small_groups,
             calibration_fraction=calibration_fraction,
             output=output,
+            classes=classes,
             device=device,
             random_state=random_state,
             verbose=verbose,
@@ -473,4 +482,4 @@ default="demographic_parity"
         return ClassLogits(copy.deepcopy(self.module_), self._output)
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
-        return self._logit(self._validate_features(X))
+        return self._logit(self._validate_features(X))[:, self._order]

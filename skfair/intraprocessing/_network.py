@@ -72,7 +72,9 @@ def find_network(estimator: Any) -> Trained | None:
     elif isinstance(inner, TorchClassifier):
         if hasattr(inner, "module_"):
             output = getattr(inner, "_output", None)
-            return Trained(inner.module_, output.kind if output else "logits", inner.classes_)
+            classes = inner.classes_.copy()
+            classes[getattr(inner, "_order", ...)] = inner.classes_  # as the outputs are
+            return Trained(inner.module_, output.kind if output else "logits", classes)
     else:
         raise TypeError(
             f"estimator is {type(inner).__name__}, where a trained torch.nn.Module, a skorch net "

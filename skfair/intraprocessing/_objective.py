@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ from skfair.intraprocessing._gaps import (
     power_to_certify,
     table_of_pairs,
 )
+from skfair.metrics._group_metric import unwrap
 from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
+from skfair.utils._shown import shown
 
 PERFORMANCES: dict[str, Callable] = {
     "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),
@@ -347,21 +350,24 @@ class Objective:
         ]
         return [Choice.join(each) for each in zip(*parts, strict=True)]
 
-    def check_defined(self, choice: Choice) -> None:
+    def check_defined(
+        self, choice: Choice, where: str = "every threshold of the original network"
+    ) -> None:
         """Refuse a callable that is NaN at the best threshold, and so at all of them.
 
         Parameters
         ----------
         choice : Choice
             Of length 1, from :meth:`choose`.
+        where : str
+            What it was called for.
         """
         for parameter, found in (("constraint", choice.bias), ("performance", choice.performance)):
             function = getattr(self, parameter)
             if callable(function) and np.isnan(found[0]):
                 raise ValueError(
-                    f"{_named(parameter, function)} returned nan at every threshold of the "
-                    "original network, where a number was wanted at some. Give a function that is "
-                    "defined for these labels and groups."
+                    f"{_named(parameter, function)} returned nan at {where}, where a number was "
+                    "wanted. Give a function that is defined for these labels and groups."
                 )
 
     def measure(self, scores: np.ndarray, threshold: float, rule: Rule = PLAIN) -> Choice:
@@ -700,10 +706,18 @@ class Objective:
         bias = np.array([self._call(row, slice(None)) for row in predicted])
         if self._resampled_error is None:
             # The first network to come is the original one; its best threshold stands for all.
-            row, n = predicted[np.nan_to_num(performance).argmax()], len(self.y)
+            known = np.where(np.isnan(bias), -np.inf, np.nan_to_num(performance))
+            row, n = predicted[known.argmax()], len(self.y)
             rng = np.random.RandomState(0)
             resampled = [self._call(row, rng.randint(n, size=n)) for _ in range(_N_BOOTSTRAP)]
             defined = [bias for bias in resampled if np.isfinite(bias)]
+            if len(defined) < 2 and not np.isnan(bias).all():
+                assert not isinstance(self.constraint, str)
+                raise ValueError(
+                    f"{_named('constraint', self.constraint)} returned nan for all of "
+                    f"{_N_BOOTSTRAP} resamples of the rows, which say how sure its values are. "
+                    "Give a function that is defined for these labels and groups, or more rows."
+                )
             self._resampled_error = float(np.std(defined)) if defined else 0.0
         return bias, np.full(len(bias), self._resampled_error)
 
@@ -736,10 +750,11 @@ def _call(parameter: str, function: Callable, *arguments: Any, **keywords: Any) 
             f"{called} raised {type(error).__name__}: {error}. Give a function that takes these, "
             "also where all predictions are the same."
         ) from error
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{called} returned {value!r}, where one number was wanted.") from error
+    number = unwrap(value)
+    # A truth is no number: it says that a bias is small, or that it is one.
+    if isinstance(number, bool | np.bool_) or not isinstance(number, Real):
+        raise ValueError(f"{called} returned {shown(value)}, where one number was wanted.")
+    number = float(number)
     if np.isinf(number):
         raise ValueError(
             f"{called} returned {number}, where a finite number was wanted. Return NaN where it is "

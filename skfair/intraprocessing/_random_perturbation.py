@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed
+from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, vmap
 
@@ -75,6 +76,10 @@ default="balanced_accuracy"
     output : {"auto", "logits", "probabilities"}, default="auto"
         What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
         finds it out from the outputs, or raises where they could be either.
+    classes : array-like of shape (2,), default=None
+        The labels in the order of the network's outputs; of a single output, the label of a large
+        one comes second. That is the positive class. None takes the order that a skorch net or
+        skfair classifier has learned, and else sorts the labels.
     n_jobs : int or None, default=None
         Threads that run trials, as in joblib; the result does not depend on it.
     device : str or torch.device, default="auto"
@@ -88,15 +93,15 @@ default="balanced_accuracy"
     Attributes
     ----------
     classes_ : ndarray of shape (2,)
-        Class labels.
+        Class labels, sorted.
     n_features_in_ : int
         Second dimension of X: features, or channels of an image.
     module_ : torch.nn.Module
         The debiased network, with the threshold folded into its output: inputs and outputs
         are those of the original network, and the usual threshold is the right one.
     threshold_ : float
-        What was subtracted from the logit, that of ``classes_[1]`` less that of
-        ``classes_[0]``.
+        What was subtracted from the network's logit, that of the positive class less that of the
+        other.
     bias_, performance_ : float
         Bias and performance, by cross-validation of the choice; with a certificate on its
         calibration rows.
@@ -125,6 +130,9 @@ default="balanced_accuracy"
 
     Warns
     -----
+    LabelOrderWarning
+        The network does worse than guessing on the debiasing rows: its classes seem to be in
+        another order.
     InfeasibleConstraintWarning
         No candidate is likely enough to hold the constraint, or none is certified; the nearest
         one was taken.
@@ -186,6 +194,7 @@ default="balanced_accuracy"
         small_groups: Literal["shrink", "exclude", "error"] = "shrink",
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
+        classes: ArrayLike | None = None,
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -201,6 +210,7 @@ default="balanced_accuracy"
             small_groups=small_groups,
             calibration_fraction=calibration_fraction,
             output=output,
+            classes=classes,
             device=device,
             random_state=random_state,
             verbose=verbose,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from skfair.metrics._html import escape, html_table
-from skfair.utils._shown import as_label, plain
+from skfair.utils._shown import as_label, plain, tell_apart
 
 if TYPE_CHECKING:
     from skfair.metrics._certificate import FairnessCertificate
@@ -62,7 +62,9 @@ def table(certificate: "FairnessCertificate") -> pd.DataFrame:
     """
     pairs = certificate.pairs
     pairs = pairs.iloc[np.argsort(-pairs["bound"], kind="stable")[:_SHOWN]]
-    index = [[_label(x) for x in pairs[name]] for name in ("rate", "group_1", "group_2")]
+    names = _names(certificate)
+    index = [[as_label(rate) for rate in pairs["rate"]]]
+    index += [[names[group] for group in pairs[name]] for name in ("group_1", "group_2")]
     shown = pd.DataFrame(index=pd.MultiIndex.from_arrays(index, names=["rate", "group", "other"]))
     shown["rows"] = [f"{a}, {b}" for a, b in zip(pairs["n_1"], pairs["n_2"], strict=True)]
     for name, digits in (("rate_1", 1), ("rate_2", 1), ("difference", 1), ("bound", 2)):
@@ -105,20 +107,25 @@ def remarks(certificate: "FairnessCertificate") -> list[str]:
             "the population, no number of rows would do."
         )
     else:
-        rows = _rows(certificate.rows_needed)
+        rows = _rows(certificate, certificate.rows_needed)
         words.append(f"Enough, if rates in the population are those observed: {rows}.")
     if certificate.rows_at_parity is not None:
-        rows = _rows(certificate.rows_at_parity)
+        rows = _rows(certificate, certificate.rows_at_parity)
         words.append(f"Enough, if there is no difference in the population: {rows}.")
     return [plain(remark) for remark in words]
 
 
-def _rows(needed: pd.DataFrame) -> str:
+def _names(certificate: "FairnessCertificate") -> dict[Any, str]:
+    return tell_apart(certificate.group_sizes.index, write=_label)
+
+
+def _rows(certificate: "FairnessCertificate", needed: pd.DataFrame) -> str:
     """Name the groups whose rows would do, with the numbers."""
     most = needed.max(axis=1)
     if most.nunique() == 1:
         return f"{most.iloc[0]:,} rows behind each rate of each group"
-    named = [f"{_label(group)}: {rows:,}" for group, rows in most.items()]
+    names = _names(certificate)
+    named = [f"{names[group]}: {rows:,}" for group, rows in most.items()]
     more = ["..."] if len(named) > _SHOWN else []
     return f"rows behind each rate of {', '.join([*named[:_SHOWN], *more])}"
 

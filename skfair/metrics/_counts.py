@@ -1,7 +1,7 @@
 """The count kernel: one pass over the samples, from which every group metric derives."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,9 @@ class GroupCounts:
         Labels that occur among the true ones.
     predicted : tuple
         Labels that occur at all: the classes, and after them those that are only predicted.
+    left_out : tuple
+        What all samples have weight zero in, and no cell is of: a tuple of the labels of control
+        level, group and class each.
 
     Examples
     --------
@@ -66,6 +69,7 @@ class GroupCounts:
     control_names: tuple[str, ...]
     classes: tuple
     predicted: tuple
+    left_out: tuple = ()
 
     def table(self, model: str | None = None) -> np.ndarray:
         """Count the samples by group, true class and predicted label.
@@ -196,6 +200,8 @@ class GroupCounts:
             ]
             renumbered.append(columns)
             n_groups, n_controls = len(part.groups), len(part.controls)
+        found = {row for part in parts for row in occurring(part)}
+        left_out = [row for part in parts for row in part.left_out]
         cells, size, weight = _gather(
             np.concatenate(renumbered),
             np.concatenate([part.size for part in parts]),
@@ -212,6 +218,7 @@ class GroupCounts:
             self.control_names,
             classes,
             predicted,
+            tuple(dict.fromkeys(row for row in left_out if row not in found)),
         )
 
     def __radd__(self, other: int) -> "GroupCounts":
@@ -336,7 +343,7 @@ def count_predictions(
         np.ones(n, dtype=np.int64),
         np.ones(n) if samples.weight is None else samples.weight,
     )
-    return GroupCounts(
+    counts = GroupCounts(
         cells=cells,
         size=size,
         weight=weight,
@@ -348,6 +355,24 @@ def count_predictions(
         classes=classes,
         predicted=(*classes, *extra),
     )
+    if samples.weight is None or samples.weight.all():
+        return counts
+    everything = occurring(replace(counts, cells=np.stack(columns, axis=1)))
+    found = set(occurring(counts))
+    return replace(counts, left_out=tuple(row for row in everything if row not in found))
+
+
+def occurring(counts: GroupCounts) -> list[tuple]:
+    """Labels of control level, group and class that have cells.
+
+    Returns
+    -------
+    list of tuple
+    """
+    return [
+        (counts.controls[c], counts.groups[g], counts.classes[y])
+        for c, g, y in np.unique(counts.cells[:, :3], axis=0).tolist()
+    ]
 
 
 def _gather(

@@ -8,9 +8,17 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
 from skfair.metrics._front import non_dominated
-from skfair.metrics._group_metric import WORST_GROUP, GroupMetric, accepts, metric_name, passes
+from skfair.metrics._group_metric import (
+    WORST_GROUP,
+    GroupMetric,
+    accepts,
+    is_ratio,
+    metric_name,
+    passes,
+)
 from skfair.metrics._plotting import label_points, legend_above, words
 from skfair.metrics._rates import CONSTRAINTS, find_count_metric
+from skfair.metrics._samples import encode_samples
 from skfair.metrics._scorer import LOSS_NAMES
 from skfair.metrics._search_scores import read_search_scores
 from skfair.utils import import_optional
@@ -384,7 +392,7 @@ class TradeoffDisplay:
         check_rows(y_true=y_true, predictions=predictions, sensitive_features=sensitive_features)
         metrics = [
             _performance_metric(performance, pos_label),
-            _disparity_metric(disparity, pos_label),
+            _disparity_metric(disparity, pos_label, y_true, sensitive_features),
         ]
         values = []
         for name, y_pred in predictions.items():
@@ -553,14 +561,19 @@ def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
     return GroupMetric(metric, "overall", _if_taken(metric, pos_label), {})
 
 
-def _disparity_metric(metric: Any, pos_label: Any) -> GroupMetric:
+def _disparity_metric(
+    metric: Any, pos_label: Any, y_true: Any, sensitive_features: Any
+) -> GroupMetric:
     known = isinstance(metric, str) and metric in CONSTRAINTS
     if not known and not (callable(metric) and passes(metric, "sensitive_features")):
         raise TypeError(
             f"disparity={metric!r} is neither one of {list(CONSTRAINTS)} nor a function that takes "
             "sensitive_features. Give one, such as fairlearn.metrics.equalized_odds_difference."
         )
-    if not known and metric_name(metric).endswith("_ratio"):
+    if known:
+        return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
+    samples = encode_samples(y_true, sensitive_features)
+    if is_ratio(metric, samples.groups.features(), samples.classes):
         raise ValueError(
             f"disparity={metric_name(metric)} is 1 where groups are equal; a disparity is 0 there. "
             "Give the difference, or a function that returns 1 minus the ratio."

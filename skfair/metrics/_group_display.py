@@ -11,10 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 from skfair.metrics._group_metric import metric_name
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
+from skfair.metrics._report_metrics import STATISTICS
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label
+from skfair.utils._shown import as_label, tell_apart
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
 # differ in grey as well; each with a pattern and a line of its own.
@@ -427,9 +428,9 @@ class GroupMetricsDisplay:
 
     def _tick_labels(self, between: str) -> list[str]:
         labels = []
+        names = tell_apart(self.groups, STATISTICS, _label)
         for i, group in enumerate(self.groups):
-            label = ", ".join(map(as_label, group if isinstance(group, tuple) else (group,)))
-            label = label.replace("$", r"\$")  # not a formula, as it is from the data
+            label = names[group].replace("$", r"\$")  # not a formula, as it is from the data
             if self.count is not None:
                 star = "*" if self._small()[i] else ""
                 label += f"{between}(n={self.count[i]:.0f}){star}"
@@ -534,3 +535,7 @@ class GroupMetricsDisplay:
         if self.overall_:  # each has the colour of its model
             handles["overall"] = Line2D([], [], color="0.3", linestyle="--", linewidth=1.2)
         legend_above(ax, handles)
+
+
+def _label(group: Any) -> str:
+    return ", ".join(map(as_label, group if isinstance(group, tuple) else (group,)))

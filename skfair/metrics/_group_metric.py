@@ -1,7 +1,7 @@
 """A metric of each group, and one number made of them: what a fairness scorer scores."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -30,6 +30,7 @@ from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
 
 WORST_GROUP = "worst_group_accuracy"
+_ROUNDING = 1e-6
 NAMED = (WORST_GROUP, *CONSTRAINTS)
 _SPLIT = (
     "If this is a fold, split with skfair.model_selection.GroupStratifiedKFold; else put rare "
@@ -297,13 +298,15 @@ def check_given(sensitive_features: Any) -> None:
 
 
 def unwrap(value: Any) -> Any:
-    """Take a number out of an array without dimensions; anything else as it is.
+    """Take a number out of an array or tensor without dimensions; anything else as it is.
 
     Returns
     -------
     What a metric has returned.
     """
-    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0:
+        return value
+    return value.item()
 
 
 def metric_name(function: Callable) -> str:
@@ -314,6 +317,74 @@ def metric_name(function: Callable) -> str:
     str
     """
     return getattr(function, "__name__", None) or repr(function)
+
+
+def plain_name(function: Callable) -> str:
+    """Name of a function, also of one that is given some of its arguments by ``partial``.
+
+    Returns
+    -------
+    str
+    """
+    return metric_name(getattr(function, "func", function))
+
+
+def is_ratio(metric: Callable, features: Any, classes: Sequence = (0, 1)) -> bool:
+    """Find out whether a comparison of groups is 1, and not 0, where they are exactly alike.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, y_pred, sensitive_features=...)``.
+    features : ndarray or DataFrame
+        A row for each group, as the function wants them.
+    classes : sequence, default=(0, 1)
+        Two labels or more.
+
+    Returns
+    -------
+    bool
+        False also where the function does not take other rows than its own.
+    """
+    if plain_name(metric).endswith("_ratio"):
+        return True
+    labels = np.asarray([classes[0], classes[-1]])
+    # Rates of which no two add up to one.
+    truth, predicted = np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], [5, 2, 1, 4], axis=1)
+    n_groups = len(features)
+    rows = np.repeat(np.arange(n_groups), len(truth))
+    try:
+        value = metric(
+            labels[np.tile(truth, n_groups)],
+            labels[np.tile(predicted, n_groups)],
+            sensitive_features=_safe_indexing(features, rows),
+        )
+        return abs(float(value) - 1) < _ROUNDING and not isinstance(unwrap(value), bool | np.bool_)
+    except Exception:  # of whatever kind: the function is the user's, and is asked again
+        return False
+
+
+def is_loss(metric: Callable, y: np.ndarray) -> bool:
+    """Find out whether nothing is lower than what a function gives for perfect predictions.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, y_pred)``.
+    y : ndarray of shape (n_samples,), of 0 and 1
+
+    Returns
+    -------
+    bool
+        False also where the function raises.
+    """
+    try:
+        perfect, wrong = (float(metric(y, predicted)) for predicted in (y, 1 - y))
+        if not perfect < wrong:  # or undefined; then no constant predictions, which may warn
+            return False
+        return perfect < min(float(metric(y, np.full_like(y, label))) for label in (0, 1))
+    except Exception:  # of whatever kind: the function is the user's, and is asked again
+        return False
 
 
 def accepts(function: Callable, parameter: str) -> bool:

@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 from skfair.metrics._binomial_tests import exact_p_value, wald_p_value
 from skfair.metrics._rates import CONSTRAINTS, RATES, binary_counts
-from skfair.utils._shown import as_label
+from skfair.utils._shown import tell_apart
 
 _POWER = 0.8  # probability of a certificate with as many rows as are said to be needed
 _MOST_ROWS = 10**9
@@ -79,12 +79,13 @@ def table_rates(
     """
     if positive is not None:
         return _binary_rates(constraint, *binary_counts(table, positive))
-    names = [f"predicted {as_label(label)}" for label in labels]
+    told = list(tell_apart(labels).values())
+    names = [f"predicted {label}" for label in told]
     if constraint == "demographic_parity":
         hits = table.sum(-2)
         return [RateCounts(name, hits[..., k], hits.sum(-1)) for k, name in enumerate(names)]
     return [
-        RateCounts(f"{name} of {as_label(labels[y])}", table[..., y, k], table[..., y, :].sum(-1))
+        RateCounts(f"{name} of {told[y]}", table[..., y, k], table[..., y, :].sum(-1))
         for y in range(table.shape[-2])
         for k, name in enumerate(names)
     ]

@@ -104,6 +104,8 @@ class Rows:
         ------
         TypeError
             The metric returns something else than a number.
+        ValueError
+            It returns infinity.
         """
         by_group = np.full((len(counts.controls), len(counts.groups)), np.nan)
         overall = np.full(len(counts.controls), np.nan)
@@ -135,7 +137,13 @@ class Rows:
                 "number, such as one "
                 "with average='macro'."
             )
-        return float(value)
+        number = float(value)
+        if np.isinf(number):
+            raise ValueError(
+                f"metric {shown(metric.name)} is {number} for {where}, where a finite number was "
+                "wanted. Return NaN where it is undefined."
+            )
+        return number
 
 
 def _label_array(labels: Sequence) -> np.ndarray:

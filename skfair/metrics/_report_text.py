@@ -1,13 +1,14 @@
 """The faces of a report: text, HTML and a section of a model card."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from skfair.metrics import _certificate_text
+from skfair.metrics._counts import occurring
 from skfair.metrics._html import escape, html_table
 from skfair.metrics._rates import (
     FALSE_NEGATIVE_RATE,
@@ -16,7 +17,8 @@ from skfair.metrics._rates import (
     TRUE_POSITIVE_RATE,
 )
 from skfair.metrics._report_functions import ReportMetric
-from skfair.utils._shown import as_label, plain, shown
+from skfair.metrics._report_metrics import STATISTICS
+from skfair.utils._shown import as_label, plain, shown, tell_apart
 
 if TYPE_CHECKING:
     from skfair.metrics._report import FairnessReport
@@ -163,8 +165,19 @@ def _raw_tables(report: "FairnessReport", full: bool) -> Iterator[tuple[str, pd.
         yield heading, _certificate_text.table(certificate)
 
 
+def _told_apart(labels: Sequence[tuple], reserved: Sequence[Collection[str]]) -> list[tuple]:
+    """Write labels of rows, column by column, as far as they could be taken for others."""
+    columns = []
+    for column, others in zip(zip(*labels, strict=True), reserved, strict=True):
+        texts = tell_apart(column, others)
+        columns.append([x if texts[x] == as_label(x) else texts[x] for x in column])
+    return list(zip(*columns, strict=True))
+
+
 def _accuracies(report: "FairnessReport") -> pd.DataFrame:
     """Format the table by class and group, in percent."""
+    labels = report.by_group.index
+    rows = _told_apart(list(labels), [()] * labels.nlevels)
     table = {("", "count"): report.by_group["", "count"].map(_count)}
     for model in report.summary.columns:
         numbers = 100 * report.by_group[model]
@@ -175,7 +188,10 @@ def _accuracies(report: "FairnessReport") -> pd.DataFrame:
         ]
         if "change" in numbers:
             table[model, "change"] = numbers["change"].map("{:+.1f}".format)
-    return pd.DataFrame(table)
+    formatted = pd.DataFrame(table)
+    if rows != list(labels):
+        formatted.index = pd.MultiIndex.from_tuples(rows, names=labels.names)
+    return formatted
 
 
 def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFrame:
@@ -189,12 +205,18 @@ def _metric_table(report: "FairnessReport", metric: ReportMetric) -> pd.DataFram
         for i, (row, values) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True)):
             by_level[row[1 : 1 + n_controls]].append((frame is disparities, i, row, values))
     column, of = _denominator(report, metric)
+    # Rows of totals stand below those of the groups, under names that a group may have.
+    reserved = [()] * n_controls + [("", *STATISTICS)] * n_features
+    groups = _told_apart([row[1:] for row in by_feature.index], reserved)
+    levels = [row[1 : 1 + n_controls] for row in by_feature.index]
+    controls = dict(zip(levels, groups, strict=True))
     rows, cells = [], []
     for level, records in by_level.items():
         for statistic, i, row, values in records:
-            labels = row[1 + n_controls :]
+            labels = row[1 + n_controls :] if statistic else groups[i][n_controls:]
             ratio = statistic and labels[0] == "ratio"
-            labels = (*level, *labels, *[""] * (n_features - len(labels)))
+            told = controls[level][:n_controls]
+            labels = (*told, *labels, *[""] * (n_features - len(labels)))
             # As text, where pandas would take apart a label that is a tuple itself.
             rows.append(tuple(str(x) if isinstance(x, tuple) else x for x in labels))
             cells.append(
@@ -300,9 +322,9 @@ def _levelling(report: "FairnessReport", model: str) -> str:
         remark += f"; beyond chance {surely} gained and {len(lost)} lost"
     if not len(lost):
         return remark
-    named = []
+    named, names = [], tell_apart(report.by_group.index, write=_label)
     for group, row in lost.iterrows():
-        words = f"{_label(group)} {100 * row['change']:+.1f}"
+        words = f"{names[group]} {100 * row['change']:+.1f}"
         if not np.isnan(row["change_low"]):
             words += f" [{100 * row['change_low']:.1f}, {100 * row['change_high']:.1f}]"
         named.append(words)
@@ -338,18 +360,23 @@ def _gaps(report: "FairnessReport") -> list[str]:
     by_feature = report.by_feature.loc[[first]]
     if levels:
         alone = by_feature.groupby(level=levels, sort=False).size()
-        alone = [_label(level) for level in alone.index[alone == 1]]
+        names = tell_apart(alone.index, write=_label)
+        alone = [names[level] for level in alone.index[alone == 1]]
         if alone:
             remarks.append(f"One group only, and so nothing to compare: where {_list(alone)}.")
     elif len(by_feature) == 1:
         remarks.append("One group only, and so nothing to compare.")
+    left_out = _left_out(report)
+    if left_out:
+        remarks.append(f"Left out, since all of their samples have weight 0: {_list(left_out)}.")
     undefined = []
+    names = tell_apart([row[1:] for row in by_feature.index], STATISTICS, _label)
     for metric in report._metrics:
         for row, values in report.by_feature.loc[[metric.name]].iterrows():
             missing = [model for model in counts.models if np.isnan(values[model, "value"])]
             if missing:
                 of = "" if len(missing) == len(counts.models) else f" of {_label(tuple(missing))}"
-                undefined.append(f"{_words(metric)}{of} in {_label(row[1:])}")
+                undefined.append(f"{_words(metric)}{of} in {names[row[1:]]}")
     if undefined:
         remarks.append(f"Undefined, and left out of differences and ratios: {_list(undefined)}.")
     counted = [metric.name for metric in report._metrics if metric.counted]
@@ -376,7 +403,27 @@ def _gaps(report: "FairnessReport") -> list[str]:
             f"class, for instance with pos_label={shown(counts.classes[-1])}."
         )
     return remarks
-    return remarks
+
+
+def _left_out(report: "FairnessReport") -> list[str]:
+    """Name what has no row in a table for want of weight, each in as few words as will do."""
+    counts = report.counts
+    found, rest = occurring(counts), counts.left_out
+    # Groups as a whole, then in a class, then in a level of the control features.
+    parts: list[Callable] = [lambda control, group, label: (group,)]
+    parts.append(lambda control, group, label: (label, group))
+    if counts.control_names:
+        parts.append(lambda control, group, label: (control, group))
+    named: dict[tuple, None] = {}
+    for part in parts:
+        known = {part(*row) for row in found}
+        named |= dict.fromkeys(part(*row) for row in rest if part(*row) not in known)
+        rest = tuple(row for row in rest if part(*row) in known)
+    flat = [
+        tuple(x for label in labels for x in (label if isinstance(label, tuple) else (label,)))
+        for labels in named
+    ]
+    return list(tell_apart(flat, STATISTICS, _label).values())
 
 
 def _count(n: float) -> str:

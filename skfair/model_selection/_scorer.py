@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,9 +11,11 @@ from sklearn.metrics import check_scoring
 from sklearn.metrics._scorer import _BaseScorer, _cached_call
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
+from skfair.metrics._group_metric import unwrap
 from skfair.metrics._search_scores import SIGN
 from skfair.model_selection._constrained import check_not_negative
 from skfair.utils._rows import check_rows
+from skfair.utils._shown import shown
 
 
 def make_constrained_scorer(
@@ -182,6 +185,13 @@ class _ConstrainedScorer(_BaseScorer):
         with config_context(enable_metadata_routing=True):
             routed = process_routing(self, "score", **params)
             scores = {name: score(part, routed[name].score) for name, part in self._parts.items()}
+        for name, value in scores.items():
+            number = unwrap(value)
+            if not isinstance(number, Real) or np.isinf(float(number)):
+                raise ValueError(
+                    f"{self._parts[name]!r} scored {shown(number)} as {name}, where one finite "
+                    "number was wanted. Give a scorer that returns one."
+                )
         if scores["disparity"] > 0:
             raise ValueError(
                 f"{self.disparity!r} scored {scores['disparity']:.4g}, above zero. {SIGN}"

@@ -249,6 +249,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
         {
             **_COLUMNS,
             "classes_": ("labels", "classes"),
+            "_order": ("maybe", ("array", "i", "classes", 0, "classes")),
             "_sample_shape": "sample shape",
             "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, math.inf)),
             "_flat": "truth",
@@ -272,6 +273,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
         {
             **_COLUMNS,
             "classes_": ("labels", "2"),
+            "_order": ("maybe", ("array", "i", "2", 0, 1)),
             "_sample_shape": "sample shape",
             "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, 2)),
             "interrupted_": "truth",

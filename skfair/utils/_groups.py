@@ -54,6 +54,18 @@ class Groups:
         """
         return label_rows(self.labels, self.names)
 
+    def features(self) -> Any:
+        """Give each label as functions of ``sensitive_features`` want them.
+
+        Returns
+        -------
+        ndarray of shape (n_groups,) or DataFrame of shape (n_groups, n_columns)
+            A row a group, which ``codes`` number.
+        """
+        columns = zip(self.names, zip(*self.rows(), strict=True), strict=True)
+        table = pd.DataFrame({name: as_objects(values) for name, values in columns})
+        return table if table.shape[1] > 1 else table.iloc[:, 0].to_numpy()
+
 
 def encode_groups(
     sensitive_features: Any,

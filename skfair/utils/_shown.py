@@ -4,7 +4,8 @@ Labels, columns and files are named by whoever made the data. Control characters
 as they are, move the cursor of a terminal, turn text around, or forge whole lines.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # not printable either, but parts of Persian words and of emoji
@@ -86,6 +87,41 @@ def as_label(value: Any) -> str:
     """
     text = str(value)
     return plain(text if len(text) <= _WIDEST else f"{text[:_WIDEST]}...")
+
+
+def tell_apart(
+    labels: Iterable, reserved: Collection[str] = (), write: Callable[[Any], str] = as_label
+) -> dict[Any, str]:
+    """Write labels for a table or a plot so that none can be taken for another.
+
+    Parameters
+    ----------
+    labels : iterable
+        Labels that can be hashed.
+    reserved : collection of str, default=()
+        What stands beside them and is no label, in lower case.
+    write : callable, default=as_label
+        How a label is written that looks like no other. Those that do look alike are written as
+        ``repr`` does: 1 and '1'.
+
+    Returns
+    -------
+    dict of label to str
+
+    Examples
+    --------
+    >>> tell_apart([1, "1", "a", "overall"], reserved=["overall"])
+    {1: '1', '1': "'1'", 'a': 'a', 'overall': "'overall'"}
+    """
+    texts = {label: write(label) for label in labels}
+    looks = {label: " ".join(text.split()) for label, text in texts.items()}  # as a reader sees it
+    often = Counter(looks.values())
+    return {
+        label: shown(label, _WIDEST)
+        if often[look] > 1 or look.casefold() in reserved
+        else texts[label]
+        for label, look in looks.items()
+    }
 
 
 def plain(text: str) -> str:

@@ -13,6 +13,10 @@ class FallbackWarning(FairnessWarning):
     """A method did not show itself better than what it starts from, which was used instead."""
 
 
+class LabelOrderWarning(FairnessWarning):
+    """A network is worse than guessing: its classes seem to be in another order than the labels."""
+
+
 class LeakageWarning(FairnessWarning):
     """A network still tells an attribute that was to be hidden, or it cannot be known whether."""
 

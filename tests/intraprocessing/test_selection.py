@@ -1,6 +1,7 @@
 """What a fitted debiaser says of itself, against populations of which all is known."""
 
 import warnings
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 from fairlearn.metrics import (
     MetricFrame,
+    demographic_parity_difference,
     demographic_parity_ratio,
     equalized_odds_ratio,
     selection_rate,
 )
 from scipy.stats import binom
+from sklearn.metrics import zero_one_loss
 from torch import nn
 
 from skfair.intraprocessing import (
@@ -466,3 +469,99 @@ def test_a_callable_that_says_nothing(kind, parameter, value, message):
     X, y, groups = with_logit(100, 0)
     with pytest.raises(ValueError, match=f"^{parameter}=strange.*{message}"):
         kind(read_logit(), **{parameter: strange}).fit(X, y, sensitive_features=groups)
+
+
+def difference(y_true, y_pred, *, sensitive_features):
+    return demographic_parity_difference(y_true, y_pred, sensitive_features=sensitive_features)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        np.bool_(False),
+        "0.1",
+        None,
+        0.1 + 0j,
+        np.array([0.1]),
+        np.array([0.1, 0.2]),
+        torch.tensor([0.1]),
+        [0.1],
+    ],
+)
+@pytest.mark.parametrize("parameter", ["constraint", "performance"])
+def test_a_callable_that_returns_no_number(parameter, value):
+    X, y, groups = with_logit(100, 0)
+    debiaser = threshold(read_logit(), **{parameter: lambda y_true, y_pred, **_: value})
+    with pytest.raises(ValueError, match=rf"^{parameter}=<lambda>.* one number was wanted"):
+        debiaser.fit(X, y, sensitive_features=groups)
+
+
+@uncertain
+@pytest.mark.parametrize("kind", [float, np.float32, np.array, torch.tensor, Fraction])
+def test_a_callable_may_return_any_kind_of_number(kind):
+    X, y, groups = with_logit(400, 0)
+    biases = [
+        threshold(read_logit(), constraint=constraint, epsilon=0.3, random_state=0)
+        .fit(X, y, sensitive_features=groups)
+        .bias_
+        for constraint in (
+            difference,
+            lambda *args, **features: kind(difference(*args, **features)),
+        )
+    ]
+    assert biases[0] == pytest.approx(biases[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["fm", "012"])
+def test_a_ratio_by_another_name_is_found_by_groups_that_are_alike(labels):
+    def fairness(y_true, y_pred, *, sensitive_features):
+        return demographic_parity_ratio(y_true, y_pred, sensitive_features=sensitive_features)
+
+    X, y, _ = with_logit(120, 0)
+    groups = np.resize(list(labels), len(y))
+    with pytest.raises(ValueError, match=r"constraint=fairness is a ratio.*one minus the ratio"):
+        threshold(read_logit(), constraint=fairness).fit(X, y, sensitive_features=groups)
+    partly = partial(demographic_parity_ratio, method="to_overall")
+    with pytest.raises(ValueError, match="constraint=demographic_parity_ratio is a ratio"):
+        threshold(read_logit(), constraint=partly).fit(X, y, sensitive_features=groups)
+    both = {"sex": groups, "old": groups}
+    with pytest.raises(ValueError, match="constraint=fairness is a ratio"):
+        threshold(read_logit(), constraint=fairness).fit(X, y, sensitive_features=both)
+
+
+def test_a_loss_where_a_score_is_wanted():
+    X, y, groups = with_logit(200, 0)
+    with pytest.raises(ValueError, match="performance=zero_one_loss is a loss"):
+        threshold(read_logit(), performance=zero_one_loss).fit(X, y, sensitive_features=groups)
+
+    def cost(y_true, y_pred):
+        return 5 * (y_true > y_pred).mean() + (y_true < y_pred).mean()
+
+    with pytest.raises(ValueError, match="performance=cost is a loss"):
+        threshold(read_logit(), performance=cost).fit(X, y, sensitive_features=groups)
+    # What is lowest elsewhere is no loss, whatever it is.
+    for wanted in (
+        lambda y_true, y_pred: -cost(y_true, y_pred),
+        lambda y_true, y_pred: y_pred.mean(),
+    ):
+        with pytest.warns(InfeasibleConstraintWarning):
+            threshold(read_logit(), performance=wanted, epsilon=1e-9).fit(
+                X, y, sensitive_features=groups
+            )
+
+
+def test_a_callable_that_is_undefined_where_it_counts():
+    X, y, groups = with_logit(200, 0)
+
+    def unless_constant(y_true, y_pred, **_):
+        return 0.0 if len(np.unique(y_pred)) == 1 else np.nan
+
+    with pytest.raises(ValueError, match="returned nan at the chosen predictions"):
+        threshold(read_logit(), constraint=unless_constant).fit(X, y, sensitive_features=groups)
+
+    def on_these_rows(y_true, y_pred, *, sensitive_features):
+        return 0.0 if np.array_equal(y_true, y) else np.nan
+
+    with pytest.raises(ValueError, match="returned nan for all of 50 resamples"):
+        threshold(read_logit(), constraint=on_these_rows).fit(X, y, sensitive_features=groups)

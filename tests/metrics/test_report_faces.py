@@ -1,10 +1,13 @@
 """What a report looks like: text, HTML, the file and the model card."""
 
+import html
 import os
 import sys
 from functools import partial
 from html.parser import HTMLParser
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, hamming_loss, roc_auc_score
 from skops.card import Card
 
-from skfair.metrics import fairness_report
+from skfair.metrics import GroupMetricsDisplay, count_groups, fairness_report
+
+mpl.use("agg")
 
 
 @pytest.fixture
@@ -335,3 +340,91 @@ def test_model_card_needs_skops_and_a_card(hostile, monkeypatch):
     monkeypatch.setitem(sys.modules, "skops.card", None)
     with pytest.raises(ImportError, match=r"skfair\[report\]"):
         hostile.to_model_card()
+
+
+# Labels that look alike --------------------------------------------------------------------
+
+
+def rows_of(report, heading):
+    """First words of the rows of a table in the text."""
+    lines = str(report).split(f"{heading}\n")[1].split("\n\n")[0].splitlines()
+    return [line.split()[0] for line in lines[2:]]
+
+
+@pytest.mark.parametrize("name", ["overall", "difference", "ratio", "Overall", " ratio "])
+def test_a_group_by_the_name_of_a_total_is_told_from_it(name):
+    report = fairness_report([0, 1, 0, 1], [0, 1, 1, 1], sensitive_features=["a", "a", name, name])
+    found = rows_of(report, "Accuracy by sensitive_feature_0, percent")
+    assert len(set(found)) == len(found) == 5
+    assert repr(name).split()[0] in found
+    assert {"overall", "difference", "ratio"} <= set(found)
+    page = report._repr_html_()
+    assert page.count(f'<th scope="row">{html.escape(repr(name))}</th>') >= 1
+    display = GroupMetricsDisplay.from_report(report, "accuracy")
+    assert any(label.startswith(repr(name)) for label in display._tick_labels(" "))
+    plt.close("all")
+
+
+def test_numbers_and_their_texts_are_told_apart():
+    y = [0, 1] * 6
+    groups = [1, 1, "1", "1", "a", "a"] * 2
+    report = fairness_report(y, y, sensitive_features=groups)
+    found = rows_of(report, "Accuracy by sensitive_feature_0, percent")
+    assert sorted(found[:3]) == ["'1'", "1", "a"]
+    display = GroupMetricsDisplay.from_report(report, "accuracy")
+    labels = [label.split("(")[0].strip() for label in display._tick_labels(" ")]
+    assert sorted(labels) == ["'1'", "1", "a"]
+    plt.close("all")
+    by_class = GroupMetricsDisplay.from_report(report)
+    assert len(set(by_class._tick_labels(" "))) == 6
+    plt.close("all")
+    # As predicted labels, and as labels of columns side by side.
+    classes = [1, "1"] * 6
+    report = fairness_report(classes, classes, sensitive_features=["a"] * 6 + ["b"] * 6)
+    text = str(report).split("\n\n")[1]
+    assert "'1'   a" in text
+    pairs = {"one": ["a, b", "a"], "two": ["c", "b, c"]}
+    display = GroupMetricsDisplay.from_report(
+        fairness_report([1, 0], [1, 0], sensitive_features=pairs), "accuracy"
+    )
+    assert len(set(display._tick_labels(" "))) == 2
+    plt.close("all")
+
+
+def test_an_empty_label_is_seen_beside_the_blanks_of_totals():
+    features = {"a": ["x", "overall"], "b": ["y", ""]}
+    report = fairness_report([1, 0], [1, 0], sensitive_features=features)
+    lines = str(report).split("percent\n")[1].split("\n\n")[0].splitlines()[2:]
+    assert [line.split()[:2] for line in lines[:2]] == [["'overall'", "''"], ["x", "y"]]
+
+
+# Groups without weight ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "gone, named",
+    [
+        (lambda y, g, c: g == "c", "weight 0: c"),
+        (lambda y, g, c: (g == "c") & (y == 1), "weight 0: 1, c"),
+        (lambda y, g, c: (g == "c") & (c == "south"), "weight 0: south, c"),
+        (lambda y, g, c: (g == "c") | ((g == "a") & (y == 0)), "weight 0: c; 0, a"),
+    ],
+)
+def test_what_has_no_weight_is_named(gone, named):
+    y = np.arange(48) % 2
+    groups = np.array(list("aabbcc"))[np.arange(48) % 6]
+    control = np.array(["north", "south"])[np.arange(48) // 24]
+    weight = (~gone(y, groups, control)).astype(float)
+    arguments = {"sensitive_features": groups, "control_features": control, "n_boot": 0}
+    report = fairness_report(y, y, sample_weight=weight, **arguments)
+    for face in (str(report), html.unescape(report._repr_html_())):
+        assert f"Left out, since all of their samples have {named}." in " ".join(face.split())
+    assert "Left out, since" not in str(fairness_report(y, y, **arguments))
+    # What other samples make up for is not left out any more.
+    counts = [
+        count_groups(y, y, sensitive_features=groups, control_features=control, sample_weight=each)
+        for each in (weight, None)
+    ]
+    assert counts[0].left_out
+    assert sum(counts).left_out == counts[1].left_out == ()
+    assert (counts[0] + counts[0]).left_out == counts[0].left_out
