@@ -269,6 +269,8 @@ default=None
             labels, both are also trained on four fifths of the data, and a worst group on the
             rest that differs beyond chance comes first. Ordinary training is used, with a
             FallbackWarning, where the labels speak against `loss` and where they cannot tell.
+            Under metadata routing, labels that a search is given for a scorer reach this method,
+            too; ``set_fit_request(sensitive_features=False)`` keeps them from it.
 
             The rule was found on few data sets. How often it was right on others, and where it
             was not, is in the user guide.

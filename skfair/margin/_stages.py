@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.utils import check_random_state
@@ -334,6 +335,11 @@ class ClusterMarginStages(TorchClassifier):
                 f"{message} This cannot tell whether the method helps: "
                 f"{more if (groups < 0).any() else ''}use the labels in training, with "
                 "LogitAdjustedClassifier."
+            )
+        if sklearn.get_config()["enable_metadata_routing"]:
+            message += (
+                " Where sensitive_features are meant for a scorer alone, keep them from fit, which "
+                "requests them: .set_fit_request(sensitive_features=False)."
             )
         warnings.warn(message, FallbackWarning)
         return "cross_entropy"

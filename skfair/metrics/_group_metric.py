@@ -77,6 +77,7 @@ class GroupMetric:
         self.pos_label = pos_label
         self.parameters = parameters
         self.name = metric if isinstance(metric, str) else metric_name(metric)
+        self.__name__ = self.name
 
     def __call__(
         self, y_true: Any, y_pred: Any, *, sensitive_features: Any = None, sample_weight: Any = None

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import sklearn
 from sklearn.metrics._scorer import _BaseScorer, _cached_call
 from sklearn.pipeline import Pipeline
@@ -61,6 +62,8 @@ class FairnessScorer(_BaseScorer):
     def __init__(self, score_func: GroupMetric, sign: int, response_method: Any, text: str):
         super().__init__(score_func, sign, {}, response_method)
         self._text = text
+        # By which clients that show scores name them; some take the name of the metric inside.
+        self.__name__ = score_func.__name__ = _name(score_func)
 
     def __repr__(self) -> str:
         return self._text
@@ -104,7 +107,9 @@ class FairnessScorer(_BaseScorer):
         y_true : array-like of shape (n_samples,)
             True labels.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Group labels: array, Series, DataFrame or dict of columns (intersections).
+            Group labels: array, Series, DataFrame or dict of columns (intersections). Of a Series
+            or DataFrame of more samples than the DataFrame X has, the rows with the labels of X
+            are taken: bound by :func:`functools.partial`, they will do for any part of the data.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
 
@@ -138,6 +143,7 @@ class FairnessScorer(_BaseScorer):
         sample_weight: Any = None,
     ) -> float:
         check_given(sensitive_features)  # before anything is predicted
+        sensitive_features = _of_these_rows(sensitive_features, X)
         check_rows(
             X=X, y_true=y_true, sensitive_features=sensitive_features, sample_weight=sample_weight
         )
@@ -399,6 +405,24 @@ def wanted_parameters(estimator: Any, method: str) -> set[str]:
     while isinstance(last, Pipeline):
         last = last[-1]
     return {name for name in names if accepts(getattr(last, method), name)}
+
+
+def _name(metric: GroupMetric) -> str:
+    """Name a metric, and what is made of its values in the groups."""
+    parts = [metric.metric, metric.aggregate]
+    return "_".join(
+        part if isinstance(part, str) else metric_name(getattr(part, "func", part))
+        for part in parts
+        if part is not None
+    )
+
+
+def _of_these_rows(groups: Any, X: Any) -> Any:
+    """Take the rows of X out of groups of more samples, where labels say which these are."""
+    labelled = isinstance(groups, pd.Series | pd.DataFrame) and isinstance(X, pd.DataFrame)
+    if not labelled or len(groups) <= len(X) or not groups.index.is_unique:
+        return groups
+    return groups.loc[X.index] if X.index.isin(groups.index).all() else groups
 
 
 def _of_positive(y_pred: Any, estimator: Any, method: str, pos_label: Any) -> Any:

@@ -142,6 +142,8 @@ class _ConstrainedScorer(_BaseScorer):
             "disparity": check_scoring(None, scoring=disparity),
         }
         self._response_method = getattr(disparity, "_response_method", "predict")
+        name = performance if isinstance(performance, str) else None
+        self.__name__ = f"constrained_{name or getattr(performance, '__name__', 'score')}"
 
     def __call__(self, estimator: Any, X: Any, y_true: Any, **params: Any) -> float:
         return self._score(partial(_cached_call, None), estimator, X, y_true, **params)

@@ -5,18 +5,22 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from skfair.margin import ClusterMarginClassifier, _stages
 from skfair.margin._amplifier import feature_scale
 from skfair.margin._modules import LinearNet, MarginNet
+from skfair.metrics import make_fairness_scorer
 from skfair.utils import AmplificationWarning, FallbackWarning, OvercorrectionWarning
 
 # Little data and short training overcorrect; a test of its own is about the warning.
@@ -491,6 +495,24 @@ def test_where_all_is_labelled_nobody_is_asked_for_more():
     assert classifier.diagnostics_["decision"] == "cannot tell"
     assert np.isnan(classifier.diagnostics_["conflicting_accuracy"])
     assert "suggest_labels" not in str(caught[0].message)
+    assert "set_fit_request" not in str(caught[0].message)
+
+
+def test_groups_that_were_meant_for_a_scorer_can_be_kept_from_fit():
+    groups, scorer = np.arange(160) // 2 % 2, make_fairness_scorer("worst_group_accuracy")
+    classifier = ClusterMarginClassifier(max_epochs=1, amplifier_max_epochs=1, random_state=0)
+    ignored = [AmplificationWarning, OvercorrectionWarning]
+    with sklearn.config_context(enable_metadata_routing=True), warnings.catch_warnings():
+        for kind in ignored:
+            warnings.simplefilter("ignore", kind)
+        search = GridSearchCV(classifier, {"scale": [4.0]}, scoring=scorer, cv=2)
+        with pytest.warns(FallbackWarning, match=r"set_fit_request\(sensitive_features=False\)"):
+            search.fit(X[:160], Y[:160], sensitive_features=groups)
+        kept = clone(search)
+        kept.estimator.set_fit_request(sensitive_features=False)
+        kept.fit(X[:160], Y[:160], sensitive_features=groups)  # and no warning of this kind
+    assert search.best_estimator_.loss_ == "cross_entropy"
+    assert kept.best_estimator_.loss_ == "margin"
 
 
 def test_the_stronger_the_correction_the_larger_the_gap_that_it_needs():

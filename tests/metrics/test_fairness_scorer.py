@@ -1069,3 +1069,41 @@ def test_groups_that_do_not_reach_a_tuned_threshold():
     )
     with pytest.raises(TypeError, match=r"did not reach the scorer.*enable_metadata_routing=True"):
         tuned.fit(np.arange(8.0)[:, None], [0, 1] * 4)
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        (("demographic_parity",), "demographic_parity"),
+        ((recall_score, "group_min"), "recall_score_group_min"),
+        ((partial(recall_score, pos_label=1), "difference"), "recall_score_difference"),
+        ((zero_one_loss, np.ptp), "zero_one_loss_ptp"),
+        ((demographic_parity_difference,), "demographic_parity_difference"),
+    ],
+)
+def test_scorers_have_names_that_clients_show(arguments, name):
+    needed = {} if isinstance(arguments[0], str) else {"greater_is_better": False}
+    scorer = make_fairness_scorer(*arguments, **needed)
+    assert scorer.__name__ == scorer._score_func.__name__ == name
+    assert pickle.loads(pickle.dumps(scorer)).__name__ == name
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_bound_groups_of_all_rows_do_for_any_of_them(as_frame):
+    rows = pd.Index([f"person {i}" for i in range(N)])
+    X, y = pd.DataFrame(make_data()[0], index=rows), pd.Series(make_data()[1], index=rows)
+    sex = pd.Series(make_data()[2], index=rows)
+    model, parity = LogisticRegression().fit(X, y), make_fairness_scorer("demographic_parity")
+    order = np.random.default_rng(0).permutation(N)
+    shuffled = sex.iloc[order]
+    bound = partial(parity, sensitive_features=shuffled.to_frame() if as_frame else shuffled)
+    some = order[:100]
+    expected = parity(model, X.iloc[some], y.iloc[some], sensitive_features=sex.to_numpy()[some])
+    assert bound(model, X.iloc[some], y.iloc[some]) == expected
+    refused = pytest.raises(ValueError, match=r"has [36]00 values for 100 samples")
+    of_arrays = LogisticRegression().fit(X.to_numpy(), y)
+    with refused:  # nothing says which rows these are
+        bound(of_arrays, X.to_numpy()[some], y.iloc[some])
+    for groups in (pd.concat([sex, sex]), sex.set_axis(rows + "!")):
+        with refused:
+            parity(model, X.iloc[some], y.iloc[some], sensitive_features=groups)
