@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from skfair.utils._device import resolve_device
+from skfair.utils._networks import check_picklable
 
 
 def portable(module: torch.nn.Module) -> torch.nn.Module:
@@ -26,10 +27,17 @@ def portable(module: torch.nn.Module) -> torch.nn.Module:
     -------
     torch.nn.Module
         With stand-ins for its weights and buffers: of no use but to be pickled.
+
+    Raises
+    ------
+    TypeError
+        Torch cannot pickle it.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        return module
+    check_picklable(module, "encoder")
     tensors = [*module.parameters(), *module.buffers()]
+    for part in module.modules():  # what weight norm keeps of its last run
+        values = [v for v in vars(part).values() if isinstance(v, torch.Tensor)]
+        tensors += [value for value in values if not value.is_leaf]
     plain = (torch.Tensor, torch.nn.Parameter)
     return copy.deepcopy(
         module,
@@ -51,7 +59,7 @@ class _Portable:
             str(tensor.dtype).removeprefix("torch."),
             tuple(tensor.shape),
             str(tensor.device),
-            tensor.requires_grad,
+            tensor.requires_grad and tensor.is_leaf,
             isinstance(tensor, torch.nn.Parameter),
         )
 

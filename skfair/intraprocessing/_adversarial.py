@@ -247,11 +247,9 @@ default="balanced_accuracy"
 
     def _search(self, search: Search) -> None:
         bias, data = self._soft_bias(search), self._tuning_data(search)
-        # That of the logits: those of networks in half precision are read in single.
-        dtype = torch.promote_types(search.X.dtype, torch.float32)
         if self.adversary == "attribute":
             adversary = AttributeAdversary(bias, float(search.scores.std())).to(
-                search.device, dtype
+                search.device, search.dtype
             )
             loss = AdversaryLoss(adversary, self.alpha)
             self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
@@ -268,6 +266,6 @@ default="balanced_accuracy"
             critic: FlatCritic | SetCritic = FlatCritic(layer.in_features, batches.n_rows)
         else:
             critic = SetCritic(bias)
-        critic = critic.to(search.device, dtype)
+        critic = critic.to(search.device, search.dtype)
         trainer = TrainCritic(critic, bias, data, batches)
         self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)

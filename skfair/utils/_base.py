@@ -16,6 +16,7 @@ from torch import nn
 from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
+from skfair.utils._networks import check_picklable, copied
 from skfair.utils._onnx import export_onnx
 from skfair.utils._shown import shown
 from skfair.utils._validation import (
@@ -64,7 +65,8 @@ class TorchEstimator(FreshFit, BaseEstimator):
         state = dict(super().__getstate__())
         for name, value in state.items():
             if isinstance(value, nn.Module):
-                state[name] = copy.deepcopy(value).cpu()
+                check_picklable(value, name)
+                state[name] = copied(value).cpu()
         return state
 
 
@@ -141,7 +143,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             outputs are those of ``module_``. It needs nothing of skfair.
         """
         check_is_fitted(self)
-        return copy.deepcopy(self.module_).cpu().eval()
+        return copied(self.module_).cpu().eval()
 
     def to_onnx(self, path: str | os.PathLike) -> None:
         """Export the network that predicts as an ONNX file.
