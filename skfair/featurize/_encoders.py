@@ -20,6 +20,7 @@ import torch
 from skfair.featurize._fingerprint import check_module, module_digest
 from skfair.featurize._onnx_model import OnnxModel, open_onnx
 from skfair.utils._device import resolve_device
+from skfair.utils._networks import check_initialised, copied, floating_dtype
 from skfair.utils._shown import shown, shown_all
 
 _ROOM = 80  # letters of a layer's name
@@ -68,8 +69,15 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     elif isinstance(encoder, OnnxModel):
         kind = "onnx"
     elif isinstance(encoder, torch.nn.Module):
+        check_initialised(encoder, "encoder")
         if layer is not None:
             _check_layer(layer, dict(encoder.named_modules()))
+            if isinstance(_submodule(encoder, layer), torch.jit.ScriptModule):
+                raise ValueError(
+                    f"layer={shown(layer, _ROOM)} is a layer of TorchScript, which hands out none "
+                    "of its outputs but the last. Pass the module that was scripted or traced, or "
+                    "layer=None."
+                )
         kind = "module"
     else:
         kind = "callable"
@@ -137,7 +145,7 @@ class BatchEncoder:
         """
         if isinstance(self.encoder, torch.nn.Module):
             check_module(self.encoder)  # a copy of what is unknown is made in ways unknown
-            self.encoder = _copied(self.encoder, lambda tensor: tensor.detach().clone())
+            self.encoder = copied(self.encoder, weight_of=lambda t: t.detach().clone())
             return module_digest(self.encoder)
         encoder: Any = self.encoder
         digest, self._open_session = open_onnx(encoder, self.device)
@@ -241,6 +249,7 @@ def _preprocess(batch: Any, preprocess: Callable | None) -> Any:
 
 def _module_run(module, layer, preprocess, device, amp):
     frozen = _frozen_view(module, device)
+    dtype = floating_dtype(frozen) or torch.float32
     captured = []
 
     def capture(_module, _inputs, output):
@@ -248,7 +257,7 @@ def _module_run(module, layer, preprocess, device, amp):
         captured.append(output.clone() if isinstance(output, torch.Tensor) else output)
 
     if layer is not None:
-        frozen.get_submodule(layer).register_forward_hook(capture)
+        _submodule(frozen, layer).register_forward_hook(capture)
 
     def run(batch: np.ndarray) -> Any:
         with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
@@ -256,17 +265,25 @@ def _module_run(module, layer, preprocess, device, amp):
             if device.type == "cuda":
                 samples = samples.pin_memory()  # only then the transfer does not block
             samples = samples.to(device, non_blocking=True)
-            output = frozen(_preprocess(samples, preprocess))
+            samples = _preprocess(samples, preprocess)
+            if samples.dtype == torch.float32 and not amp:
+                samples = samples.to(dtype)  # weights in double or half precision take no other
+            output = frozen(samples)
         if layer is None:
             return output
         if len(captured) != 1:
             raise ValueError(
                 f"layer={layer!r} ran {len(captured)} times for one batch; its output is only "
-                "defined for a layer that runs once."
+                "defined for a layer that runs once. A module that was compiled or exported runs "
+                "none of its layers: pass the one that it was made of."
             )
         return captured.pop()
 
     return run
+
+
+def _submodule(module: torch.nn.Module, name: str) -> torch.nn.Module:
+    return dict(module.named_modules())[name]  # TorchScript has no get_submodule
 
 
 def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -280,28 +297,13 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
             return copy.deepcopy(module).to(device).eval()
     try:
         # `to` for classes that copy themselves, without regard for the memo.
-        return _copied(module, lambda weight: weight.detach().to(device), device).to(device).eval()
+        frozen = copied(module, weight_of=lambda w: w.detach().to(device), device=device)
+        return frozen.to(device).eval()
     except (TypeError, RuntimeError) as error:
         raise TypeError(
             f"encoder, a {type(module).__name__}, cannot be copied: {error}. scikit-learn's clone "
             "needs that too. Pass a function that calls it."
         ) from error
-
-
-def _copied(
-    module: torch.nn.Module,
-    weight_of: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device | None = None,
-) -> torch.nn.Module:
-    """Copy a module, with weights that `weight_of` makes and buffers on `device` (their own)."""
-    memo: dict[int, torch.Tensor] = {}
-    for part in module.modules():
-        for weight in part.parameters(recurse=False):
-            memo[id(weight)] = torch.nn.Parameter(weight_of(weight), requires_grad=False)
-        plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
-        for buffer in [*part.buffers(recurse=False), *plain]:
-            memo[id(buffer)] = buffer.detach().to(device or buffer.device, copy=True)
-    return copy.deepcopy(module, memo)
 
 
 def _onnx_run(session, encoder, layer, preprocess):
@@ -361,6 +363,8 @@ def _check_output(output: Any, n_rows: int) -> torch.Tensor:
                 f"encoder returned a {type(output).__name__}, not an array or tensor. Choose an "
                 "intermediate output with layer=, or wrap the encoder so that it returns one."
             ) from error
+    if output.is_quantized:
+        output = output.dequantize()
     if output.is_meta:
         raise ValueError("encoder returned a tensor on the device 'meta', which holds no values.")
     if not output.is_floating_point():

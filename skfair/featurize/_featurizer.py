@@ -57,8 +57,8 @@ class FrozenEncoderFeaturizer(
     encoder : torch.nn.Module, path-like or callable
         What makes the features.
 
-        - A torch module. It gets a float32 tensor of shape (batch, channels, height, width) on
-          `device`.
+        - A torch module. It gets a tensor of shape (batch, channels, height, width) on `device`:
+          float32, or of the floating type of its weights.
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
           the same as an array; its first output is taken. It is read when a call begins, unless
           it is unchanged, and with it the files of its folder in which it keeps weights; no

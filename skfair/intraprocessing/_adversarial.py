@@ -258,12 +258,10 @@ default="balanced_accuracy"
 
     def _search(self, search: Search) -> None:
         bias, data = self._soft_bias(search), self._tuning_data(search)
-        # That of the logits: those of networks in half precision are read in single.
-        dtype = torch.promote_types(search.X.dtype, torch.float32)
         if self.adversary == "attribute":
             with own_draws():
                 adversary = AttributeAdversary(bias, float(search.scores.std()))
-            loss = AdversaryLoss(adversary.to(search.device, dtype), self.alpha)
+            loss = AdversaryLoss(adversary.to(search.device, search.dtype), self.alpha)
             self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
             return
         module, batches = None, CellBatches(data, self.batch_size)
@@ -280,6 +278,6 @@ default="balanced_accuracy"
         else:
             with own_draws():
                 critic = SetCritic(bias)
-        critic = critic.to(search.device, dtype)
+        critic = critic.to(search.device, search.dtype)
         trainer = TrainCritic(critic, bias, data, batches)
         self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)

@@ -1,6 +1,5 @@
 """Intra-processing, all methods: the base that copies, judges, selects and hands back."""
 
-import copy
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
@@ -52,6 +51,7 @@ from skfair.utils import (
 )
 from skfair.utils._base import TorchClassifier
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
+from skfair.utils._networks import copied, floating_dtype
 from skfair.utils._random import own_generators
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all, tell_apart
@@ -314,8 +314,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if known is not None:
             codes = self._match_classes(known, codes)
         network = copy_network(trained.module).to(device).eval()
-        dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        inputs = as_tensor(X).to(device, dtype or torch.float32)
+        row = as_tensor(X[:1]).to(device)
+        dtype = floating_dtype(network) or _dtype_that_runs(network, row)
+        inputs = as_tensor(X).to(device, dtype)
         kind = trained.kind if self.output == "auto" else self.output
         raw = self._first_pass(network, inputs)
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
@@ -401,15 +402,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         other = [labels[code] for code in np.argsort(place)]
         order, guess = shown_all(labels), shown_all(other)
         if said:
+            given_by = "classes" if self.classes is not None else "the network"
             advice = (
-                f"That order is given by {'classes' if self.classes is not None else 'the network'}. "
-                "If it is right, look for errors in y, and whether the rows are of the kind that the "
-                "network was trained on."
+                f"That order is given by {given_by}. If it is right, look for errors in y, and "
+                "whether the rows are of the kind that the network was trained on."
             )
         else:
             advice = (
-                "That order is the one of the sorted labels. If the network was trained for the other one, "
-                f"set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
+                "That order is the one of the sorted labels. If the network was trained for the "
+                f"other one, set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
             )
         warnings.warn(
             f"The network in estimator is worse than guessing: of a row of class "
@@ -557,12 +558,21 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _check_weights(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
         """Refuse a network without weights to change; before any is."""
-        if not named_parameters(network):
+        weights = named_parameters(network)
+        if not weights:
             raise ValueError(
                 f"estimator holds a {type(network).__name__} without floating parameters, and "
                 f"{type(self).__name__} changes parameters. Use ThresholdDebiaser, or keep the "
                 "weights in a torch.nn.Parameter each."
             )
+        for name, weight in weights.items():
+            if not isinstance(weight, torch.nn.Parameter):
+                raise ValueError(
+                    f"estimator holds a {type(network).__name__} of which {name} is no "
+                    "torch.nn.Parameter but belongs to TorchScript, and "
+                    f"{type(self).__name__} changes parameters. Give the module that was scripted "
+                    "or traced, or use ThresholdDebiaser."
+                )
 
     def _objective(self, codes: np.ndarray, groups: Groups, compared: np.ndarray) -> Objective:
         features = None
@@ -642,11 +652,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             best, judge = search.choose()
         predicted = best.predicted
         search.replace(best)
-        search.network.load_state_dict(best.state)
+        search.go_to(best.state)
         threshold = float(best.choice.threshold[0])
         self.best_trial_, self.threshold_ = best.trial, threshold
         self.module_ = fold_threshold(search.network.network, self._output, threshold)
-        self._dtype = self._predict_dtype(search.X[:1])
+        self._dtype = self._predict_dtype(search.network.network, search.X[:1])
         measured = judge.measure(predicted.astype(float), 0.5)
         judge.check_defined(measured, "the chosen predictions")
         self.bias_ = float(measured.bias[0])
@@ -699,7 +709,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         return best, judge, certificate
 
     def _predict_calibration(self, search: Search, candidate: Candidate) -> np.ndarray:
-        search.network.load_state_dict(candidate.state)
+        search.go_to(candidate.state)
         return search.score(search.rows.calibrate) > candidate.choice.threshold[0]
 
     def _calibration_rates(self, objective: Objective, predicted: np.ndarray) -> list[RateCounts]:
@@ -776,17 +786,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     # -- predicting ------------------------------------------------------------------------
 
-    def _predict_dtype(self, row: torch.Tensor) -> torch.dtype:
+    def _predict_dtype(self, network: torch.nn.Module, row: torch.Tensor) -> torch.dtype:
         """Find out whether to predict in float64.
 
         There the same row comes out the same with whatever rows it is predicted with. Not all
         networks run in it, and images would take several times as long.
         """
-        if row.device.type == "mps" or row.ndim > 2:
+        if row.device.type == "mps" or row.ndim > 2 or floating_dtype(network) is None:
             return row.dtype
         try:
             with torch.no_grad():
-                copy.deepcopy(self.module_).double()(row.double())
+                copied(self.module_).double()(row.double())
         except Exception:  # of whatever kind: the network is the user's
             return row.dtype
         return torch.float64
@@ -803,7 +813,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _reader(self) -> LogitNetwork:
         """A copy of the debiased network as logits."""
-        return LogitNetwork(copy.deepcopy(self.module_), self._output)
+        return LogitNetwork(copied(self.module_), self._output)
 
     def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
         # A model from elsewhere may be of a type that this device lacks.
@@ -838,3 +848,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         tags.classifier_tags.multi_class = self._multi_class
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _dtype_that_runs(network: torch.nn.Module, row: torch.Tensor) -> torch.dtype:
+    """Find out what a network takes that has no floating weights to tell; single if possible."""
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        try:
+            with torch.no_grad():
+                network(row.to(dtype))
+        except Exception:  # of whatever kind: the network is the user's
+            continue
+        return dtype
+    return torch.float32

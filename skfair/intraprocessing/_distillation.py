@@ -251,12 +251,12 @@ default="balanced_accuracy"
         way_made = (made @ asked) / max(asked @ asked, 1e-9)
         for step in _STEPS * np.clip(_LEAST_WAY / max(way_made, 1e-9), 1, 1 / _SHORTEST_WAY):
             moved = {name: start[name] + float(step) * way[name] for name in start}
-            search.network.load_state_dict(search.original | moved)
+            search.go_to(search.original | moved)
             search.consider(candidate="distilled", step=float(step))
 
     def _distil(self, search: Search, target: np.ndarray) -> None:
         rows = torch.as_tensor(search.tune, device=search.device)
-        wanted = torch.as_tensor(target, dtype=search.X.dtype, device=search.device)[rows]
+        wanted = torch.as_tensor(target, dtype=search.dtype, device=search.device)[rows]
         data = TensorData(wanted, X=search.X[rows])
         batch_size = min(self.batch_size, max(1, len(data) // _MIN_STEPS))
         n_steps = self.max_epochs * -(-len(data) // batch_size)

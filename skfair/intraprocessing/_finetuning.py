@@ -166,7 +166,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         """The tuning rows; a target has the logit of the original network, and the cell."""
         rows = torch.as_tensor(search.tune, device=search.device)
         target = np.column_stack([search.scores, search.objective.cell])[search.tune]
-        target = torch.as_tensor(target, dtype=search.X.dtype, device=search.device)
+        target = torch.as_tensor(target, dtype=search.dtype, device=search.device)
         return TensorData(target, X=search.X[rows])
 
     def _train_in_cells(

@@ -1,6 +1,5 @@
 """Intra-processing: group-blind post-processing in closed form."""
 
-import copy
 import math
 import warnings
 from numbers import Integral, Real
@@ -42,6 +41,7 @@ from skfair.utils import (
     seeded,
 )
 from skfair.utils._net import load_weights
+from skfair.utils._networks import copied
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 
@@ -299,7 +299,7 @@ default="demographic_parity"
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
         self._build(network, fitted, best)
-        self._dtype = self._predict_dtype(inputs[:1])
+        self._dtype = self._predict_dtype(network, inputs[:1])
         self._warn_of(best)
 
     def _check_questions(self) -> None:
@@ -479,7 +479,7 @@ default="demographic_parity"
         return load_weights(module.eval(), weights, "module_")
 
     def _reader(self) -> LogitNetwork:
-        return ClassLogits(copy.deepcopy(self.module_), self._output)
+        return ClassLogits(copied(self.module_), self._output)
 
     def _logits(self, X: ArrayLike) -> np.ndarray:
         return self._logit(self._validate_features(X))[:, self._order]

@@ -1,6 +1,5 @@
 """Intra-processing, all methods: the user's network, read as one logit a row, and handed back."""
 
-import copy
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import fx, nn
 
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import describe_rows
+from skfair.utils._networks import check_initialised, copied
 
 PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
 # What the outputs of a skorch net are follows from the loss it was trained with.
@@ -96,10 +96,11 @@ def copy_network(module: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        It cannot be copied.
+        It cannot be copied, or has no weights yet.
     """
+    check_initialised(module, "estimator")
     try:
-        network = copy.deepcopy(module)
+        network = copied(module)
     except Exception as error:
         raise ValueError(
             f"estimator holds a {type(module).__name__} that cannot be deep-copied "

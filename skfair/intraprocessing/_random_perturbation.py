@@ -1,6 +1,5 @@
 """Intra-processing: random perturbation of the weights."""
 
-import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
@@ -15,6 +14,7 @@ from torch.func import functional_call, vmap
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search, named_parameters
+from skfair.utils._networks import copied
 from skfair.utils._progress import progress_bar
 from skfair.utils._settings import warning_filter, with_own_settings
 
@@ -222,14 +222,14 @@ default="balanced_accuracy"
     def _search(self, search: Search) -> None:
         parameters = named_parameters(search.network)
         together = _runs_together(
-            search.network, search.X[:2], _draw(parameters, [0, 1], search, self.std)
+            copied(search.network), search.X[:2], _draw(parameters, [0, 1], search, self.std)
         )
 
         @with_own_settings  # in threads, which have their own
         def score(trials: list[int]) -> np.ndarray:
             weights = _draw(parameters, trials, search, self.std)
             # functional_call puts the weights into the network for a while: one a thread.
-            network = copy.deepcopy(search.network)
+            network = copied(search.network)
             if together:
                 return search.score(
                     search.scored,
@@ -280,7 +280,15 @@ def _pick(weights: dict[str, torch.Tensor], position: int) -> dict[str, torch.Te
 def _run(
     network: torch.nn.Module, weights: dict[str, torch.Tensor], X: torch.Tensor
 ) -> torch.Tensor:
-    return functional_call(network, weights, (X,))
+    # Not tied by torch, which puts a layer that is used twice back with the weights of the call.
+    name_of = {id(parameter): name for name, parameter in network.named_parameters()}
+    everywhere = {
+        f"{path}.{name}": weights[name_of[id(parameter)]]
+        for path, part in network.named_modules()
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False)
+        if name_of[id(parameter)] in weights
+    }
+    return functional_call(network, everywhere, (X,), tie_weights=False)
 
 
 def _runs_together(

@@ -1,7 +1,8 @@
 """Intra-processing, all methods: the copy of the network that is searched, and what was found."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,6 +177,8 @@ class Search:
         Rows that tune weights, and rows on which candidates are scored.
     judge, choosing : Objective
         On the rows that judge candidates: to measure them by, and to choose one by.
+    dtype : torch.dtype
+        Of the logits, single precision at least.
     """
 
     def __init__(
@@ -200,6 +203,7 @@ class Search:
         self.seed = seed
         self.verbose = verbose
         self.device = X.device
+        self.dtype = torch.from_numpy(scores).dtype
         self.original = self.state()
         self._choices: list[Choice] = []
         self._columns: list[dict[str, Any]] = []
@@ -308,7 +312,7 @@ class Search:
         )
         trials = [0, 1]  # the original network, and with another threshold
         for contest in self._contests:
-            self.network.load_state_dict(contest.state)
+            self.go_to(contest.state)
             again.consider()
             trials.append(contest.trials[0])
         best, judge = again.choose()
@@ -333,7 +337,23 @@ class Search:
         -------
         dict of str to tensor
         """
-        return {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        return {name: tensor.detach().clone() for name, tensor in self._tensors()}
+
+    @torch.no_grad()
+    def go_to(self, state: dict[str, torch.Tensor]) -> None:
+        """Give the network the weights that :meth:`state` gave, or some of another kind.
+
+        Parameters
+        ----------
+        state : dict of str to tensor
+        """
+        for name, tensor in self._tensors():
+            if not torch.equal(tensor, state[name]):  # buffers may be views that none can write to
+                tensor.copy_(state[name])
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        # Not its `state_dict`, which may hold anything, in networks that are quantised say.
+        return chain(self.network.named_parameters(), self.network.named_buffers())
 
     @torch.no_grad()
     def score(

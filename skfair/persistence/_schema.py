@@ -179,8 +179,7 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             for item in value.values():
                 _check(item, each, sizes)
         case ("weights",):  # which a network compares with its own
-            named = type(value) is dict and bool(value)
-            fits = named and all(isinstance(w, torch.Tensor) for w in value.values())
+            fits = type(value) is dict and all(isinstance(w, torch.Tensor) for w in value.values())
             _require(fits, value, "the state of a network")
         case ("table", index, columns, shape):
             _check_table(value, index, columns)

@@ -154,7 +154,7 @@ class EstimatorWriter:
         return {
             "weights": self.values.write(weights, path),
             "frozen": [n for n, p in network.named_parameters() if not p.requires_grad],
-            "training": network.training,
+            "training": getattr(network, "training", False),  # frozen TorchScript has none
         }
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
+from skfair.utils._networks import copied
 from skfair.utils._onnx import export_onnx
 from skfair.utils._portable import PortableState
 from skfair.utils._rows import check_rows
@@ -136,7 +137,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             outputs are those of ``module_``. It needs nothing of skfair.
         """
         check_is_fitted(self)
-        return of_torch_alone(copy.deepcopy(self.module_).cpu().eval()).eval()
+        return of_torch_alone(copied(self.module_).cpu().eval()).eval()
 
     def to_onnx(self, path: str | os.PathLike) -> None:
         """Export the network that predicts as an ONNX file.

@@ -11,7 +11,6 @@ import contextlib
 import copy
 import copyreg
 import functools
-import pickle
 from collections import OrderedDict
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from skfair.utils._device import resolve_device
+from skfair.utils._networks import check_picklable, copied
 
 
 class PortableState:
@@ -35,18 +35,24 @@ class PortableState:
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
+        for name, value in state.items():
+            if isinstance(value, nn.Module):
+                check_picklable(value, name)
         return StandIns(on_cpu=self._travels_on_the_cpu).of(dict(state))
 
     def __copy__(self) -> Self:
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        return copied
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                copied(value, memo=memo)
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
 
 
 class StandIns:
@@ -97,11 +103,6 @@ class StandIns:
         return made
 
     def _of_network(self, value: Any) -> Any:
-        if isinstance(value, torch.jit.ScriptModule):
-            raise pickle.PicklingError(
-                f"The estimator holds a network of TorchScript ({type(value).__name__}), which "
-                "cannot be pickled. Give it the module that was scripted or traced."
-            )
         made_by, arguments, *rest = value.__reduce_ex__(4)
         as_any_object = made_by is copyreg.__newobj__  # type: ignore[attr-defined]
         if not as_any_object or len(arguments) > 1 or any(rest[1:]):

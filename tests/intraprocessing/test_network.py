@@ -482,7 +482,7 @@ def test_a_network_that_cannot_be_copied():
     with pytest.raises(ValueError, match=r"estimator holds a Sequential .* deep-copied \(TypeErr"):
         fit(network)
     network = nn.Sequential(*body())
-    network.cache = network[0].weight * 2  # in the middle of a computation
+    network.caches = [network[0].weight * 2]  # in the middle of a computation
     with pytest.raises(ValueError, match="deep-copied"):
         fit(network)
 
