@@ -410,7 +410,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         else:
             advice = (
                 "That order is the one of the sorted labels. If the network was trained for the "
-                f"other one, set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
+                f"other one, set classes=[{guess}]; if not, set "
+                f"classes=[{order}], and look for errors in y."
             )
         warnings.warn(
             f"The network in estimator is worse than guessing: of a row of class "
