@@ -52,7 +52,8 @@ class CellBatches:
     def __iter__(self) -> Iterator:
         sizes = torch.tensor([len(rows) for rows in self.cells])
         drawn = sizes.clamp_max(self.share)
-        stands_for = sizes / drawn * self.n_rows / len(self.dataset)
+        # Of integers the ratio would have torch's default type.
+        stands_for = sizes.float() / drawn * self.n_rows / len(self.dataset)
         stands_for = stands_for.repeat_interleave(drawn).to(self.dataset.target)
         own = generator()
         for _ in range(len(self)):

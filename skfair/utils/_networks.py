@@ -65,7 +65,7 @@ def floating_dtype(module: nn.Module) -> torch.dtype | None:
 
 
 def check_initialised(module: nn.Module, what: str) -> None:
-    """Refuse a lazy module that has seen no data: each copy would draw weights of its own.
+    """Refuse a module without weights, of which each copy would be another, or of no use.
 
     Parameters
     ----------
@@ -82,6 +82,12 @@ def check_initialised(module: nn.Module, what: str) -> None:
             raise ValueError(
                 f"{what} holds a {type(module).__name__} that has no weights yet: {name} is made "
                 "when it first sees data. Run it on a batch, and train it or load its weights."
+            )
+        if tensor.is_meta:
+            raise ValueError(
+                f"{what} holds a {type(module).__name__} of which {name} is on the device 'meta', "
+                "without values. Make it on a device, as with torch.device('cpu'), and train it or "
+                "load its weights."
             )
 
 

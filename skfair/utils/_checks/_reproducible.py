@@ -120,7 +120,7 @@ def _settings() -> list[list[AbstractContextManager]]:
         ],
         [
             torch.inference_mode(),
-            _default_dtype(torch.float16),
+            _default_dtype(torch.bfloat16),
             torch.device("meta"),
             _deterministic(),
         ],
