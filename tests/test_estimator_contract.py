@@ -488,6 +488,12 @@ class GoesByTheIndex(Broken):
         return super().fit(X, y, sensitive_features=sensitive_features)
 
 
+class SortsAnyway(Broken):
+    def fit(self, X, y, *, sensitive_features=None):
+        self.classes = None
+        return super().fit(X, y, sensitive_features=sensitive_features)
+
+
 class BringsIntoOrder(Broken):
     def fit(self, X, y, *, sensitive_features=None):
         if isinstance(y, pd.Series) and isinstance(sensitive_features, pd.Series):
@@ -632,6 +638,7 @@ BROKEN = {
     "check_saving": [SavesInHalf],
     "check_probabilities": [RoundsProbabilities, RoundsLogarithms, PredictsBackwards],
     "check_label_types": [PredictsCodes],
+    "check_class_order": [SortsAnyway],
     "check_failed_fit": [StartsToFit],
     "check_interrupted_fit": [TakesHalfAFitForOne],
 }

@@ -401,17 +401,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         place = linear_sum_assignment(np.array(means) - np.mean(means, axis=0), maximize=True)[1]
         other = [labels[code] for code in np.argsort(place)]
         order, guess = shown_all(labels), shown_all(other)
+        advice = (
+            "That order is the one of the sorted labels. If the network was trained for the other "
+            f"one, set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
+        )
         if said:
-            given_by = "classes" if self.classes is not None else "the network"
+            given = "classes" if self.classes is not None else "the network"
             advice = (
-                f"That order is given by {given_by}. If it is right, look for errors in y, and "
-                "whether the rows are of the kind that the network was trained on."
-            )
-        else:
-            advice = (
-                "That order is the one of the sorted labels. If the network was trained for the "
-                f"other one, set classes=[{guess}]; if not, set "
-                f"classes=[{order}], and look for errors in y."
+                f"That order is given by {given}. If it is right, look for errors in y, and for "
+                "rows of another kind than the network was trained on."
             )
         warnings.warn(
             f"The network in estimator is worse than guessing: of a row of class "

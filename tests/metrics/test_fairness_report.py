@@ -449,3 +449,13 @@ def test_what_a_function_raises_says_where():
     with pytest.raises(ValueError, match="multiclass") as caught:
         fairness_report(three, three, sensitive_features=list("abbb"), metrics=[recall_score])
     assert caught.value.__notes__ == ["Raised by metric 'recall_score' for all groups (4 rows)."]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_a_metric_that_is_infinite_is_refused(value):
+    def odds(y_true, y_pred):
+        return value if y_pred.mean() == 1 else 0.5
+
+    arguments = {"sensitive_features": ["f", "f", "m", "m"], "metrics": [odds]}
+    with pytest.raises(ValueError, match=rf"metric 'odds' is {value} for group 'm'.*Return NaN"):
+        fairness_report([0, 1, 1, 1], [0, 1, 1, 1], **arguments)

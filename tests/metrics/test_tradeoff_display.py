@@ -435,6 +435,11 @@ def test_names_fit_a_subfigure_and_settings_stay(models):
         ({"disparity": "worst_group_accuracy"}, TypeError, "is neither"),
         ({"disparity": accuracy_score}, TypeError, "takes sensitive_features"),
         ({"disparity": demographic_parity_ratio}, ValueError, "is 1 where groups are equal"),
+        (
+            {"disparity": lambda *y, **groups: demographic_parity_ratio(*y, **groups)},
+            ValueError,
+            "is 1 where groups are equal",
+        ),
         ({"predictions": np.zeros(300)}, TypeError, "predictions is a ndarray.*by the name"),
         ({"predictions": {}}, ValueError, "predictions is empty"),
         ({"sensitive_features": np.zeros(300, int)}, ValueError, "one group"),

@@ -368,3 +368,12 @@ def test_halving_does_what_the_docstring_of_constrained_refit_says():
         several.fit(X, Y)
     one = HalvingGridSearchCV(LogisticRegression(), GRID, refit=refit, random_state=0)
     assert hasattr(one.fit(X, Y), "best_index_")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, "0.5", 0.5 + 0j, np.array([0.5, 0.5])])
+@pytest.mark.parametrize("part", ["performance", "disparity"])
+def test_a_part_that_gives_no_finite_number_is_refused(part, value):
+    parts = {"performance": lambda *_: 0.5, "disparity": lambda *_: -0.1} | {part: lambda *_: value}
+    scorer = make_constrained_scorer(**parts, max_disparity=0.2)
+    with pytest.raises(ValueError, match=rf"as {part}, where one finite number was wanted"):
+        scorer(None, np.zeros((2, 1)), [0, 1])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from skfair.utils._checks._case import make_case
+from skfair.utils._checks._case import has_parameters, make_case
 from skfair.utils._checks._registry import promise
 
 
@@ -81,6 +81,30 @@ def check_label_types(name: str, estimator: Any) -> None:
         assert predicted.dtype == fitted.classes_.dtype, f"{name} changes {what}."
         np.testing.assert_array_equal(predicted, labels[codes], err_msg=what)
         np.testing.assert_array_equal(_probabilities(fitted, case.X), expected, err_msg=what)
+
+
+@promise(lambda estimator: has_parameters(estimator, "classes"))
+def check_class_order(name: str, estimator: Any) -> None:
+    """Labels that sort against the network's outputs change nothing where `classes` is set."""
+    case = make_case(estimator)
+    base, labels = case.fit(), np.array(["yes", "no"])
+    turned = case.with_parameters(classes=labels.tolist()).fit(y=labels[case.y])
+    np.testing.assert_array_equal(turned.classes_, ["no", "yes"])
+    np.testing.assert_array_equal(
+        turned.predict(case.X),
+        labels[np.searchsorted(base.classes_, base.predict(case.X))],
+        err_msg=f"{name}.predict takes the classes in another order.",
+    )
+    np.testing.assert_array_equal(
+        turned.predict_proba(case.X)[:, ::-1],
+        base.predict_proba(case.X),
+        err_msg=f"{name}.predict_proba is not in the order of classes_.",
+    )
+    np.testing.assert_array_equal(
+        turned.decision_function(case.X),
+        -base.decision_function(case.X),
+        err_msg=f"{name}.decision_function is not of classes_[1].",
+    )
 
 
 def _probabilities(fitted: Any, X: np.ndarray) -> np.ndarray | None:
