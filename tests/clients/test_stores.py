@@ -35,10 +35,8 @@ def test_skops(fitted, tmp_path):
     estimator, assert_same = fitted
     skops.dump(estimator, tmp_path / "model.skops")
     types = skops.get_untrusted_types(file=tmp_path / "model.skops")
-    # Of the estimator, of the networks, and of what is neither code nor a function.
-    assert all(
-        name.startswith(("skfair.", "torch.nn.modules.")) or name == "numpy.dtype" for name in types
-    )
+    # The estimator's, and those of the networks in it.
+    assert {name.split(".")[0] for name in types} <= {"skfair", "torch", "numpy"}
     with pytest.raises(Exception, match="Untrusted types"):
         skops.load(tmp_path / "model.skops")
     assert_same(skops.load(tmp_path / "model.skops", trusted=types))
@@ -139,5 +137,6 @@ def test_mlflow_s_autologging_records_what_the_user_fits(tmp_path):
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert "inside: 0" in lines
-    assert "search: GridSearchCV" in lines
+    # Also the candidate of the search that was best, as a part of it.
+    assert "search: ClusterMarginClassifier GridSearchCV" in lines
     assert "logged: True" in lines
