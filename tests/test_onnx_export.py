@@ -374,5 +374,5 @@ def test_torch_is_quiet_about_torchvision_during_the_call_only(tmp_path):
 def test_without_the_extra(tmp_path, monkeypatch):
     debiaser = debiased(NETWORKS["one logit"]())
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match=r'pip install "skfair\[onnx\]"'):
+    with pytest.raises(ImportError, match=r'pip install "skfair-debias\[onnx\]"'):
         debiaser.to_onnx(tmp_path / "model.onnx")

@@ -36,5 +36,5 @@ def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"{purpose} needs the package {module.split('.')[0]!r}, which is not installed. "
-            f'Install it with: pip install "skfair[{extra}]"'
+            f'Install it with: pip install "skfair-debias[{extra}]"'
         ) from error

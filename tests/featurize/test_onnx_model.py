@@ -655,5 +655,5 @@ def test_without_the_extra(tmp_path, monkeypatch):
     path = save(tmp_path / "a", in_initializer(inside()))
     module._last_opened = None
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r'pip install "skfair\[onnx\]"'):
+    with pytest.raises(ImportError, match=r'pip install "skfair-debias\[onnx\]"'):
         FrozenEncoderFeaturizer(path).fit(X)

@@ -180,5 +180,7 @@ def test_draw_seed_repeats_for_an_int_and_advances_an_instance():
 
 
 def test_a_missing_extra_says_how_to_install_it():
-    with pytest.raises(ImportError, match=r'An ONNX encoder needs .*pip install "skfair\[onnx\]"'):
+    with pytest.raises(
+        ImportError, match=r'An ONNX encoder needs .*pip install "skfair-debias\[onnx\]"'
+    ):
         import_optional("no_such_package.sub", extra="onnx", purpose="An ONNX encoder")

@@ -225,7 +225,7 @@ def test_copies_keep_what_a_pickle_cannot_hold():
         pickle.dumps(holder)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("inside", [False, True])
 def test_networks_of_torchscript_are_refused_in_words(inside):
     network = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))

@@ -185,15 +185,23 @@ def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
 
 
 class _MovesToTheCpu(TorchFunctionMode):
-    """Notes where in memory the tensors lie that are asked for on the CPU."""
+    """Notes where in memory the tensors lie that are asked for on the CPU, or copies of them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        super().__init__()
         self.seen: set[int] = set()
+        self._copied: dict[int, tuple[int, Any]] = {}  # by the address of the copy, which is kept
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.cpu:
-            self.seen.add(args[0].data_ptr())
-        return func(*args, **kwargs or {})
+        made = func(*args, **kwargs or {})
+        if func in (torch.Tensor.cpu, torch.Tensor.clone, torch.Tensor.__deepcopy__):
+            address = args[0].data_ptr()
+            address = self._copied.get(address, (address,))[0]
+            if func is torch.Tensor.cpu:
+                self.seen.add(address)
+            else:
+                self._copied[made.data_ptr()] = address, made
+        return made
 
 
 def _elsewhere(module: nn.Module) -> nn.Module:
