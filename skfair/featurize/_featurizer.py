@@ -61,8 +61,9 @@ class FrozenEncoderFeaturizer(
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
           the same as an array; its first output is taken. It is read when a call begins, unless
           it is unchanged, and with it the files of its folder in which it keeps weights; no
-          other file is opened. A pickle of the estimator holds the path and not the weights. In
-          a model that ``skfair.load`` made the contents of the file stand for it.
+          other file is opened. A pickle of the estimator holds the path and not the weights, but
+          their SHA-256: a fitted estimator raises where the path leads to another model than in
+          `fit`. In a model that ``skfair.load`` made the contents of the file stand for it.
         - A callable, for instance the client of an embedding service. It gets the batch as a
           NumPy array and returns an array-like with one row an image, in the same order.
 
@@ -300,7 +301,8 @@ class FrozenEncoderFeaturizer(
         Raises
         ------
         ValueError, TypeError
-            As in `fit`; `out` has another shape or type, or cannot be written to.
+            As in `fit`; `out` has another shape or type, or cannot be written to; `encoder` is
+            the path of another model than in `fit`.
         """
         check_is_fitted(self)
         images = self._open(X, reset=False)
@@ -330,8 +332,14 @@ class FrozenEncoderFeaturizer(
             return None
         if self.input_dtype_ == np.uint8:
             samples = (255 * samples).astype(np.uint8)
-        encoder = self._encoder(device="cpu")
+        encoder = self._encoder(device="cpu", width=self.n_features_out_)
         return encoder.collect(encoder.launch(samples), len(samples))
+
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        fitted = state.pop("_onnx_digest", None)
+        if fitted is not None:  # the content goes along
+            self._encoder(device="cpu").freeze(fitted)
+        return state
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
@@ -361,21 +369,33 @@ class FrozenEncoderFeaturizer(
     def _open(self, X: Any, *, reset: bool) -> Images:
         """Check the parameters that go together, and X against what `fit` saw."""
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        if (
+            reset
+            and isinstance(self.encoder, str | os.PathLike)
+            and not os.path.exists(self.encoder)
+        ):
+            raise FileNotFoundError(
+                f"encoder={os.fspath(self.encoder)!r} does not exist. Check the path."
+            )
         if self.memory is not None and self.encoder_id is None:
             self._check_known(kind)
         return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
         """Encode the first rows, into `out` where it is given."""
-        encoder = self._encoder(
-            device=self.device,
-            width=getattr(self, "n_features_out_", None),  # not in a fit
-        )
+        in_fit = not hasattr(self, "n_features_out_")
+        encoder = self._encoder(device=self.device, width=None if in_fit else self.n_features_out_)
+        digest = None
+        if isinstance(self.encoder, str | os.PathLike | OnnxModel):
+            fitted = None if in_fit else getattr(self, "_onnx_digest", None)
+            digest = encoder.freeze(fitted)
+        if in_fit:
+            self._onnx_digest = None if digest is None else digest.decode()
         blocks: Iterator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)
         else:
-            blocks = self._stream_stored(encoder, images, n_rows)
+            blocks = self._stream_stored(encoder, images, n_rows, digest)
         with tqdm(total=n_rows, unit="image", disable=not self.verbose) as progress:
             for rows, features in blocks:
                 if out is None:
@@ -395,6 +415,8 @@ class FrozenEncoderFeaturizer(
             device=device,
             amp=self.amp,
             width=width,
+            batch_size=self.batch_size,
+            once_more=self.memory is None,  # which promises that each image is encoded once
         )
 
     def _stream(
@@ -413,11 +435,14 @@ class FrozenEncoderFeaturizer(
         yield rows, encoder.collect(output, rows.stop - rows.start)
 
     def _stream_stored(
-        self, encoder: BatchEncoder, images: Images, n_rows: int
+        self, encoder: BatchEncoder, images: Images, n_rows: int, digest: bytes | None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Take what the store has, and collect the rest into full batches to encode and keep."""
         assert self.memory is not None
-        digest = encoder.freeze() if self.encoder_id is None else None
+        if self.encoder_id is not None:
+            digest = None  # the name stands for it
+        elif digest is None:
+            digest = encoder.freeze()
         token = self._fingerprint(digest)
         waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
         samples: dict[bytes, np.ndarray] = {}

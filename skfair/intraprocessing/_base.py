@@ -47,7 +47,7 @@ from skfair.utils import (
 from skfair.utils._base import TorchClassifier
 from skfair.utils._groups import as_objects
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
-from skfair.utils._networks import copied, floating_dtype
+from skfair.utils._networks import are_alike, copied, floating_dtype, rounding
 from skfair.utils._shown import as_label, shown, shown_all
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
@@ -57,6 +57,7 @@ _THRESHOLD_ONLY = 1  # in trials_, after the original network
 MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
 _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
+_ASKED_AGAIN = 16  # rows of which the network is to put out the same in another batch
 _OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
 
 
@@ -418,7 +419,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _first_pass(self, network: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """Run the original network over all rows; its errors there are about X, not about us."""
-        parts = rows[:1], *rows.split(rows_at_once(rows))  # one row alone, too: they come so later
+        # One row alone, too, and some: they come so later.
+        parts = rows[:1], rows[:_ASKED_AGAIN], *rows.split(rows_at_once(rows))
         try:
             with torch.no_grad():
                 outs = [network(part) for part in parts]
@@ -436,12 +438,22 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "with a row for each of X was wanted. Wrap the network in a torch.nn.Module of "
                 "which forward returns the logits or probabilities alone."
             )
-        raw = torch.cat([out.cpu() for out in outs[1:]])
+        raw = torch.cat([out.cpu() for out in outs[2:]])
         if len(raw) != len(rows):
             raise ValueError(
                 f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
                 "maps each row by itself."
             )
+        tolerance = rounding(network, rows)
+        for again in outs[:2]:
+            one, two = again.cpu().double(), raw[: len(again)].double()
+            if one.shape != two.shape or not are_alike(one, two, tolerance):
+                raise ValueError(
+                    "estimator puts out other values for rows of X in another batch: it "
+                    "normalises over the batch, as BatchNorm with track_running_stats=False does, "
+                    "or draws at random, as dropout does in functional form with training=True. "
+                    "Give a network that maps each row by itself, the same each time."
+                )
         return raw
 
     def _check_weights(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
