@@ -245,9 +245,10 @@ class BatchEncoder:
             )
         if not are_alike(among, alone, tolerance):
             raise ValueError(
-                f"{found}, in a batch and alone: it normalises over the batch, as BatchNorm with "
-                f"track_running_stats=False does{'' if free else ', or draws at random'}. Give it "
-                "statistics of its own, or set batch_size=1, which encodes each image alone."
+                f"{found}, in a batch and alone: it takes in the other images, as BatchNorm with "
+                "track_running_stats=False does, and attention without batch_first=True"
+                f"{'' if free else ', or draws at random'}. Mend that, or set batch_size=1, which "
+                "encodes each image alone."
             )
 
     def _first_row(self, output: Any, n_rows: int) -> torch.Tensor:
@@ -334,8 +335,8 @@ def check_axes(
         raise ValueError(
             f"encoder returned maps of shape {shape}, where (n, features, height, width) was "
             "wanted, and the features seem to come last, or it cannot be told. Wrap the encoder "
-            "so that it returns .permute(0, 3, 1, 2) of these maps; or if features do come first, "
-            "their .mean((2, 3))."
+            "in one that returns rows: .mean((1, 2)) of these maps if features come last, "
+            ".mean((2, 3)) if they come first."
         )
     if last and len(shape) == 3:
         raise ValueError(

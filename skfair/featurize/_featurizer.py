@@ -68,7 +68,8 @@ class FrozenEncoderFeaturizer(
           NumPy array and returns an array-like with one row an image, in the same order.
 
         The output is floating, of shape (batch, n_features), (batch, tokens, n_features) or
-        (batch, n_features, height, width).
+        (batch, n_features, height, width). What is pooled over other axes is refused where the
+        shape shows it, see Notes; and a row has to be of its image alone.
     layer : str, default=None
         Name of the submodule whose output is taken instead, one of
         ``dict(encoder.named_modules())``; for an ONNX file, the name of one of its outputs.
@@ -150,6 +151,14 @@ class FrozenEncoderFeaturizer(
 
     `fit` learns nothing from the data but their shape and type, and the number of features from
     the first sample.
+
+    The first batch of a `fit` is asked for what would make all features wrong, and nobody would
+    see. Maps of which the features come last, as Swin transformers make them, or may come last,
+    are refused. So is an encoder that gives the first image other features in a batch than alone,
+    or at another time. For that a module or an ONNX file is run on three or four samples more,
+    and, where the shape leaves it open which axes are positions, on one of twice the size. A
+    callable may cost money: it gets the first image once more in a `fit_transform` without
+    `memory`, and is not asked otherwise.
 
     Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
     content, with that of the files which hold its weights; of a torch module its weights, buffers
@@ -341,6 +350,11 @@ class FrozenEncoderFeaturizer(
             self._encoder(device="cpu").freeze(fitted)
         return state
 
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.encoder, OnnxModel):
+            self._onnx_digest = self.encoder.digest
+
     def __getstate__(self) -> dict:
         state = super().__getstate__()
         if isinstance(self.encoder, torch.nn.Module):
@@ -390,7 +404,9 @@ class FrozenEncoderFeaturizer(
             fitted = None if in_fit else getattr(self, "_onnx_digest", None)
             digest = encoder.freeze(fitted)
         if in_fit:
-            self._onnx_digest = None if digest is None else digest.decode()
+            vars(self).pop("_onnx_digest", None)
+            if digest is not None:
+                self._onnx_digest = digest.decode()
         blocks: Iterator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)

@@ -281,9 +281,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if trained.classes is not None:
             codes = self._match_classes(trained.classes, codes)
         network = copy_network(trained.module).to(device).eval()
-        row = as_tensor(X[:1]).to(device)
-        dtype = floating_dtype(network) or _dtype_that_runs(network, row)
-        inputs = as_tensor(X).to(device, dtype)
+        rows = as_tensor(X)
+        dtype = floating_dtype(network) or _dtype_that_runs(network, rows[:1].to(device))
+        inputs = rows.to(device, dtype)
         kind = trained.kind if self.output == "auto" else self.output
         raw = self._first_pass(network, inputs)
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
@@ -447,12 +447,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         tolerance = rounding(network, rows)
         for again in outs[:2]:
             one, two = again.cpu().double(), raw[: len(again)].double()
-            if one.shape != two.shape or not are_alike(one, two, tolerance):
+            if one.shape != two.shape or not are_alike(one, two, tolerance, raw):
                 raise ValueError(
-                    "estimator puts out other values for rows of X in another batch: it "
-                    "normalises over the batch, as BatchNorm with track_running_stats=False does, "
-                    "or draws at random, as dropout does in functional form with training=True. "
-                    "Give a network that maps each row by itself, the same each time."
+                    "estimator puts out other values for rows of X in another batch: it takes in "
+                    "the other rows, as BatchNorm with track_running_stats=False does, or draws "
+                    "at random, as dropout does in functional form with training=True. Give a "
+                    "network that maps each row by itself, the same each time."
                 )
         return raw
 

@@ -141,7 +141,9 @@ def rounding(module: nn.Module, rows: torch.Tensor) -> float:
     return CLOSE if exact and not quantised and rows.device.type == "cpu" else ROUGH
 
 
-def are_alike(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> bool:
+def are_alike(
+    one: torch.Tensor, two: torch.Tensor, tolerance: float, among: torch.Tensor | None = None
+) -> bool:
     """Whether two outputs differ by rounding only; those that are not finite are left to others.
 
     Parameters
@@ -149,10 +151,14 @@ def are_alike(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> bool:
     one, two : tensor of one shape, float64
     tolerance : float
         From :func:`rounding`.
+    among : tensor, default=None
+        Outputs of which the largest is what `tolerance` is a share of; these two if not given.
 
     Returns
     -------
     bool
     """
-    largest = float(torch.maximum(one.abs(), two.abs()).max())
+    largest = float(
+        torch.maximum(one.abs(), two.abs()).max() if among is None else among.abs().max()
+    )
     return not float((one - two).abs().max()) > tolerance * max(largest, _NOTHING)
