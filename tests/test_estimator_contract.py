@@ -357,6 +357,12 @@ class LosesHooks(Broken):
         self.estimator._forward_hooks.clear()
 
 
+class TakesAnyNetwork(Broken):
+    def _first_pass(self, network, rows):
+        with torch.no_grad():
+            return network(rows)
+
+
 class DislikesFrozen(Broken):
     def _then(self, decision, X):
         return -decision if isinstance(self.estimator, FrozenEstimator) else decision
@@ -606,6 +612,7 @@ BROKEN = {
         ClearsGradients,
         LosesHooks,
     ],
+    "check_batch_independence": [TakesAnyNetwork],
     "check_network_containers": [DislikesFrozen],
     "check_predicting_changes_no_network": [SetsTheModeToPredict],
     "check_networks_travel_on_the_cpu": [StaysOnTheDevice],

@@ -20,7 +20,14 @@ import torch
 from skfair.featurize._fingerprint import check_module, module_digest
 from skfair.featurize._onnx_model import OnnxModel, open_onnx
 from skfair.utils._device import resolve_device
-from skfair.utils._networks import check_initialised, copied, floating_dtype
+from skfair.utils._networks import (
+    ROUGH,
+    are_alike,
+    check_initialised,
+    copied,
+    floating_dtype,
+    rounding,
+)
 from skfair.utils._shown import shown, shown_all
 
 _ROOM = 80  # letters of a layer's name
@@ -44,8 +51,6 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     ------
     TypeError
         `encoder` is a class.
-    FileNotFoundError
-        The file is not there.
     ValueError
         The file is no ``.onnx`` file; there is no such layer; `layer` or `amp`
         is given to a kind of encoder that has none.
@@ -60,10 +65,6 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
             raise ValueError(
                 f"encoder={os.fspath(encoder)!r} is not the path of an .onnx file. Load other "
                 "formats yourself and pass the torch module or a callable."
-            )
-        if not Path(encoder).exists():
-            raise FileNotFoundError(
-                f"encoder={os.fspath(encoder)!r} does not exist. Check the path."
             )
         kind = "onnx"
     elif isinstance(encoder, OnnxModel):
@@ -106,7 +107,12 @@ class BatchEncoder:
     encoder, layer, pooling, preprocess, device, amp
         As in ``FrozenEncoderFeaturizer``.
     width : int or None
-        Number of features that are due; None takes that of the first batch.
+        Number of features that are due; None takes that of the first batch, and asks of it
+        whether the axes are those that are pooled and each row is of its image alone.
+    batch_size : int
+        Largest batch that will come.
+    once_more : bool
+        Whether a callable may be asked once more for one sample.
     """
 
     def __init__(
@@ -119,6 +125,8 @@ class BatchEncoder:
         device: str | torch.device,
         amp: bool,
         width: int | None,
+        batch_size: int = 64,
+        once_more: bool = False,
     ):
         self.encoder = encoder
         self.layer = layer
@@ -127,11 +135,18 @@ class BatchEncoder:
         self.device = device
         self.amp = amp
         self.width = width
+        self.batch_size = batch_size
+        self.once_more = once_more
         self.n_batches = 0
         self._open_session: Callable | None = None
 
-    def freeze(self) -> bytes:
+    def freeze(self, fitted: str | None = None) -> bytes:
         """Take the contents of a module or an ONNX file as they are now, for all that follows.
+
+        Parameters
+        ----------
+        fitted : str, default=None
+            Digest that an ONNX file has to have.
 
         Returns
         -------
@@ -142,13 +157,15 @@ class BatchEncoder:
         ------
         UnknownEncoder
             A module holds more than can be known.
+        FileNotFoundError, ValueError
+            An ONNX file is not there, or is another one.
         """
         if isinstance(self.encoder, torch.nn.Module):
             check_module(self.encoder)  # a copy of what is unknown is made in ways unknown
             self.encoder = copied(self.encoder, weight_of=lambda t: t.detach().clone())
             return module_digest(self.encoder)
         encoder: Any = self.encoder
-        digest, self._open_session = open_onnx(encoder, self.device)
+        digest, self._open_session = open_onnx(encoder, self.device, fitted)
         return digest.encode()
 
     @functools.cached_property
@@ -160,8 +177,7 @@ class BatchEncoder:
             device = module_device(encoder, self.device)
             return _module_run(encoder, self.layer, self.preprocess, device, self.amp)
         if kind == "onnx":
-            if self._open_session is None:
-                _, self._open_session = open_onnx(encoder, self.device)
+            assert self._open_session is not None  # its contents were taken
             return _onnx_run(self._open_session(), encoder, self.layer, self.preprocess)
         return lambda batch: encoder(_preprocess(batch, self.preprocess))
 
@@ -181,6 +197,8 @@ class BatchEncoder:
             if isinstance(error, torch.OutOfMemoryError):
                 error.add_note("So many samples do not fit at once: lower batch_size.")
             raise
+        if self.width is None and self.n_batches == 1:
+            self._check_first(batch, output)
         if not (isinstance(output, torch.Tensor) and output.is_cuda):
             return output
         # The features set out now: asked for later, they would come after the next batch, for
@@ -191,6 +209,57 @@ class BatchEncoder:
         there = torch.cuda.Event()
         there.record(torch.cuda.current_stream(output.device))
         return _OnTheirWay(features, there)
+
+    def _check_first(self, batch: np.ndarray, output: Any) -> None:
+        """Ask of the first batch of a fit what would make all features wrong, unseen."""
+        free = not _is_callable(self.encoder)  # a callable may cost money
+        shape = tuple(_check_output(output, len(batch)).shape)
+        check_axes(shape, batch, self.pooling, self._run if free else None)
+        among = self._first_row(output, len(batch))
+        if free:
+            samples = batch[:1]
+            if self.batch_size > 1:
+                samples = np.concatenate([samples, _opposite(samples)])
+            among = self._first_row(self._run(samples), len(samples))
+        elif len(batch) == 1 or not self.once_more:
+            return
+        try:
+            alone = self._first_row(self._run(batch[:1]), 1)
+        except Exception as error:
+            raise ValueError(
+                f"encoder runs on {len(batch)} images, and not on one alone ({type(error).__name__}"
+                f": {error}). Pass one that takes any number of them, each by itself."
+            ) from error
+        tolerance = self._tolerance()
+        if alone.shape != among.shape:
+            self.width = len(among)
+            self.check_width(len(alone), "encoder returned")
+        found = (
+            f"encoder gave one image features that differ by up to "
+            f"{float((among - alone).abs().max()):.2g}, and reach {float(alone.abs().max()):.2g}"
+        )
+        if free and not are_alike(alone, self._first_row(self._run(batch[:1]), 1), tolerance):
+            raise ValueError(
+                f"{found}, in two runs: encoder or preprocess draws at random, as dropout does in "
+                "functional form with training=True. Take that out."
+            )
+        if not are_alike(among, alone, tolerance):
+            raise ValueError(
+                f"{found}, in a batch and alone: it takes in the other images, as BatchNorm with "
+                "track_running_stats=False does, and attention without batch_first=True"
+                f"{'' if free else ', or draws at random'}. Mend that, or set batch_size=1, which "
+                "encodes each image alone."
+            )
+
+    def _first_row(self, output: Any, n_rows: int) -> torch.Tensor:
+        return _pool(_check_output(output, n_rows), self.pooling)[0].detach().double().cpu()
+
+    def _tolerance(self) -> float:
+        encoder: Any = self.encoder
+        if not isinstance(encoder, torch.nn.Module):
+            return ROUGH  # of unknown precision
+        place = torch.empty(0, device=module_device(encoder, self.device))
+        return ROUGH if self.amp else rounding(encoder, place)
 
     def collect(self, output: Any, n_rows: int) -> np.ndarray:
         """Check and pool what :meth:`launch` returned.
@@ -229,6 +298,84 @@ class BatchEncoder:
             )
 
 
+def check_axes(
+    shape: tuple[int, ...], batch: np.ndarray, pooling: str, run: Callable | None
+) -> None:
+    """Refuse maps and tokens of which other axes are pooled than those of positions.
+
+    What changes with the size of the image is a position. Where the encoder takes one size only,
+    sides as those of the image, or equal ones, are likely positions.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the output for `batch`.
+    batch : ndarray of shape (n, ...)
+    pooling : str
+    run : callable or None
+        The encoder, if it may be run once more.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(shape) == 2 or pooling == "flatten":
+        return
+    first = last = False
+    if len(shape) == 4:
+        first, last = (_like_positions(sides, batch.shape[2:]) for sides in (shape[2:], shape[1:3]))
+        if first and not last:
+            return
+    changed = _changed_axes(shape, batch, run)
+    if (1 in changed) != (len(shape) - 1 in changed):
+        last = (len(shape) == 4) == (1 in changed)
+    elif len(shape) == 4 and changed:
+        last = False
+    if last and len(shape) == 4:
+        raise ValueError(
+            f"encoder returned maps of shape {shape}, where (n, features, height, width) was "
+            "wanted, and the features seem to come last, or it cannot be told. Wrap the encoder "
+            "in one that returns rows: .mean((1, 2)) of these maps if features come last, "
+            ".mean((2, 3)) if they come first."
+        )
+    if last and len(shape) == 3:
+        raise ValueError(
+            f"encoder returned an output of shape {shape}, where (n, tokens, features) was "
+            "wanted: its last axis grows with the image, and the other one does not. Wrap the "
+            "encoder so that it returns .transpose(1, 2) of it."
+        )
+
+
+def _like_positions(sides: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether two sides are equal, or to each other as those of the image, up to rounding."""
+    if sides[0] == sides[1] or len(image) != 2:
+        return sides[0] == sides[1]
+    return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image) and min(sides) > 1
+
+
+def _changed_axes(shape: tuple[int, ...], batch: np.ndarray, run: Callable | None) -> set[int]:
+    """Axes of the output that change when the image is twice as large; none if it cannot be."""
+    if run is None or batch.ndim != 4:
+        return set()
+    try:
+        larger = run(batch[:1].repeat(2, axis=2).repeat(2, axis=3))
+    except Exception:  # of whatever kind: most encoders take one size
+        return set()
+    there = tuple(getattr(larger, "shape", ()))
+    if len(there) != len(shape):
+        return set()
+    return {axis for axis in range(1, len(shape)) if there[axis] != shape[axis]}
+
+
+def _opposite(samples: np.ndarray) -> np.ndarray:
+    """Samples with other statistics, which a row that depends on its batch shows."""
+    return (255 if samples.dtype == np.uint8 else 1) - samples
+
+
+def _is_callable(encoder: Any) -> bool:
+    return not isinstance(encoder, torch.nn.Module | str | os.PathLike | OnnxModel)
+
+
 def module_device(module: torch.nn.Module, device: str | torch.device) -> torch.device:
     """Resolve ``device`` for a module; "auto" leaves it on the accelerator on which it is."""
     first = next(module.parameters(), None)
@@ -260,6 +407,7 @@ def _module_run(module, layer, preprocess, device, amp):
         _submodule(frozen, layer).register_forward_hook(capture)
 
     def run(batch: np.ndarray) -> Any:
+        captured.clear()  # of a run that ended in an error
         with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
             samples = torch.from_numpy(batch)
             if device.type == "cuda":

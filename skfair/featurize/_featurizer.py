@@ -62,13 +62,15 @@ class FrozenEncoderFeaturizer(
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
           the same as an array; its first output is taken. It is read when a call begins, unless
           it is unchanged, and with it the files of its folder in which it keeps weights; no
-          other file is opened. A pickle of the estimator holds the path and not the weights. In
-          a model that ``skfair.load`` made the contents of the file stand for it.
+          other file is opened. A pickle of the estimator holds the path and not the weights, but
+          their SHA-256: a fitted estimator raises where the path leads to another model than in
+          `fit`. In a model that ``skfair.load`` made the contents of the file stand for it.
         - A callable, for instance the client of an embedding service. It gets the batch as a
           NumPy array and returns an array-like with one row an image, in the same order.
 
         The output is floating, of shape (batch, n_features), (batch, tokens, n_features) or
-        (batch, n_features, height, width).
+        (batch, n_features, height, width). What is pooled over other axes is refused where the
+        shape shows it, see Notes; and a row has to be of its image alone.
     layer : str, default=None
         Name of the submodule whose output is taken instead, one of
         ``dict(encoder.named_modules())``; for an ONNX file, the name of one of its outputs.
@@ -150,6 +152,14 @@ class FrozenEncoderFeaturizer(
 
     `fit` learns nothing from the data but their shape and type, and the number of features from
     the first sample.
+
+    The first batch of a `fit` is asked for what would make all features wrong, and nobody would
+    see. Maps of which the features come last, as Swin transformers make them, or may come last,
+    are refused. So is an encoder that gives the first image other features in a batch than alone,
+    or at another time. For that a module or an ONNX file is run on three or four samples more,
+    and, where the shape leaves it open which axes are positions, on one of twice the size. A
+    callable may cost money: it gets the first image once more in a `fit_transform` without
+    `memory`, and is not asked otherwise.
 
     Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
     content, with that of the files which hold its weights; of a torch module its weights, buffers
@@ -305,7 +315,8 @@ class FrozenEncoderFeaturizer(
         Raises
         ------
         ValueError, TypeError
-            As in `fit`; `out` has another shape or type, or cannot be written to.
+            As in `fit`; `out` has another shape or type, or cannot be written to; `encoder` is
+            the path of another model than in `fit`.
         """
         check_is_fitted(self)
         images = self._open(X, reset=False)
@@ -335,8 +346,19 @@ class FrozenEncoderFeaturizer(
             return None
         if self.input_dtype_ == np.uint8:
             samples = (255 * samples).astype(np.uint8)
-        encoder = self._encoder(device="cpu")
+        encoder = self._encoder(device="cpu", width=self.n_features_out_)
         return encoder.collect(encoder.launch(samples), len(samples))
+
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        fitted = state.pop("_onnx_digest", None)
+        if fitted is not None:  # the content goes along
+            self._encoder(device="cpu").freeze(fitted)
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.encoder, OnnxModel):
+            self._onnx_digest = self.encoder.digest
 
     def __sklearn_clone__(self) -> "FrozenEncoderFeaturizer":
         # By reference: nothing changes an encoder, a copy of it would cost its size in memory
@@ -355,21 +377,35 @@ class FrozenEncoderFeaturizer(
     def _open(self, X: Any, *, reset: bool) -> Images:
         """Check the parameters that go together, and X against what `fit` saw."""
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        if (
+            reset
+            and isinstance(self.encoder, str | os.PathLike)
+            and not os.path.exists(self.encoder)
+        ):
+            raise FileNotFoundError(
+                f"encoder={os.fspath(self.encoder)!r} does not exist. Check the path."
+            )
         if self.memory is not None and self.encoder_id is None:
             self._check_known(kind)
         return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
         """Encode the first rows, into `out` where it is given."""
-        encoder = self._encoder(
-            device=self.device,
-            width=getattr(self, "n_features_out_", None),  # not in a fit
-        )
+        in_fit = not hasattr(self, "n_features_out_")
+        encoder = self._encoder(device=self.device, width=None if in_fit else self.n_features_out_)
+        digest = None
+        if isinstance(self.encoder, str | os.PathLike | OnnxModel):
+            fitted = None if in_fit else getattr(self, "_onnx_digest", None)
+            digest = encoder.freeze(fitted)
+        if in_fit:
+            self.__dict__.pop("_onnx_digest", None)
+            if digest is not None:
+                self._onnx_digest = digest.decode()
         blocks: Iterator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)
         else:
-            blocks = self._stream_stored(encoder, images, n_rows)
+            blocks = self._stream_stored(encoder, images, n_rows, digest)
         with progress_bar("encode", n_rows, unit="image", shown=bool(self.verbose)) as progress:
             for rows, features in blocks:
                 if out is None:
@@ -389,6 +425,8 @@ class FrozenEncoderFeaturizer(
             device=device,
             amp=self.amp,
             width=width,
+            batch_size=self.batch_size,
+            once_more=self.memory is None,  # which promises that each image is encoded once
         )
 
     def _stream(
@@ -407,11 +445,14 @@ class FrozenEncoderFeaturizer(
         yield rows, encoder.collect(output, rows.stop - rows.start)
 
     def _stream_stored(
-        self, encoder: BatchEncoder, images: Images, n_rows: int
+        self, encoder: BatchEncoder, images: Images, n_rows: int, digest: bytes | None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Take what the store has, and collect the rest into full batches to encode and keep."""
         assert self.memory is not None
-        digest = encoder.freeze() if self.encoder_id is None else None
+        if self.encoder_id is not None:
+            digest = None  # the name stands for it
+        elif digest is None:
+            digest = encoder.freeze()
         token = self._fingerprint(digest)
         waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
         samples: dict[bytes, np.ndarray] = {}

@@ -168,6 +168,10 @@ class OpenedFile:
         """Whether it is that file still, unchanged, in this process."""
         return self._wanted == (path, provider, os.getpid()) and self._settled and self._unchanged()
 
+    def holds(self, digest: str | None, provider: str) -> bool:
+        """Whether it is of that content, in this process, wherever its file is now."""
+        return self.digest == digest and self._wanted[1:] == (provider, os.getpid())
+
     def _unchanged(self) -> bool:
         try:
             return all(
@@ -188,13 +192,20 @@ class OpenedFile:
 _last_opened: OpenedFile | None = None  # a service predicts row by row
 
 
-def open_onnx(encoder: "str | os.PathLike | OnnxModel", device: str | torch.device) -> Any:
+def open_onnx(
+    encoder: "str | os.PathLike | OnnxModel",
+    device: str | torch.device,
+    fitted: str | None = None,
+) -> Any:
     """Take a model, or a file as it is now, to run on a device.
 
     Parameters
     ----------
     encoder : path-like or OnnxModel
     device : str or torch.device
+    fitted : str, default=None
+        Digest of the model that an estimator was fitted with. A file of this content that was
+        opened before need not be there any more.
 
     Returns
     -------
@@ -205,18 +216,35 @@ def open_onnx(encoder: "str | os.PathLike | OnnxModel", device: str | torch.devi
     ------
     ImportError
         onnxruntime is not installed.
+    FileNotFoundError
+        There is no such file.
     ValueError
-        It cannot run on `device`; or as :meth:`OnnxModel.read`.
+        It cannot run on `device`, or is another model than `fitted`; or as
+        :meth:`OnnxModel.read`.
     """
     global _last_opened
     provider = _provider(device)
     if isinstance(encoder, OnnxModel):
+        _check_same(encoder, encoder.digest, fitted)
         return encoder.digest, lambda: encoder.session(provider)
     path = os.path.abspath(encoder)
     opened = _last_opened
+    gone = fitted is not None and not os.path.exists(path)
+    if gone and opened is not None and opened.holds(fitted, provider):
+        return opened.digest, opened.session
     if opened is None or not opened.serves(path, provider):
         _last_opened = opened = OpenedFile(path, provider)
+    _check_same(os.fspath(encoder), opened.digest, fitted)
     return opened.digest, opened.session
+
+
+def _check_same(encoder: "str | OnnxModel", digest: str, fitted: str | None) -> None:
+    if fitted is not None and digest != fitted:
+        raise ValueError(
+            f"encoder={encoder!r} is another model now ({digest[:12]} by its SHA-256) than the one "
+            f"that was fitted ({fitted[:12]}), and its features are others. Put the files of that "
+            "model back, or fit again: what was trained on its features, too."
+        )
 
 
 def _provider(device: str | torch.device) -> str:

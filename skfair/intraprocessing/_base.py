@@ -51,7 +51,7 @@ from skfair.utils import (
 )
 from skfair.utils._base import TorchClassifier
 from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
-from skfair.utils._networks import copied, floating_dtype
+from skfair.utils._networks import are_alike, copied, floating_dtype, rounding
 from skfair.utils._random import own_generators
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all, tell_apart
@@ -64,6 +64,7 @@ MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
 _SMALL = 10  # a rate of fewer samples has a standard error of up to .16
 _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
 _ORDER_LEVEL = 1e-3  # of the test that a network is worse than guessing
+_ASKED_AGAIN = 16  # rows of which the network is to put out the same in another batch
 _OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
 
 
@@ -314,9 +315,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if known is not None:
             codes = self._match_classes(known, codes)
         network = copy_network(trained.module).to(device).eval()
-        row = as_tensor(X[:1]).to(device)
-        dtype = floating_dtype(network) or _dtype_that_runs(network, row)
-        inputs = as_tensor(X).to(device, dtype)
+        rows = as_tensor(X)
+        dtype = floating_dtype(network) or _dtype_that_runs(network, rows[:1].to(device))
+        inputs = rows.to(device, dtype)
         kind = trained.kind if self.output == "auto" else self.output
         raw = self._first_pass(network, inputs)
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
@@ -529,7 +530,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _first_pass(self, network: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """Run the original network over all rows; its errors there are about X, not about us."""
-        parts = rows[:1], *rows.split(rows_at_once(rows))  # one row alone, too: they come so later
+        # One row alone, too, and some: they come so later.
+        parts = rows[:1], rows[:_ASKED_AGAIN], *rows.split(rows_at_once(rows))
         try:
             with torch.no_grad():
                 outs = [network(part) for part in parts]
@@ -547,12 +549,22 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "with a row for each of X was wanted. Wrap the network in a torch.nn.Module of "
                 "which forward returns the logits or probabilities alone."
             )
-        raw = torch.cat([out.cpu() for out in outs[1:]])
+        raw = torch.cat([out.cpu() for out in outs[2:]])
         if len(raw) != len(rows):
             raise ValueError(
                 f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
                 "maps each row by itself."
             )
+        tolerance = rounding(network, rows)
+        for again in outs[:2]:
+            one, two = again.cpu().double(), raw[: len(again)].double()
+            if one.shape != two.shape or not are_alike(one, two, tolerance, raw):
+                raise ValueError(
+                    "estimator puts out other values for rows of X in another batch: it takes in "
+                    "the other rows, as BatchNorm with track_running_stats=False does, or draws "
+                    "at random, as dropout does in functional form with training=True. Give a "
+                    "network that maps each row by itself, the same each time."
+                )
         return raw
 
     def _check_weights(self, network: torch.nn.Module, rows: torch.Tensor) -> None:

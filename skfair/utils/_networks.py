@@ -9,6 +9,11 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+# How far rounding may take outputs for one row in two batches apart, by the largest of them: in
+# single precision, and in less.
+CLOSE, ROUGH = 1e-3, 0.05
+_NOTHING = 1e-3  # a size of outputs below which all may be rounding
+
 
 def copied(
     module: nn.Module,
@@ -124,3 +129,46 @@ def check_picklable(module: nn.Module, what: str) -> None:
                 "for a function that makes the network; or give the module that it was made of, "
                 "without parametrizations (torch.nn.utils.parametrize)."
             ) from error
+
+
+def rounding(module: nn.Module, rows: torch.Tensor) -> float:
+    """Tell how far rounding may take the outputs of a module for one row in two batches apart.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    rows : tensor
+        Where it runs.
+
+    Returns
+    -------
+    float
+        Of the largest output.
+    """
+    exact = floating_dtype(module) in (None, torch.float32, torch.float64)
+    quantised = any("quantized" in type(part).__module__ for part in module.modules())
+    # Not on a CPU there are shorter formats, such as TF32.
+    return CLOSE if exact and not quantised and rows.device.type == "cpu" else ROUGH
+
+
+def are_alike(
+    one: torch.Tensor, two: torch.Tensor, tolerance: float, among: torch.Tensor | None = None
+) -> bool:
+    """Whether two outputs differ by rounding only; those that are not finite are left to others.
+
+    Parameters
+    ----------
+    one, two : tensor of one shape, float64
+    tolerance : float
+        From :func:`rounding`.
+    among : tensor, default=None
+        Outputs of which the largest is what `tolerance` is a share of; these two if not given.
+
+    Returns
+    -------
+    bool
+    """
+    largest = float(
+        torch.maximum(one.abs(), two.abs()).max() if among is None else among.abs().max()
+    )
+    return not float((one - two).abs().max()) > tolerance * max(largest, _NOTHING)

@@ -72,6 +72,44 @@ def check_network_is_left_alone(name: str, estimator: Any) -> None:
         assert_identical(before, network_state(module), f"the network in {parameter}")
 
 
+class _Mixed(nn.Module):
+    """A network whose rows depend on the others of their batch, or on chance."""
+
+    def __init__(self, network: nn.Module, by_chance: bool):
+        super().__init__()
+        self.network = network
+        self.by_chance = by_chance
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        output = self.network(X)
+        if self.by_chance:
+            return nn.functional.dropout(output, 0.5, training=True)
+        return output - output.mean(0, keepdim=True)
+
+
+_USED_AS_THEY_ARE = {"estimator", "encoder"}  # others are trained, and may normalise by the batch
+
+
+@promise(lambda estimator: bool(_USED_AS_THEY_ARE & set(network_parameters(estimator))))
+def check_batch_independence(name: str, estimator: Any) -> None:
+    """A network whose rows depend on their batch, or on chance, is refused by its parameter."""
+    case = make_case(estimator)
+    for parameter in sorted(_USED_AS_THEY_ARE & set(network_parameters(estimator))):
+        module = find_module(case.estimator.get_params(deep=False)[parameter])
+        network = copy.deepcopy(module) if module is not None else make_network(parameter)
+        for by_chance in (False, True):
+            fresh = clone(case.estimator)
+            setattr(fresh, parameter, _Mixed(network, by_chance))
+            said = None
+            try:
+                fit_on(fresh, case)
+            except ValueError as error:
+                said = str(error)
+            kind = "draws at random" if by_chance else "mixes the rows of a batch"
+            assert said is not None, f"{name} takes a network in {parameter} that {kind}."
+            assert parameter in said, f"{name} does not name {parameter}, which {kind}: {said}"
+
+
 class _Given(TorchClassifier):
     """A fitted classifier of skfair's kind around a network with an output a class."""
 
