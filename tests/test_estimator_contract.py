@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from lazy_nets import NetForAnyClasses, lazy_net
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -468,6 +469,16 @@ class MixesUpChannels(FrozenEncoderFeaturizer):
         return features[:, ::-1] if self.data_format == "channels_last" else features
 
 
+class LooksAtTheSettings(Broken):
+    def _then(self, decision, X):
+        return decision + (sklearn.get_config()["transform_output"] != "default")
+
+
+class MakesTablesOfImages(PatchAttributionMasker):
+    def get_feature_names_out(self, input_features=None):
+        return np.array([f"x{i}" for i in range(self.n_features_in_)])
+
+
 class GoesByTheIndex(Broken):
     def fit(self, X, y, *, sensitive_features=None):
         if isinstance(sensitive_features, pd.Series):
@@ -583,6 +594,7 @@ BROKEN = {
     "check_predicting_changes_nothing": [KeepsTheRows],
     "check_array_forms": [DislikesTables, ReadsMemoryAsItLies],
     "check_image_forms": [MixesUpChannels],
+    "check_output_containers": [LooksAtTheSettings, MakesTablesOfImages],
     "check_group_forms": [GoesByTheIndex],
     "check_groups_only_in_fit": [PredictsByGroup, TakesGroupsByPosition],
     "check_bad_groups_are_refused_first": [FillsUp],
