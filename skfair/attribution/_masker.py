@@ -271,8 +271,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
 
     Images that are perturbed keep type and layout of arrays; of files and datasets they are arrays
     of shape (n, channels, height, width). With ``set_output(transform="pandas")`` or the like,
-    rows come out as a table, and images, which are none, as they do without. `fit` holds its images in memory, 8-bit ones as such;
-    maps are made batch by batch.
+    rows come out as a table, and images, which are none, as they do without. `fit` holds its
+    images in memory, 8-bit ones as such; maps are made batch by batch.
 
     Images are drawn such that all values of the attribute occur equally often in training. With
     one value in ten, what speaks for it would make the network less sure of the other one and

@@ -104,7 +104,8 @@ class FrozenEncoderFeaturizer(
         Whether a torch module runs under automatic mixed precision: bfloat16 on the CPU, torch's
         default for the device elsewhere.
     memory : path-like, default=None
-        File (SQLite) in which features are kept; made when it is not there. See Notes.
+        File (SQLite) in which features are kept; made when it is not there. Of a directory, as
+        scikit-learn's ``Pipeline(memory=)`` takes, the file ``features.sqlite`` in it. See Notes.
     encoder_id : str, default=None
         Your name for `encoder` and `preprocess` together, used in `memory` in place of their
         contents. Needed where these do not say what is computed: for callables, for modules with
@@ -150,7 +151,9 @@ class FrozenEncoderFeaturizer(
     `fit` learns nothing from the data but their shape and type, and the number of features from
     the first sample.
 
-    Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
+    A row is kept under the pixels of its image as `preprocess` gets them: of a file, decoded,
+    turned as its EXIF data say, and resized. Without `encoder_id`, it is kept under all else that
+    decides it, too. Of an ONNX file that is the
     content, with that of the files which hold its weights; of a torch module its weights, buffers
     and attributes, its layers in their order, the versions of torch and skfair and torch's
     default dtype; besides, `layer`, `pooling`, the type of `amp` and the numbers of

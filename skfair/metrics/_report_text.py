@@ -376,7 +376,6 @@ def _gaps(report: "FairnessReport") -> list[str]:
             f"class, for instance with pos_label={shown(counts.classes[-1])}."
         )
     return remarks
-    return remarks
 
 
 def _count(n: float) -> str:

@@ -17,6 +17,7 @@ from skfair.utils._device import resolve_device
 from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._net import forward_batches
 from skfair.utils._onnx import export_onnx
+from skfair.utils._random_state import refuse_generator
 from skfair.utils._shown import shown
 from skfair.utils._validation import (
     check_logits,
@@ -58,6 +59,10 @@ class TorchEstimator(FreshFit, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        refuse_generator(getattr(self, "random_state", None))  # scikit-learn says not what to do
+        super()._validate_params()
 
     def __getstate__(self) -> dict[str, Any]:
         # Networks travel on the CPU, so that a model fitted on a GPU opens anywhere.

@@ -168,7 +168,7 @@ def check_image_forms(name: str, estimator: Any) -> None:
 
 @promise()
 def check_output_containers(name: str, estimator: Any) -> None:
-    """With tables for output, features come out as tables, images as arrays, and all is the same."""
+    """Where tables are asked for, features are tables, images arrays, and all values the same."""
     case = make_case(estimator)
     expected = outputs(case.fit(), case.X)
     with sklearn.config_context(transform_output="pandas"):
