@@ -10,7 +10,6 @@ import torch
 from scipy import ndimage
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from tqdm.auto import tqdm
 
 from skfair.attribution._attributes import (
     Attributes,
@@ -43,6 +42,7 @@ from skfair.utils._base import TorchEstimator
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor, load_weights, noise
+from skfair.utils._progress import progress_bar
 from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits
@@ -542,8 +542,11 @@ class PatchAttribution(TorchEstimator):
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Run over batches on the device; the results are on the CPU."""
         device = resolve_device(self.device)
-        progress = tqdm(total=images.n_samples, unit="image", disable=not self.verbose)
-        with progress, torch.no_grad():
+        n_images, show = images.n_samples, bool(self.verbose)
+        with (
+            progress_bar("maps", total=n_images, unit="image", show=show) as progress,
+            torch.no_grad(),
+        ):
             for rows, batch in self._batches(images):
                 yield rows, function(as_tensor(batch).to(device)).cpu()
                 progress.update(len(batch))

@@ -17,7 +17,6 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import (
@@ -35,6 +34,7 @@ from skfair.utils._fresh_fit import FreshFit
 from skfair.utils._image_input import validate_images
 from skfair.utils._images import Images, release_pages
 from skfair.utils._net import noise
+from skfair.utils._progress import progress_bar
 from skfair.utils._typed import fit_context
 
 
@@ -379,13 +379,22 @@ class FrozenEncoderFeaturizer(
             blocks = self._stream(encoder, images, n_rows)
         else:
             blocks = self._stream_stored(encoder, images, n_rows)
-        with tqdm(total=n_rows, unit="image", disable=not self.verbose) as progress:
-            for rows, features in blocks:
-                if out is None:
-                    out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
-                out[rows] = features
-                release_pages(out)
-                progress.update(len(features))
+        show = bool(self.verbose)
+        with progress_bar("encode", total=n_rows, unit="image", show=show) as progress:
+            try:
+                for rows, features in blocks:
+                    if out is None:
+                        out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
+                    out[rows] = features
+                    release_pages(out)
+                    progress.update(len(features))
+            except RuntimeError as error:  # of torch, about the type
+                if _wants_integers(self.encoder) and self.preprocess is None:
+                    error.add_note(
+                        "The encoder gets floating numbers, and its embeddings want integers: "
+                        "give preprocess=torch.Tensor.long."
+                    )
+                raise
         assert out is not None  # there is an image at least
         return out
 
@@ -534,3 +543,10 @@ class FrozenEncoderFeaturizer(
         if digest is None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
         return fingerprint(encoder=digest, **settings)
+
+
+def _wants_integers(encoder: Any) -> bool:
+    kinds = torch.nn.Embedding, torch.nn.EmbeddingBag
+    return isinstance(encoder, torch.nn.Module) and any(
+        isinstance(m, kinds) for m in encoder.modules()
+    )

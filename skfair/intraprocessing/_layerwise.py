@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from tqdm.auto import tqdm
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._objective import Choice
@@ -15,6 +14,7 @@ from skfair.intraprocessing._partial_forward import PartialForward
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._surrogate import propose
 from skfair.utils._net import rows_at_once
+from skfair.utils._progress import progress_bar
 
 _AT_ONCE = 5  # points to try from one fit of the surrogate, which takes longer than to try them
 _DRAWN = 2**24  # numbers of random points that are drawn at a time: 128 MiB
@@ -249,7 +249,8 @@ default="balanced_accuracy"
         # Candidates are judged on rows that guide nothing.
         guide = search.objective.take(search.tune)
         start = _height(guide.choose(search.scores[None, search.tune])[0])
-        with tqdm(total=len(layers) * self.n_calls, unit="call", disable=not self.verbose) as bar:
+        n_calls = len(layers) * self.n_calls
+        with progress_bar("search", total=n_calls, unit="call", show=bool(self.verbose)) as bar:
             for layer, names in layers.items():
                 box = _Box(network, names, self.max_sparsity, rng)
                 run = forward.changing([f"network.{name}" for name in names])

@@ -12,10 +12,10 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, vmap
-from tqdm.auto import tqdm
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search, named_parameters
+from skfair.utils._progress import progress_bar
 
 _AT_ONCE = 16  # trials in one pass, and in one job
 
@@ -242,7 +242,8 @@ default="balanced_accuracy"
             drawn = _draw(parameters, trials[i : i + 1], search, self.std)
             return search.original | _pick(drawn, 0)
 
-        with tqdm(total=self.n_trials, unit="trial", disable=not self.verbose) as bar:
+        n_trials, show = self.n_trials, bool(self.verbose)
+        with progress_bar("trials", total=n_trials, unit="trial", show=show) as bar:
             for start, part in zip(starts, scores, strict=True):
                 search.consider(part, partial(weights_of, block(start)), candidate="perturbed")
                 bar.update(len(part))

@@ -335,7 +335,7 @@ def _check_container(features: Any, name: str) -> None:
         )
     elif lazy := evaluation(features, name):
         advice = f"is not computed yet. Give {lazy}"
-    elif not any(hasattr(features, a) for a in ("__getitem__", "__array__", "__dataframe__")):
+    elif hasattr(features, "__iter__") and not hasattr(features, "__getitem__"):
         advice = f"can be read only once, or in no order. Give list({name})"
     elif isinstance(features, list | tuple) and any(map(_is_column, features)):
         advice = (

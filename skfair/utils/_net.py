@@ -12,8 +12,8 @@ from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from skfair.utils._progress import progress_bar
 from skfair.utils._random import seeded
 from skfair.utils._shown import shown
 
@@ -266,13 +266,13 @@ class TensorNet(skorch.NeuralNet):
 
 
 class EpochBar(Callback):
-    """A tqdm bar over the epochs, with the last training loss."""
+    """A progress bar over the epochs, with the last training loss."""
 
     def __init__(self, description: str):
         self.description = description
 
     def on_train_begin(self, net, **kwargs):
-        self.bar_ = tqdm(total=net.max_epochs, desc=self.description, unit="epoch")
+        self.bar_ = progress_bar(self.description, total=net.max_epochs, unit="epoch")
 
     def on_epoch_end(self, net, **kwargs):
         self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.3f}", refresh=False)
