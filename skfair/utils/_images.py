@@ -566,6 +566,8 @@ def evaluation(value: Any, name: str) -> str:
 
 def _check_form(X: Any) -> None:
     """Say what to give in place of forms that other packages have for images."""
+    if hasattr(X, "toarray"):
+        return  # sparse, which scikit-learn says
     kind, advice = type(X).__name__, ""
     if isinstance(X, torch.utils.data.DataLoader):
         advice = (
@@ -664,6 +666,8 @@ def _as_items(X: Any) -> Any:
     """See X as items with a length and an index that counts from zero; None for anything else."""
     if isinstance(X, (list, tuple)):
         return X
+    if hasattr(X, "toarray"):  # sparse
+        return None
     shape = getattr(X, "shape", None)
     if (n_columns := _n_columns(X)) is not None:
         if n_columns != 1:
