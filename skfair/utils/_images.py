@@ -70,8 +70,8 @@ def holds_images(X: Any) -> bool:
     if items is None:
         _check_columns(X)
         return False
-    if len(items) == 0:
-        return getattr(X, "ndim", 1) == 1
+    if getattr(X, "ndim", 1) == 1:
+        _check_n_samples(len(items))
     return _are_images(items)
 
 
@@ -504,12 +504,12 @@ class _ImageSequence(Images):
         _check_item(image, name)
         if isinstance(image, (str, os.PathLike)):
             with opened_image(image, name) as opened:
-                array = self._from_pillow(opened, self._name(row))
+                array = self._from_pillow(opened, _name_of(image, row))
         elif _is_pillow(image):
             array = self._from_pillow(image, name)
         else:
-            return self._from_array(image, row)
-        self._layout.check(array.shape, self._name(row))
+            return self._from_array(image, name)
+        self._layout.check(array.shape, _name_of(image, row))
         return array
 
     def _from_pillow(self, image: Any, name: str) -> np.ndarray:
@@ -518,29 +518,32 @@ class _ImageSequence(Images):
         n_channels = 3 if known is None else known[0]
         return pixels_of(image, n_channels, resized, self._layout.resize, name)
 
-    def _from_array(self, image: Any, row: int) -> np.ndarray:
+    def _from_array(self, image: Any, name: str) -> np.ndarray:
         array = as_numpy(image)
         if array.ndim == 2:
             array = array[None]
-            self._layout.check(array.shape, self._name(row))
+            self._layout.check(array.shape, name)
         elif array.ndim == 3:
-            if self._layout.is_channels_last(array.shape, self._name(row)):
+            if self._layout.is_channels_last(array.shape, name):
                 array = array.transpose(2, 0, 1)
         else:
             raise ValueError(
-                f"{self._name(row)} is a {type(image).__name__} of shape {array.shape}; wanted an "
+                f"{name} is a {type(image).__name__} of shape {array.shape}; wanted an "
                 "image: a file, a Pillow image, or an array of 2 or 3 dimensions."
             )
         given = image if isinstance(image, torch.Tensor) else array
-        _check_dtype(given.dtype, self._name(row))
+        _check_dtype(given.dtype, name)
         with np.errstate(over="ignore"):
             return array.astype(_sample_dtype(array.dtype), copy=False)
 
     def _name(self, row: int) -> str:
-        item = _first_entry(self._items[row])
-        if not isinstance(item, (str, os.PathLike)):
-            return f"X[{row}]"
-        return f"X[{row}] = {shown(os.fspath(item), 200)}"
+        return _name_of(_first_entry(self._items[row]), row)
+
+
+def _name_of(item: Any, row: int) -> str:
+    if not isinstance(item, (str, os.PathLike)):
+        return f"X[{row}]"
+    return f"X[{row}] = {shown(os.fspath(item), 200)}"
 
 
 def _in_ranges(rows: list[int]) -> str:
