@@ -393,6 +393,6 @@ def test_embeddings_are_given_integers_by_preprocess():
     encoder = nn.EmbeddingBag(12, 2)
     with pytest.raises(RuntimeError) as error:
         FrozenEncoderFeaturizer(encoder).fit(X)
-    assert "give preprocess=torch.Tensor.long" in error.value.__notes__[0]
+    assert "give preprocess=torch.Tensor.long" in error.value.__notes__[-1]
     found = FrozenEncoderFeaturizer(encoder, preprocess=torch.Tensor.long).fit_transform(X)
     np.testing.assert_array_equal(found, encoder(torch.from_numpy(X)).detach().numpy())

@@ -53,7 +53,7 @@ def test_a_notebook_with_widgets_has_them(monkeypatch):
 
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_the_bar_of_an_encoder_has_its_name(verbose, capsys):
-    X = np.zeros((5, 1, 4, 4), dtype=np.float32)
+    X = np.zeros((5, 3, 6, 6), dtype=np.float32)
     FrozenEncoderFeaturizer(nn.Flatten(), verbose=verbose).fit_transform(X)
     shown = capsys.readouterr().err
     assert ("encode: 100%" in shown) == ("5/5" in shown) == bool(verbose)
