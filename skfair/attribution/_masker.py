@@ -259,8 +259,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     - rows, shape (n, n_features), with `image_shape`;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
       arrays of one image: a list, a column of any package, a frame of one column, or anything
-      with a length and an index. Files and Pillow images are turned as their EXIF data say. The heads of
-      all files are read first: those that are no images, or of several sizes without
+      with a length and an index. Files and Pillow images are turned as their EXIF data say. The
+      heads of all files are read first: those that are no images, or of several sizes without
       `image_shape`, are named before any work;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Labels have to be in this order;
