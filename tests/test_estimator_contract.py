@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from lazy_nets import NetForAnyClasses, lazy_net
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -43,6 +44,7 @@ from skfair.utils._random import seeded
 from skfair.utils.estimator_checks import (
     check_estimator,
     estimator_checks_generator,
+    expected_failed_checks,
     parametrize_with_checks,
 )
 
@@ -235,14 +237,39 @@ _SHORT = {"n_units": 8, "amplifier_max_epochs": 1}
         FrozenEncoderFeaturizer(Filters(), image_shape=(1, -1, 1), pooling="max", batch_size=7),
         FrozenEncoderFeaturizer(some_columns),
     ],
-    expected_failed_checks=lambda estimator: {
-        "check_sample_weight_equivalence_on_dense_data": "a weighted sample and a repeated one "
-        "make other batches or halves; that they are equal in expectation is tested with the "
-        "estimator"
-    },
+    expected_failed_checks=expected_failed_checks,
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore::skfair.utils.FairnessWarning")
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ThresholdDebiaser(lazy_net(NetForAnyClasses)),
+        PatchAttributionMasker(1, stride=1, image_shape=(1, 1, -1), max_epochs=1),
+    ],
+    ids=["ThresholdDebiaser", "PatchAttributionMasker"],
+)
+def test_checks_of_scikit_learn_that_pass_no_groups_are_expected_to_fail(estimator):
+    results = scikit_learn.check_estimator(
+        estimator,
+        on_fail=None,
+        on_skip=None,
+        expected_failed_checks=expected_failed_checks(estimator),
+    )
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    reasons = {r["expected_to_fail_reason"] for r in results if r["status"] == "xfail"}
+    assert reasons == {"fit needs sensitive_features, and scikit-learn's checks pass none"}
+
+
+def test_what_is_expected_to_fail_is_asked_of_an_instance():
+    assert expected_failed_checks(FrozenEncoderFeaturizer(some_columns)) == {}
+    assert expected_failed_checks(for_scikit_learn(CHECKED["ThresholdDebiaser"])) == {}
+    with pytest.raises(TypeError, match=r"class ThresholdDebiaser\. Pass an instance"):
+        expected_failed_checks(ThresholdDebiaser)
 
 
 # The checks see what is broken ------------------------------------------------------------
@@ -487,6 +514,16 @@ class MixesUpChannels(FrozenEncoderFeaturizer):
         return features[:, ::-1] if self.data_format == "channels_last" else features
 
 
+class LooksAtTheSettings(Broken):
+    def _then(self, decision, X):
+        return decision + (sklearn.get_config()["transform_output"] != "default")
+
+
+class MakesTablesOfImages(PatchAttributionMasker):
+    def get_feature_names_out(self, input_features=None):
+        return np.array([f"x{i}" for i in range(self.n_features_in_)])
+
+
 class GoesByTheIndex(Broken):
     def fit(self, X, y, *, sensitive_features=None):
         if isinstance(sensitive_features, pd.Series):
@@ -632,6 +669,7 @@ BROKEN = {
     "check_array_forms": [DislikesTables, ReadsMemoryAsItLies],
     "check_row_labels": [BringsIntoOrder],
     "check_image_forms": [MixesUpChannels],
+    "check_output_containers": [LooksAtTheSettings, MakesTablesOfImages],
     "check_group_forms": [GoesByTheIndex],
     "check_groups_only_in_fit": [PredictsByGroup, TakesGroupsByPosition],
     "check_bad_groups_are_refused_first": [FillsUp],

@@ -546,8 +546,11 @@ class PatchAttribution(TorchEstimator):
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Run over batches on the device; the results are on the CPU."""
         device = resolve_device(self.device)
-        progress = progress_bar("map", images.n_samples, unit="image", shown=bool(self.verbose))
-        with progress, torch.no_grad():
+        n_images, show = images.n_samples, bool(self.verbose)
+        with (
+            progress_bar("maps", total=n_images, unit="image", show=show) as progress,
+            torch.no_grad(),
+        ):
             for rows, batch in self._batches(images):
                 yield rows, function(as_tensor(batch).to(device)).cpu()
                 progress.update(len(batch))

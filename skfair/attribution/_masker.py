@@ -32,7 +32,7 @@ from skfair.attribution._statistics import check_fill
 from skfair.utils import draw_seed, import_optional, resolve_device
 from skfair.utils._images import Images, open_images
 from skfair.utils._net import as_tensor
-from skfair.utils._typed import fit_context
+from skfair.utils._typed import available_if, fit_context
 
 # With quantile="auto": how far up a map, from the middle of its values to the highest, pixels are
 # hidden from, tried from the smallest area to the largest; which of them, where no network can
@@ -40,6 +40,16 @@ from skfair.utils._typed import fit_context
 _LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
 _SMALLEST = 0.95
 _MOST_IMAGES = 2000  # on which leakage is measured
+
+
+def _has_feature_names(masker: Any) -> bool:
+    """Whether what is put out can be a table: until it is fitted, and where X is made of rows."""
+    if hasattr(masker, "image_shape_") and not hasattr(masker, "n_features_in_"):
+        raise AttributeError(
+            "Images have no names of features, which only rows of pixels have. Ask the steps "
+            "behind for their names, in a pipeline pipeline[i:].get_feature_names_out()."
+        )
+    return True
 
 
 class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
@@ -248,8 +258,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
       channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), with `image_shape`;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-      arrays of one image. Files and Pillow images are turned as their EXIF data say. The heads of
-      all files are read first: those that are no images, or of several sizes without
+      arrays of one image: a list, a column of any package, a frame of one column, or anything
+      with a length and an index. Files and Pillow images are turned as their EXIF data say. The
+      heads of all files are read first: those that are no images, or of several sizes without
       `image_shape`, are named before any work;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Labels have to be in this order;
@@ -260,8 +271,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     found therefore gets the hole of another image.
 
     Images that are perturbed keep type and layout of arrays; of files and datasets they are arrays
-    of shape (n, channels, height, width). `fit` holds its images in memory, 8-bit ones as such;
-    maps are made batch by batch.
+    of shape (n, channels, height, width). With ``set_output(transform="pandas")`` or the like,
+    rows come out as a table, and images, which are none, as they do without. `fit` holds its
+    images in memory, 8-bit ones as such; maps are made batch by batch.
 
     Images are drawn such that all values of the attribute occur equally often in training. With
     one value in ten, what speaks for it would make the network less sure of the other one and
@@ -435,6 +447,46 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         for _ in self._batches(images):
             pass  # bad values are found here, not by the next step of a pipeline
         return images.to_array(copy=False)[0]
+
+    @available_if(_has_feature_names)
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the columns that are put out, where `X` is made of rows of pixels.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the columns of `X`; those seen in `fit`, or "x0", "x1", ... if None.
+
+        Returns
+        -------
+        ndarray of str
+            The same names.
+
+        Raises
+        ------
+        AttributeError
+            `fit` saw images, which have no columns.
+        """
+        return super().get_feature_names_out(input_features)
+
+    # scikit-learn's is there only where names are. A pipeline sets all its steps, fitted or not.
+    def set_output(self, *, transform: str | None = None) -> "PatchAttributionMasker":
+        """Set what :meth:`transform` and :meth:`fit_transform` make of rows.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            An array, or a table of this package. Images are no table, and stay an array. None
+            changes nothing.
+
+        Returns
+        -------
+        PatchAttributionMasker
+            Itself.
+        """
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
 
     def mask(self, X: Any) -> np.ndarray:
         """Perturb images.

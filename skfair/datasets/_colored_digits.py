@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from sklearn.datasets import load_digits
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skfair.utils._groups import encode_labels
+from skfair.utils._random_state import check_random_state
 from skfair.utils._typed import validate_params
 
 # The encoder that comes with skfair was trained on the images before this row, and on no others.

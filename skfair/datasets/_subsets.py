@@ -6,10 +6,10 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from skfair.utils._groups import describe_rows, encode_groups, encode_labels
+from skfair.utils._random_state import check_random_state
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
 from skfair.utils._typed import validate_params

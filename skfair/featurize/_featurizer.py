@@ -107,7 +107,8 @@ class FrozenEncoderFeaturizer(
         Whether a torch module runs under automatic mixed precision: bfloat16 on the CPU, torch's
         default for the device elsewhere.
     memory : path-like, default=None
-        File (SQLite) in which features are kept; made when it is not there. See Notes.
+        File (SQLite) in which features are kept; made when it is not there. Of a directory, as
+        scikit-learn's ``Pipeline(memory=)`` takes, the file ``features.sqlite`` in it. See Notes.
     encoder_id : str, default=None
         Your name for `encoder` and `preprocess` together, used in `memory` in place of their
         contents. Needed where these do not say what is computed: for callables, for modules with
@@ -143,8 +144,9 @@ class FrozenEncoderFeaturizer(
       channels), uint8 or floating, or of grey images, (n, height, width);
     - rows, shape (n, n_features), of any numbers;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
-      arrays of one image. Files and Pillow images are turned as their EXIF data say. The heads of
-      all files are read first: those that are no images, or of several sizes without
+      arrays of one image: a list, a column of any package, a frame of one column, or anything
+      with a length and an index. Files and Pillow images are turned as their EXIF data say. The
+      heads of all files are read first: those that are no images, or of several sizes without
       `image_shape`, are named before any work;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Features are in this order;
@@ -161,7 +163,9 @@ class FrozenEncoderFeaturizer(
     callable may cost money: it gets the first image once more in a `fit_transform` without
     `memory`, and is not asked otherwise.
 
-    Without `encoder_id`, a row is kept under all that decides it. Of an ONNX file that is the
+    A row is kept under the pixels of its image as `preprocess` gets them: of a file, decoded,
+    turned as its EXIF data say, and resized. Without `encoder_id`, it is kept under all else that
+    decides it, too. Of an ONNX file that is the
     content, with that of the files which hold its weights; of a torch module its weights, buffers
     and attributes, its layers in their order, the versions of torch and skfair and torch's
     default dtype; besides, `layer`, `pooling`, the type of `amp` and the numbers of
@@ -406,13 +410,22 @@ class FrozenEncoderFeaturizer(
             blocks = self._stream(encoder, images, n_rows)
         else:
             blocks = self._stream_stored(encoder, images, n_rows, digest)
-        with progress_bar("encode", n_rows, unit="image", shown=bool(self.verbose)) as progress:
-            for rows, features in blocks:
-                if out is None:
-                    out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
-                out[rows] = features
-                release_pages(out)
-                progress.update(len(features))
+        show = bool(self.verbose)
+        with progress_bar("encode", total=n_rows, unit="image", show=show) as progress:
+            try:
+                for rows, features in blocks:
+                    if out is None:
+                        out = np.empty((n_rows, features.shape[1]), dtype=np.float32)
+                    out[rows] = features
+                    release_pages(out)
+                    progress.update(len(features))
+            except RuntimeError as error:  # of torch, about the type
+                if _wants_integers(self.encoder) and self.preprocess is None:
+                    error.add_note(
+                        "The encoder gets floating numbers, and its embeddings want integers: "
+                        "give preprocess=torch.Tensor.long."
+                    )
+                raise
         assert out is not None  # there is an image at least
         return out
 
@@ -566,3 +579,10 @@ class FrozenEncoderFeaturizer(
         if digest is None:
             return fingerprint(encoder_id=self.encoder_id, **settings)
         return fingerprint(encoder=digest, **settings)
+
+
+def _wants_integers(encoder: Any) -> bool:
+    kinds = torch.nn.Embedding, torch.nn.EmbeddingBag
+    return isinstance(encoder, torch.nn.Module) and any(
+        isinstance(m, kinds) for m in encoder.modules()
+    )

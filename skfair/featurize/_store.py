@@ -17,6 +17,7 @@ from skfair.utils._shown import as_label
 
 _APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
 _SCHEMA_VERSION = 1
+_FILE_NAME = "features.sqlite"  # in a directory
 _KEYS_PER_QUERY = 500
 _LARGEST_ROW = 2**26  # bytes; larger than any features, and fits in memory
 _CREATE_TABLE = (
@@ -46,7 +47,8 @@ class FeatureStore:
     Parameters
     ----------
     path : path-like
-        The file, made when it is not there.
+        The file, made when it is not there; or a directory, for the file ``features.sqlite`` in
+        it.
 
     Raises
     ------
@@ -58,7 +60,19 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | os.PathLike):
+        name = os.fspath(path)
+        if not name or ":memory:" in name:
+            raise ValueError(
+                f"memory={name!r} is SQLite's name for a database that is gone after the call. "
+                "Name a file or a directory, or leave memory out."
+            )
         self.path = Path(path).absolute()
+        if self.path.is_dir():
+            self.path /= _FILE_NAME
+        elif name.endswith(("/", os.sep)):
+            raise FileNotFoundError(
+                f"memory={name!r} is a directory that does not exist. Make it first."
+            )
 
     def __enter__(self) -> "FeatureStore":
         if not self.path.parent.is_dir():
@@ -181,8 +195,6 @@ class FeatureStore:
                 state = os.lstat(file)
             except FileNotFoundError:
                 continue
-            if not suffix and stat.S_ISDIR(state.st_mode):
-                continue  # sqlite says that
             reason = ""
             if not stat.S_ISREG(state.st_mode) or (suffix and state.st_nlink > 1):
                 reason = "is a link, a pipe, a device or a folder"

@@ -66,6 +66,7 @@ _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on
 _ORDER_LEVEL = 1e-3  # of the test that a network is worse than guessing
 _ASKED_AGAIN = 16  # rows of which the network is to put out the same in another batch
 _OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
+_EMBEDDINGS = torch.nn.Embedding, torch.nn.EmbeddingBag
 
 
 class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABCMeta):
@@ -536,11 +537,18 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             with torch.no_grad():
                 outs = [network(part) for part in parts]
         except Exception as error:
+            embeds = any(isinstance(m, _EMBEDDINGS) for m in network.modules())
+            advice = (
+                "It gets numbers of any type as floating ones, and its embeddings want integers. "
+                "Give it in a torch.nn.Module with `def forward(self, X): return "
+                "self.network(X.long())`; float32 holds integers up to 2**24 exactly."
+                if embeds and rows.is_floating_point()
+                else "Give X as the network takes it, and a network for any number of rows."
+            )
             raise ValueError(
                 f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
                 f"{rows.dtype}, in eval mode, or not on its first row alone "
-                f"({type(error).__name__}: {error}). Give X as the network takes it, and a network "
-                "for any number of rows."
+                f"({type(error).__name__}: {error}). {advice}"
             ) from error
         wrong = [type(out).__name__ for out in outs if not isinstance(out, torch.Tensor)]
         if wrong or min(out.ndim for out in outs) == 0:

@@ -260,7 +260,7 @@ default="balanced_accuracy"
         guide = search.objective.take(search.tune)
         start = _height(guide.choose(search.scores[None, search.tune])[0])
         n_calls = len(layers) * self.n_calls
-        with progress_bar("trials", n_calls, unit="trial", shown=bool(self.verbose)) as bar:
+        with progress_bar("trials", total=n_calls, unit="trial", show=bool(self.verbose)) as bar:
             for layer, names in layers.items():
                 box = _Box(network, names, self.max_sparsity, rng)
                 run = forward.changing([f"network.{name}" for name in names])

@@ -253,7 +253,8 @@ default="balanced_accuracy"
             drawn = _draw(parameters, trials[i : i + 1], search, self.std)
             return search.original | _pick(drawn, 0)
 
-        with progress_bar("trials", self.n_trials, unit="trial", shown=bool(self.verbose)) as bar:
+        n_trials, show = self.n_trials, bool(self.verbose)
+        with progress_bar("trials", total=n_trials, unit="trial", show=show) as bar:
             for start, part in zip(starts, scores, strict=True):
                 search.consider(part, partial(weights_of, block(start)), candidate="perturbed")
                 bar.update(len(part))

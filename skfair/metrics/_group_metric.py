@@ -293,8 +293,9 @@ def check_given(sensitive_features: Any) -> None:
             "write `with sklearn.config_context(enable_metadata_routing=True):` around it, "
             "and `search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
             "params={'sensitive_features': ...})` in it; alone, `scorer(estimator, X, y, "
-            "sensitive_features=...)`. For what hands nothing on, as permutation_importance does, "
-            "bind the groups of its rows: `functools.partial(scorer, sensitive_features=...)`."
+            "sensitive_features=...)`. Functions that pass nothing on, such as "
+            "permutation_importance, score the very rows that they are given, and take "
+            "`functools.partial(scorer, sensitive_features=...)` with the groups of these."
         )
 
 

@@ -20,6 +20,7 @@ from skfair.metrics._report_metrics import measure, resolve_metrics
 from skfair.metrics._report_tables import class_tables, feature_tables
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
+from skfair.utils._random_state import check_random_state
 from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import plain, shown, shown_all
 
@@ -132,6 +133,7 @@ class FairnessReport:
                 f"counts is a {type(counts).__name__}; give what count_groups returns, or a sum "
                 "of such."
             )
+        random_state = check_random_state(random_state)
         draws = _check_n_boot(n_boot)
         certificates = _check_certificate(certificate, counts.models)
         names = (*counts.control_names, *counts.group_names)
@@ -381,6 +383,7 @@ def fairness_report(
              difference    0.50     0.0
              ratio         0.50     1.0
     """
+    random_state = check_random_state(random_state)
     counts = count_predictions(
         y_true,
         predictions,

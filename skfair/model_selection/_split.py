@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _num_samples
 
 from skfair.utils import Groups, SmallGroupWarning, encode_groups
 from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._random_state import check_random_state
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import plain, shown
 
@@ -241,6 +241,7 @@ class GroupStratifiedKFold(_GroupStratified):
                 f"random_state={random_state!r} has no effect without shuffling. Set shuffle=True, "
                 "or leave random_state out."
             )
+        check_random_state(random_state)
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
@@ -325,6 +326,7 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
                 "test_size must be a share of the rows strictly between 0 and 1 or their number, "
                 f"an integer of at least 1; got {test_size!r}."
             )
+        check_random_state(random_state)
         self.n_splits = n_splits
         self.test_size = test_size
         self.random_state = random_state

@@ -19,6 +19,7 @@ from skfair.utils._net import forward_batches
 from skfair.utils._networks import copied
 from skfair.utils._onnx import export_onnx
 from skfair.utils._portable import PortableState
+from skfair.utils._random_state import refuse_generator
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
 from skfair.utils._trace import of_torch_alone
@@ -62,6 +63,10 @@ class TorchEstimator(PortableState, FreshFit, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        refuse_generator(getattr(self, "random_state", None))  # scikit-learn says not what to do
+        super()._validate_params()
 
 
 class TorchClassifier(ClassifierMixin, TorchEstimator):

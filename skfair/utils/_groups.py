@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from skfair.utils._images import as_numpy
+from skfair.utils._images import as_numpy, evaluation
 from skfair.utils._shown import shown, shown_all
 
 _MISSING_LABEL = "missing"
@@ -126,6 +126,9 @@ def encode_groups(
                     "; in a search or cross-validation as a DataFrame, since scikit-learn does "
                     "not cut a dict into folds."
                     if isinstance(sensitive_features, Mapping)
+                    else ", and with several features a column for each, numpy.column_stack("
+                    f"{name})."
+                    if len(columns) == n_samples
                     else "."
                 )
             )
@@ -189,6 +192,8 @@ def encode_labels(values: Any, *, name: str, hint: str = _BIN) -> tuple[np.ndarr
     (array([ 1, -1,  0]), [1, 3])
     """
     values = _only_column(_bare(values))
+    if isinstance(values, list | tuple) and any(hasattr(value, "detach") for value in values):
+        values = [as_numpy(value).tolist() for value in values]  # tensors without dimensions
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         array = values
     else:
@@ -305,11 +310,13 @@ def _only_column(values: Any) -> Any:
 
 def _split_columns(features: Any, name: str) -> dict[str, Any]:
     """Take any accepted container apart into named columns."""
-    if features is None or isinstance(features, str | bytes | int | float | set | frozenset):
+    nothing = isinstance(features, str | bytes | int | float | set | frozenset)
+    if features is None or nothing or callable(features):
         raise TypeError(
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."
         )
+    _check_container(features, name)
     features = _bare(features)
     if isinstance(features, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         return {_column_name(getattr(features, "name", None), 0, name): features}
@@ -341,6 +348,36 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
     if len(set(names)) < len(names):
         raise ValueError(f"{name} has columns of the same name ({shown_all(names)}). Rename them.")
     return dict(zip(names, columns, strict=True))
+
+
+def _check_container(features: Any, name: str) -> None:
+    """Say what to give in place of what does not hold labels sample by sample."""
+    advice = ""
+    if hasattr(features, "toarray"):
+        advice = (
+            f"holds no labels but where they are. Give {name}.toarray(), whose columns are crossed "
+            f"to groups, or of a one-hot encoding {name}.toarray().argmax(axis=1)"
+        )
+    elif lazy := evaluation(features, name):
+        advice = f"is not computed yet. Give {lazy}"
+    elif hasattr(features, "__iter__") and not hasattr(features, "__getitem__"):
+        advice = f"can be read only once, or in no order. Give list({name})"
+    elif isinstance(features, list | tuple) and any(map(_is_column, features)):
+        advice = (
+            f"holds {len(features)} columns without names. Give them as a dict, "
+            "{'name': column, ...}, or as a DataFrame"
+        )
+    if advice:
+        raise TypeError(f"{name} is a {type(features).__name__}, which {advice}.")
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value is a column of pandas, polars, pyarrow or torch, and no row of labels."""
+    if hasattr(value, "detach"):
+        return value.ndim > 0
+    return not isinstance(value, np.ndarray) and (
+        hasattr(value, "__len__") and hasattr(value, "to_numpy")
+    )
 
 
 def _column_name(key: Hashable, position: int, argument: str) -> str:

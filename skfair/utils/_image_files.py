@@ -15,7 +15,7 @@ from skfair.utils._shown import plain, shown
 
 # Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
 FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES = (
+FILE_SUFFIXES = (
     *(".bmp", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm"),
     *(".pnm", ".tif", ".tiff", ".webp"),
 )
@@ -59,7 +59,7 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     files = sorted(
         one
         for one in path.iterdir()
-        if one.suffix.lower() in _SUFFIXES and not one.name.startswith(".")
+        if one.suffix.lower() in FILE_SUFFIXES and not one.name.startswith(".")
     )
     if not files:
         raise ValueError(

@@ -10,13 +10,15 @@ import math
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 import torch
 
 from skfair.utils._image_files import (
+    FILE_SUFFIXES,
     UnreadableImageError,
     check_depth,
     files_of_folder,
@@ -24,10 +26,13 @@ from skfair.utils._image_files import (
     oriented_size,
     pixels_of,
 )
-from skfair.utils._shown import shown
+from skfair.utils._shown import shown, shown_all
 
 _CHANNELS = (1, 3, 4)
 _MOST_NAMED = 10
+_MOST_RANGES = 200  # of rows that are named by their numbers
+_MOST_MISSING = 100  # entries at the beginning, among which one has to say what X is made of
+_MOST_LOADED = 1000  # images of which pixels are read too, where others are known to be bad
 
 
 def holds_images(X: Any) -> bool:
@@ -41,23 +46,33 @@ def holds_images(X: Any) -> bool:
     Returns
     -------
     bool
-        True for arrays of three or more dimensions, map-style datasets and sequences of image
-        files or images, whatever is in them. False for all else: :func:`open_images` takes it
-        once it is a valid array of rows.
+        True for arrays of three or more dimensions, map-style datasets, and sequences or single
+        columns of image files or images, whatever is in them. False for all else:
+        :func:`open_images` takes it once it is a valid array of rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It holds images, or leads to some, in a form of which no single one can be asked for; the
+        message says what to give.
 
     Examples
     --------
     >>> holds_images(["left.png", "right.png"]), holds_images([[0.0, 1.0]])
     (True, False)
     """
+    _check_form(X)
     if isinstance(X, (str, os.PathLike, torch.utils.data.Dataset)):
         return True
-    n_dims = getattr(X, "ndim", None)
-    if n_dims is None:
-        return isinstance(X, (list, tuple)) and len(X) > 0 and _is_image_item(X[0])
-    if n_dims == 1 and hasattr(X, "dtype") and len(X) > 0:
-        return _is_image_item(_as_items(X)[0])
-    return n_dims > 2
+    if getattr(X, "ndim", 0) > 2:
+        return True
+    items = _as_items(X)
+    if items is None:
+        _check_columns(X)
+        return False
+    if getattr(X, "ndim", 1) == 1:
+        _check_n_samples(len(items))
+    return _are_images(items)
 
 
 def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
@@ -183,7 +198,9 @@ def open_images(
         - an array or tensor of grey images, shape (n, height, width);
         - an array of rows, shape (n, n_features); with `image_shape` each row is one image,
           without it the row itself is the sample;
-        - a sequence of image files, Pillow images, or arrays of one image. Files are read by
+        - a sequence of image files, Pillow images, or arrays of one image: a list, array or
+          Series, a frame or array of one column, or anything else with a length and an index, as
+          a column of a Hugging Face dataset. Files are read by
           Pillow, have one of `FILE_FORMATS`, and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
           They are turned as their EXIF data say;
         - a folder: the image files in it, sorted by name;
@@ -234,8 +251,9 @@ def open_images(
                 "Pass a map-style Dataset, with __len__ and __getitem__."
             )
         return _ImageSequence(X, layout)
-    if isinstance(X, (list, tuple)) or getattr(X, "ndim", None) == 1:
-        return _ImageSequence(_as_items(X), layout)
+    items = None if getattr(X, "ndim", 0) > 2 else _as_items(X)
+    if items is not None and (_n_columns(X, of_arrays=True) is None or _are_images(items)):
+        return _ImageSequence(items, layout)
     return _ImageArray(X, layout)
 
 
@@ -385,7 +403,9 @@ class _ImageSequence(Images):
         self._items = items
         self._layout = layout
         self.n_samples = _check_n_samples(len(items))
-        if not isinstance(items, torch.utils.data.Dataset):
+        # What the items of others cost to get, or raise, is not known.
+        self._at_hand = isinstance(items, (list, tuple, np.ndarray))
+        if self._at_hand:
             self._survey()
         first = self._load_or_name_all(0)
         self.shape = first.shape
@@ -398,10 +418,11 @@ class _ImageSequence(Images):
     def _survey(self) -> None:
         """Look at the head of each file, so that bad files and sizes are known before any work."""
         sizes: dict[tuple[int, int], list[int]] = {}
-        errors = []
+        errors = {}
         for row in range(self.n_samples):
             item = _first_entry(self._items[row])
             try:
+                _check_item(item, f"X[{row}]")
                 if isinstance(item, (str, os.PathLike)):
                     with opened_image(item, f"X[{row}]") as image:
                         check_depth(image, self._name(row))
@@ -412,10 +433,11 @@ class _ImageSequence(Images):
                 else:
                     continue
             except ValueError as error:
-                errors.append(str(error))
+                errors[row] = str(error)
             else:
                 sizes.setdefault(size, []).append(row)
-        _raise_together(errors, self.n_samples)
+        if errors:
+            self._name_all(errors, range(min(self.n_samples, _MOST_LOADED)))
         target = self._layout.image_shape
         if len(sizes) > 1 and (target is None or -1 in target):
             of_each = [size for size, rows in sizes.items() for _ in rows]
@@ -449,30 +471,45 @@ class _ImageSequence(Images):
         try:
             return self._load(row)
         except UnreadableImageError as error:
-            if isinstance(self._items, torch.utils.data.Dataset):
-                raise  # what its other items cost, or raise, is not known
-            errors = [str(error)]
-        for other in range(row + 1, self.n_samples):
+            if not self._at_hand:
+                raise
+            errors = {row: str(error)}
+        self._name_all(errors, range(row + 1, self.n_samples))
+
+    def _name_all(self, errors: dict[int, str], others: range) -> NoReturn:
+        """Raise one error for all images that cannot be read, among them those of `others`."""
+        for row in others:
+            if row in errors:
+                continue
             try:
-                self._load(other)
+                self._load(row)
             except UnreadableImageError as error:
-                errors.append(str(error))
+                errors[row] = str(error)
             except ValueError:
                 pass  # for when these are mended
-        _raise_together(errors, self.n_samples)
-        raise AssertionError  # there is an error at least
+        rows = sorted(errors)
+        if len(rows) == 1:
+            raise UnreadableImageError(errors[rows[0]])
+        named = "\n".join(f"- {errors[row]}" for row in rows[:_MOST_NAMED])
+        rest = rows[_MOST_NAMED:]
+        more = f"\n- and {len(rest)} more, rows {_in_ranges(rest)}" if rest else ""
+        raise UnreadableImageError(
+            f"X has {len(rows)} images of {self.n_samples} that cannot be read. Mend them, or "
+            f"leave them out of X and of all that goes with its rows:\n{named}{more}"
+        )
 
     def _load(self, row: int) -> np.ndarray:
         image = _first_entry(self._items[row])
         name = f"X[{row}]"
+        _check_item(image, name)
         if isinstance(image, (str, os.PathLike)):
             with opened_image(image, name) as opened:
-                array = self._from_pillow(opened, self._name(row))
+                array = self._from_pillow(opened, _name_of(image, row))
         elif _is_pillow(image):
             array = self._from_pillow(image, name)
         else:
-            return self._from_array(image, row)
-        self._layout.check(array.shape, self._name(row))
+            return self._from_array(image, name)
+        self._layout.check(array.shape, _name_of(image, row))
         return array
 
     def _from_pillow(self, image: Any, name: str) -> np.ndarray:
@@ -481,48 +518,179 @@ class _ImageSequence(Images):
         n_channels = 3 if known is None else known[0]
         return pixels_of(image, n_channels, resized, self._layout.resize, name)
 
-    def _from_array(self, image: Any, row: int) -> np.ndarray:
+    def _from_array(self, image: Any, name: str) -> np.ndarray:
         array = as_numpy(image)
         if array.ndim == 2:
             array = array[None]
-            self._layout.check(array.shape, self._name(row))
+            self._layout.check(array.shape, name)
         elif array.ndim == 3:
-            if self._layout.is_channels_last(array.shape, self._name(row)):
+            if self._layout.is_channels_last(array.shape, name):
                 array = array.transpose(2, 0, 1)
         else:
             raise ValueError(
-                f"{self._name(row)} is a {type(image).__name__} of shape {array.shape}; wanted an "
+                f"{name} is a {type(image).__name__} of shape {array.shape}; wanted an "
                 "image: a file, a Pillow image, or an array of 2 or 3 dimensions."
             )
         given = image if isinstance(image, torch.Tensor) else array
-        _check_dtype(given.dtype, self._name(row))
+        _check_dtype(given.dtype, name)
         with np.errstate(over="ignore"):
             return array.astype(_sample_dtype(array.dtype), copy=False)
 
     def _name(self, row: int) -> str:
-        item = _first_entry(self._items[row])
-        if not isinstance(item, (str, os.PathLike)):
-            return f"X[{row}]"
-        return f"X[{row}] = {shown(os.fspath(item), 200)}"
+        return _name_of(_first_entry(self._items[row]), row)
 
 
-def _raise_together(errors: list[str], n_samples: int) -> None:
-    """Raise one error for all images that cannot be read; nothing if there are none."""
-    if not errors:
+def _name_of(item: Any, row: int) -> str:
+    if not isinstance(item, (str, os.PathLike)):
+        return f"X[{row}]"
+    return f"X[{row}] = {shown(os.fspath(item), 200)}"
+
+
+def _in_ranges(rows: list[int]) -> str:
+    """Name rows, which are sorted, in as few words as can be."""
+    starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1]
+    ends = [*(i - 1 for i in starts[1:]), len(rows) - 1]
+    words = [
+        f"{rows[a]}" if a == b else f"{rows[a]} to {rows[b]}"
+        for a, b in zip(starts, ends, strict=True)
+    ]
+    return ", ".join(words[:_MOST_RANGES] + ["..."] * (len(words) > _MOST_RANGES))
+
+
+def evaluation(value: Any, name: str) -> str:
+    """Say how a table or column that is not computed yet is computed; nothing of any other."""
+    if hasattr(value, "__dask_graph__"):
+        return f"{name}.compute()"
+    for method in ("toPandas", "collect"):  # of Spark; of polars and others
+        if callable(getattr(type(value), method, None)) and not hasattr(value, "__len__"):
+            return f"{name}.{method}()"
+    return ""
+
+
+def _check_form(X: Any) -> None:
+    """Say what to give in place of forms that other packages have for images."""
+    if hasattr(X, "toarray"):
+        return  # sparse, which scikit-learn says
+    kind, advice = type(X).__name__, ""
+    if isinstance(X, torch.utils.data.DataLoader):
+        advice = (
+            "it gives batches, in an order of its own. Give its dataset, X.dataset, and labels "
+            "and groups in the order of that"
+        )
+    elif isinstance(X, (bytes, bytearray)):
+        advice = "images were wanted. Give [PIL.Image.open(io.BytesIO(X))] for the bytes of a file"
+    elif _is_pillow(X):
+        advice = "it is one image, where several were wanted. Give [X]"
+    elif isinstance(X, np.ndarray) and X.ndim == 0:
+        advice = "it has no dimension. Give a list, [X.item()]"
+    elif isinstance(X, Mapping):
+        advice = f"it is no list of images. Give one entry, X[{next(iter(X), 'images')!r}]"
+    elif isinstance(X, (Set, Iterator)):
+        advice = "it has no order or no length. Give a list, sorted(X) or list(X)"
+    elif (getattr(X, "ndim", 1) == 1 or _n_columns(X) == 1) and (lazy := evaluation(X, "X")):
+        advice = f"it is not computed yet. Give {lazy}, and groups and labels in the same order"
+    elif hasattr(X, "column_names") and hasattr(X, "features") and hasattr(X, "__getitem__"):
+        names = list(X.column_names)  # a dataset of Hugging Face
+        advice = (
+            f"it has the columns {shown_all(names)}. Give the one with the images, as "
+            f"X[{shown(names[0] if names else 'image')}]"
+        )
+    elif not any(hasattr(X, name) for name in ("__getitem__", "__array__", "__fspath__")):
+        advice = (
+            "images were wanted. Give an array of shape (n, channels, height, width), a list of "
+            "files or Pillow images, a folder, or a map-style Dataset"
+        )
+    if advice:
+        raise TypeError(f"X ({kind}) cannot be used: {advice}.")
+
+
+def _check_columns(X: Any) -> None:
+    """Refuse a table of which a column of several holds image files."""
+    if _n_columns(X) is None or not hasattr(X, "to_numpy") or len(X) == 0:
         return
-    if len(errors) == 1:
-        raise UnreadableImageError(errors[0])
-    named = "\n".join(f"- {error}" for error in errors[:_MOST_NAMED])
-    more = f"\n- and {len(errors) - _MOST_NAMED} more" if len(errors) > _MOST_NAMED else ""
-    raise UnreadableImageError(
-        f"X has {len(errors)} images of {n_samples} that cannot be read. Mend them, or leave them "
-        f"out of X and of all that goes with its rows:\n{named}{more}"
-    )
+    first = X.head(1).to_numpy()[0]
+    if first.dtype.kind not in "OU":
+        return
+    for name, item in zip(X.columns, first, strict=True):
+        if isinstance(item, os.PathLike) or str(item).lower().endswith(FILE_SUFFIXES):
+            raise TypeError(
+                f"X has {len(first)} columns, of which {shown(name)} holds image files. Give that "
+                f"column alone, X[[{shown(name)}]]: of a pipeline with all of them, in a "
+                f"ColumnTransformer as ('images', estimator, [{shown(name)}])."
+            )
 
 
-def _as_items(X: Any) -> Sequence:
-    """Turn a one-dimensional array or series into something that counts rows from zero."""
-    return X.to_numpy() if hasattr(X, "to_numpy") else X
+def _n_columns(X: Any, *, of_arrays: bool = False) -> int | None:
+    """Number of columns of a table of pandas, polars, pyarrow or dask; None for anything else."""
+    if evaluation(X, "X").endswith(("collect()", "toPandas()")):
+        return None  # which would have to work out what its columns are
+    if hasattr(X, "columns"):
+        return len(X.columns)
+    return X.shape[1] if of_arrays and getattr(X, "ndim", 1) == 2 else None
+
+
+def _are_images(items: Any) -> bool:
+    """Tell by the first item that is not missing."""
+    for row in range(min(len(items), _MOST_MISSING)):
+        if not _is_missing(items[row]):
+            item = _first_entry(items[row])
+            if isinstance(item, (bytes, Mapping)) or _is_path_in_a_row(item):
+                _check_item(item, f"X[{row}]")
+            return _is_image_item(item)
+    return False
+
+
+def _check_item(item: Any, name: str) -> None:
+    """Refuse what is no image, with what to give instead."""
+    advice = ""
+    if _is_missing(item):
+        advice = "is missing. Leave the row out of X and of all that goes with it"
+    elif isinstance(item, bytes):
+        advice = "is bytes. Give [PIL.Image.open(io.BytesIO(b)) for b in X] for those of files"
+    elif isinstance(item, Mapping):
+        keys = list(item)
+        advice = (
+            f"is a {type(item).__name__} with {shown_all(keys)}. Give the images alone, "
+            f"[item[{shown(keys[0] if keys else 'image')}] for item in X] for instance"
+        )
+    elif _is_path_in_a_row(item):
+        advice = f"is a {type(item).__name__}, where a file was wanted. Give [row[0] for row in X]"
+    if advice:
+        raise UnreadableImageError(f"{name} {advice}.")
+
+
+def _is_path_in_a_row(item: Any) -> bool:
+    if not isinstance(item, (list, np.ndarray)) or len(np.shape(item)) != 1 or len(item) != 1:
+        return False
+    return isinstance(item[0], (str, os.PathLike))
+
+
+def _as_items(X: Any) -> Any:
+    """See X as items with a length and an index that counts from zero; None for anything else."""
+    if isinstance(X, (list, tuple)):
+        return X
+    if hasattr(X, "toarray"):  # sparse
+        return None
+    shape = getattr(X, "shape", None)
+    if (n_columns := _n_columns(X)) is not None:
+        if n_columns != 1:
+            return None
+        X = X.iloc[:, 0] if hasattr(X, "iloc") else X[getattr(X, "column_names", X.columns)[0]]
+    elif shape is not None and len(shape) == 2 and shape[1] == 1:
+        X = X[:, 0]
+    elif shape is not None and len(shape) != 1:
+        return None
+    if isinstance(X, np.ndarray):
+        return X
+    for convert in ("to_pylist", "to_numpy"):  # of pyarrow; of pandas, polars and others
+        if hasattr(X, convert):
+            return getattr(X, convert)()
+    known = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    return X if known and not isinstance(X, torch.Tensor) else None
+
+
+def _is_missing(item: Any) -> bool:
+    return item is None or item is pd.NA or (isinstance(item, float) and math.isnan(item))
 
 
 def _first_entry(item: Any) -> Any:
@@ -586,5 +754,8 @@ def _check_dtype(dtype: Any, what: str) -> None:
 
 def _check_n_samples(n_samples: int) -> int:
     if n_samples == 0:
-        raise ValueError("Found array with 0 sample(s) in X while a minimum of 1 is required.")
+        raise ValueError(
+            "X is empty: Found array with 0 sample(s) in X while a minimum of 1 is required. Give "
+            "at least one image."
+        )
     return n_samples

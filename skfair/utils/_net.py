@@ -278,13 +278,13 @@ class TensorNet(skorch.NeuralNet):
 
 
 class EpochBar(Callback):
-    """A bar over the epochs, with the last training loss."""
+    """A progress bar over the epochs, with the last training loss."""
 
     def __init__(self, description: str):
         self.description = description
 
     def on_train_begin(self, net, **kwargs):
-        self.bar_ = progress_bar(self.description, net.max_epochs, unit="epoch")
+        self.bar_ = progress_bar(self.description, total=net.max_epochs, unit="epoch")
 
     def on_epoch_end(self, net, **kwargs):
         self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.3f}", refresh=False)

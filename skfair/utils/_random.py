@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from skfair.utils._random_state import check_random_state
 
 aten = torch.ops.aten
 

@@ -1,5 +1,6 @@
 """scikit-learn's decorators with types: without, all that they decorate is Any to checkers."""
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,28 @@ if TYPE_CHECKING:
 
 else:
     from sklearn.base import _fit_context as fit_context
-    from sklearn.utils._param_validation import validate_params
+    from sklearn.utils import _param_validation
     from sklearn.utils.metaestimators import available_if
+
+    from skfair.utils._random_state import refuse_generator
+
+    def validate_params(parameter_constraints, *, prefer_skip_nested_validation):
+        """Do as scikit-learn's, and say what to give for a generator as ``random_state``."""
+
+        def decorate(function):
+            checked = _param_validation.validate_params(
+                parameter_constraints,
+                prefer_skip_nested_validation=prefer_skip_nested_validation,
+            )(function)
+
+            @functools.wraps(function)
+            def call(*args, **kwargs):
+                refuse_generator(kwargs.get("random_state"))  # which is given by its name
+                return checked(*args, **kwargs)
+
+            return call
+
+        return decorate
+
 
 __all__ = ["available_if", "fit_context", "validate_params"]

@@ -24,6 +24,7 @@ from skfair.utils._checks import (  # noqa: F401  (each registers its checks)
     _predictions,
     _reproducible,
 )
+from skfair.utils._checks._case import takes_groups
 from skfair.utils._checks._registry import CHECKS, Check
 
 if TYPE_CHECKING:
@@ -40,7 +41,46 @@ def _place(check: Check) -> tuple[bool, str, int]:
 
 CHECKS.sort(key=_place)
 
-__all__ = ["check_estimator", "estimator_checks_generator", "parametrize_with_checks"]
+__all__ = [
+    "check_estimator",
+    "estimator_checks_generator",
+    "expected_failed_checks",
+    "parametrize_with_checks",
+]
+
+# Of scikit-learn, those that call fit(X, y) and want it to do more than refuse what is wrong.
+_FIT_WITHOUT_GROUPS = (
+    "check_classifier_data_not_an_array",
+    "check_classifiers_classes",
+    "check_classifiers_train",
+    "check_decision_proba_consistency",
+    "check_dict_unchanged",
+    "check_dont_overwrite_parameters",
+    "check_dtype_object",
+    "check_estimators_dtypes",
+    "check_estimators_fit_returns_self",
+    "check_estimators_nan_inf",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_f_contiguous_array_estimator",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit2d_predict1d",
+    "check_fit_check_is_fitted",
+    "check_fit_idempotent",
+    "check_fit_score_takes_y",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_n_features_in_after_fitting",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_readonly_memmap_input",
+    "check_supervised_y_2d",
+    "check_transformer_data_not_an_array",
+    "check_transformer_general",
+    "check_transformer_preserve_dtypes",
+)
 
 
 def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.partial]]:
@@ -85,6 +125,54 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.
     for check in CHECKS:
         if check.applies(estimator):
             yield estimator, functools.partial(check.function, name)
+
+
+def expected_failed_checks(estimator: Any) -> dict[str, str]:
+    """Name the checks of scikit-learn that an estimator of skfair is expected to fail, and why.
+
+    This is about the checks of :mod:`sklearn.utils.estimator_checks`, and what its functions take
+    as ``expected_failed_checks``. The promises of skfair have no exceptions.
+
+    Parameters
+    ----------
+    estimator : object
+        An instance.
+
+    Returns
+    -------
+    dict of str to str
+        Names of checks, and reasons. Where ``fit`` takes ``sample_weight``, the equivalence of a
+        weighted sample and a repeated one. Where it needs ``sensitive_features``, all checks that
+        fit, as scikit-learn's pass none; a subclass whose ``fit`` makes groups of `X` passes
+        them, and has none of these here.
+
+    See Also
+    --------
+    check_estimator : The promises of skfair.
+
+    Examples
+    --------
+    >>> from sklearn.utils.estimator_checks import check_estimator
+    >>> from skfair.margin import ClusterMarginClassifier
+    >>> from skfair.utils.estimator_checks import expected_failed_checks
+    >>> list(expected_failed_checks(ClusterMarginClassifier()))
+    ['check_sample_weight_equivalence_on_dense_data']
+    """
+    if isinstance(estimator, type):
+        raise TypeError(f"estimator is the class {estimator.__name__}. Pass an instance.")
+    expected = {}
+    takes_weights = "sample_weight" in inspect.signature(estimator.fit).parameters
+    # Those of skfair that take weights learn without groups, too.
+    ours = type(estimator).fit.__module__.startswith("skfair.")
+    if ours and takes_groups(estimator) and not takes_weights:
+        reason = "fit needs sensitive_features, and scikit-learn's checks pass none"
+        expected = dict.fromkeys(_FIT_WITHOUT_GROUPS, reason)
+    if takes_weights:
+        expected["check_sample_weight_equivalence_on_dense_data"] = (
+            "a weighted sample and a repeated one make other batches or halves; that they are "
+            "equal in expectation is tested with the estimator"
+        )
+    return expected
 
 
 def check_estimator(

@@ -1,5 +1,7 @@
 """PatchAttributionMasker in scikit-learn: pipelines, searches, routing, tables."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skfair.attribution import PatchAttributionMasker
+from skfair.featurize import FrozenEncoderFeaturizer
 
 
 def test_tags_say_when_fitting_and_transforming_differ():
@@ -166,3 +169,34 @@ def test_rows_of_integers_are_images_too(data, quick):
     np.testing.assert_array_equal(masked[:, ~hidden], rows[:, ~hidden])
     colour = np.round(rows.reshape(200, 3, -1).mean((0, 2))).repeat(168)
     np.testing.assert_array_equal(masked[:, hidden], np.tile(colour[hidden], (200, 1)))
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_images_are_no_table(container, fitted, data, quick):
+    masker = copy.deepcopy(fitted)
+    assert not hasattr(masker, "get_feature_names_out")
+    expected = fitted.transform(data.X)
+    np.testing.assert_array_equal(
+        masker.set_output(transform=container).transform(data.X), expected, strict=True
+    )
+    with sklearn.config_context(transform_output=container):
+        np.testing.assert_array_equal(fitted.transform(data.X), expected, strict=True)
+    # In a pipeline, images go on to what makes features of them.
+    pipeline = make_pipeline(copy.deepcopy(fitted), FrozenEncoderFeaturizer(nn.Flatten()))
+    pipeline[-1].fit(data.X)
+    found = pipeline.set_output(transform=container).transform(data.X)
+    assert type(found).__module__.startswith(container)
+    # Rows are one.
+    X = data.X.reshape(len(data.X), -1)
+    rows = quick(image_shape=data.X.shape[1:], max_epochs=1, check_leakage=False)
+    found = rows.set_output(transform=container).fit_transform(X, sensitive_features=data.has)
+    assert type(found).__module__.startswith(container)
+    assert list(found.columns)[:2] == ["x0", "x1"]
+
+
+def test_names_of_features_that_images_have_not(fitted):
+    with pytest.raises(AttributeError, match="no attribute 'get_feature_names_out'") as error:
+        fitted.get_feature_names_out()
+    assert "only rows of pixels have" in str(error.value.__cause__)
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        PatchAttributionMasker().get_feature_names_out()

@@ -517,11 +517,49 @@ def test_a_read_only_store(tmp_path):
         featurizer(tmp_path).fit(X)
 
 
-def test_a_store_in_no_directory_or_that_is_one(tmp_path):
+def test_a_store_in_no_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"memory=.*directory that does not exist"):
         featurizer(tmp_path, memory=tmp_path / "none" / "store.sqlite").fit(X)
-    with pytest.raises(OSError, match=r"memory=.*cannot be used"):
+    with pytest.raises(FileNotFoundError, match=r"none/' is a directory that does not exist"):
+        featurizer(tmp_path, memory=f"{tmp_path}/none/").fit(X)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_directory_gets_a_store_as_that_of_a_pipeline_does(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "joblib").mkdir()  # what a Pipeline keeps there
+    for memory in (folder, f"{folder}/", folder / "features.sqlite"):
+        featurizer(tmp_path, memory=memory).fit_transform(X)
+    assert {file.name for file in folder.iterdir()} >= {"joblib", "features.sqlite"}
+    assert len((tmp_path / "log").read_text().split()) == len(X)
+    (tmp_path / "features.sqlite").mkdir()
+    with pytest.raises(ValueError, match=r"features\.sqlite' is a link, a pipe, a device or a f"):
         featurizer(tmp_path, memory=tmp_path).fit(X)
+
+
+@pytest.mark.parametrize("memory", ["", ":memory:", "file::memory:?cache=shared"])
+def test_a_database_in_memory_keeps_nothing(tmp_path, monkeypatch, memory):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"gone after the call\. Name a file or a directory"):
+        featurizer(tmp_path, memory=memory).fit(X)
+    assert not list(tmp_path.glob("*memory*"))
+
+
+def test_files_are_kept_as_they_are_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    pixels = np.random.default_rng(0).integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "lying.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "as it lies.png")
+    Image.fromarray(np.rot90(pixels, -1).copy()).save(tmp_path / "upright.png")
+    kept = FrozenEncoderFeaturizer(nn.Flatten(), memory=tmp_path / "store.sqlite")
+    lying, as_it_lies, upright = kept.fit_transform(
+        [tmp_path / f"{name}.png" for name in ("lying", "as it lies", "upright")]
+    )
+    np.testing.assert_array_equal(lying, upright)
+    assert not np.array_equal(lying, as_it_lies)
+    assert n_rows(tmp_path) == 2
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])

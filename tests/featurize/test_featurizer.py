@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import scipy.sparse
 import sklearn
@@ -350,3 +351,36 @@ def test_metadata_routing_does_not_ask_about_out():
         pipeline = make_pipeline(FrozenEncoderFeaturizer(per_row), LogisticRegression())
         assert pipeline.fit(IMAGES, LABELS).predict(IMAGES).shape == (12,)
         assert not hasattr(FrozenEncoderFeaturizer(per_row), "set_transform_request")
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_a_column_of_files_beside_others(container, tmp_path):
+    files = []
+    for row, image in enumerate(IMAGES):
+        files.append(str(tmp_path / f"{row}.png"))
+        Image.fromarray(image.transpose(1, 2, 0)).save(files[-1])
+    X = pd.DataFrame({"age": np.arange(12.0), "path": files}, index=np.arange(12)[::-1])
+    if container == "polars":
+        X = polars.from_pandas(X)
+    expected = FrozenEncoderFeaturizer(per_row).fit_transform(files)
+    for column in ("path", ["path"]):
+        columns = make_column_transformer(
+            (FrozenEncoderFeaturizer(per_row), column), remainder="passthrough"
+        )
+        found = columns.set_output(transform=container).fit_transform(X)
+        np.testing.assert_array_equal(np.asarray(found)[:, :3], expected)
+        np.testing.assert_array_equal(np.asarray(found)[:, 3], np.arange(12))
+        np.testing.assert_array_equal(np.asarray(columns.transform(X)), np.asarray(found))
+        assert type(found) is type(X)
+        if container == "pandas":
+            assert list(found.index) == list(X.index)
+
+
+def test_embeddings_are_given_integers_by_preprocess():
+    X = np.arange(12).reshape(4, 3)
+    encoder = nn.EmbeddingBag(12, 2)
+    with pytest.raises(RuntimeError) as error:
+        FrozenEncoderFeaturizer(encoder).fit(X)
+    assert "give preprocess=torch.Tensor.long" in error.value.__notes__[-1]
+    found = FrozenEncoderFeaturizer(encoder, preprocess=torch.Tensor.long).fit_transform(X)
+    np.testing.assert_array_equal(found, encoder(torch.from_numpy(X)).detach().numpy())

@@ -540,3 +540,25 @@ def test_a_candidate_that_overflows_is_never_taken():
     assert np.isfinite(debiaser.decision_function(X)).all()
     expected = fit(NETWORKS["one logit"]())
     np.testing.assert_array_equal(debiaser.predict(X), expected.predict(X))
+
+
+class OfIntegers(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, X):
+        return self.network(X.long())
+
+
+def test_a_network_of_embeddings_is_given_integers_by_a_module_around_it():
+    rng = np.random.default_rng(0)
+    X, y, groups = rng.integers(0, 20, size=(200, 6)), np.arange(200) % 2, np.arange(200) // 2 % 2
+    network = nn.Sequential(nn.EmbeddingBag(20, 3), nn.Linear(3, 1))
+    with pytest.raises(ValueError, match=r"embeddings want integers\. .*self\.network\(X\.long"):
+        ThresholdDebiaser(network).fit(X, y, sensitive_features=groups)
+    debiaser = ThresholdDebiaser(OfIntegers(network), epsilon=0.5)
+    debiaser.fit(X, y, sensitive_features=groups)
+    logits = network(torch.from_numpy(X)).detach().numpy().ravel()
+    found = debiaser.decision_function(X) + debiaser.threshold_
+    np.testing.assert_allclose(found, logits, atol=1e-5)

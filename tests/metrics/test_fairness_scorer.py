@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.dummy import DummyClassifier
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -1107,3 +1108,20 @@ def test_bound_groups_of_all_rows_do_for_any_of_them(as_frame):
     for groups in (pd.concat([sex, sex]), sex.set_axis(rows + "!")):
         with refused:
             parity(model, X.iloc[some], y.iloc[some], sensitive_features=groups)
+
+
+def test_functions_that_pass_nothing_on_take_a_scorer_with_its_groups():
+    rng = np.random.default_rng(0)
+    groups = np.arange(200) % 2
+    X = np.column_stack([groups + 0.1 * rng.normal(size=200), rng.normal(size=200)])
+    model = LogisticRegression().fit(X, groups)
+    scorer = make_fairness_scorer("demographic_parity")
+    with pytest.raises(TypeError, match=r"functools\.partial\(scorer, sensitive_features=\.\.\.\)"):
+        permutation_importance(model, X, groups, scoring=scorer)
+    scoring = partial(scorer, sensitive_features=groups)
+    for routing in (False, True):
+        with sklearn.config_context(enable_metadata_routing=routing):
+            found = permutation_importance(model, X, groups, scoring=scoring, random_state=0)
+        # The prediction is the group, by the first column alone: shuffled, there is parity.
+        assert found.importances_mean[0] < -0.8
+        assert found.importances_mean[1] == 0

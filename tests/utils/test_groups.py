@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,3 +238,39 @@ def test_text_of_the_other_byte_order():
     array = np.array(["b", "a", "b"]).astype(">U1")
     codes, labels = encode_labels(array, name="texts")
     assert (codes.tolist(), labels) == ([1, 0, 1], ["a", "b"])
+
+
+class Dask:
+    __dask_graph__ = None
+
+    def __len__(self):
+        return 4
+
+
+TWO = [0, 0, 1, 1], [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (lambda: scipy.sparse.csr_matrix(np.eye(2)[TWO[0]]), r"csr_matrix.*toarray\(\)\.argmax"),
+        (lambda: scipy.sparse.coo_array(np.eye(2)[TWO[0]]), r"coo_array.*toarray\(\), whose col"),
+        (lambda: iter(TWO[0]), r"read only once.*Give list\(sensitive_features\)"),
+        (lambda: dict(enumerate(TWO[0])).values(), r"Give list\(sensitive_features\)"),
+        (lambda: pl.LazyFrame({"a": TWO[0]}), r"Give sensitive_features\.collect\(\)"),
+        (Dask, r"Give sensitive_features\.compute\(\)"),
+        (lambda: list(map(pd.Series, TWO)), r"2 columns without names.*'name': column"),
+        (lambda: tuple(map(pl.Series, TWO)), r"2 columns without names.*DataFrame"),
+        (lambda: list(map(torch.tensor, TWO)), r"2 columns without names"),
+        (lambda: np.array([[0, 1, 0, 1]] * 2), r"numpy\.column_stack"),
+        (lambda: len, r"got builtin_function_or_method"),
+    ],
+)
+def test_what_holds_no_label_for_each_sample_is_refused_with_what_to_give(features, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        encode_groups(features(), n_samples=4)
+
+
+def test_a_list_of_numbers_of_torch():
+    groups = encode_groups([torch.tensor(i) for i in (3, 1, 3)], n_samples=3)
+    assert (groups.codes.tolist(), groups.labels) == ([1, 0, 1], (1, 3))

@@ -138,7 +138,9 @@ def test_all_files_that_cannot_be_opened_are_named(save, tmp_path):
     assert "11.png" not in str(error.value)
     for file in files[:12]:
         file.write_text("no image")
-    with pytest.raises(ValueError, match=r"^X has 13 images of 20 [^$]*\n- and 3 more$") as error:
+    with pytest.raises(
+        ValueError, match=r"^X has 13 images of 20 [^$]*\n- and 3 more, rows 10 to 12$"
+    ) as error:
         open_images(files)
     assert str(error.value).count("\n- X[") == 10
 
@@ -171,13 +173,17 @@ def test_of_a_dataset_no_other_items_are_read_for_that(save):
 # More than eight bits ---------------------------------------------------------------------
 
 
-def test_deep_files_are_all_named_before_any_pixel_is_read(save, tmp_path, monkeypatch):
+def test_deep_files_are_all_named_before_any_of_their_pixels_is_read(save, tmp_path, monkeypatch):
     files = [save(f"{row}.png") for row in range(4)]
     for row in (1, 3):
         Image.fromarray(np.zeros((8, 6), dtype=np.uint16)).save(files[row])
-    monkeypatch.setattr(
-        PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("pixels were read")
-    )
+    load = PngImagePlugin.PngImageFile.load
+
+    def load_others(self):
+        assert self.mode == "RGB"
+        return load(self)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load_others)
     with pytest.raises(ValueError, match=r"^X has 2 images of 4[^$]*astype\('float32'\)") as error:
         open_images(files)
     assert str(error.value).count("16 or more bits a pixel (Pillow mode 'I;16')") == 2

@@ -1,41 +1,59 @@
-"""Progress bars: named, and nothing is said when skfair is imported."""
+"""Progress bars: named, with units, and without a warning where there are no widgets."""
 
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+from torch import nn
+
+from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.utils._progress import progress_bar
 
-
-def test_a_bar_has_its_name_and_unit(capsys):
-    with progress_bar("encode", 3, unit="image") as bar:
-        bar.update(3)
-    shown = capsys.readouterr().err
-    assert "encode: 100%" in shown
-    assert "image/s" in shown
-
-
-def test_a_bar_that_is_not_shown_writes_nothing(capsys):
-    with progress_bar("encode", 3, unit="image", shown=False) as bar:
-        bar.update(3)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_importing_in_a_notebook_without_widgets_says_nothing():
-    """tqdm.auto looks for a kernel of IPython, and warns where it has no widgets."""
-    code = """
-import sys, types, warnings
-warnings.simplefilter("always")
-ipython = types.ModuleType("IPython")
-kernel = type("Kernel", (), {"config": {"IPKernelApp": {}}})()
-ipython.get_ipython = lambda: kernel
-ipython.version_info = (8, 0)
-sys.modules |= {"IPython": ipython, "ipykernel.zmqshell": types.ModuleType("zmqshell")}
-import skfair.featurize, skfair.intraprocessing, skfair.attribution, skfair.margin
+# As in a notebook where ipywidgets is not installed.
+NOTEBOOK = """
+import sys, types
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.ModuleType("IPython")
+sys.modules["IPython"].get_ipython = lambda: shell
+sys.modules["ipywidgets"] = None
+import skfair
 from skfair.utils._progress import progress_bar
-with progress_bar("trials", 1, unit="trial") as bar:
-    bar.update()
+with progress_bar("encode", total=2, unit="image") as bar:
+    bar.update(2)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "trials: 100%" in done.stderr
+
+
+def test_a_notebook_without_widgets_shows_text_and_no_warning():
+    done = subprocess.run(
+        [sys.executable, "-W", "always::UserWarning", "-c", NOTEBOOK],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "encode: 100%" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_a_notebook_with_widgets_has_them(monkeypatch):
+    from tqdm import notebook
+
+    monkeypatch.setitem(sys.modules, "IPython", sys)
+    monkeypatch.setattr(sys, "get_ipython", lambda: sys, raising=False)
+    monkeypatch.setattr(sys, "config", {"IPKernelApp": {}}, raising=False)
+    monkeypatch.setattr(notebook, "IProgress", object)
+    monkeypatch.setattr(notebook, "tqdm", lambda **parameters: parameters)
+    assert progress_bar("trials", total=3, unit="trial") == {
+        "total": 3,
+        "desc": "trials",
+        "unit": "trial",
+        "disable": False,
+    }
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_the_bar_of_an_encoder_has_its_name(verbose, capsys):
+    X = np.zeros((5, 3, 6, 6), dtype=np.float32)
+    FrozenEncoderFeaturizer(nn.Flatten(), verbose=verbose).fit_transform(X)
+    shown = capsys.readouterr().err
+    assert ("encode: 100%" in shown) == ("5/5" in shown) == bool(verbose)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import sklearn
 import torch
 from sklearn.base import clone
 
@@ -230,3 +231,31 @@ def check_image_forms(name: str, estimator: Any) -> None:
             base,
             ((what, form, base.with_parameters(**{**plain, **how})) for what, form, how in forms),
         )
+
+
+@promise()
+def check_output_containers(name: str, estimator: Any) -> None:
+    """Where tables are asked for, features are tables, images arrays, and all values the same."""
+    case = make_case(estimator)
+    expected = outputs(case.fit(), case.X)
+    with sklearn.config_context(transform_output="pandas"):
+        fitted = case.fit()
+        found = outputs(fitted, case.X)
+        if hasattr(fitted, "fit_transform"):
+            again = clone(case.estimator).fit_transform(case.X, case.y, **case.fit_params)
+            _check_container(again, f"fit_transform of {name}")
+    if "transform" in found:
+        _check_container(found["transform"], f"transform of {name}")
+        # A pipeline that is fitted sets it of all its steps.
+        table = case.fit().set_output(transform="pandas").transform(case.X)
+        _check_container(table, f"transform of {name} after set_output")
+        found["transform"] = np.asarray(found["transform"])
+    assert_identical(expected, found, f"outputs of {name} under transform_output='pandas'")
+
+
+def _check_container(value: Any, what: str) -> None:
+    wanted = pd.DataFrame if value.ndim == 2 else np.ndarray
+    assert isinstance(value, wanted), (
+        f"{what} is a {type(value).__name__} where transform_output='pandas' was set, not a "
+        f"{wanted.__name__}."
+    )
