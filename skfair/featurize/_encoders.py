@@ -11,6 +11,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,7 +221,9 @@ class BatchEncoder:
             samples = batch[:1]
             if self.batch_size > 1:
                 samples = np.concatenate([samples, _opposite(samples)])
-            among = self._first_row(self._run(samples), len(samples))
+            # The sample that is made up may be none of those that it takes: no word it knows.
+            with suppress(Exception):
+                among = self._first_row(self._run(samples), len(samples))
         elif len(batch) == 1 or not self.once_more:
             return
         try:
