@@ -199,7 +199,7 @@ def test_a_callable_gets_the_features_as_given():
         groups=table["sex"],
         constraint=lambda *a, sensitive_features: labels.append(sensitive_features) or 0.0,
     )
-    np.testing.assert_array_equal(labels[0], table["sex"])
+    np.testing.assert_array_equal(labels[1], table["sex"])
 
 
 # Predicting -------------------------------------------------------------------------------
