@@ -221,7 +221,7 @@ def test_copies_keep_what_a_pickle_cannot_hold():
     holder = Holder(network)
     assert copy.copy(holder).value is network
     assert torch.equal(copy.deepcopy(holder).value.weight, network.weight)
-    with pytest.raises(TypeError, match="value holds a ParametrizedLinear.*parametrized modules"):
+    with pytest.raises(TypeError, match=r"holds a ParametrizedLinear.*parametrized modules"):
         pickle.dumps(holder)
 
 
@@ -229,9 +229,7 @@ def test_copies_keep_what_a_pickle_cannot_hold():
 @pytest.mark.parametrize("inside", [False, True])
 def test_networks_of_torchscript_are_refused_in_words(inside):
     network = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
-    with pytest.raises(
-        TypeError, match=r"TopLevelTracedModule \(TorchScript has a format of its own"
-    ):
+    with pytest.raises(TypeError, match="TorchScript has a format of its own"):
         pickle.dumps(Holder(nn.Sequential(network) if inside else network))
 
 

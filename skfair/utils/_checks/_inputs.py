@@ -119,14 +119,13 @@ def _labelled_rows(case: Case) -> dict[str, Any]:
     rows: dict[str, Any] = {"y": pd.Series(case.y, index)}
     if case.X.ndim == 2:
         rows["X"] = pd.DataFrame(case.X, index, [f"x{i}" for i in range(case.X.shape[1])])
-    if takes_groups(case.estimator):
-        rows["sensitive_features"] = pd.Series(case.groups, index)
+    rows["sensitive_features"] = pd.Series(case.groups, index)
     if "sample_weight" in parameters:
         rows["sample_weight"] = pd.Series(np.ones(len(index)), index)
     return rows
 
 
-@promise()
+@promise(takes_groups)  # what a stranger's classifier does with an index is scikit-learn's way
 def check_row_labels(name: str, estimator: Any) -> None:
     """Arguments whose index has the rows in another order are refused before a network runs."""
     case = make_case(estimator)
