@@ -88,6 +88,11 @@ class StandIns:
         elif type(value) in (torch.Tensor, nn.Parameter) and _has_plain_memory(value):
             made = self._keep(value, _stand_in(TensorState, value))
             made.on_cpu, made.attributes = self._on_cpu, self.of(vars(value))
+        elif isinstance(value, torch.Tensor) and self._on_cpu and value.device.type != "cpu":
+            made = value.detach().cpu()  # of a class of its own
+            if isinstance(value, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=value.requires_grad)
+            made = self._keep(value, made)
         elif isinstance(value, torch.dtype):
             made = self._keep(value, _stand_in(DtypeState, value))
         elif type(value) is pd.DataFrame and _has_plain_rows(value):

@@ -5,7 +5,7 @@ enough: what another thread draws meanwhile is missing from the draws here, and 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -45,13 +45,16 @@ class _Generators:
 
     def __init__(self, seed: int):
         self.seed = seed
-        self._made: dict[torch.device, torch.Generator] = {}
+        self._made: dict[torch.device, torch.Generator | None] = {}
 
-    def on(self, device: torch.device) -> torch.Generator:
+    def on(self, device: torch.device) -> torch.Generator | None:
         if device.index is None and device.type != "cpu":
             device = torch.empty(0, device=device).device  # which card that is
         if device not in self._made:
-            self._made[device] = torch.Generator(device).manual_seed(self.seed)
+            made = None
+            with suppress(NotImplementedError):  # some kinds of devices have no generators
+                made = torch.Generator(device).manual_seed(self.seed)
+            self._made[device] = made
         return self._made[device]
 
 

@@ -332,7 +332,7 @@ def test_state_that_is_incomplete(tmp_path):
         body, tensors = parts(model)
         # What may be missing is what only some fits have, or models of 0.1 have not.
         optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
-        optional |= {"pairs_", "certificate_", "conflicting_"}
+        optional |= {"pairs_", "certificate_", "conflicting_", "_order"}
         # Of the masker, what models of 0.1 have not.
         optional |= {"_positive", "_donor_maps", "score_threshold_", "attribute_auc_"}
         optional |= {"scope_", "quantile_"}
