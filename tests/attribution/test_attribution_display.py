@@ -689,5 +689,5 @@ def test_arrays_that_do_not_fit(changes, error, message):
 
 def test_without_matplotlib(monkeypatch, masker):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'AttributionDisplay needs .*"skfair\[plot\]"'):
+    with pytest.raises(ImportError, match=r'AttributionDisplay needs .*"skfair-debias\[plot\]"'):
         AttributionDisplay.from_estimator(masker, X)

@@ -404,7 +404,7 @@ def test_unknown_labels_count_as_wrong():
         ({"n_boot": "many"}, ValueError, "n_boot='many' is no number"),
         ({"n_boot": True}, ValueError, "n_boot=True is no number"),
         ({"n_boot": 10.0}, ValueError, "n_boot=10.0 is no number"),
-        ({"random_state": "x"}, ValueError, "seed"),
+        ({"random_state": "x"}, ValueError, "random_state=.x. is not an int"),
         ({"metrics": {"m": 3}}, TypeError, r"metrics\['m'\] is 3, expected a function"),
         ({"metrics": accuracy_score}, TypeError, "metrics is a function; give a list"),
         ({"metrics": "accuracy"}, TypeError, "metrics is a str; give a list"),

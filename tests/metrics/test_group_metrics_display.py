@@ -337,7 +337,7 @@ def test_bad_input(data):
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"GroupMetricsDisplay needs .*skfair\[plot\]"):
+    with pytest.raises(ImportError, match=r"GroupMetricsDisplay needs .*skfair-debias\[plot\]"):
         display_of(1).plot()
 
 

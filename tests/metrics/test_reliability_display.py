@@ -230,5 +230,5 @@ def test_numbers_that_do_not_fit(numbers, message):
 def test_without_matplotlib(monkeypatch):
     display = ReliabilityDisplay([0.5], [0.5], [1])
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"ReliabilityDisplay needs .*skfair\[plot\]"):
+    with pytest.raises(ImportError, match=r"ReliabilityDisplay needs .*skfair-debias\[plot\]"):
         display.plot()

@@ -338,7 +338,7 @@ def test_model_card_needs_skops_and_a_card(hostile, monkeypatch):
     with pytest.raises(TypeError, match=r"card is a str; give a skops\.card\.Card"):
         hostile.to_model_card("README.md")
     monkeypatch.setitem(sys.modules, "skops.card", None)
-    with pytest.raises(ImportError, match=r"skfair\[report\]"):
+    with pytest.raises(ImportError, match=r"skfair-debias\[report\]"):
         hostile.to_model_card()
 
 

@@ -488,5 +488,5 @@ def test_numbers_that_do_not_fit():
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     display = TradeoffDisplay([0.5], [0.1])
-    with pytest.raises(ImportError, match=r"TradeoffDisplay needs .*skfair\[plot\]"):
+    with pytest.raises(ImportError, match=r"TradeoffDisplay needs .*skfair-debias\[plot\]"):
         display.plot()
