@@ -2,9 +2,11 @@
 
 import copy
 import inspect
+import pickle
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -562,3 +564,137 @@ def test_a_network_of_embeddings_is_given_integers_by_a_module_around_it():
     logits = network(torch.from_numpy(X)).detach().numpy().ravel()
     found = debiaser.decision_function(X) + debiaser.threshold_
     np.testing.assert_allclose(found, logits, atol=1e-5)
+
+
+# Networks of other kinds --------------------------------------------------------------------
+
+
+class WithExtraState(nn.Module):
+    """A network with state that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*body())
+
+    def forward(self, X):
+        return self.body(X)
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 1}
+
+
+def quantised():
+    layer = torch.ao.nn.quantized.dynamic.Linear
+    network = nn.Sequential(*body())
+    for place in (0, 2):
+        network[place].qconfig = torch.ao.quantization.default_dynamic_qconfig
+        network[place] = layer.from_float(network[place])
+    return network
+
+
+def scripted():
+    return torch.jit.trace(nn.Sequential(*body()), torch.zeros(3, 4))
+
+
+def weight_normed():
+    network = nn.Sequential(*body())
+    for layer in (network[0], network[2]):
+        nn.utils.weight_norm(layer)
+    network(torch.from_numpy(X[:2]))  # which it keeps, with its gradient
+    return network
+
+
+def parametrised():
+    network = nn.Sequential(*body())
+    nn.utils.parametrizations.weight_norm(network[0])
+    return network
+
+
+class InDouble(nn.Sequential):
+    def forward(self, X):
+        return super().forward(X).double()
+
+
+KINDS = {
+    "quantised": quantised,
+    "TorchScript": scripted,
+    "extra state": WithExtraState,
+    "weight norm": weight_normed,
+    "parametrised": parametrised,
+    "float64 outputs": lambda: InDouble(*body()),
+}
+
+
+@pytest.fixture
+def other_network(request):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about its own future
+        yield KINDS[request.param]()
+
+
+@pytest.mark.parametrize("other_network", KINDS, indirect=True)
+def test_the_threshold_debiaser_takes_every_network_that_runs(other_network):
+    with torch.no_grad():
+        expected = other_network.eval()(torch.from_numpy(X)).double().numpy().ravel()
+    debiaser = fit(other_network)
+    logit = debiaser.decision_function(X) + debiaser.threshold_
+    np.testing.assert_allclose(logit, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), list(every_debiaser()))
+@pytest.mark.parametrize("other_network", KINDS, indirect=True)
+def test_other_networks_work_or_are_refused_by_name(other_network, kind, parameters):
+    try:
+        debiaser = fit(other_network, kind=kind, **parameters)
+    except ValueError as error:
+        assert str(error).startswith("estimator holds a ")  # noqa: PT017
+        assert "ThresholdDebiaser" in str(error)  # noqa: PT017
+        return
+    expected = debiaser.predict(X)
+    try:
+        again = pickle.loads(pickle.dumps(debiaser))
+    except TypeError as error:
+        assert "estimator holds a " in str(error)  # noqa: PT017
+        return
+    np.testing.assert_array_equal(again.predict(X), expected)
+
+
+def test_a_lazy_network_has_to_see_data_first():
+    with pytest.raises(ValueError, match=r"estimator .* no weights yet: 0\.weight is made when"):
+        fit(nn.Sequential(nn.LazyLinear(1)))
+
+
+def test_a_network_without_weights_takes_the_type_that_it_runs_in():
+    network = Returns(None)
+    network.body = nn.Identity()
+    network.function = lambda X: X @ torch.tensor([1.5, 1.0, 0.3, 0.0], dtype=torch.float64)
+    debiaser = fit(network)
+    expected = X.astype(float) @ [1.5, 1.0, 0.3, 0.0]
+    logit = debiaser.decision_function(X) + debiaser.threshold_
+    np.testing.assert_allclose(logit, expected, atol=1e-5)
+
+
+def test_a_layer_that_is_used_twice_is_perturbed_as_one():
+    with seeded(0, torch.device("cpu")):
+        layer = nn.Linear(4, 4)
+    network = nn.Sequential(layer, nn.ReLU(), layer, nn.Flatten(), *body())
+    debiaser = fit(network, kind=RandomPerturbationDebiaser, n_trials=5, std=0.5)
+    assert debiaser.module_[0][0] is debiaser.module_[0][2]
+    assert debiaser.trials_.bias.nunique() > 2
+
+
+def centred(logit):
+    return logit - logit.mean()
+
+
+def dropped(logit):
+    return nn.functional.dropout(logit, 0.5, training=True)
+
+
+@pytest.mark.parametrize("function", [centred, dropped])
+def test_rows_that_depend_on_their_batch_or_on_chance_are_refused(function):
+    with pytest.raises(ValueError, match=r"estimator puts out other values .* in another batch"):
+        fit(Returns(function))
