@@ -678,7 +678,7 @@ def test_a_network_without_weights_takes_the_type_that_it_runs_in():
 
 
 def test_a_layer_that_is_used_twice_is_perturbed_as_one():
-    with seeded(0, torch.device("cpu")):
+    with seeded(0):
         layer = nn.Linear(4, 4)
     network = nn.Sequential(layer, nn.ReLU(), layer, nn.Flatten(), *body())
     debiaser = fit(network, kind=RandomPerturbationDebiaser, n_trials=5, std=0.5)
