@@ -476,7 +476,7 @@ class PatchAttribution(TorchEstimator):
                 "with larger patches, or ask whether the attribute can be seen in the images; and "
                 "hold out more (validation_fraction) if these are too few to tell.",
                 UninformativeAttributionWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return probabilities
 

@@ -225,4 +225,4 @@ def warn_of_leakage(before: Leakage, after: Leakage, *, swapped: bool) -> None:
         )
     else:
         return
-    warnings.warn(message, LeakageWarning, stacklevel=7)
+    warnings.warn(message, LeakageWarning, stacklevel=8)

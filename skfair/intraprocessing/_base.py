@@ -419,7 +419,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             f"the right way round. Its outputs were taken to be in the order [{order}], and speak "
             f"for [{guess}]. {advice}",
             LabelOrderWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
     def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> tuple[Groups, np.ndarray]:
@@ -494,7 +494,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         warnings.warn(
             f"{found}{done} Merge them with others or take more samples.",
             SmallGroupWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
     def _classes_compared(self) -> list[int | None]:
@@ -747,7 +747,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"The search was interrupted after {n_candidates} candidates, and the best of them "
                 f"was taken ({found}). Fit again to search on.",
                 InterruptedSearchWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         if not self.feasible_:
             wanted, advice = (
@@ -767,7 +767,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
                 f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         elif self.best_trial_ <= _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
             taken = "with another threshold" if self.best_trial_ else "as it is"
@@ -775,7 +775,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"None of {n_candidates - 1} candidates was better than the original network "
                 f"{taken}, which was taken ({found}).",
                 FallbackWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     def _warn_of_optimism(self, search: Search, threshold: float) -> None:
@@ -796,7 +796,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 f"{on_held_out.performance[0]:.3f}. Fitted attributes are measured on held-out "
                 "rows. Give more rows, or fewer max_epochs, or freeze layers.",
                 OverfitWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     @staticmethod

@@ -449,7 +449,7 @@ default="demographic_parity"
                 f"({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
                 f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         elif best <= UNCORRECTED:
             taken = "with the decision that performs best" if best else "as it is"
@@ -457,7 +457,7 @@ default="demographic_parity"
                 f"None of {len(_TARGETS)} corrections was better than the original network "
                 f"{taken}, which was taken ({found}).",
                 FallbackWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     # -- saving and predicting -------------------------------------------------------------

@@ -624,7 +624,7 @@ def test_what_from_estimator_refuses(masker):
     with pytest.raises(ValueError, match=r"float32.*fit saw uint8"):
         AttributionDisplay.from_estimator(masker, X / 255)
     for nothing in (None, 3):
-        with pytest.raises(ValueError, match=rf"X \({type(nothing).__name__}\)"):
+        with pytest.raises(TypeError, match=rf"X \({type(nothing).__name__}\) cannot be used"):
             AttributionDisplay.from_estimator(masker, nothing)
     for folder in ("no_such_folder", Path("no_such_folder")):
         with pytest.raises(ValueError, match=r"no_such_folder.*does not exist"):

@@ -974,16 +974,6 @@ def test_a_copy_does_the_same(data, fitted, way, scope, perturbation, tmp_path):
     assert_same_fit(loaded, masker)
 
 
-def test_networks_are_pickled_on_the_cpu(fitted, monkeypatch):
-    moved = []
-    monkeypatch.setattr(
-        type(fitted.module_), "cpu", lambda self: (moved.append(self), self)[1], raising=False
-    )
-    pickle.dumps(fitted)
-    assert len(moved) == 1
-    assert moved[0] is not fitted.module_
-
-
 def test_clone_copies_the_parameters_and_nothing_else(data, fitted):
     fresh = clone(fitted)
     assert fresh.get_params() == fitted.get_params()

@@ -355,6 +355,8 @@ def test_metadata_routing_does_not_ask_about_out():
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 def test_a_column_of_files_beside_others(container, tmp_path):
+    if container == "polars":  # which takes text out of a frame of pandas with it
+        pytest.importorskip("pyarrow")
     files = []
     for row, image in enumerate(IMAGES):
         files.append(str(tmp_path / f"{row}.png"))

@@ -498,19 +498,17 @@ def test_a_callable_that_returns_no_number(parameter, value):
 
 
 @uncertain
-@pytest.mark.parametrize("kind", [float, np.float32, np.array, torch.tensor, Fraction])
+@pytest.mark.parametrize("kind", [np.float32, np.array, torch.tensor, Fraction])
 def test_a_callable_may_return_any_kind_of_number(kind):
-    X, y, groups = with_logit(400, 0)
-    biases = [
-        threshold(read_logit(), constraint=constraint, epsilon=0.3, random_state=0)
-        .fit(X, y, sensitive_features=groups)
-        .bias_
-        for constraint in (
-            difference,
-            lambda *args, **features: kind(difference(*args, **features)),
-        )
-    ]
-    assert biases[0] == pytest.approx(biases[1], rel=1e-6)
+    X, y, groups = with_logit(30, 0)
+    debiaser = threshold(
+        read_logit(),
+        constraint=lambda *args, **features: kind(difference(*args, **features)),
+        epsilon=0.3,
+        random_state=0,
+    ).fit(X, y, sensitive_features=groups)
+    found = difference(y, debiaser.predict(X), sensitive_features=groups)
+    assert debiaser.bias_ == pytest.approx(found, rel=1e-6)
 
 
 @pytest.mark.parametrize("labels", ["fm", "012"])
