@@ -81,7 +81,17 @@ print("grown", grown // (1 if sys.platform != "darwin" else 1024) // 1024)
 """
 
 
-@pytest.mark.parametrize("name", sorted({name for name, p in INTEGERS if p in TRAINS_FOR_AS_LONG}))
+# One that trains and one that searches; the others take ten seconds each, and are run by hand.
+ALWAYS = {"ClusterMarginClassifier", "LayerwiseDebiaser"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
+        for name in sorted({name for name, p in INTEGERS if p in TRAINS_FOR_AS_LONG})
+    ],
+)
 def test_what_only_takes_time_takes_no_memory_and_can_be_stopped(name):
     runs = [
         (name, parameter, value)
