@@ -37,6 +37,12 @@ def own_settings() -> Iterator[None]:
     None
         The block runs.
 
+    Notes
+    -----
+    Under another default type or device, what runs is watched by a mode, and torch computes its
+    attention layers without fused kernels then: their last digits differ. What a network makes
+    of integers without naming a type (their ratio) has torch's default type.
+
     Examples
     --------
     >>> with torch.no_grad(), np.errstate(all="raise"), own_settings():
