@@ -213,7 +213,8 @@ class BatchEncoder:
 
     def _check_first(self, batch: np.ndarray, output: Any) -> None:
         """Ask of the first batch of a fit what would make all features wrong, unseen."""
-        free = not _is_callable(self.encoder)  # a callable may cost money
+        kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
+        free = kind != "callable"  # which may cost money
         shape = tuple(_check_output(output, len(batch)).shape)
         check_axes(shape, batch, self.pooling, self._run if free else None)
         among = self._first_row(output, len(batch))
@@ -373,10 +374,6 @@ def _changed_axes(shape: tuple[int, ...], batch: np.ndarray, run: Callable | Non
 def _opposite(samples: np.ndarray) -> np.ndarray:
     """Samples with other statistics, which a row that depends on its batch shows."""
     return (255 if samples.dtype == np.uint8 else 1) - samples
-
-
-def _is_callable(encoder: Any) -> bool:
-    return not isinstance(encoder, torch.nn.Module | str | os.PathLike | OnnxModel)
 
 
 def module_device(module: torch.nn.Module, device: str | torch.device) -> torch.device:

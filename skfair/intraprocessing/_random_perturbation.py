@@ -229,14 +229,14 @@ default="balanced_accuracy"
         def score(trials: list[int]) -> np.ndarray:
             weights = _draw(parameters, trials, search, self.std)
             # functional_call puts the weights into the network for a while: one a thread.
-            network = copied(search.network)
+            run = _with_weights(copied(search.network))
             if together:
                 return search.score(
                     search.scored,
-                    lambda X: vmap(_run, (None, 0, None))(network, weights, X),
+                    lambda X: vmap(run, (0, None))(weights, X),
                     n_networks=_AT_ONCE,  # or the bits would depend on how many trials are left
                 )
-            singly = (partial(_run, network, _pick(weights, i)) for i in range(len(trials)))
+            singly = (partial(run, _pick(weights, i)) for i in range(len(trials)))
             return np.stack([search.score(search.scored, forward) for forward in singly])
 
         def block(start: int) -> list[int]:
@@ -278,18 +278,21 @@ def _pick(weights: dict[str, torch.Tensor], position: int) -> dict[str, torch.Te
     return {name: stack[position] for name, stack in weights.items()}
 
 
-def _run(
-    network: torch.nn.Module, weights: dict[str, torch.Tensor], X: torch.Tensor
-) -> torch.Tensor:
+def _with_weights(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
+    """Make a function of weights, by name, and rows, that runs the network with these."""
     # Not tied by torch, which puts a layer that is used twice back with the weights of the call.
     name_of = {id(parameter): name for name, parameter in network.named_parameters()}
-    everywhere = {
-        f"{path}.{name}": weights[name_of[id(parameter)]]
+    places = {
+        f"{path}.{name}": name_of[id(parameter)]
         for path, part in network.named_modules()
         for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False)
-        if name_of[id(parameter)] in weights
     }
-    return functional_call(network, everywhere, (X,), tie_weights=False)
+
+    def run(weights: dict[str, torch.Tensor], X: torch.Tensor) -> torch.Tensor:
+        everywhere = {place: weights[name] for place, name in places.items() if name in weights}
+        return functional_call(network, everywhere, (X,), tie_weights=False)
+
+    return run
 
 
 def _runs_together(
@@ -298,7 +301,7 @@ def _runs_together(
     """Whether torch can run several sets of weights at once through this network."""
     try:
         with torch.no_grad(), warning_filter("error", message="There is a performance drop"):
-            vmap(_run, (None, 0, None))(network, weights, rows)
+            vmap(_with_weights(network), (0, None))(weights, rows)
     # What torch.func has no rule for, or does one after the other, and says so.
     except (RuntimeError, NotImplementedError, UserWarning):
         return False

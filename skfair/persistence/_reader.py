@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -76,11 +75,6 @@ def match_factories(factories: Any, needed: dict[str, str]) -> Mapping[str, Call
     return factories
 
 
-def _draws_of_its_own() -> AbstractContextManager:
-    """Keep the weights that a new network draws from moving the caller's generators."""
-    return seeded(0)
-
-
 class EstimatorReader:
     """One load: estimators from their JSON and tensors, and what the caller makes."""
 
@@ -92,7 +86,8 @@ class EstimatorReader:
         self._made: dict[str, Any] = {}
         for name, factory in factories.items():
             try:
-                with _draws_of_its_own():
+                # Its weights are of no matter, but the caller's generators are not to move.
+                with seeded(0):
                     self._made[name] = factory()
             except Exception as error:
                 error.add_note(f"This came from factories[{name!r}], called without arguments.")
@@ -222,7 +217,7 @@ class EstimatorReader:
             return made
         if isinstance(made, skorch.NeuralNet):
             if not made.initialized_:
-                with _draws_of_its_own():
+                with seeded(0):
                     made.initialize()
             network = made.module_
         if not isinstance(network, nn.Module):

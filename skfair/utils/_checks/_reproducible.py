@@ -6,7 +6,7 @@ import random
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -90,39 +90,32 @@ def check_threads(name: str, estimator: Any) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+def _set(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> Iterator[None]:
+    """Set what is of the whole process for a while."""
+    before = read()
+    write(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+        write(before)
 
 
 def _settings() -> list[list[AbstractContextManager]]:
     """Sets of settings that can hold at once."""
+    default_dtype = torch.get_default_dtype, torch.set_default_dtype
+    deterministic = torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     return [
         [
             torch.no_grad(),
             torch.autocast("cpu", dtype=torch.bfloat16),
             np.errstate(all="raise"),
-            _default_dtype(torch.float64),
+            _set(*default_dtype, torch.float64),
         ],
         [
             torch.inference_mode(),
-            _default_dtype(torch.bfloat16),
+            _set(*default_dtype, torch.bfloat16),
             torch.device("meta"),
-            _deterministic(),
+            _set(*deterministic, True),
         ],
     ]
 
