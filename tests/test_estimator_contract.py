@@ -26,6 +26,17 @@ from torch import nn
 
 from skfair.adjustment import LogitAdjustedClassifier
 from skfair.attribution import PatchAttributionMasker
+from skfair.discovery import all_estimators
+from skfair.estimator_checks import (
+    _copies,
+    check_estimator,
+    estimator_checks_generator,
+    expected_failed_checks,
+    parametrize_with_checks,
+)
+from skfair.estimator_checks._case import make_case, small_instance, takes_groups
+from skfair.estimator_checks._registry import CHECKS
+from skfair.estimator_checks._running import assert_identical
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import (
     BiasGradientDebiaser,
@@ -35,18 +46,8 @@ from skfair.intraprocessing import (
 )
 from skfair.margin import ClusterMarginClassifier
 from skfair.persistence import _schema
-from skfair.utils import FairnessWarning, all_estimators
-from skfair.utils._checks import _copies
-from skfair.utils._checks._case import make_case, small_instance, takes_groups
-from skfair.utils._checks._registry import CHECKS
-from skfair.utils._checks._running import assert_identical
+from skfair.utils import FairnessWarning
 from skfair.utils._random import seeded
-from skfair.utils.estimator_checks import (
-    check_estimator,
-    estimator_checks_generator,
-    expected_failed_checks,
-    parametrize_with_checks,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from sklearn.base import clone
 from torch import nn
 
 import skfair
+from skfair.base._onnx import _reason, export_onnx
 from skfair.utils import FairnessWarning
-from skfair.utils._onnx import _reason, export_onnx
 
 rng = np.random.default_rng(0)
 N = 150
@@ -123,7 +123,7 @@ def test_a_logit_adjusted_classifier(head, tmp_path):
 
 
 def test_every_classifier_can_be_exported(tmp_path):
-    for name, cls in skfair.utils.all_estimators("classifier"):
+    for name, cls in skfair.discovery.all_estimators("classifier"):
         parameters = cls.__init__.__kwdefaults__
         quick = {"max_epochs": 1, "n_trials": 3, "n_calls": 3}
         quick = {name: value for name, value in quick.items() if name in parameters}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from skfair.utils.estimator_checks import CHECKS
+from skfair.estimator_checks._registry import CHECKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "user_guide" / "promises.rst").read_text()

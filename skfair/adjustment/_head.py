@@ -8,8 +8,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import nn
 
 from skfair.adjustment._linear import Linear, balanced_weight, fit_softmax
+from skfair.base._net import TensorData, as_tensor, train_with_adam
 from skfair.utils import draw_seed
-from skfair.utils._net import TensorData, as_tensor, train_with_adam
 
 _N_UNITS = 128
 _LR, _BATCH_SIZE = 5e-3, 64

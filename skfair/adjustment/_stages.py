@@ -33,9 +33,9 @@ from skfair.adjustment._twins import (
     log_prior_given_guess,
     train_twins,
 )
+from skfair.base import TorchClassifier
+from skfair.base._net import load_weights
 from skfair.utils import FallbackWarning, Groups, draw_seed, encode_groups, resolve_device
-from skfair.utils._base import TorchClassifier
-from skfair.utils._net import load_weights
 from skfair.utils._shown import shown
 
 _MOST_PROJECTED = 20_000  # samples, at random, from which components are computed

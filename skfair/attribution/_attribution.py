@@ -11,6 +11,8 @@ from scipy import ndimage
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair._images._input import validate_images
+from skfair._images._open import Images, open_images
 from skfair.attribution._attributes import (
     Attributes,
     balanced_weight,
@@ -36,12 +38,10 @@ from skfair.attribution._region_classifier import (
 )
 from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
 from skfair.attribution._statistics import check_data_range, check_values, measure_images
+from skfair.base import TorchEstimator
+from skfair.base._net import as_tensor, load_weights, noise
 from skfair.metrics import expected_calibration_error
 from skfair.utils import UninformativeAttributionWarning, draw_seed, resolve_device
-from skfair.utils._base import TorchEstimator
-from skfair.utils._image_input import validate_images
-from skfair.utils._images import Images, open_images
-from skfair.utils._net import as_tensor, load_weights, noise
 from skfair.utils._progress import progress_bar
 from skfair.utils._random import own_draws, own_generators
 from skfair.utils._rows import check_rows

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from skfair._images._files import files_of_folder
+from skfair._images._open import Images
 from skfair.attribution._masker import PatchAttributionMasker
 from skfair.utils import import_optional, resolve_device
-from skfair.utils._image_files import files_of_folder
-from skfair.utils._images import Images
 
 _KINDS = ("maps", "mean_map", "perturbations")
 _MODES = [(scope, change) for scope in ("general", "specific") for change in ("mask", "noise")]

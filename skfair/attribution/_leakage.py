@@ -8,7 +8,7 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
 
-from skfair.utils._net import FullBatches, TensorData, train_with_adam
+from skfair.base._net import FullBatches, TensorData, train_with_adam
 
 _WIDTHS = (16, 32, 64)
 _LONGEST_SIDE = 128  # pixels; larger images are halved before the network sees them

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair._images._open import Images, open_images
 from skfair.attribution._attributes import Attributes
 from skfair.attribution._attribution import PatchAttribution
 from skfair.attribution._augmentation import PatchAugmentation
@@ -29,9 +30,8 @@ from skfair.attribution._fill import FILLS
 from skfair.attribution._leakage import Leakage
 from skfair.attribution._perturbation import Perturbation, auto_margin, hidden_pixels
 from skfair.attribution._statistics import check_fill
+from skfair.base._net import as_tensor
 from skfair.utils import draw_seed, import_optional, resolve_device
-from skfair.utils._images import Images, open_images
-from skfair.utils._net import as_tensor
 from skfair.utils._typed import available_if, fit_context
 
 # With quantile="auto": how far up a map, from the middle of its values to the highest, pixels are

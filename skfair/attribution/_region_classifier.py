@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._region_networks import DenseRegionNet
-from skfair.utils._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
+from skfair.base._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
 from skfair.utils._random import generator
 
 # Coarsest grid of one training pass, in positions along a side: neighbouring patches share most

@@ -18,10 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skfair.featurize._fingerprint import check_module, module_digest
-from skfair.featurize._onnx_model import OnnxModel, open_onnx
-from skfair.utils._device import resolve_device
-from skfair.utils._networks import (
+from skfair.base._networks import (
     ROUGH,
     are_alike,
     check_initialised,
@@ -29,6 +26,9 @@ from skfair.utils._networks import (
     floating_dtype,
     rounding,
 )
+from skfair.featurize._fingerprint import check_module, module_digest
+from skfair.featurize._onnx_model import OnnxModel, open_onnx
+from skfair.utils._device import resolve_device
 from skfair.utils._shown import shown, shown_all
 
 _ROOM = 80  # letters of a layer's name

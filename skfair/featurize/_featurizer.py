@@ -18,6 +18,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from skfair._images._input import validate_images
+from skfair._images._open import Images, release_pages
+from skfair.base._fresh_fit import FreshFit
+from skfair.base._net import noise
+from skfair.base._portable import PortableState
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import (
     UnknownEncoder,
@@ -29,11 +34,6 @@ from skfair.featurize._fingerprint import (
 from skfair.featurize._normalize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.featurize._store import FeatureStore
-from skfair.utils._fresh_fit import FreshFit
-from skfair.utils._image_input import validate_images
-from skfair.utils._images import Images, release_pages
-from skfair.utils._net import noise
-from skfair.utils._portable import PortableState
 from skfair.utils._progress import progress_bar
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skfair.utils._portable import TensorState
+from skfair.base._portable import TensorState
 
 
 def _rebuild(

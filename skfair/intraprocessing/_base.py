@@ -19,6 +19,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from skfair.base import TorchClassifier
+from skfair.base._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
+from skfair.base._networks import are_alike, copied, floating_dtype, rounding
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import (
     LogitNetwork,
@@ -49,9 +52,6 @@ from skfair.utils import (
     resolve_device,
     seeded,
 )
-from skfair.utils._base import TorchClassifier
-from skfair.utils._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
-from skfair.utils._networks import are_alike, copied, floating_dtype, rounding
 from skfair.utils._random import own_generators
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all, tell_apart

@@ -4,9 +4,9 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from skfair.base._net import TensorData
 from skfair.intraprocessing._finetuning import BatchNet, CellBatches
 from skfair.intraprocessing._soft_bias import SoftBias
-from skfair.utils._net import TensorData
 from skfair.utils._random import generator, own_draws
 
 _CRITIC_LR = 0.01

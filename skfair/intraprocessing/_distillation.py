@@ -8,11 +8,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from skfair.base._net import TensorData, TensorNet, one_cycle
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
 from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.metrics._rates import group_statistic
-from skfair.utils._net import TensorData, TensorNet, one_cycle
 
 _MIN_STEPS = 10
 # How far to go from the original network to the distilled one, and beyond: where the inputs

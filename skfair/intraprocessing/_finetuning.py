@@ -12,11 +12,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import Callback
 from torch import nn
 
+from skfair.base._net import EpochBar, TensorData, TensorNet
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
-from skfair.utils._net import EpochBar, TensorData, TensorNet
 from skfair.utils._random import generator
 
 _MIN_STEPS = 10  # an epoch, so that small debiasing sets get enough of them

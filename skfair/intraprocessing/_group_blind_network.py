@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from skfair.base._net import rows_at_once
+from skfair.base._trace import of_torch_alone, trace
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._network import PROBABILITY_FLOOR, LogitNetwork, Output
-from skfair.utils._net import rows_at_once
-from skfair.utils._trace import of_torch_alone, trace
 
 _TINY = 1e-30  # of which float32 still has the logarithm
 

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 
+from skfair.base._net import rows_at_once
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._objective import Choice
 from skfair.intraprocessing._partial_forward import PartialForward
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._surrogate import propose
-from skfair.utils._net import rows_at_once
 from skfair.utils._progress import progress_bar
 
 _AT_ONCE = 5  # points to try from one fit of the surrogate, which takes longer than to try them

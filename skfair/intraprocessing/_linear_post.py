@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from skfair.base._net import load_weights
+from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind import Linear
@@ -40,8 +42,6 @@ from skfair.utils import (
     resolve_device,
     seeded,
 )
-from skfair.utils._net import load_weights
-from skfair.utils._networks import copied
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from skfair.utils._trace import trace
+from skfair.base._trace import trace
 
 # Activations kept at most, for all changes and again for one; what is more is computed each time.
 _KEPT_BYTES = 1 << 29

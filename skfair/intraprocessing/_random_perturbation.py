@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, vmap
 
+from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._search import Search, named_parameters
-from skfair.utils._networks import copied
 from skfair.utils._progress import progress_bar
 from skfair.utils._settings import warning_filter, with_own_settings
 

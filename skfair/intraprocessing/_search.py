@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from skfair.base._net import rows_at_once
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import LogitNetwork
 from skfair.intraprocessing._objective import (
@@ -20,7 +21,6 @@ from skfair.intraprocessing._objective import (
     Rule,
     find_strata,
 )
-from skfair.utils._net import rows_at_once
 
 
 class Rows(NamedTuple):

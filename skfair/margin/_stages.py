@@ -12,6 +12,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.utils import check_random_state
 from torch import nn
 
+from skfair.base import TorchClassifier
+from skfair.base._net import as_tensor, load_weights
 from skfair.margin._amplifier import (
     balanced_accuracy,
     class_shares,
@@ -42,9 +44,7 @@ from skfair.utils import (
     encode_groups,
     resolve_device,
 )
-from skfair.utils._base import TorchClassifier
 from skfair.utils._memory import physical_memory
-from skfair.utils._net import as_tensor, load_weights
 from skfair.utils._validation import check_logits
 
 # The paper's ablation without adaptive margins gives every class this one, in radians.

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from skfair.base._net import TensorData, as_tensor, train_with_adam
 from skfair.margin._modules import MarginNet
-from skfair.utils._net import TensorData, as_tensor, train_with_adam
 
 
 @dataclass(frozen=True)

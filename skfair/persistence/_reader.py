@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 
+from skfair.base._net import load_weights
 from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._files import MALFORMED
@@ -26,7 +27,6 @@ from skfair.persistence._schema import (
 from skfair.persistence._values import ValueReader
 from skfair.persistence._writer import LOCAL, probe
 from skfair.utils._errors import InvalidModelError
-from skfair.utils._net import load_weights
 from skfair.utils._random import seeded
 from skfair.utils._shown import plain, shown
 

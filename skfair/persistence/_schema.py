@@ -13,9 +13,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from skfair.discovery import all_estimators
 from skfair.persistence._table import SIDE, TABLE
 from skfair.persistence._values import DEVICE
-from skfair.utils._discovery import all_estimators
 from skfair.utils._shown import shown
 
 _LARGEST_SAMPLE = 1 << 26  # numbers

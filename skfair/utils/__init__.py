@@ -1,7 +1,6 @@
-"""What every part stands on: devices, seeds, validation, groups, the torch-classifier base."""
+"""What every part stands on: devices, seeds, validation, groups, and words for messages."""
 
 from skfair.utils._device import resolve_device
-from skfair.utils._discovery import all_estimators
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed, seeded
@@ -32,7 +31,6 @@ __all__ = [
     "OverfitWarning",
     "SmallGroupWarning",
     "UninformativeAttributionWarning",
-    "all_estimators",
     "draw_seed",
     "encode_groups",
     "import_optional",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from skfair.utils._images import as_numpy, evaluation
+from skfair.utils._arrays import as_numpy, evaluation
 from skfair.utils._shown import shown, shown_all
 
 _MISSING_LABEL = "missing"

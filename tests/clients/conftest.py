@@ -4,9 +4,9 @@ import functools
 
 import pytest
 
-from skfair.utils import all_estimators
-from skfair.utils._checks._case import make_case, small_instance
-from skfair.utils._checks._running import assert_same_fit
+from skfair.discovery import all_estimators
+from skfair.estimator_checks._case import make_case, small_instance
+from skfair.estimator_checks._running import assert_same_fit
 
 CLASSES = dict(all_estimators())
 

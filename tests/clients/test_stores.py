@@ -98,8 +98,8 @@ mlflow.set_tracking_uri("file://" + sys.argv[1])
 mlflow.set_experiment("skfair")
 mlflow.sklearn.autolog(log_models=False, silent=True)
 import skfair
-from skfair.utils._checks._case import make_case, small_instance
-for name, kind in skfair.utils.all_estimators():
+from skfair.estimator_checks._case import make_case, small_instance
+for name, kind in skfair.discovery.all_estimators():
     case = make_case(small_instance(kind))
     if "n_calls" in case.estimator.get_params():
         case = case.with_parameters(n_calls=12)

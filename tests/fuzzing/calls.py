@@ -24,10 +24,10 @@ from sklearn.exceptions import DataConversionWarning
 from torch import nn
 
 import skfair
+from skfair.base._net import TensorNet
 from skfair.intraprocessing import _critics
 from skfair.intraprocessing._search import Search
 from skfair.utils import FairnessWarning
-from skfair.utils._net import TensorNet
 from skfair.utils._random import seeded
 
 _ARGUMENTS = re.compile(

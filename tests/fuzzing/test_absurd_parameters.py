@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.utils._param_validation import Interval
 
+from skfair.discovery import all_estimators
 from skfair.intraprocessing import _base, _layerwise
-from skfair.utils import all_estimators
 
 TRAINS_FOR_AS_LONG = ("max_epochs", "amplifier_max_epochs", "n_calls", "n_trials")
 

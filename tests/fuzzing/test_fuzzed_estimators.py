@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_data import DATA, LABELS, WEIGHTS, changed
 
-from skfair.utils import all_estimators
+from skfair.discovery import all_estimators
 
 OF_ROWS = sorted(set(calls.ESTIMATORS) - set(calls.OF_IMAGES))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from skfair.base._net import TensorData
 from skfair.intraprocessing import AdversarialFinetuneDebiaser, _critics
 from skfair.intraprocessing._critics import (
     AdversaryLoss,
@@ -24,7 +25,6 @@ from skfair.intraprocessing._network import LogitNetwork, Output
 from skfair.intraprocessing._output_layer import HiddenActivations
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
-from skfair.utils._net import TensorData
 from skfair.utils._random import seeded
 
 CPU = torch.device("cpu")

@@ -19,6 +19,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from skfair import intraprocessing
+from skfair.estimator_checks._reproducible import global_state
 from skfair.intraprocessing import (
     RandomPerturbationDebiaser,
     ThresholdDebiaser,
@@ -34,7 +35,6 @@ from skfair.utils import (
     InterruptedSearchWarning,
     SmallGroupWarning,
 )
-from skfair.utils._checks._reproducible import global_state
 from skfair.utils._random import seeded
 
 # What little data and short searches find is not what most of these tests are about.

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from skfair.base._net import TensorData
 from skfair.intraprocessing import (
     AdversarialFinetuneDebiaser,
     BiasGradientDebiaser,
@@ -17,7 +18,6 @@ from skfair.intraprocessing import (
 )
 from skfair.intraprocessing._finetuning import CellBatches
 from skfair.intraprocessing._search import Search
-from skfair.utils._net import TensorData
 from skfair.utils._random import seeded
 
 CPU = torch.device("cpu")

@@ -238,7 +238,7 @@ def test_a_row_is_predicted_the_same_whatever_comes_with_it(monkeypatch):
     np.testing.assert_allclose(classifier.predict_proba(X[order]), expected[order], rtol=1e-12)
     np.testing.assert_allclose(classifier.predict_proba(X[:1]), expected[:1], rtol=1e-12)
     np.testing.assert_array_equal(classifier.predict_cluster(X[order]), clusters[order])
-    monkeypatch.setattr("skfair.utils._base._PREDICT_BATCH", 7)
+    monkeypatch.setattr("skfair.base._classifier._PREDICT_BATCH", 7)
     np.testing.assert_allclose(classifier.predict_proba(X), expected, rtol=1e-12)
 
 

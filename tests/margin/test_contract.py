@@ -10,8 +10,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skfair
+from skfair.estimator_checks import estimator_checks_generator
 from skfair.margin import ClusterMarginClassifier
-from skfair.utils.estimator_checks import estimator_checks_generator
 
 # Little data and short training overcorrect; a test of its own is about the warning.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")

@@ -43,10 +43,10 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import skfair
 from skfair.datasets import load_digits_encoder
+from skfair.discovery import all_estimators
 from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import sklearn_classes
-from skfair.utils import all_estimators
 
 MEMORY = 256 << 20  # bytes, beside four times the file
 SECONDS = 2  # of processor time

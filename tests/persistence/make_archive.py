@@ -23,7 +23,7 @@ KEPT = 12  # samples of which the outputs are kept
 
 def models():
     """Yield (name, fitted estimator, samples)."""
-    for name, _ in skfair.utils.all_estimators():
+    for name, _ in skfair.discovery.all_estimators():
         yield (name, *fitted(name))
     for loss in ("cross_entropy", "loss_weighted"):
         yield (f"ClusterMarginClassifier-{loss}", *fitted("ClusterMarginClassifier", loss=loss))

@@ -69,7 +69,7 @@ def test_archived_models_predict_what_they_did(path):
 
 def test_the_archive_has_every_estimator_of_this_version():
     names = {path.name for path in MODELS if path.parent.name == skfair.__version__}
-    assert names >= {name for name, _ in skfair.utils.all_estimators()} - SINCE
+    assert names >= {name for name, _ in skfair.discovery.all_estimators()} - SINCE
 
 
 def test_a_step_of_another_scikit_learn_is_named(tmp_path, monkeypatch):

@@ -209,9 +209,9 @@ def test_a_file_of_holes_is_not_read(saved):
 @pytest.mark.parametrize(
     "name",
     ["os.system", "sklearn.svm.SVC", "sklearn.tree.DecisionTreeClassifier", "skfair.Base",
-     "skfair.utils._base.TorchClassifier", "ClusterMarginClassifier", "marker.Anything",
+     "skfair.base._classifier.TorchClassifier", "ClusterMarginClassifier", "marker.Anything",
      "sklearn.preprocessing.OneHotEncoder", "sklearn.dummy.DummyClassifier",
-     "skfair.save", "skfair.utils.estimator_checks", "torch.nn.Linear", "", None, 3, [], {}],
+     "skfair.save", "skfair.estimator_checks", "torch.nn.Linear", "", None, 3, [], {}],
 )  # fmt: skip
 def test_only_named_classes_are_made(name, saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "marker", types.ModuleType("marker"))

@@ -35,10 +35,11 @@ from torch import nn
 import skfair
 from skfair.adjustment._linear import Linear
 from skfair.datasets import load_digits_encoder
+from skfair.discovery import all_estimators
 from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import estimator_class, sklearn_classes
-from skfair.utils import LeakageWarning, all_estimators
+from skfair.utils import LeakageWarning
 
 # Small data and short fits; what the warnings say is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.FairnessWarning")

@@ -6,8 +6,8 @@ import pytest
 import sklearn.utils
 from sklearn.cluster import KMeans
 
-from skfair.utils import all_estimators
-from skfair.utils._checks._case import make_case, small_instance
+from skfair.discovery import all_estimators
+from skfair.estimator_checks._case import make_case, small_instance
 from skfair.utils._inner_fit import fit_inner
 
 

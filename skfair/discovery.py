@@ -8,6 +8,8 @@ from types import ModuleType
 
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
+import skfair
+
 _TYPES = {"classifier": ClassifierMixin, "transformer": TransformerMixin}
 
 
@@ -35,7 +37,7 @@ def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
 
     Examples
     --------
-    >>> from skfair.utils import all_estimators
+    >>> from skfair.discovery import all_estimators
     >>> [name for name, _ in all_estimators("transformer")]
     ['ClusterMarginClassifier', 'FrozenEncoderFeaturizer', 'LogitAdjustedClassifier',
      'PatchAttributionMasker']
@@ -45,10 +47,9 @@ def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
             f"type_filter={type_filter!r} is not one of {sorted(_TYPES)}. Leave it None for all."
         )
     kind = BaseEstimator if type_filter is None else _TYPES[type_filter]
-    root = importlib.import_module(__name__.split(".")[0])
     found = {
         name: value
-        for package in _public_packages(root)
+        for package in _public_packages(skfair)
         for name in getattr(package, "__all__", ())
         if _is_public_estimator(name, value := getattr(package, name)) and issubclass(value, kind)
     }
@@ -67,5 +68,6 @@ def _is_public_estimator(name: str, value: object) -> bool:
         not name.startswith("_")
         and inspect.isclass(value)
         and issubclass(value, BaseEstimator)
+        and hasattr(value, "fit")  # the bases have none, or ask for a method
         and not inspect.isabstract(value)
     )

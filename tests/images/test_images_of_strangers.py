@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skfair.utils._image_files import FILE_FORMATS
-from skfair.utils._images import open_images
+from skfair._images._files import FILE_FORMATS
+from skfair._images._open import open_images
 
 ZEROS = zlib.compress(bytes(10**7))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 
-from skfair.utils._image_input import validate_images
+from skfair._images._input import validate_images
 
 X = np.random.default_rng(0).integers(0, 256, size=(6, 3, 8, 5), dtype=np.uint8)
 ROWS = X.reshape(6, -1)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skfair.utils._images import Images, check_image_shape, holds_images, open_images
+from skfair._images._open import Images, check_image_shape, holds_images, open_images
 from skfair.utils._validation import validate_rows
 
 

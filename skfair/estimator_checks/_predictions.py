@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from skfair.utils._checks._case import has_parameters, make_case
-from skfair.utils._checks._registry import promise
+from skfair.estimator_checks._case import has_parameters, make_case
+from skfair.estimator_checks._registry import promise
 
 
 def _gives_probabilities(estimator: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sklearn.exceptions import EstimatorCheckFailedWarning
 from sklearn.utils.metaestimators import _BaseComposition
 
-from skfair.utils._checks import (  # noqa: F401  (each registers its checks)
+from skfair.estimator_checks import (  # noqa: F401  (each registers its checks)
     _construction,
     _copies,
     _failures,
@@ -24,8 +24,8 @@ from skfair.utils._checks import (  # noqa: F401  (each registers its checks)
     _predictions,
     _reproducible,
 )
-from skfair.utils._checks._case import takes_groups
-from skfair.utils._checks._registry import CHECKS, Check
+from skfair.estimator_checks._case import takes_groups
+from skfair.estimator_checks._registry import CHECKS, Check
 
 if TYPE_CHECKING:
     import pytest
@@ -40,13 +40,6 @@ def _place(check: Check) -> tuple[bool, str, int]:
 
 
 CHECKS.sort(key=_place)
-
-__all__ = [
-    "check_estimator",
-    "estimator_checks_generator",
-    "expected_failed_checks",
-    "parametrize_with_checks",
-]
 
 # Of scikit-learn, those that call fit(X, y) and want it to do more than refuse what is wrong.
 _FIT_WITHOUT_GROUPS = (
@@ -101,7 +94,7 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.
     Examples
     --------
     >>> from skfair.margin import ClusterMarginClassifier
-    >>> from skfair.utils.estimator_checks import estimator_checks_generator
+    >>> from skfair.estimator_checks import estimator_checks_generator
     >>> checks = estimator_checks_generator(ClusterMarginClassifier(n_clusters=4))
     >>> estimator, check = next(checks)
     >>> check(estimator)
@@ -154,7 +147,7 @@ def expected_failed_checks(estimator: Any) -> dict[str, str]:
     --------
     >>> from sklearn.utils.estimator_checks import check_estimator
     >>> from skfair.margin import ClusterMarginClassifier
-    >>> from skfair.utils.estimator_checks import expected_failed_checks
+    >>> from skfair.estimator_checks import expected_failed_checks
     >>> list(expected_failed_checks(ClusterMarginClassifier()))
     ['check_sample_weight_equivalence_on_dense_data']
     """
@@ -224,7 +217,7 @@ def check_estimator(
     --------
     >>> import torch
     >>> from skfair.intraprocessing import ThresholdDebiaser
-    >>> from skfair.utils.estimator_checks import check_estimator
+    >>> from skfair.estimator_checks import check_estimator
     >>> results = check_estimator(ThresholdDebiaser(torch.nn.Linear(6, 1)))
     >>> {result["status"] for result in results}
     {'passed'}
@@ -285,7 +278,7 @@ def parametrize_with_checks(
     --------
     >>> import torch
     >>> from skfair.intraprocessing import ThresholdDebiaser
-    >>> from skfair.utils.estimator_checks import parametrize_with_checks
+    >>> from skfair.estimator_checks import parametrize_with_checks
     >>> @parametrize_with_checks([ThresholdDebiaser(torch.nn.Linear(6, 1))])
     ... def test_promises(estimator, check):
     ...     check(estimator)

@@ -17,9 +17,9 @@ import sklearn
 import torch
 from torch import nn
 
-from skfair.utils._checks._case import Case, has_parameters, make_case, memory_parameters
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._case import Case, has_parameters, make_case, memory_parameters
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     assert_close,
     assert_identical,
     assert_same_fit,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skfair.utils._images import check_image_shape, holds_images, open_images, release_pages
+from skfair._images._open import check_image_shape, holds_images, open_images, release_pages
 
 RNG = np.random.default_rng(0)
 UINT8 = RNG.integers(0, 256, size=(5, 3, 8, 6), dtype=np.uint8)

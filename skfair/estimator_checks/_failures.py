@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skfair.utils._checks._case import Case, make_case
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._case import Case, make_case
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     Stopped,
     assert_close,
     assert_identical,

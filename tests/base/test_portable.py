@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
+from skfair.base._portable import PortableState, StandIns, TensorState
 from skfair.featurize._pickling import _rebuild
-from skfair.utils._portable import PortableState, StandIns, TensorState
 
 
 class Holder(PortableState, BaseEstimator):

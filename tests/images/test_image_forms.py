@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skfair.utils._images import holds_images, open_images
+from skfair._images._open import holds_images, open_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, size=(4, 3, 8, 6), dtype=np.uint8)
 

@@ -14,15 +14,15 @@ import sklearn
 import torch
 from sklearn.base import clone
 
-from skfair.utils._checks._case import (
+from skfair.estimator_checks._case import (
     Case,
     has_network,
     make_case,
     takes_groups,
     takes_images,
 )
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     as_parts,
     assert_close,
     assert_identical,

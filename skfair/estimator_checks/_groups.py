@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
-from skfair.utils._checks._case import Case, make_case, takes_groups
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._case import Case, make_case, takes_groups
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     assert_identical,
     assert_same_fit,
     fitted_attributes,

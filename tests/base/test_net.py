@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skfair.utils._net import (
+from skfair.base._net import (
     EpochBar,
     TensorBatches,
     TensorData,

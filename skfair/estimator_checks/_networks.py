@@ -12,8 +12,8 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from skfair.utils._base import TorchClassifier, TorchEstimator
-from skfair.utils._checks._case import (
+from skfair.base import TorchClassifier, TorchEstimator
+from skfair.estimator_checks._case import (
     Case,
     find_module,
     fit_on,
@@ -22,8 +22,8 @@ from skfair.utils._checks._case import (
     make_network,
     network_parameters,
 )
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     assert_close,
     assert_identical,
     fitted_attributes,

@@ -20,8 +20,8 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
+from skfair.base._networks import check_picklable, copied
 from skfair.utils._device import resolve_device
-from skfair.utils._networks import check_picklable, copied
 
 
 class PortableState:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skfair.utils._image_files import (
+from skfair._images._files import (
     FILE_SUFFIXES,
     UnreadableImageError,
     check_depth,
@@ -26,6 +26,7 @@ from skfair.utils._image_files import (
     oriented_size,
     pixels_of,
 )
+from skfair.utils._arrays import as_numpy, evaluation
 from skfair.utils._shown import shown, shown_all
 
 _CHANNELS = (1, 3, 4)
@@ -255,16 +256,6 @@ def open_images(
     if items is not None and (_n_columns(X, of_arrays=True) is None or _are_images(items)):
         return _ImageSequence(items, layout)
     return _ImageArray(X, layout)
-
-
-def as_numpy(block: Any) -> np.ndarray:
-    """Turn an array-like or a tensor, on any device and with gradients or not, into an array."""
-    if isinstance(block, torch.Tensor):
-        block = block.detach().cpu()
-        if block.dtype == torch.bfloat16:  # numpy has no such type
-            block = block.float()
-        return block.numpy()
-    return np.asarray(block)
 
 
 def release_pages(array: Any) -> None:
@@ -555,16 +546,6 @@ def _in_ranges(rows: list[int]) -> str:
         for a, b in zip(starts, ends, strict=True)
     ]
     return ", ".join(words[:_MOST_RANGES] + ["..."] * (len(words) > _MOST_RANGES))
-
-
-def evaluation(value: Any, name: str) -> str:
-    """Say how a table or column that is not computed yet is computed; nothing of any other."""
-    if hasattr(value, "__dask_graph__"):
-        return f"{name}.compute()"
-    for method in ("toPandas", "collect"):  # of Spark; of polars and others
-        if callable(getattr(type(value), method, None)) and not hasattr(value, "__len__"):
-            return f"{name}.{method}()"
-    return ""
 
 
 def _check_form(X: Any) -> None:

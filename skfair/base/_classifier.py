@@ -1,28 +1,24 @@
-"""The bases of what trains torch networks: estimators, and classifiers among them."""
+"""The base of classifiers around a torch network that is trained on rows of features."""
 
 import copy
 import os
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair.base._estimator import TorchEstimator
+from skfair.base._net import forward_batches
+from skfair.base._networks import copied
+from skfair.base._onnx import export_onnx
+from skfair.base._trace import of_torch_alone
 from skfair.utils._device import resolve_device
-from skfair.utils._fresh_fit import FreshFit
-from skfair.utils._net import forward_batches
-from skfair.utils._networks import copied
-from skfair.utils._onnx import export_onnx
-from skfair.utils._portable import PortableState
-from skfair.utils._random_state import refuse_generator
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
-from skfair.utils._trace import of_torch_alone
 from skfair.utils._validation import (
     check_logits,
     validate_labels,
@@ -44,29 +40,6 @@ def _check_shape(X: Any) -> None:
         )
     if len(shape) == 2 and shape[0] == 0:
         raise ValueError(f"X is empty: its shape is {shape}. Give at least one row of features.")
-
-
-class TorchEstimator(PortableState, FreshFit, BaseEstimator):
-    """Estimator that trains a torch network in ``fit``.
-
-    Its networks are fitted attributes; they travel on the CPU.
-    """
-
-    # Group labels reach `fit` through Pipeline and GridSearchCV without `set_fit_request`.
-    __metadata_request__fit = {"sensitive_features": True}
-
-    _parameter_constraints: dict = {
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    def _validate_params(self) -> None:
-        refuse_generator(getattr(self, "random_state", None))  # scikit-learn says not what to do
-        super()._validate_params()
 
 
 class TorchClassifier(ClassifierMixin, TorchEstimator):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skfair.utils._trace import trace
+from skfair.base._trace import trace
 
 CALL = nn.Module.__call__
 

@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import (
     make_constraint,
 )
 
-from skfair.utils._checks._case import fit_on, make_case
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import (
+from skfair.estimator_checks._case import fit_on, make_case
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import (
     assert_unchanged,
     fitted_attributes,
     module_calls,

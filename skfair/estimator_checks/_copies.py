@@ -11,12 +11,12 @@ from typing import Any
 import joblib
 from sklearn.base import clone
 
+from skfair.discovery import all_estimators
+from skfair.estimator_checks._case import find_module, fit_on, make_case
+from skfair.estimator_checks._registry import promise
+from skfair.estimator_checks._running import assert_same_fit
 from skfair.persistence import load, save
 from skfair.persistence._files import read_model
-from skfair.utils._checks._case import find_module, fit_on, make_case
-from skfair.utils._checks._registry import promise
-from skfair.utils._checks._running import assert_same_fit
-from skfair.utils._discovery import all_estimators
 
 
 @promise()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from skfair.utils._image_files import oriented_size
-from skfair.utils._images import open_images
+from skfair._images._files import oriented_size
+from skfair._images._open import open_images
 
 RNG = np.random.default_rng(0)
 

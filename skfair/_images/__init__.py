@@ -1,0 +1,1 @@
+"""Images in whatever form they come, as arrays with channels first."""
