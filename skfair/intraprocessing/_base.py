@@ -170,12 +170,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             copied, does not run on X, or has other outputs than a finite value for each class,
             or one for two.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y, sensitive_features=sensitive_features)
-            self._fit(X, y, sensitive_features)
-            # Up to here the classes were in the order of the network's outputs.
-            self._order = np.argsort(self.classes_, kind="stable")
-            self.classes_ = self.classes_[self._order]
+        check_rows(X=X, y=y, sensitive_features=sensitive_features)
+        self._fit(X, y, sensitive_features)
+        # Up to here the classes were in the order of the network's outputs.
+        self._order = np.argsort(self.classes_, kind="stable")
+        self.classes_ = self.classes_[self._order]
         return self
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
