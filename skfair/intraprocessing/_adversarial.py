@@ -262,7 +262,7 @@ default="balanced_accuracy"
             with own_draws():
                 adversary = AttributeAdversary(bias, float(search.scores.std()))
             loss = AdversaryLoss(adversary.to(search.device, search.dtype), self.alpha)
-            self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
+            self._finetune(search, loss, TrainAdversary(data), data=data, net=ProjectedNet)
             return
         module, batches = None, CellBatches(data, self.batch_size)
         if self.critic == "flat":
@@ -280,4 +280,5 @@ default="balanced_accuracy"
                 critic = SetCritic(bias)
         critic = critic.to(search.device, search.dtype)
         trainer = TrainCritic(critic, bias, data, batches)
-        self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)
+        against = CriticLoss(critic, self.penalty)
+        self._finetune(search, against, trainer, data=data, module=module)

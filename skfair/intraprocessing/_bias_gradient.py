@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from skfair.intraprocessing._finetuning import FinetuningDebiaser
+from skfair.intraprocessing._finetuning import FinetuningDebiaser, TuningRows
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._soft_bias import SoftBias
 
@@ -23,12 +23,9 @@ class _ProximalBias(nn.Module):
         self.bias = bias
         self.proximity = proximity
 
-    def forward(
-        self, logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        original, cell = target[:, 0], target[:, 1].long()
-        moved = (weight * (logit - original).square()).mean()
-        return self.bias(logit, cell, weight).abs() + self.proximity * moved
+    def forward(self, logit: torch.Tensor, rows: TuningRows) -> torch.Tensor:
+        moved = (rows.weight * (logit - rows.original).square()).mean()
+        return self.bias(logit, rows.cell, rows.weight).abs() + self.proximity * moved
 
 
 class BiasGradientDebiaser(FinetuningDebiaser):
@@ -244,5 +241,4 @@ default="balanced_accuracy"
         self.proximity = proximity
 
     def _search(self, search: Search) -> None:
-        criterion = _ProximalBias(self._soft_bias(search), self.proximity)
-        self._train_in_cells(search, self._tuning_data(search), criterion)
+        self._finetune(search, _ProximalBias(self._soft_bias(search), self.proximity))

@@ -267,6 +267,7 @@ default="balanced_accuracy"
             data,
             one_cycle(self.lr, n_steps, anneal="cos"),
             criterion__reduction="none",
+            device=search.device,
             batch_size=batch_size,
             iterator_train__shuffle=True,
         )

@@ -14,6 +14,7 @@ from torch import nn
 from skfair.base._net import load_weights
 from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._debiasing_data import encode_compared_groups
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._group_blind_fit import (
@@ -264,7 +265,14 @@ default="demographic_parity"
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
         is_table = X.ndim == 2 and X.dtype.kind == "f"
-        groups, compared = self._validate_groups(sensitive_features, codes)
+        groups, compared = encode_compared_groups(
+            sensitive_features,
+            codes,
+            self.classes_.tolist(),
+            positions=self._classes_compared(),
+            constraint=self.constraint,
+            small_groups=self.small_groups,
+        )
         seed = draw_seed(self.random_state)
         trained, rows = find_network(self.estimator), np.arange(len(codes))
         if trained is None:
@@ -422,7 +430,7 @@ default="demographic_parity"
             correction = Correction(labels, rest.weight, chosen, fitted.values)
             self.module_ = self._parts().build(network, own, correction)
 
-    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
         """Any network will do: its weights stay."""
 
     def _search(self, search: Any) -> None:

@@ -145,7 +145,7 @@ default="balanced_accuracy"
     (3,)
     """
 
-    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
         """Any network will do: its weights stay."""
 
     def _search(self, search: Search) -> None:
