@@ -3,6 +3,7 @@
 from skfair.intraprocessing._adversarial import AdversarialFinetuneDebiaser
 from skfair.intraprocessing._bias_gradient import BiasGradientDebiaser
 from skfair.intraprocessing._distillation import DistillationDebiaser
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._layerwise import LayerwiseDebiaser
 from skfair.intraprocessing._linear_post import LinearPostDebiaser
 from skfair.intraprocessing._random_perturbation import RandomPerturbationDebiaser
@@ -16,4 +17,5 @@ __all__ = [
     "LinearPostDebiaser",
     "RandomPerturbationDebiaser",
     "ThresholdDebiaser",
+    "fill_docstring",
 ]
