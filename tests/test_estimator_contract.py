@@ -5,8 +5,8 @@ import inspect
 import os
 import threading
 import warnings
-from unittest import mock
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -40,10 +40,10 @@ from skfair.estimator_checks._registry import CHECKS
 from skfair.estimator_checks._running import assert_identical
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import (
-    _base,
     BiasGradientDebiaser,
     LinearPostDebiaser,
     ThresholdDebiaser,
+    _base,
     _critics,
 )
 from skfair.margin import ClusterMarginClassifier

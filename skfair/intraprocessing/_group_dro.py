@@ -18,6 +18,8 @@ from skfair.intraprocessing._search import Search
 class _WorstGroupLoss(nn.Module):
     """Mean loss of each group, weighted by weights that grow with that loss (Algorithm 1)."""
 
+    log_weight: torch.Tensor
+
     def __init__(self, n_cells: int, step_size: float):
         super().__init__()
         self.step_size = step_size

@@ -201,7 +201,7 @@ def test_a_label_called_missing_is_not_merged():
         (
             None,
             ValueError,
-            "sensitive_features is None; expected the group.*enable_metadata_routing",
+            "sensitive_features is None.*enable_metadata_routing",
         ),
         ("fmfm", TypeError, "got str"),
         ({"f", "m"}, TypeError, "got set"),
