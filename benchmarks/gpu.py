@@ -43,7 +43,7 @@ ROW_SECONDS = 15  # after which no further pair is begun
 # Of predictions on the CPU from those on the GPU. Rows run in float64; images in float32, in which
 # cuDNN multiplies with ten bits (TF32) unless it is told otherwise.
 ROWS_TOLERANCE, IMAGES_TOLERANCE = 1e-5, 2e-2
-DEBIASERS = [name for name in intraprocessing.__all__ if name.endswith("Debiaser")]
+DEBIASERS = [name for name in skfair.__all__ if name.endswith("Debiaser")]
 
 
 class OutOfTime(BaseException):

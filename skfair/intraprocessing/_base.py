@@ -121,6 +121,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     {trials_}
     {best_trial_}
 
+    Warns
+    -----
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {SmallGroupWarning}
+
     See Also
     --------
     FinetuningDebiaser : The base of methods that train all layers with a loss of their own.

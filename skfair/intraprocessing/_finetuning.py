@@ -219,6 +219,15 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
     {best_trial_}
     {history_}
 
+    Warns
+    -----
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {OverfitWarning}
+    {SmallGroupWarning}
+
     Examples
     --------
     A debiaser that fine-tunes by the squared error, every subgroup counting the same:

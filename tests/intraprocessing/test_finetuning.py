@@ -126,7 +126,7 @@ def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monke
 
     def spoil(search):
         if garbage["on"]:
-            held_out = np.concatenate([search.rows.select, search.rows.calibrate])
+            held_out = np.concatenate(search.selection.rows[1:3])
             search.objective.y[held_out] = 1 - search.objective.y[held_out]
             search.objective.codes[held_out] = 0
             search.objective.cell[held_out] = 1
@@ -136,20 +136,20 @@ def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monke
     searches, states = watch(monkeypatch, spoil)
     task.fit(debiaser)
     n_epochs = len(debiaser.trials_) - 2
-    clean = states[: n_epochs + 1]
-    tune, select, calibrate, _ = searches[0].rows
+    clean = states[:n_epochs]
+    tune, select, calibrate, _ = searches[0].selection.rows
     assert sorted([*tune, *select, *calibrate]) == list(range(2000))  # and each once
     left = 2000 if confidence == "auto" else 1000
     assert len(calibrate) == pytest.approx(2000 - left, abs=4)
     # Up to a row for each of many strata.
     assert len(select) == pytest.approx(0.3 * left, rel=0.15)
-    np.testing.assert_array_equal(searches[0].judge.y, task.y[select])
+    np.testing.assert_array_equal(searches[0].selection.judge.y, task.y[select])
 
     states.clear()
     garbage["on"] = True
     task.fit(debiaser)
-    assert len(clean) > 2
-    for state, same in zip(states[: n_epochs + 1], clean, strict=True):
+    assert len(clean) > 1
+    for state, same in zip(states[:n_epochs], clean, strict=True):
         for name, value in state.items():
             torch.testing.assert_close(value, same[name], rtol=0, atol=0)
 

@@ -104,8 +104,10 @@ def fit(estimator, X=X, y=Y, groups=GROUPS, kind=ThresholdDebiaser, **parameters
 def every_debiaser():
     """Each class with as little to do as its parameters allow."""
     little = {"n_trials": 3, "n_calls": 4, "n_layers": 2, "max_epochs": 2}
-    for name in intraprocessing.__all__:
+    for name in [each for each in intraprocessing.__all__ if each.endswith("Debiaser")]:
         kind = getattr(intraprocessing, name)
+        if inspect.isabstract(kind):
+            continue
         known = inspect.signature(kind).parameters
         parameters = {key: value for key, value in little.items() if key in known}
         yield pytest.param(kind, parameters, id=name)
