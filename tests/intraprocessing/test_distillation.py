@@ -1,4 +1,4 @@
-"""Distillation: group thresholds, and the network that takes them over."""
+"""Distillation: group thresholds, and the network that learns them."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def objective(y, groups, constraint, **options):
 
 
 def statistic(constraint, predicted, y):
-    """Of one group; under "equalized_odds" the mean of the two rates stands for them."""
+    """The compared rate of one group; for "equalized_odds" the mean of the two rates."""
     if constraint == "demographic_parity":
         return predicted.mean()
     if constraint == "equal_opportunity":
@@ -40,7 +40,7 @@ def statistic(constraint, predicted, y):
 
 
 def one_row(constraint, y):
-    """How much a row more can move the statistic."""
+    """How much one more row can change the statistic."""
     n, positives = len(y), int(y.sum())
     if constraint == "demographic_parity":
         return 1 / n
@@ -70,7 +70,7 @@ def test_groups_are_alike_at_their_thresholds(constraint, data):
     reached, rows = [], []
     for group, threshold in enumerate(thresholds):
         mine, label = scores[groups == group].astype(float), y[groups == group]
-        # Rows that tie with the threshold may go either way, in part.
+        # Some of the rows that tie with the threshold may be predicted either way.
         low, high = (
             statistic(constraint, p.astype(float), label)
             for p in (mine > threshold, mine >= threshold)
@@ -136,7 +136,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(constraint, n_grou
     task = task(n_groups)
     debiaser = task.fit(DistillationDebiaser(task.network, constraint=constraint, random_state=0))
     bias, accuracy = task.on_fresh_rows(debiaser, constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -179,8 +179,8 @@ def test_the_group_is_learned_where_it_is_a_feature_and_not_used_where_it_is_not
     assert abs(gap) < before / 3
 
 
-def test_a_linear_network_comes_as_far_as_it_has_to():
-    # Its weight of the group has to move by about two: some hundred times a step of Adam.
+def test_a_linear_network_gets_far_enough():
+    # The weight of the group has to move by about two, hundreds of times a step of Adam.
     rng = np.random.default_rng(0)
     groups = rng.integers(2, size=4000)
     y = (rng.random(4000) < 0.3 + 0.4 * groups).astype(int)
