@@ -195,7 +195,7 @@ class AdversarialFinetuneDebiaser(FinetuningDebiaser):
             layer = find_output_layer(search.network, search.X[:64])
             if layer is None:
                 raise ValueError(
-                    "critic='flat' reads what goes into the last linear layer of the network, and "
+                    "critic='flat' reads the input of the last linear layer of the network, and "
                     "the network in estimator does not end in one. Use critic='set'."
                 )
             module = HiddenActivations(search.network, layer)

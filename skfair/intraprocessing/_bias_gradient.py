@@ -17,7 +17,7 @@ from skfair.intraprocessing._soft_bias import SoftBias
 
 
 class _ProximalBias(nn.Module):
-    """Size of the soft bias, and the mean square of what the logits have moved."""
+    """Size of the soft bias, plus the weighted mean square of the change of the logits."""
 
     def __init__(self, bias: SoftBias, proximity: float):
         super().__init__()

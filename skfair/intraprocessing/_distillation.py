@@ -16,13 +16,13 @@ from skfair.intraprocessing._search import Search, named_parameters
 from skfair.metrics._rates import group_statistic
 
 _MIN_STEPS = 10
-# How far to go from the original network to the distilled one, and beyond: where the inputs
-# tell the group only in part, the network learns only a part of each shift.
+# Steps from the original network (0) through the distilled one (1) and beyond: if the inputs tell
+# the group only in part, the network learns only a part of each shift.
 _STEPS = np.linspace(0.2, 3.0, 15)
-# Share of the shifts that the distilled network has learned at least; of less, the line is made
-# longer.
+# Share of the shifts that the distilled network should have learned. If it has learned less, the
+# steps are longer.
 _LEAST_WAY, _SHORTEST_WAY = 0.5, 0.02
-_ADDED = 20  # rows of all groups, to each
+_ADDED = 20  # rows of all groups, added to each group
 
 
 @fill_docstring
@@ -166,7 +166,7 @@ class DistillationDebiaser(FinetuningDebiaser):
     def _search(self, search: Search) -> None:
         known = search.objective.take(search.tune)
         shift = fair_thresholds(known, search.scores[search.tune])[search.objective.codes]
-        # One threshold for all is found later: the network need not learn what they share.
+        # One threshold for all is found later, so that the network need not learn the mean shift.
         wanted = shift[search.tune].mean() - shift
         self._distil(search, search.scores + wanted)
         start = {name: search.original[name] for name in named_parameters(search.network)}
@@ -175,7 +175,7 @@ class DistillationDebiaser(FinetuningDebiaser):
             for name, parameter in named_parameters(search.network).items()
         }
 
-        # A network of few large weights, a linear one say, comes not far in a short training.
+        # A network of few large weights (a linear one) does not get far in a short training.
         made, asked = search.score(search.tune) - search.scores[search.tune], wanted[search.tune]
         way_made = (made @ asked) / max(asked @ asked, 1e-9)
         for step in _STEPS * np.clip(_LEAST_WAY / max(way_made, 1e-9), 1, 1 / _SHORTEST_WAY):
@@ -203,23 +203,23 @@ class DistillationDebiaser(FinetuningDebiaser):
 
 
 def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 200) -> np.ndarray:
-    """Find thresholds, one a group, at which the groups are alike and the performance best.
+    """Find one threshold for each group: the groups are alike, and the performance is the best.
 
-    At each level of what is to be equal, say the share of positive predictions, every group
-    has one threshold that gives it; the best level is taken. Of more than two groups, each is
-    seen with some rows of all groups added, so that the threshold of a group of few rows stays
-    near the one of all.
+    At each level of the compared rate, for example the selection rate, every group has one
+    threshold that reaches the level. The best level is taken. With more than two groups, some
+    rows of all groups are added to each group, so that the threshold of a group of few rows
+    stays near the common threshold.
 
     Returns
     -------
     ndarray of shape (n_groups,)
     """
-    # No thresholds give two groups both rates alike; their mean stands for them.
+    # No thresholds make both rates of equalized odds alike; the mean of both is made alike.
     rates = sorted({rate for rates in objective.statistics for rate in rates})
     levels = (np.arange(n_levels) + 0.5) / n_levels
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order].astype(float)
-    # Positive predictions of each cell of group and label, at each threshold between two scores.
+    # Positive predictions in each cell of group and label, at each threshold between two scores.
     hits = np.zeros((2 * objective.n_groups, len(ordered) + 1))
     for cell in range(len(hits)):
         np.cumsum(objective.cell[order] == cell, out=hits[cell, 1:])

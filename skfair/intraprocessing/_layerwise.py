@@ -18,9 +18,9 @@ from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._surrogate import propose
 from skfair.utils._progress import progress_bar
 
-_AT_ONCE = 5  # points to try from one fit of the surrogate, which takes longer than to try them
-_DRAWN = 2**24  # numbers of random points that are drawn at a time: 128 MiB
-_BOX = 2.2  # half the width of the search box of an entry, in deviations of its tensor
+_AT_ONCE = 5  # points from one fit of the surrogate; the fit takes longer than trying them
+_DRAWN = 2**24  # random numbers drawn at a time: 128 MiB
+_BOX = 2.2  # half the width of the search box of an entry, in standard deviations of its tensor
 
 
 @fill_docstring
@@ -190,7 +190,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
             batch_size=rows_at_once(search.X),
         )
         rng = np.random.RandomState(search.seed)
-        # Candidates are judged on rows that guide nothing.
+        # The rows that guide the search do not judge the candidates.
         guide = search.objective.take(search.tune)
         start = _height(guide.choose(search.scores[None, search.tune])[0])
         n_calls = len(layers) * self.n_calls
@@ -199,7 +199,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
                 box = _Box(network, names, self.max_sparsity, rng)
                 run = forward.changing([f"network.{name}" for name in names])
                 points, heights = [box.centre], [start]
-                # The first half at random, as published.
+                # The first half of the calls at random, as published.
                 at_random, at_once = -(-self.n_calls // 2), max(1, _DRAWN // len(box.centre))
                 next_points: Sequence[np.ndarray] | np.ndarray = []
                 for _ in range(self.n_calls):
@@ -221,13 +221,13 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
                 box.go_to(box.centre)
 
     def _find_layers(self, network: torch.nn.Module) -> dict[str, list[str]]:
-        """Names of what is searched at a time, and of the parameters that belong to it."""
+        """For each layer that is searched, in order: the names of its parameters."""
         free = list(named_parameters(network))
         if self.layers is None:
             return {name: [name] for name in free[-self.n_layers :]}
         if not self.layers:
             raise ValueError(
-                f"layers is {self.layers!r}, which leaves nothing to search. Name parameters or "
+                f"layers is {self.layers!r}, and leaves nothing to search. Name parameters or "
                 "modules of the network, or give None for the last n_layers parameters."
             )
         found = {}
@@ -235,9 +235,9 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
             found[name] = [p for p in free if p == name or p.startswith(f"{name}.")]
             if not found[name]:
                 raise ValueError(
-                    f"layers names {name!r}, which is neither a parameter of the network in "
-                    "estimator nor a module with parameters, or frozen (requires_grad=False). "
-                    f"Name some of {free}, or modules that these are in."
+                    f"layers names {name!r}, and the network in estimator has no parameter and no "
+                    "module with parameters of this name, or they are frozen "
+                    f"(requires_grad=False). Name some of {free}, or modules that contain them."
                 )
         return found
 
@@ -245,25 +245,25 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
 def _height(choice: Choice) -> float:
     """One number for how good a network is at its best threshold.
 
-    The objective; where no threshold is of any use, less than zero by how far the constraint
-    is missed. It changes with every weight: the best threshold moves along.
+    The objective. If it is zero at every threshold, the negative distance to the constraint.
+    This number changes with every weight, since the best threshold changes with it.
     """
     return float(choice.objective[0]) or -min(float(choice.bound[0]), 1.0)
 
 
 class _Box:
-    """Some entries of some parameters, and how far they may move, as a cube from -1 to 1.
+    """Some entries of some parameters, and their ranges, mapped to a cube from -1 to 1.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network that the parameters are of.
+        The network that has the parameters.
     names : list of str
-        Parameters, which are changed in place.
+        Names of the parameters. They are changed in place.
     max_sparsity : int
-        Entries that may move, on average.
+        Mean number of entries that may move.
     rng : RandomState
-        Draws them.
+        Draws the entries that may move.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class _Box:
         n = len(self._original)
         entries = np.flatnonzero(rng.uniform(size=n) < min(1, max_sparsity / n))
         self._entries = entries if len(entries) else rng.randint(n, size=1)
-        # A tensor of one entry, or of equal ones, has no deviation; all weights together have.
+        # A tensor of equal entries has no deviation; the deviation of all weights replaces it.
         deviations = [
             _deviation([parameter]) or _deviation(network.parameters()) or 1.0
             for parameter in self._parameters
@@ -290,7 +290,7 @@ class _Box:
 
     @torch.no_grad()
     def go_to(self, point: np.ndarray) -> None:
-        """Give the parameters the values of a point of the cube.
+        """Give the parameters the values that belong to a point of the cube.
 
         Parameters
         ----------
@@ -304,7 +304,7 @@ class _Box:
 
 def _deviation(parameters: Iterable[torch.nn.Parameter]) -> float:
     values = _flat(parameters)
-    return float(values.std()) if np.ptp(values) else 0.0  # of equal values it is rounding error
+    return float(values.std()) if np.ptp(values) else 0.0  # std of equal values is rounding error
 
 
 def _flat(parameters: Iterable[torch.nn.Parameter]) -> np.ndarray:

@@ -47,10 +47,10 @@ from skfair.utils import (
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 
-# Gaps to aim at, in epsilons: what is aimed at is not what new rows show.
+# Gaps to aim at, in units of epsilon: new rows show another gap than the one aimed at.
 _TARGETS = (3.0, 2.0, 1.5, 1.25, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
-_FEWEST_FOLDS = 3  # one to judge on, one to predict out of fold, one to fit
-_NOT_TAUGHT = 0.3  # share of rows that are kept from a network that is yet to be trained
+_FEWEST_FOLDS = 3  # one that judges, one predicted out of fold, one to fit on
+_NOT_TAUGHT = 0.3  # share of the rows that an unfitted network is not trained on
 _CONSTRAINTS = ("demographic_parity", "equal_opportunity", "equalized_odds")
 
 
@@ -244,7 +244,7 @@ default="demographic_parity"
         seed = draw_seed(self.random_state)
         trained, rows = find_network(self.estimator), np.arange(len(codes))
         if trained is None:
-            # A network that learns from the debiasing rows, too, is corrected by others.
+            # Rows that train the network do not correct it.
             cell = groups.codes * len(self.classes_) + codes
             taught, rows = split_cells(_renumbered(cell), _NOT_TAUGHT, seed)
             with seeded(seed):
@@ -282,9 +282,9 @@ default="demographic_parity"
         if callable(self.constraint):
             raise ValueError(
                 f"constraint={self._name(self.constraint)} is a function, and "
-                "LinearPostDebiaser solves for constraints by name: "
+                "LinearPostDebiaser takes a constraint by name: "
                 f"{', '.join(map(repr, _CONSTRAINTS))}. Name one, or use ThresholdDebiaser, "
-                "RandomPerturbationDebiaser or LayerwiseDebiaser, which ask a function."
+                "RandomPerturbationDebiaser or LayerwiseDebiaser, which take a function."
             )
         super()._check_questions()
 
@@ -293,8 +293,8 @@ default="demographic_parity"
         classes = self.classes_.tolist()
         if self.pos_label is not None and self.pos_label not in classes:
             raise ValueError(
-                f"pos_label={shown(self.pos_label)} is none of the classes in y, "
-                f"[{shown_all(classes)}]. Give one of them, of the same type."
+                f"pos_label={shown(self.pos_label)} is not one of the classes in y, "
+                f"[{shown_all(classes)}]. Give one of these classes, of the same type."
             )
         if len(classes) > 2 and self.constraint != "equal_opportunity":
             return None
@@ -302,9 +302,9 @@ default="demographic_parity"
             return classes.index(self.pos_label)
         if len(classes) > 2:
             raise ValueError(
-                f"pos_label is None, where one of the classes [{shown_all(classes)}] was wanted: "
-                "constraint='equal_opportunity' is about one class, and with more than two none "
-                "is the usual one. Name it."
+                f"pos_label is None, expected one of the classes [{shown_all(classes)}]: "
+                "constraint='equal_opportunity' compares the rate of one class, and with more "
+                "than two classes there is no default. Set pos_label to this class."
             )
         return 1
 
@@ -336,7 +336,7 @@ default="demographic_parity"
     def _read(
         self, network: nn.Module, inputs: torch.Tensor, raw: torch.Tensor, is_table: bool
     ) -> Data:
-        """Collect the logits of the network, and the features that its head may see."""
+        """Collect the logits of the network, and the features that the head may see."""
         self._flat = raw.ndim == 1
         logits = class_logits(raw.double().reshape(len(raw), -1), self._output).numpy()
         features = {}
@@ -349,10 +349,10 @@ default="demographic_parity"
             features["input"] = inputs.flatten(1).double().cpu().numpy()
         if not features:
             raise ValueError(
-                f"group_features={self.group_features!r} wants what goes into the last linear "
-                f"layer of the network, and the {type(network).__name__} in estimator has none "
-                "that is run once and takes a row of features a sample, or torch.fx cannot trace "
-                "it. Set group_features='input', which takes X itself."
+                f"group_features={self.group_features!r} needs the input of the last linear layer "
+                f"of the network. The {type(network).__name__} in estimator has no linear layer "
+                "that runs once and takes one row of features for each sample, or torch.fx cannot "
+                "trace the network. Set group_features='input', which takes X itself."
             )
         none = np.zeros(0, dtype=np.int64)
         return Data(logits, features, none, none, 0)
@@ -360,30 +360,32 @@ default="demographic_parity"
     def _hold_out(
         self, data: Data, rows: np.ndarray, question: Question, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Hold out the rows of the certificate, at random among those that a rate is of."""
+        """Hold out the rows of the certificate, at random among the rows of each rate."""
         kinds = data.groups[rows]
         if self.constraint != "demographic_parity":
             kinds = kinds * len(question.classes) + data.codes[rows]
         kept, held = split_cells(_renumbered(kinds), self.calibration_fraction, seed + 1)
-        calibrate = rows[np.setdiff1d(held, kept)]  # without the only row of its kind
+        calibrate = rows[
+            np.setdiff1d(held, kept)
+        ]  # a row that is the only one of its kind stays out
         rates, every = (
             question.rates(data.take(some).table(question)) for some in (calibrate, rows)
         )
         missing = {int(group) for rate in rates for group in np.flatnonzero(rate.sizes < 1)}
-        if len(rates) < len(every):  # none of some class at all
+        if len(rates) < len(every):  # some class has no row at all
             missing = set(range(len(question.groups)))
         if missing:
-            what = "" if self.constraint == "demographic_parity" else " with some class"
+            what = "" if self.constraint == "demographic_parity" else " for some class"
             raise ValueError(
-                f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
-                f"rows, {len(calibrate)} of {len(rows)}, none are of {len(missing)} of the "
-                f"{len(question.groups)} groups that it compares{what}. Take more samples, merge "
-                "small groups, or set small_groups='exclude'."
+                f"confidence={self.confidence:g} asks for a certificate, and its calibration rows "
+                f"({len(calibrate)} of {len(rows)}) hold no row of {len(missing)} of the "
+                f"{len(question.groups)} compared groups{what}. Take more samples, merge small "
+                "groups, or set small_groups='exclude'."
             )
         return rows[kept], calibrate
 
     def _build(self, network: nn.Module, fitted: Fitted, best: int) -> None:
-        """Put the network that was chosen together."""
+        """Assemble the network of the chosen candidate."""
         self.group_features_ = fitted.kind if best else "none"
         if fitted.kind == "input":
             self._layer = ""
@@ -399,16 +401,16 @@ default="demographic_parity"
             self.module_ = self._parts().build(network, own, correction)
 
     def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
-        """Any network will do: its weights stay."""
+        """Accept any network: its weights do not change."""
 
     def _search(self, search: Any) -> None:
-        """Nothing to search: all is solved for."""
+        """Do nothing: `_fit` solves for the weights."""
 
     def _parts(self) -> Parts:
         return Parts(self._output, self._flat, self._layer or None)
 
     def _warn_of(self, best: int) -> None:
-        """Say what did not go as asked for; fitted attributes say the same."""
+        """Warn of each wish that was not met; fitted attributes say the same."""
         found = f"bias {self.bias_:+.3f}, {self.performance} {self.performance_:.3f}"
         if not self.feasible_:
             wanted, advice = f"within {self.epsilon:g}", "Allow a larger epsilon."
@@ -416,22 +418,22 @@ default="demographic_parity"
                 wanted += f" that is certified with confidence={self.confidence:g}"
                 if self.certificate_.rows_needed is not None:
                     most = int(self.certificate_.rows_needed.to_numpy().max())
-                    advice = f"With {most} calibration rows of each group it would. {advice}"
+                    advice = f"{most} calibration rows of each group would be enough. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += f" that holds on new rows with a probability of {SURE:g}"
                 advice = f"Give more rows. {advice}"
             warnings.warn(
-                f"No candidate has a {self.constraint} bias {wanted}; the nearest one was taken "
+                f"No candidate has a {self.constraint} bias {wanted}. The nearest one was taken "
                 f"({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
                 f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
                 stacklevel=6,
             )
         elif best <= UNCORRECTED:
-            taken = "with the decision that performs best" if best else "as it is"
+            taken = "with the decision that performs best" if best else "with its own decision"
             warnings.warn(
                 f"None of {len(_TARGETS)} corrections was better than the original network "
-                f"{taken}, which was taken ({found}).",
+                f"{taken}. The original network was taken ({found}).",
                 FallbackWarning,
                 stacklevel=6,
             )
@@ -449,7 +451,7 @@ default="demographic_parity"
             if self._layer:
                 layer = network.get_submodule(self._layer)
                 if not isinstance(layer, nn.Linear):
-                    raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
+                    raise ValueError(f"{shown(self._layer)} in the network is not a linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         return load_weights(module.eval(), weights, "module_")

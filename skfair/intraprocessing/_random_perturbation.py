@@ -19,7 +19,7 @@ from skfair.intraprocessing._search import Search, named_parameters
 from skfair.utils._progress import progress_bar
 from skfair.utils._settings import warning_filter, with_own_settings
 
-_AT_ONCE = 16  # trials in one pass, and in one job
+_AT_ONCE = 16  # trials in one pass and in one job
 
 
 @fill_docstring
@@ -157,16 +157,16 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
             copied(search.network), search.X[:2], _draw(parameters, [0, 1], search, self.std)
         )
 
-        @with_own_settings  # in threads, which have their own
+        @with_own_settings  # threads have settings of their own
         def score(trials: list[int]) -> np.ndarray:
             weights = _draw(parameters, trials, search, self.std)
-            # functional_call puts the weights into the network for a while: one a thread.
+            # functional_call swaps the weights of the network: each thread needs its own copy.
             run = _with_weights(copied(search.network))
             if together:
                 return search.score(
                     search.scored,
                     lambda X: vmap(run, (0, None))(weights, X),
-                    n_networks=_AT_ONCE,  # or the bits would depend on how many trials are left
+                    n_networks=_AT_ONCE,  # constant, so that the bits do not depend on n_trials
                 )
             singly = (partial(run, _pick(weights, i)) for i in range(len(trials)))
             return np.stack([search.score(search.scored, forward) for forward in singly])
@@ -174,7 +174,7 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
         def block(start: int) -> list[int]:
             return list(range(start, min(start + _AT_ONCE, self.n_trials)))
 
-        # Threads are started before there is work for them, and there may be few blocks.
+        # joblib starts all threads at once, and there may be fewer blocks.
         n_jobs = self.n_jobs if self.n_jobs is None else min(self.n_jobs, cpu_count())
         starts = range(0, self.n_trials, _AT_ONCE)
         scores = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
@@ -195,7 +195,7 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
 def _draw(
     parameters: Mapping[str, torch.Tensor], trials: list[int], search: Search, std: float
 ) -> dict[str, torch.Tensor]:
-    """Perturbed weights of some trials, stacked; each trial has a seed of its own."""
+    """Perturbed weights of some trials, stacked. Each trial has its own seed."""
     stacks: dict[str, list[torch.Tensor]] = {name: [] for name in parameters}
     for trial in trials:
         generator = torch.Generator().manual_seed(search.seed + trial)
@@ -211,8 +211,8 @@ def _pick(weights: dict[str, torch.Tensor], position: int) -> dict[str, torch.Te
 
 
 def _with_weights(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
-    """Make a function of weights, by name, and rows, that runs the network with these."""
-    # Not tied by torch, which puts a layer that is used twice back with the weights of the call.
+    """Make a function of weights by name and of rows, which runs the network with both."""
+    # torch does not tie the weights: it would leave the weights of the call in a shared layer.
     name_of = {id(parameter): name for name, parameter in network.named_parameters()}
     places = {
         f"{path}.{name}": name_of[id(parameter)]
@@ -230,11 +230,11 @@ def _with_weights(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
 def _runs_together(
     network: torch.nn.Module, rows: torch.Tensor, weights: dict[str, torch.Tensor]
 ) -> bool:
-    """Whether torch can run several sets of weights at once through this network."""
+    """Whether torch can run this network with several sets of weights at once."""
     try:
         with torch.no_grad(), warning_filter("error", message="There is a performance drop"):
             vmap(_with_weights(network), (0, None))(weights, rows)
-    # What torch.func has no rule for, or does one after the other, and says so.
+    # torch.func has no rule for an operation, or runs it one by one and warns of that.
     except (RuntimeError, NotImplementedError, UserWarning):
         return False
     return True

@@ -81,7 +81,7 @@ class ThresholdDebiaser(IntraprocessingDebiaser):
     """
 
     def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
-        """Any network will do: its weights stay."""
+        """Accept any network: its weights do not change."""
 
     def _search(self, search: Search) -> None:
-        """Nothing to search: the original network with its best threshold is a candidate."""
+        """Do nothing: the original network with its best threshold is a candidate already."""

@@ -52,7 +52,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(
         task.network, constraint=constraint, lr=3e-3, max_epochs=16, random_state=0, **parameters
     )
     bias, accuracy = task.on_fresh_rows(task.fit(debiaser), constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -113,7 +113,7 @@ def rows_of(cell, weight):
 
 
 def trained_critic(task, constraint, *, flat=False):
-    """A critic after what comes before the first epoch."""
+    """A critic after its pretraining, before the first epoch."""
     bias, data = SoftBias(constraint, task.n_groups, 0.2), tuning_data(task)
     batches = CellBatches(data, 64)
     module = LogitNetwork(task.network, Output("logits", 1))
@@ -127,7 +127,7 @@ def trained_critic(task, constraint, *, flat=False):
 
 
 def random_sets(data, n_groups, n_sets=100, n_rows=200):
-    """Sets of rows with the logits of each group moved at random, and what the bias of each is."""
+    """Logits and cells of sets of rows; the logits of each group are shifted at random."""
     rng = np.random.default_rng(3)
     rows = torch.tensor(rng.integers(len(data), size=(n_sets, n_rows)))
     logit, cell = data.rows.original[rows], data.rows.cell[rows]
@@ -141,7 +141,7 @@ def test_the_set_critic_knows_the_bias_and_its_gradient(constraint, n_groups, ta
     critic, bias, data, _ = trained_critic(task(n_groups), constraint)
     logit, cell = random_sets(data, n_groups)
     logit.requires_grad_(True)
-    # Rows stand for the population, in which the critic knows the shares of the cells.
+    # Weights give the rows the shares of the cells in the population, which the critic knows.
     member = nn.functional.one_hot(cell, 2 * n_groups).float()
     share = torch.bincount(data.rows.cell) / member.sum(1)
     estimate, truth = critic(logit, cell), bias(logit, cell, share.gather(1, cell))
@@ -164,7 +164,7 @@ def test_the_set_critic_does_not_see_the_order_nor_the_number_of_rows(n_groups):
     torch.testing.assert_close(critic(logit[:, order], cell[:, order]), estimate)
     torch.testing.assert_close(critic(logit.repeat(1, 3), cell.repeat(1, 3)), estimate)
     torch.testing.assert_close(critic(logit[0], cell[0]), estimate[0])
-    # Another cell for a row is another estimate.
+    # Other cells give another estimate.
     assert (critic(logit, (cell + 1) % (2 * n_groups)) - estimate).abs().min() > 1e-6
 
 
@@ -180,7 +180,7 @@ def test_the_published_critic_says_nearly_the_same_of_every_batch(task):
             estimates.append(critic(hidden[rows]).item())
             cell = data.rows.cell[rows]
             truths.append(bias(logit[rows], cell, torch.ones(n_rows)).item())
-    # It knows the mean, and of what differs from batch to batch it explains nothing much.
+    # The critic knows the mean bias, and explains little of the differences between batches.
     assert np.mean(estimates) == pytest.approx(np.mean(truths), abs=0.15)
     errors = np.array(estimates) - np.mean(estimates) - (np.array(truths) - np.mean(truths))
     assert errors.std() > 0.8 * np.std(truths)
@@ -230,7 +230,7 @@ def test_the_network_optimiser_does_not_train_the_critic(task):
     assert (weights != data.rows.original[:64]).any()
 
 
-# The adversary that tells the group -------------------------------------------------------
+# The adversary that predicts the group ----------------------------------------------------
 
 
 @named
@@ -309,8 +309,10 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
     moved = (net.module_.weight.detach().numpy() - start) / -0.5
     np.testing.assert_allclose(moved, expected, atol=1e-6)
     if alpha == 0:
-        assert moved @ g_a == pytest.approx(0, abs=1e-8)  # it neither helps nor hinders
-    # The adversary goes down its own loss, by Adam, whose first step is a sign.
+        assert moved @ g_a == pytest.approx(
+            0, abs=1e-8
+        )  # the step neither helps nor hinders the adversary
+    # The adversary descends its own loss with Adam: each entry of the first step is +-lr.
     before = against(start)
     for parameter, old in zip(adversary.parameters(), own, strict=True):
         assert (parameter - old).abs().max() <= 0.0101
@@ -323,7 +325,7 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
 
 def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
     class ChannelsLast(nn.Module):
-        """Images come with their channels last; so then do the gradients of the weights."""
+        """Images come with channels last, and so do the gradients of the weights."""
 
         def __init__(self):
             super().__init__()
@@ -348,6 +350,6 @@ def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
     net.train_step(({"X": X}, rows_of(cell, torch.ones(40))))
     gradient = module.conv.weight.grad
     assert gradient.abs().min() > 1e-6
-    # The first step of Adam goes against the sign of each entry's own gradient.
+    # The first step of Adam moves each entry against the sign of its own gradient.
     moved = module.conv.weight.detach() - before
     torch.testing.assert_close(moved, -0.01 * gradient.sign(), rtol=1e-2, atol=0)

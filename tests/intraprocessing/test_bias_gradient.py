@@ -26,7 +26,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(constraint, n_grou
         task.network, constraint=constraint, lr=5e-3, max_epochs=20, random_state=0
     )
     bias, accuracy = task.on_fresh_rows(task.fit(debiaser), constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -71,7 +71,7 @@ def test_proximity_keeps_the_logits_where_they_were(task):
 
 
 def _keep(debiaser, states):
-    """Keep the weights that training ends with, whatever is chosen."""
+    """Keep the last weights of the training, whatever candidate is chosen."""
     train = debiaser._train
 
     def kept(net, module, *arguments, **parameters):
