@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from skfair.margin import ClusterMarginClassifier, _stages
-from skfair.margin._amplifier import feature_scale
+from skfair.margin._amplifier import feature_scale, weight_decay_scale
 from skfair.margin._modules import LinearNet, MarginNet
 from skfair.metrics import make_fairness_scorer
 from skfair.utils import AmplificationWarning, FallbackWarning, OvercorrectionWarning
@@ -303,7 +303,7 @@ def test_the_amplifier_s_penalty_does_not_depend_on_the_origin():
     # Class means of float32 features far from zero must be taken in float64.
     far = (np.float32(5000) + np.round(np.tile(X, (30, 1)) * 64) / 64).astype(np.float32)
     near = far - np.float32(5000)
-    unit = _stages.weight_decay_scale
+    unit = weight_decay_scale
     codes, weight = np.tile(Y, 30), np.ones(len(far), dtype=np.float32)
     assert unit(far, codes, weight, 1.0) == pytest.approx(unit(near, codes, weight, 1.0), rel=1e-6)
 
@@ -596,8 +596,8 @@ def test_predictions_that_favour_a_class_are_said():
     assert tilt > 0.04
     ordinary = fit(X, y, loss="cross_entropy")  # without a warning
     assert ordinary.diagnostics_["class_tilt"] < 0.04
-    # What a weighted loss is told does not speak of a scale, which it has not.
-    with pytest.warns(OvercorrectionWarning, match="not wanted, take loss='cross_entropy' or"):
+    # A weighted loss has no scale, and its message names none.
+    with pytest.warns(OvercorrectionWarning, match="not intended, take loss='cross_entropy' or"):
         fit(X, y, loss="loss_weighted", max_epochs=1)
 
 
