@@ -8,18 +8,41 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
-from skfair.adjustment._stages import LogitAdjustmentStages
+from skfair.adjustment._head import (
+    HiddenLayerNet,
+    as_layer,
+    first_projected,
+    fit_hidden_layer,
+    hidden_layer_is_better,
+)
+from skfair.adjustment._labels import conspicuous_order, random_order, random_part
+from skfair.adjustment._linear import (
+    Linear,
+    balanced_weight,
+    fit_softmax,
+    principal_components,
+    project,
+)
+from skfair.adjustment._offsets import Offsets, Samples, infer_offsets, rare, validate_groups
+from skfair.adjustment._twins import expected_counts
+from skfair.base import TorchClassifier
+from skfair.base._net import load_weights
+from skfair.utils import draw_seed, resolve_device
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_suggestion
 
+_MOST_PROJECTED = 20_000  # samples, at random, from which the components are computed
+# A head with a hidden layer follows the offset less, so that its strength is divided by this.
+_LINEAR_SHARE = 0.75
 
-class LogitAdjustedClassifier(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, LogitAdjustmentStages
-):
+
+class LogitAdjustedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TorchClassifier):
     r"""Classify frozen features that carry a spurious correlation, by logit adjustment.
 
     A frozen encoder often encodes what goes along with a class (the place, the colour, the
@@ -157,7 +180,7 @@ class LogitAdjustedClassifier(
         "ridge": [Interval(Real, 0, None, closed="neither")],
         "head": [StrOptions({"auto", "linear", "mlp"})],
         **{
-            name: LogitAdjustmentStages._parameter_constraints[name]
+            name: TorchClassifier._parameter_constraints[name]
             for name in ("device", "random_state", "verbose")
         },
     }
@@ -227,6 +250,87 @@ default=None
             check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
             self._fit(X, y, sample_weight, sensitive_features)
         return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, sensitive_features: Any) -> None:
+        X, codes, weight = self._validate_training_data(X, y, sample_weight)
+        groups = validate_groups(sensitive_features, codes, weight, self.classes_)
+        random_state = check_random_state(self.random_state)
+        n_samples, rows = len(X), np.flatnonzero(weight)
+        codes, weight, values = codes[rows], weight[rows], groups.codes[rows]
+        X = X if len(rows) == n_samples else X[rows]
+        order = random_order(X)
+
+        n_components = min(self.n_components, X.shape[1], max(1, len(X) - 1))
+        some = order[:_MOST_PROJECTED] if len(X) > _MOST_PROJECTED else slice(None)
+        self._projection = principal_components(X[some], weight[some], n_components, random_state)
+        Z = project(self._projection, X)
+        samples = Samples(Z, codes, weight, values, random_part(values >= 0, order))
+
+        offsets = infer_offsets(
+            samples,
+            groups.labels,
+            strength=self.strength,
+            ridge=self.ridge,
+            random_state=random_state,
+        )
+        # Without labels, the classes that the twins predict stand for the values.
+        self.attribute_values_ = list(groups.labels) or self.classes_.tolist()
+        self.prior_ = offsets.prior
+        self.expected_counts_ = expected_counts(offsets.posterior, codes, weight)
+        self._attribute = offsets.attribute.after(self._projection)
+        conflicts = (offsets.posterior * rare(offsets.prior).T[codes]).sum(axis=1)
+        self.conflicting_ = np.zeros(n_samples, dtype=bool)
+        self.conflicting_[rows] = conflicts > 0.5
+        self.diagnostics_: dict[str, Any] = {
+            "n_labelled": int((values >= 0).sum()),
+            "n_labelled_at_random": int(samples.at_random.sum()),
+            "n_labelled_conflicting": offsets.n_conflicting,
+            "n_conflicting": float(conflicts.sum()),
+        }
+        # `suggest_labels` names samples without a label, in these orders.
+        unlabelled = values < 0
+        self._random_order = rows[order[unlabelled[order]]]
+        order = conspicuous_order(offsets.surprise, codes)
+        self._conspicuous_order = rows[order[unlabelled[order]]]
+
+        self._fit_head(samples, offsets, random_state)
+
+    def _fit_head(
+        self, samples: Samples, offsets: Offsets, random_state: np.random.RandomState
+    ) -> None:
+        """Train the head with the offsets (section 5 of Menon et al.)."""
+        Z, codes, weight = samples.Z, samples.codes, samples.weight
+        device = resolve_device(self.device)
+        self.head_ = self.head
+        if self.head == "auto":
+            better = hidden_layer_is_better(
+                Z, codes, weight, ridge=self.ridge, random_state=random_state, device=device
+            )
+            self.head_ = "mlp" if better else "linear"
+        strength = offsets.strength
+        if self.head_ == "mlp" and self.strength == "auto":
+            strength = min(1, strength / _LINEAR_SHARE)
+        self.diagnostics_["strength"] = float(strength)
+        offset = strength * offsets.log_prior
+        balanced = balanced_weight(codes, weight) * offsets.boost
+        seed = draw_seed(random_state)  # for either head, so that a RandomState moves on
+        if self.head_ == "linear":
+            linear = fit_softmax(
+                Z, codes, balanced, samples.n_classes, ridge=self.ridge, offset=offset
+            ).after(self._projection)
+            self.coef_, self.intercept_ = linear.coef, linear.intercept
+            self.module_: nn.Module = as_layer(linear)
+            return
+        head = fit_hidden_layer(
+            Z,
+            codes,
+            balanced,
+            offset,
+            seed=seed,
+            device=device,
+            description="classifier" if self.verbose else None,
+        )
+        self.module_ = first_projected(head, self._projection)
 
     def suggest_labels(self, n: int = 50) -> np.ndarray:
         """Name the training samples whose labels would tell most.
@@ -310,6 +414,31 @@ default=None
         """
         X = self._validate_features(X)
         return self._projection(X).astype(np.float32)
+
+    def _logits(self, X: Any) -> np.ndarray:
+        if getattr(self, "head_", None) == "linear":
+            return Linear(self.coef_, self.intercept_)(self._validate_features(X))
+        return super()._logits(X)
+
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        for name in ("_projection", "_attribute"):
+            state[name] = vars(state[name]).copy()
+        module = state.pop("module_")
+        if self.head_ == "mlp":
+            state["module_"] = dict(module.state_dict())
+        return state
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        for name in ("_projection", "_attribute"):
+            state[name] = Linear(**state[name])
+        weights = state.pop("module_", None)
+        self.__dict__.update(state)
+        if weights is None:
+            self.module_ = as_layer(Linear(self.coef_, self.intercept_))
+            return
+        with torch.device("meta"):
+            layers = HiddenLayerNet(self.n_features_in_, len(self.classes_)).layers
+        self.module_ = load_weights(layers, weights, "module_").eval()
 
     @property
     def _n_features_out(self) -> int:

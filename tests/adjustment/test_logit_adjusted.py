@@ -24,7 +24,7 @@ from torch import nn
 
 import skfair
 from skfair import FrozenEncoderFeaturizer, LogitAdjustedClassifier
-from skfair.adjustment import _stages
+from skfair.adjustment import _offsets
 from skfair.metrics import make_fairness_scorer
 from skfair.utils import FallbackWarning
 
@@ -295,7 +295,7 @@ def test_labelled_samples_that_conflict_weigh_more(monkeypatch):
     rows = fitted().suggest_labels(60)
     found = rows[(A != Y)[rows]]
     told = fit(known=only(A, rows)).predict_proba(X)
-    monkeypatch.setattr(_stages, "_MOST_UPWEIGHTED", 1.0)
+    monkeypatch.setattr(_offsets, "_MOST_UPWEIGHTED", 1.0)
     plain = fit(known=only(A, rows)).predict_proba(X)
     assert len(found) > 10
     assert told[found, Y[found]].mean() > plain[found, Y[found]].mean() + 0.05
@@ -311,7 +311,7 @@ def test_unless_a_group_seems_to_be_absent(monkeypatch):
     known = only(a, fit(X, y).suggest_labels(60))
     classifier = fit(X, y, known)
     assert classifier.diagnostics_["n_labelled_conflicting"] > 3
-    monkeypatch.setattr(_stages, "_MOST_UPWEIGHTED", 1.0)
+    monkeypatch.setattr(_offsets, "_MOST_UPWEIGHTED", 1.0)
     np.testing.assert_array_equal(classifier.predict_proba(X), fit(X, y, known).predict_proba(X))
 
 

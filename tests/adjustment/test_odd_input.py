@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from spurious import only, spurious
 
 from skfair import LogitAdjustedClassifier
-from skfair.adjustment import _stages
+from skfair.adjustment import _logit_adjusted, _offsets
 from skfair.utils import FallbackWarning
 
 X, Y, A = spurious(300)
@@ -47,7 +47,7 @@ def no_training(monkeypatch):
     def principal_components(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_stages, "principal_components", principal_components)
+    monkeypatch.setattr(_logit_adjusted, "principal_components", principal_components)
 
 
 NUMBERS = np.arange(300)
@@ -392,9 +392,16 @@ def test_parameters_that_are_extreme(parameters, labels):
 # Fits that do not come to their end -------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["principal_components", "train_twins", "fit_hidden_layer"])
+@pytest.mark.parametrize(
+    "module, stage",
+    [
+        (_logit_adjusted, "principal_components"),
+        (_offsets, "train_twins"),
+        (_logit_adjusted, "fit_hidden_layer"),
+    ],
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_a_fit_that_is_broken_off_is_no_fit(stage, error, monkeypatch):
+def test_a_fit_that_is_broken_off_is_no_fit(module, stage, error, monkeypatch):
     classifier = LogitAdjustedClassifier(head="mlp", random_state=0)
     before = fit(head="mlp")
     kept, expected = vars(before).copy(), before.predict_proba(X)
@@ -402,7 +409,7 @@ def test_a_fit_that_is_broken_off_is_no_fit(stage, error, monkeypatch):
     def stop(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(_stages, stage, stop)
+    monkeypatch.setattr(module, stage, stop)
     with pytest.raises(error):
         classifier.fit(X, Y)
     assert vars(classifier) == vars(clone(classifier))

@@ -229,14 +229,14 @@ def test_the_whole_interval_decides(low, high, decision):
 
 @pytest.mark.parametrize("group", [-1, 0])
 def test_labels_of_one_kind_tell_nothing(group):
-    # No label at all, or all samples of one group, of which none is conflicting.
+    # No label at all, or all samples in one group: no sample is conflicting.
     groups = np.full(16, group)
     evidence = accuracy_gap(CODES, np.eye(2)[CODES], groups, STRATUM)
     assert np.isnan(evidence["accuracy_gap_low"])
     assert evidence["n_conflicting"] == 0
     decision, reason = judge_by_gap(evidence, 0.2)
     assert decision == "cannot tell"
-    assert f"of {(groups >= 0).sum()} labelled samples 0 are bias-conflicting, and some" in reason
+    assert f"of {(groups >= 0).sum()} labelled samples 0 are bias-conflicting, and both" in reason
 
 
 def cells(*sizes):
