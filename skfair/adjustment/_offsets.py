@@ -133,15 +133,15 @@ def validate_groups(
     if len(labelled) == 1:
         raise ValueError(
             "sensitive_features is known for samples of one class only "
-            f"({shown(classes.tolist()[labelled[0]])}), which does not tell how the groups go "
-            "along with the classes. Label samples of the other classes, too, for instance those "
-            "that suggest_labels() names."
+            f"({shown(classes.tolist()[labelled[0]])}), which does not show the relation between "
+            "groups and classes. Label samples of the other classes, too, for instance those that "
+            "suggest_labels() names."
         )
     present, values = np.unique(groups.codes[known], return_inverse=True)
     if 2 * len(present) > known.sum() and len(present) > 1:
         raise ValueError(
             f"sensitive_features has {len(present)} different values in {known.sum()} labels: "
-            "too few of each to learn from. Label more samples, or put values together."
+            "too few labels of each value to learn from. Label more samples, or merge values."
         )
     renamed = np.full(len(known), -1)
     renamed[known] = values

@@ -69,7 +69,7 @@ BAD_LABELS = {
     "a value each": (
         np.array([f"id {i}" for i in NUMBERS]),
         "sensitive_features has 300 different values in 300 labels: too few of each.*Label more "
-        "samples, or put values together",
+        "samples, or merge values",
     ),
     "more values than half of the labels": (
         only(NUMBERS % 6, np.arange(11)),

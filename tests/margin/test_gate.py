@@ -278,7 +278,7 @@ def test_accuracies_of_the_worst_group_by_hand():
     assert evidence["holdout_worst_group"] == {"cross_entropy": 0.0, "margin": 0.5}
     assert evidence["holdout_gain_low"] < 0 < evidence["holdout_gain_high"]
     assert "8 labelled samples" in reason
-    assert "0.50 and that of ordinary training 0.00" in reason
+    assert "method is 0.50 and the accuracy of ordinary training is 0.00" in reason
     # Two samples a group tell nothing.
     assert decision == "cannot tell"
 
