@@ -118,10 +118,10 @@ def test_labels_that_contradict_each_other_for_equal_rows():
     for known in (contradicting, only(contradicting, np.arange(60))):
         classifier = fit(rows, y, known)
         assert_sound(classifier, rows)
-        # The attribute cannot be known better than by guessing, and so it is told.
+        # The attribute can only be guessed, and the probabilities show this.
         found = classifier.attribute_proba(rows)
         assert np.abs(found - 0.5).mean() < 0.35
-        # It goes along with nothing, so that little is adjusted.
+        # The attribute is independent of the class, so that little is adjusted.
         np.testing.assert_allclose(classifier.prior_, 0.5, atol=0.15)
     contradicting = np.where(np.arange(300) % 3 == 0, 1 - y, y)  # and classes that do
     assert_sound(fit(rows, contradicting, known), rows)
@@ -142,7 +142,7 @@ def test_a_group_that_is_absent(labels):
 
 @pytest.mark.parametrize("labels", ["some", "all"])
 def test_a_value_for_each_class_and_nothing_else(labels):
-    # The attribute is the class: it says all, and nothing conflicts.
+    # The attribute equals the class, and no sample conflicts.
     known = Y if labels == "all" else only(Y, np.arange(40))
     with pytest.warns(FallbackWarning, match="have one value.*Ordinary training was used"):
         classifier = fit(known=known)
@@ -219,7 +219,7 @@ def test_features_that_say_little(rows, head, labels):
 @pytest.mark.parametrize("value", [3.7, 0.1, 1e6 + 0.1, 1e-30])
 @pytest.mark.parametrize("width", [3, 2050])
 def test_features_that_are_constant_say_nothing(value, width):
-    # Not even by the rounding of their mean, which would be scaled to a length of 16.
+    # Also not by the rounding of the mean, which would be scaled to a length of 16.
     rows = np.full((300, width), value, dtype=np.float32)
     classifier = fit(rows, Y, A)
     assert not classifier.coef_.any()
@@ -415,7 +415,7 @@ def test_a_fit_that_is_broken_off_is_no_fit(module, stage, error, monkeypatch):
     assert vars(classifier) == vars(clone(classifier))
     with pytest.raises(NotFittedError):
         classifier.predict(X)
-    # One before stays as it was.
+    # An earlier fit stays as it was.
     with pytest.raises(error):
         before.fit(X[:, :5], np.array(["a", "b", "c"])[np.arange(300) % 3])
     assert vars(before).keys() == kept.keys()
