@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 # The random order depends on the rows alone. Therefore another fit on the same samples, in another
-# order, in a fold or in another process, recognises the labels that were asked for at random.
+# order, in a fold or in another process, recognises the samples that were suggested at random.
 _SEED = 1_609_459_200
 _TURN = 0x9E3779B97F4A7C15
 _SPREAD = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
@@ -69,7 +69,7 @@ def random_part(labelled: np.ndarray, order: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_samples,), bool
-        True for the labelled samples in the longest first part of the order of which at least
+        True for the labelled samples in the longest first part of the order in which at least
         four fifths are labelled. True for all labelled samples if that part has fewer than five,
         or if more than two fifths of the samples beyond it are labelled: then the labels were
         chosen in another way, and all of them are taken for a random sample.

@@ -68,7 +68,7 @@ BAD_LABELS = {
     "many numbers": (NUMBERS, "sensitive_features has 300 different numbers.*Bin them"),
     "a value each": (
         np.array([f"id {i}" for i in NUMBERS]),
-        "sensitive_features has 300 different values in 300 labels: too few of each.*Label more "
+        "sensitive_features has 300 different values in 300 labels: too few labels.*Label more "
         "samples, or merge values",
     ),
     "more values than half of the labels": (

@@ -293,7 +293,7 @@ def test_a_gain_beyond_chance_decides_either_way():
         codes, {"cross_entropy": ordinary, "margin": method}, groups
     )
     assert decision == "method"
-    # The method alone is right in 15 samples, both are right in 5. Each outcome gets a quarter
+    # The method alone is right in 15 samples, both in 5. Each outcome gets a quarter sample
     # more. The other two outcomes have next to no weight, so that the gain is beta-distributed.
     low, high = beta(15.25, 5.75).ppf([0.1, 0.9])
     assert evidence["holdout_gain_low"] == pytest.approx(low, abs=0.03)
