@@ -35,7 +35,8 @@ from skfair.intraprocessing._network import (
 )
 from skfair.intraprocessing._objective import Objective, find_strata
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import MOST_CONFIDENCE, certify
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.metrics._group_metric import metric_name
+from skfair.metrics._html import group_label
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._report_metrics import STATISTICS
@@ -428,7 +429,7 @@ class GroupMetricsDisplay:
 
     def _tick_labels(self, between: str) -> list[str]:
         labels = []
-        names = tell_apart(self.groups, STATISTICS, _label)
+        names = tell_apart(self.groups, STATISTICS, group_label)
         for i, group in enumerate(self.groups):
             label = names[group].replace("$", r"\$")  # not a formula, as it is from the data
             if self.count is not None:
@@ -535,7 +536,3 @@ class GroupMetricsDisplay:
         if self.overall_:  # each has the colour of its model
             handles["overall"] = Line2D([], [], color="0.3", linestyle="--", linewidth=1.2)
         legend_above(ax, handles)
-
-
-def _label(group: Any) -> str:
-    return ", ".join(map(as_label, group if isinstance(group, tuple) else (group,)))

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
-from skfair.metrics import _report_text
+from skfair.metrics import _report_faces
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._counts import GroupCounts, count_predictions
+from skfair.metrics._report_format import Content
 from skfair.metrics._report_functions import ReportMetric, metric_frames
 from skfair.metrics._report_metrics import measure, resolve_metrics
 from skfair.metrics._report_tables import class_tables, feature_tables
@@ -214,7 +215,7 @@ class FairnessReport:
             raise FileNotFoundError(f"There is no folder {plain(str(path.parent))}. Make it first.")
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(_report_text.page(self, title), encoding="utf-8")
+            part.write_text(_report_faces.page(self._content(), title), encoding="utf-8")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -254,17 +255,29 @@ class FairnessReport:
             card = skops.Card(None, template=None)
         if not isinstance(card, skops.Card):
             raise TypeError(f"card is a {type(card).__name__}; give a skops.card.Card.")
-        _report_text.add_to_card(self, card, section)
+        _report_faces.add_to_card(self._content(), card, section)
         return card
 
     def __str__(self) -> str:
-        return _report_text.text(self)
+        return _report_faces.text(self._content())
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return _report_text.body(self)
+        return _report_faces.body(self._content())
+
+    def _content(self) -> Content:
+        return Content(
+            self.by_group,
+            self.summary,
+            self.by_feature,
+            self.disparities,
+            self.counts,
+            self._metrics,
+            self._n_boot,
+            self.certificates,
+        )
 
 
 @with_own_settings

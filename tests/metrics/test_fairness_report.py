@@ -239,7 +239,7 @@ def test_undefined_is_nan_and_left_out():
     difference = report.disparities.loc[("true_positive_rate", "difference"), "model"]
     assert difference["value"] == 0.5  # to the group without positives it would be 1
     text = " ".join(str(report).split())
-    assert "Undefined, and left out of differences and ratios: true positive rate in a." in text
+    assert "Undefined, so left out of differences and ratios: true positive rate in a." in text
 
 
 def test_one_group_has_nothing_to_compare():
@@ -247,7 +247,7 @@ def test_one_group_has_nothing_to_compare():
     statistics = report.disparities["model", "value"].unstack("statistic")
     assert statistics["overall"].notna().all()
     assert statistics[["difference", "ratio"]].isna().all(axis=None)
-    assert "One group only, and so nothing to compare." in str(report)
+    assert "Only one group, so there is nothing to compare." in str(report)
 
 
 def test_one_group_in_a_control_level():
@@ -263,7 +263,7 @@ def test_one_group_in_a_control_level():
     assert report.by_feature.index.names == names
     assert values[("n", "difference")] == 0
     assert np.isnan(values[("s", "difference")])
-    assert "nothing to compare: where s." in str(report)
+    assert "nothing to compare, in: s." in str(report)
 
 
 def test_functions_get_labels_weights_and_the_positive_class(data):
