@@ -29,7 +29,7 @@ def escape(words: str) -> str:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    """Make an HTML table; each row says in full which one it is.
+    """Make an HTML table; each row has all its labels.
 
     Returns
     -------

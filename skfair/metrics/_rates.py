@@ -138,19 +138,20 @@ def group_statistic(rates: list[str], *counts: Any) -> Any:
 
 
 class CountMetric(NamedTuple):
-    """A metric that needs nothing but how many samples of which class were predicted as what.
+    """A metric that is computed from counts of samples by true class and predicted label.
 
     Attributes
     ----------
     name : str
-        What it is called in messages.
+        Name in messages.
     fraction : callable
         ``fraction(table, positive)`` -> (numerator, denominator) over the leading axes of a
         table of shape (..., n_classes, n_predicted), as in :class:`GroupCounts`.
     is_share : bool
-        Whether it is a number of samples divided by another one that contains it.
+        True if the metric is a share: the numerator counts some of the samples in the
+        denominator.
     needs_positive : bool
-        Whether it is about one class, the positive one.
+        True if the metric is about one class, the positive class.
     """
 
     name: str
@@ -178,8 +179,8 @@ def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
     table : ndarray of shape (..., n_classes, n_predicted)
         The first predicted labels are the classes, in their order.
     positive : int
-        Position of the positive label among the predicted ones; it may lie behind the classes,
-        or behind all of them if it neither occurs nor is predicted.
+        Position of the positive label among the predicted labels. The position is
+        ``n_predicted`` if the label does not occur.
 
     Returns
     -------
@@ -192,8 +193,8 @@ def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
 def _confusion(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
     """Count true and false positives, false and true negatives.
 
-    Nothing is subtracted: of weights, a difference that should be zero is one in the last digits
-    only, and a rate of nothing would be a number.
+    Nothing is subtracted: a difference of sums of weights is often not exactly zero where it should
+    be, and a rate with an empty denominator would then be a number.
     """
     n_classes, n_predicted = table.shape[-2:]
     is_positive, chosen = np.arange(n_classes) == positive, np.arange(n_predicted) == positive
@@ -231,15 +232,15 @@ def _false_negative(table, positive):
 
 
 def _balanced(table, positive):
-    """Sum the recalls of the classes that occur, and count these classes."""
+    """Sum the recalls of the classes that occur, and count the classes that occur."""
     total = table.sum(-1)
     right = np.diagonal(table, axis1=-2, axis2=-1)
     recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
     return recall.sum(-1), (total > 0).sum(-1)
 
 
-# Accuracies come from the table and not from RATES: they are of any number of classes, and under
-# weights nothing may be subtracted (see _confusion).
+# Accuracies are computed from the table and not by RATES: they take any number of classes, and
+# nothing may be subtracted from weights (see _confusion).
 ACCURACY = CountMetric(
     "accuracy", lambda table, _: (_right(table), table.sum((-2, -1))), needs_positive=False
 )
@@ -268,7 +269,7 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
-# Of predicted labels these give a number as well, which is not what it is called.
+# These metrics need scores. Given predicted labels, they return a number with another meaning.
 _OF_SCORES = {
     sklearn_metrics.average_precision_score,
     sklearn_metrics.brier_score_loss,
@@ -283,7 +284,7 @@ _OF_TWO_CLASSES = {
 
 
 def is_of_scores(metric: Any) -> bool:
-    """Tell whether a metric, or that of a partial, is known to be one of scores.
+    """Tell whether a metric, or the function in a ``partial``, is known to need scores.
 
     Returns
     -------
@@ -294,7 +295,7 @@ def is_of_scores(metric: Any) -> bool:
 
 
 def positive_is_clear(labels: Sequence) -> bool:
-    """Tell whether 1 is the positive one of the labels by what is usual.
+    """Tell whether the labels are of {0, 1} or of {-1, 1}, so that 1 is the positive label.
 
     Returns
     -------
@@ -304,20 +305,20 @@ def positive_is_clear(labels: Sequence) -> bool:
 
 
 def find_count_metric(metric: Callable, n_labels: int) -> CountMetric | None:
-    """Give what computes a metric from counts, if anything does.
+    """Look up how to compute a metric from counts.
 
     Parameters
     ----------
     metric : callable
-        The metric as a user gives it.
+        The metric that the user gave.
     n_labels : int
         Number of labels that occur, true or predicted.
 
     Returns
     -------
     CountMetric or None
-        None where only the function itself can tell: it is not known, or of so many labels it
-        makes something else (scikit-learn's recall of three classes is an error).
+        None if the function itself must be called: the function is not known, or it is not
+        defined for so many labels (scikit-learn's recall raises an error for three classes).
     """
     if not inspect.isfunction(metric) or (metric in _OF_TWO_CLASSES and n_labels > 2):
         return None
@@ -332,25 +333,25 @@ def positive_position(labels: Sequence, pos_label: Any, name: str) -> int:
     labels : sequence
         All labels, true and predicted.
     pos_label : label or None
-        The positive one; None takes 1 where all labels are of {0, 1} or of {-1, 1}.
+        The positive label. None means 1 if all labels are of {0, 1} or of {-1, 1}.
     name : str
         Name of the metric in messages.
 
     Returns
     -------
     int
-        ``len(labels)`` where 1 is the positive class and does not occur.
+        ``len(labels)`` if 1 is the positive label and does not occur.
 
     Raises
     ------
     ValueError
-        Nothing says which is the positive class, or it does not occur.
+        It is not clear which label is positive, or `pos_label` does not occur.
     """
     if pos_label is None:
         if not positive_is_clear(labels):
             raise ValueError(
                 f"{name} is about one class, and it is not clear which of the labels "
-                f"[{shown_all(labels)}] is the positive one. Say so, for instance "
+                f"[{shown_all(labels)}] is the positive one. Name it, for instance "
                 f"pos_label={shown(labels[-1])}."
             )
         return labels.index(1) if 1 in labels else len(labels)
