@@ -194,7 +194,7 @@ def error_level(confidence: float) -> float:
 
 
 def claim(certificate: FairnessCertificate) -> str:
-    """Say in one line what was asked and what the verdict is.
+    """Write the question and the verdict in one line.
 
     Returns
     -------

@@ -555,8 +555,8 @@ def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
         )
     if callable(metric) and metric_name(metric).endswith(LOSS_NAMES):
         raise ValueError(
-            f"performance={metric_name(metric)} is a loss, expected a score, of which a larger "
-            "value is better. Give for instance sklearn.metrics.accuracy_score."
+            f"performance={metric_name(metric)} is a loss, expected a score (larger is better). "
+            "Give for instance sklearn.metrics.accuracy_score."
         )
     if metric == WORST_GROUP or accepts(metric, "sensitive_features"):
         return GroupMetric(metric, None, _if_taken(metric, pos_label), {})

@@ -31,6 +31,7 @@ from skfair.utils._shown import shown, shown_all
 
 WORST_GROUP = "worst_group_accuracy"
 _ROUNDING = 1e-6
+_GIVE_METRIC = "Give a metric that returns a number, such as one with average='macro'."
 NAMED = (WORST_GROUP, *CONSTRAINTS)
 _SPLIT = (
     "If this is a fold, split with skfair.model_selection.GroupStratifiedKFold; else merge rare "
@@ -226,21 +227,11 @@ class GroupMetric:
         return self.metric(y_true, y_pred, **parameters)
 
     def _number(self, value: Any, where: str, aggregate: str | None = None) -> float:
-        value = unwrap(value)
-        if not isinstance(value, Real | np.bool_):
-            hint = (
-                "Give a metric that returns a number, such as one with average='macro'."
-                if aggregate is None
-                else "Give a function that returns a number."
-            )
-            raise TypeError(
-                f"{aggregate or self.name} returned {type(value).__name__} {shown(value)}{where}, "
-                f"expected one number. {hint}"
-            )
-        number = float(value)
+        hint = _GIVE_METRIC if aggregate is None else "Give a function that returns a number."
+        number = as_number(value, aggregate or self.name, where, hint)
         if not np.isfinite(number):
             raise ValueError(
-                f"{aggregate or self.name} is {value}{where}, expected a finite number. {_SPLIT}"
+                f"{aggregate or self.name} is {number}{where}, expected a finite number. {_SPLIT}"
             )
         return number
 
@@ -308,6 +299,43 @@ def unwrap(value: Any) -> Any:
     if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0:
         return value
     return value.item()
+
+
+def as_number(
+    value: Any,
+    name: str,
+    where: str,
+    hint: str = _GIVE_METRIC,
+) -> float:
+    """Convert the result of a function to a number.
+
+    Parameters
+    ----------
+    value : object
+        Result of the function.
+    name : str
+        Name of the function in messages.
+    where : str
+        Group of the samples in messages; begins with a space, or is empty.
+    hint : str, optional
+        End of the message.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        The result is not one number.
+    """
+    value = unwrap(value)
+    if not isinstance(value, Real | np.bool_):
+        raise TypeError(
+            f"{name} returned {type(value).__name__} {shown(value)}{where}, expected one number. "
+            f"{hint}"
+        )
+    return float(value)
 
 
 def metric_name(function: Callable) -> str:

@@ -1,4 +1,4 @@
-"""Rates from counts: the one definition behind scorers, reports and the debiasers' constraints."""
+"""Rates from counts, as scorers, reports, certificates and debiasers all compute them."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from sklearn import metrics as sklearn_metrics
 
 from skfair.utils._shown import shown, shown_all
 
-# Rates of a group, and performances of a classifier of two classes, each as (hits, size): what is
-# divided by what. All take true positives, false positives, positives and negatives.
+# Rates of a group, and performances of a classifier of two classes, each as (hits, size), the
+# numerator and the denominator. All take true positives, false positives, positives, negatives.
 RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
     "true_positive": lambda tp, fp, p, n: (tp, p),
@@ -133,7 +133,20 @@ def mean_rate(rates: Sequence[Rate]) -> Any:
 
 
 def group_statistic(rates: list[str], *counts: Any) -> Any:
-    """Mean of some rates by name, from counts as those in :data:`RATES` take them."""
+    """Average some rates of each group by name.
+
+    Parameters
+    ----------
+    rates : list of str
+        Keys of :data:`RATES`.
+    *counts : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    ndarray or tensor
+        The mean of each group.
+    """
     return mean_rate(count_rates(rates, *counts))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._counts import GroupCounts
-from skfair.metrics._group_metric import accepts, unwrap
+from skfair.metrics._group_metric import accepts, as_number
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.utils._groups import as_objects, label_rows
@@ -130,14 +129,7 @@ class Rows:
         except Exception as error:
             error.add_note(f"Raised by metric {shown(metric.name)} for {where} ({len(rows)} rows).")
             raise
-        value = unwrap(value)
-        if not isinstance(value, Real | np.bool_):
-            raise TypeError(
-                f"metric {shown(metric.name)} returned {type(value).__name__} {shown(value)} "
-                f"for {where}, expected one number. Give a metric that returns a number, such as "
-                "one with average='macro'."
-            )
-        number = float(value)
+        number = as_number(value, f"metric {shown(metric.name)}", f" for {where}")
         if np.isinf(number):
             raise ValueError(
                 f"metric {shown(metric.name)} is {number} for {where}, expected a finite number. "

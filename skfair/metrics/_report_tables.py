@@ -57,7 +57,7 @@ def class_tables(counts: GroupCounts, measures: Measures) -> tuple[pd.DataFrame,
 def feature_tables(
     counts: GroupCounts, metrics: list[ReportMetric], measures: Measures
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make the table of the metrics by features, and that of the disparities.
+    """Make the table of metrics by features and the table of disparities.
 
     Returns
     -------

@@ -176,7 +176,7 @@ def test_as_a_scorer():
         (([0, 1], [0.5, np.nan]), ValueError, "or NaN, for 1 of 2"),
         (([0, 1], [[3.0, -1.0], [0.5, 0.5]]), ValueError, r"not from 0 to 1.*rows 0"),
         (([0, 1], [[0.5, 0.6], [0.5, 0.5]]), ValueError, r"not sum to one for 1 of 2.*rows 0"),
-        (([0, 1], [[0.5], [0.5]]), ValueError, r"not sum to one.*column alone"),
+        (([0, 1], [[0.5], [0.5]]), ValueError, r"not sum to one.*softmax.*one class alone"),
         (([0, 1], [0.5]), ValueError, r"shape \(1,\), expected \(2, n_classes\)"),
         (([0, 1], [[[0.5, 0.5]]] * 2), ValueError, r"shape \(2, 1, 2\).*Flatten"),
         (([0, 1], 0.5), ValueError, r"y_proba has shape \(\)"),
