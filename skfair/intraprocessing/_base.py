@@ -42,8 +42,9 @@ from skfair.intraprocessing._rows import split_rows
 from skfair.intraprocessing._search import Search, network_state
 from skfair.intraprocessing._selection import Selection
 from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate
+from skfair.metrics._certify import MOST_CONFIDENCE
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 from skfair.utils import (
     FallbackWarning,
     Groups,

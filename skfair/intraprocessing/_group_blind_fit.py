@@ -22,7 +22,8 @@ from skfair.intraprocessing._group_blind import (
     solve,
 )
 from skfair.intraprocessing._judge import Judge, Question
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import certify
 from skfair.metrics._rate_tests import holds
 
 UNCORRECTED = 1  # among the candidates, after the original network

@@ -23,12 +23,6 @@ from skfair.metrics._group_metric import unwrap
 from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
 from skfair.utils._shown import shown
 
-PERFORMANCES: dict[str, Callable] = {
-    "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),
-    "accuracy": lambda tp, fp, p, n: (tp + n - fp) / (p + n),
-    "f1": lambda tp, fp, p, n: 2 * tp / (tp + fp + p),
-}
-
 # A callable is asked once for each threshold, so that it gets this many and not all of them.
 _CALLABLE_THRESHOLDS = 49
 # Where judging takes more than counting, no more thresholds than tell networks apart.
@@ -643,7 +637,7 @@ class Objective:
             return np.array([_call("performance", self.performance, self.y, row) for row in rows])
         n, p = np.maximum(self.totals.sum(0), 1)  # a fold may be without one of the labels
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
-        return PERFORMANCES[self.performance](tp, fp, p, n)
+        return group_statistic([self.performance], tp, fp, p, n)
 
     def _rates(self, counts: np.ndarray, tuned: np.ndarray | None = None) -> list[Statistic]:
         """What the constraint wants to be alike, of the groups that it compares."""

@@ -17,8 +17,8 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from skfair.intraprocessing import _objective
-from skfair.intraprocessing._objective import PERFORMANCES, Certify, Choice, Objective, Rule
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.intraprocessing._objective import Certify, Choice, Objective, Rule
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 
 NAMED = sorted(CONSTRAINTS)
 RULES = ["auto", None]
