@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from skfair.base import TorchClassifier
 from skfair.base._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.base._networks import are_alike, copied, floating_dtype, rounding
+from skfair.intraprocessing._counting import find_strata
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import (
     LogitNetwork,
@@ -33,7 +34,7 @@ from skfair.intraprocessing._network import (
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
+from skfair.intraprocessing._objective import PERFORMANCES, Objective
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
 from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name

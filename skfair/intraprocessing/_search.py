@@ -11,16 +11,11 @@ import torch
 from torch import nn
 
 from skfair.base._net import rows_at_once
+from skfair.intraprocessing._choice import PLAIN, Certify, Choice, Rule
+from skfair.intraprocessing._counting import find_strata
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import LogitNetwork
-from skfair.intraprocessing._objective import (
-    PLAIN,
-    Certify,
-    Choice,
-    Objective,
-    Rule,
-    find_strata,
-)
+from skfair.intraprocessing._objective import Objective
 
 
 class Rows(NamedTuple):

@@ -122,7 +122,7 @@ def _says_nothing(*_, **__):
 @pytest.mark.parametrize("parameter", ["constraint", "performance"])
 @pytest.mark.parametrize(
     "function, message",
-    [(_fails, "raised KeyError: 'oops'"), (_says_nothing, "returned None, where one number")],
+    [(_fails, "raised KeyError: 'oops'"), (_says_nothing, "returned None, expected one number")],
 )
 def test_functions_that_fail_are_named(parameter, function, message):
     debiaser = ThresholdDebiaser(calls.network(), random_state=0, **{parameter: function})

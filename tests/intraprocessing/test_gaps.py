@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from skfair.intraprocessing._counting import combine_tuned, find_strata
 from skfair.intraprocessing._gaps import (
     gap_interval,
     measure_gap,
@@ -15,7 +16,7 @@ from skfair.intraprocessing._gaps import (
     table_of_pairs,
     within,
 )
-from skfair.intraprocessing._objective import Objective, _heard, find_strata
+from skfair.intraprocessing._objective import Objective
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._split import split_cells
 
@@ -397,15 +398,15 @@ def test_of_a_group_without_rows_nothing_is_known_but_what_is_of_the_others(cons
 def test_tuned_rows_are_heard_where_they_agree():
     mean, variance = np.array([0.3, 0.4]), np.full(2, 0.002)
     # Twice as many tuned rows that say the same: as one mean of all, with a third of the variance.
-    heard, left = _heard(mean, variance, mean + 0.001, variance / 2)
+    heard, left = combine_tuned(mean, variance, mean + 0.001, variance / 2)
     np.testing.assert_allclose(heard, mean + 0.001 * 2 / 3, atol=1e-6)
     np.testing.assert_allclose(left, variance / 3, rtol=1e-4)
     # By as much as chance would have it, they are heard in full as well.
     moved = mean + np.sqrt(0.003) * np.array([1, -1]) * 0.99
-    heard, left = _heard(mean, variance, moved, variance / 2)
+    heard, left = combine_tuned(mean, variance, moved, variance / 2)
     np.testing.assert_allclose(heard, mean + (moved - mean) * 2 / 3, atol=1e-6)
     # Far off, they hardly are.
-    heard, left = _heard(mean, variance, mean + np.array([0.6, -0.3]), variance / 2)
+    heard, left = combine_tuned(mean, variance, mean + np.array([0.6, -0.3]), variance / 2)
     np.testing.assert_allclose(heard, mean, atol=0.01)
     np.testing.assert_allclose(left, variance, rtol=0.02)
 

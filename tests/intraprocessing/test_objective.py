@@ -17,7 +17,8 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from skfair.intraprocessing import _objective
-from skfair.intraprocessing._objective import PERFORMANCES, Certify, Choice, Objective, Rule
+from skfair.intraprocessing._choice import Certify, Choice, Rule
+from skfair.intraprocessing._objective import PERFORMANCES, Objective
 from skfair.metrics._rates import CONSTRAINTS
 
 NAMED = sorted(CONSTRAINTS)
@@ -229,7 +230,7 @@ def test_networks_together_are_chosen_for_as_one_by_one(constraint, data, seed, 
     many = np.stack([scores, *rng.normal(size=(3, len(y))), np.zeros(len(y))])
     objective = make(y, groups, constraint=constraint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_objective, "_CHUNK", chunk)
+        patch.setattr(_objective, "CHUNK", chunk)
         (together,) = objective.choose(many)
     singly = [objective.choose(row[None])[0] for row in many]
     for name in ("objective", "bound", "eligible", "feasible", "constant"):
@@ -717,7 +718,7 @@ def test_a_callable_that_returns_infinity_is_refused(parameter, value):
         return value if y_pred.mean() > 0.5 else 0.1
 
     y, groups, scores = problem()
-    message = rf"^{parameter}=odds, called as \(y_true, y_pred.* returned {float(value)}, where a"
+    message = rf"^{parameter}=odds, called as \(y_true, y_pred.* {float(value)}, expected a finite"
     with pytest.raises(ValueError, match=message):
         make(y, groups, **{parameter: odds}).choose(scores[None])
 

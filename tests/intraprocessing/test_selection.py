@@ -460,7 +460,7 @@ KINDS = [
 @pytest.mark.parametrize("parameter", ["constraint", "performance"])
 @pytest.mark.parametrize(
     "value, message",
-    [(np.inf, "returned inf, where a finite"), (np.nan, "returned nan at every threshold")],
+    [(np.inf, "returned inf, expected a finite"), (np.nan, "returned nan at every threshold")],
 )
 def test_a_callable_that_says_nothing(kind, parameter, value, message):
     def strange(y_true, y_pred, **_):
@@ -493,7 +493,7 @@ def difference(y_true, y_pred, *, sensitive_features):
 def test_a_callable_that_returns_no_number(parameter, value):
     X, y, groups = with_logit(100, 0)
     debiaser = threshold(read_logit(), **{parameter: lambda y_true, y_pred, **_: value})
-    with pytest.raises(ValueError, match=rf"^{parameter}=<lambda>.* one number was wanted"):
+    with pytest.raises(ValueError, match=rf"^{parameter}=<lambda>.* expected one number"):
         debiaser.fit(X, y, sensitive_features=groups)
 
 
