@@ -91,7 +91,7 @@ def bootstrap_error(
     Raises
     ------
     ValueError
-        The bias was a number on all rows, and is one for less than two resamples.
+        The bias is a number for fewer than two resamples, although it was one on all rows.
     """
     rng, n = np.random.RandomState(0), len(y)
     found = []
@@ -102,9 +102,9 @@ def bootstrap_error(
             found.append(bias)
     if len(found) < 2 and defined:
         raise ValueError(
-            f"{named('constraint', function)} returned nan for all but {len(found)} of "
-            f"{_N_BOOTSTRAP} resamples of the rows, which are to give its standard error. Give a "
-            "function that is defined for these labels and groups, or more rows."
+            f"{named('constraint', function)} returned a number for {len(found)} of "
+            f"{_N_BOOTSTRAP} resamples of the rows, expected at least 2 for its standard error. "
+            "Give a function that is defined for these labels and groups, or more rows."
         )
     return float(np.std(found)) if found else 0.0
 

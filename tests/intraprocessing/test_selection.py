@@ -561,5 +561,5 @@ def test_a_callable_that_is_undefined_where_it_counts():
     def on_these_rows(y_true, y_pred, *, sensitive_features):
         return 0.0 if np.array_equal(y_true, y) else np.nan
 
-    with pytest.raises(ValueError, match="returned nan for all of 50 resamples"):
+    with pytest.raises(ValueError, match="returned a number for 0 of 50 resamples"):
         threshold(read_logit(), constraint=on_these_rows).fit(X, y, sensitive_features=groups)
