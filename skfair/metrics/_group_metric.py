@@ -12,11 +12,11 @@ from sklearn.utils.validation import _num_samples
 
 from skfair.metrics._rates import (
     CONSTRAINTS,
-    RATES,
     CountMetric,
     binary_counts,
+    constraint_rates,
     find_count_metric,
-    group_statistic,
+    mean_rate,
     positive_position,
 )
 from skfair.metrics._samples import (
@@ -163,15 +163,14 @@ class GroupMetric:
         if metric == WORST_GROUP:
             return float(np.nanmin(class_accuracy(table)))
         positive = positive_position(labels, self.pos_label, self.name)
-        counts = binary_counts(table, positive)
         differences = []
-        for rates in CONSTRAINTS[metric]:
+        for rates in constraint_rates(metric, *binary_counts(table, positive)):
             for rate in rates:
-                _, of = RATES[rate](*counts)
-                if not np.all(of > 0):
-                    words = rate.replace("_", " ") + " rate"
-                    self._undefined(words, of > 0, samples, table, positive, labels)
-            values = group_statistic(rates, *counts)
+                defined = rate.size > 0
+                if not defined.all():
+                    words = rate.name.replace("_", " ") + " rate"
+                    self._undefined(words, defined, samples, table, positive, labels)
+            values = mean_rate(rates)
             differences.append(values.max() - values.min())
         return float(max(differences))
 

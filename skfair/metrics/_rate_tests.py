@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from skfair.metrics._binomial_tests import exact_p_value, wald_p_value
-from skfair.metrics._rates import CONSTRAINTS, RATES, binary_counts
+from skfair.metrics._rates import binary_counts, constraint_rates
 from skfair.utils._shown import tell_apart
 
 _POWER = 0.8  # probability of a certificate with as many rows as are said to be needed
@@ -93,14 +93,15 @@ def table_rates(
 
 def _binary_rates(constraint: str, *counts: np.ndarray) -> list[RateCounts]:
     collected = []
-    for rates in CONSTRAINTS[constraint]:
-        hits, sizes = zip(*(RATES[rate](*counts) for rate in rates), strict=True)
-        names = [rate.replace("_", " ") for rate in rates]
+    for rates in constraint_rates(constraint, *counts):
+        name = " and ".join(rate.name.replace("_", " ") for rate in rates) + " rate"
         if len(rates) == 1:
-            collected.append(RateCounts(f"{names[0]} rate", hits[0], sizes[0]))
+            collected.append(RateCounts(name, rates[0].hits, rates[0].size))
         else:
-            name = f"mean of {' and '.join(names)} rate"
-            collected.append(RateCounts(name, np.stack(hits, -2), np.stack(sizes, -2), True))
+            hits, sizes = (
+                np.stack(parts, -2) for parts in zip(*(r[1:] for r in rates), strict=True)
+            )
+            collected.append(RateCounts(f"mean of {name}", hits, sizes, True))
     return collected
 
 

@@ -10,15 +10,16 @@ from sklearn import metrics as sklearn_metrics
 
 from skfair.utils._shown import shown, shown_all
 
-# Rates of a group, each from what is predicted positive and what there is: (count, of how many).
+# Rates of a group as (hits, size), from its true positives, false positives, positives and
+# negatives.
 RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
     "true_positive": lambda tp, fp, p, n: (tp, p),
     "false_positive": lambda tp, fp, p, n: (fp, n),
     "precision": lambda tp, fp, p, n: (tp, tp + fp),
 }
-# A constraint is one or more statistics of a group, each the mean of some rates; the bias is
-# the largest difference in a statistic between two groups.
+# A constraint compares one or more statistics of the groups. Each statistic is the mean of one or
+# more rates. The bias is the largest difference in a statistic between two groups.
 CONSTRAINTS: dict[str, list[list[str]]] = {
     "demographic_parity": [["selection"]],
     "equal_opportunity": [["true_positive"]],
@@ -27,9 +28,109 @@ CONSTRAINTS: dict[str, list[list[str]]] = {
 }
 
 
+class Rate(NamedTuple):
+    """One rate of each group, as the two counts that it divides.
+
+    Attributes
+    ----------
+    name : str
+        A key of :data:`RATES`.
+    hits : ndarray or tensor
+        Numerator of each group.
+    size : ndarray or tensor
+        Denominator of each group.
+    """
+
+    name: str
+    hits: Any
+    size: Any
+
+
+def count_rates(names: Sequence[str], tp: Any, fp: Any, p: Any, n: Any) -> list[Rate]:
+    """Count what some rates divide.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of :data:`RATES`.
+    tp, fp, p, n : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    list of Rate
+        One for each name.
+    """
+    return [Rate(name, *RATES[name](tp, fp, p, n)) for name in names]
+
+
+def constraint_rates(constraint: str, tp: Any, fp: Any, p: Any, n: Any) -> list[list[Rate]]:
+    """Count the rates that a constraint compares between groups.
+
+    Parameters
+    ----------
+    constraint : str
+        A key of :data:`CONSTRAINTS`.
+    tp, fp, p, n : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    list of list of Rate
+        For each statistic of the constraint, the rates that the statistic averages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = np.array([3, 4]), np.array([1, 0]), np.array([6, 8]), np.array([4, 2])
+    >>> for statistic in constraint_rates("equalized_odds", *counts):
+    ...     print([rate.name for rate in statistic], mean_rate(statistic))
+    ['true_positive'] [0.5 0.5]
+    ['false_positive'] [0.25 0.  ]
+    """
+    return [count_rates(names, tp, fp, p, n) for names in CONSTRAINTS[constraint]]
+
+
+def rate_names(constraint: str) -> list[str]:
+    """Name all rates that a constraint compares.
+
+    Parameters
+    ----------
+    constraint : str
+        A key of :data:`CONSTRAINTS`.
+
+    Returns
+    -------
+    list of str
+        Each name once, sorted.
+
+    Examples
+    --------
+    >>> rate_names("equalized_odds")
+    ['false_positive', 'true_positive']
+    """
+    return sorted({name for names in CONSTRAINTS[constraint] for name in names})
+
+
+def mean_rate(rates: Sequence[Rate]) -> Any:
+    """Average some rates of each group.
+
+    Parameters
+    ----------
+    rates : sequence of Rate
+        Rates with sizes above zero.
+
+    Returns
+    -------
+    ndarray or tensor
+        The mean of each group.
+    """
+    return sum(rate.hits / rate.size / len(rates) for rate in rates)
+
+
 def group_statistic(rates: list[str], *counts: Any) -> Any:
-    """Mean of some rates, from counts as those in :data:`RATES` take them."""
-    return sum(hits / of / len(rates) for hits, of in (RATES[rate](*counts) for rate in rates))
+    """Mean of some rates by name, from counts as those in :data:`RATES` take them."""
+    return mean_rate(count_rates(rates, *counts))
 
 
 class CountMetric(NamedTuple):
