@@ -34,12 +34,12 @@ from skfair.intraprocessing._network import (
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import PERFORMANCES, Objective
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
 from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 from skfair.utils import (
     FallbackWarning,
     Groups,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skfair.intraprocessing._gaps import Statistic
-from skfair.metrics._rates import RATES
+from skfair.metrics._rates import count_rates
 
 CHUNK = 1 << 22  # counts held at once, which bounds the memory of a search
 # Rows in a stratum, rows of a stratum in the smaller part of a split, and strata in a cell.
@@ -183,10 +183,9 @@ def rate_parts(
     """
     share = counts / np.maximum(sizes, 1)
     mean = inside = between = least = np.zeros((*counts.shape[:-2], len(compared)))
-    for rate in rates:
+    for rate in count_rates(rates, 0, 0, _POSITIVE, 1 - _POSITIVE):
         # Labels of the rows that the rate is about: both, the positive or the negative one.
-        about = RATES[rate](0, 0, _POSITIVE, 1 - _POSITIVE)[1] > 0
-        cells = (2 * compared[:, None] + np.flatnonzero(about)).astype(int)
+        cells = (2 * compared[:, None] + np.flatnonzero(rate.size > 0)).astype(int)
         shape = (*counts.shape[:-2], len(compared), -1)
         p = share[..., cells, :].reshape(shape)
         rows = population[cells].reshape(shape[-2:])

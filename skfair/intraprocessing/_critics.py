@@ -7,6 +7,7 @@ from torch import nn
 from skfair.base._net import TensorData
 from skfair.intraprocessing._finetuning import BatchNet, CellBatches
 from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.metrics._rates import rate_names
 from skfair.utils._random import generator, own_draws
 
 _CRITIC_LR = 0.01
@@ -187,9 +188,9 @@ class AttributeAdversary(nn.Module):
         self.threshold = bias.threshold
         self.spread = spread
         self.n_groups = bias.n_groups
-        rates = {rate for statistic in bias.statistics for rate in statistic}
+        rates = rate_names(bias.constraint)
         self.sees_label = "selection" not in rates
-        self.positives_only = rates == {"true_positive"}
+        self.positives_only = rates == ["true_positive"]
         n_inputs = 3 if self.sees_label else 1
         self.layers = nn.Sequential(
             nn.Linear(n_inputs, 16), nn.ReLU(), nn.Linear(16, bias.n_groups)

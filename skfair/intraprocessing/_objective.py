@@ -27,13 +27,7 @@ from skfair.intraprocessing._user_functions import (
     call_performance,
     named,
 )
-from skfair.metrics._rates import CONSTRAINTS, RATES, group_statistic
-
-PERFORMANCES: dict[str, Callable] = {
-    "balanced_accuracy": lambda tp, fp, p, n: 0.5 * (tp / p + 1 - fp / n),
-    "accuracy": lambda tp, fp, p, n: (tp + n - fp) / (p + n),
-    "f1": lambda tp, fp, p, n: 2 * tp / (tp + fp + p),
-}
+from skfair.metrics._rates import CONSTRAINTS, constraint_rates, group_statistic, mean_rate
 
 # A function of the user is called once for each threshold, so it gets this many and not all.
 _CALLABLE_THRESHOLDS = 49
@@ -346,10 +340,11 @@ class Objective:
             For a mean of rates, the rows that one rate of the same variance would have; zero
             where a rate has no rows.
         """
+        assert isinstance(self.constraint, str)
         negatives, positives = self.totals.T
         sizes = []
-        for rates in self.statistics:
-            of = [RATES[rate](0, 0, positives, negatives)[1] for rate in rates]
+        for rates in constraint_rates(self.constraint, 0, 0, positives, negatives):
+            of = [rate.size for rate in rates]
             one = len(rates) ** 2 / sum(1 / np.maximum(size, 1) for size in of)
             sizes.append(np.where(np.min(of, axis=0) > 0, one, 0)[self.compared])
         return sizes
@@ -439,9 +434,10 @@ class Objective:
         false, true = np.moveaxis(whole.reshape(self.n_groups, 2, *whole.shape[1:]), 1, 0)
         negatives, positives = self.totals.T[..., None, None]
         margin = self.margin if self.confidence is None else 0.0
-        for rates in self.statistics:
+        assert isinstance(self.constraint, str)
+        for rates in constraint_rates(self.constraint, true, false, positives, negatives):
             with np.errstate(invalid="ignore"):  # NaN for a group without rows is not allowed
-                mean = group_statistic(rates, true, false, positives, negatives)[self.compared]
+                mean = mean_rate(rates)[self.compared]
             allowed &= mean.max(0) - mean.min(0) < self.epsilon - margin
         return allowed
 
@@ -489,7 +485,7 @@ class Objective:
             return np.array([call_performance(self.performance, self.y, row) for row in rows])
         n, p = np.maximum(self.totals.sum(0), 1)  # a fold may lack one of the labels
         fp, tp = np.moveaxis(counts.sum(1), -1, 0)
-        return PERFORMANCES[self.performance](tp, fp, p, n)
+        return group_statistic([self.performance], tp, fp, p, n)
 
     def _rates(self, counts: np.ndarray, tuned: np.ndarray | None = None) -> list[Statistic]:
         """Estimate the statistics of the constraint in the groups that it compares."""

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from skfair.metrics._rates import CONSTRAINTS, RATES
+from skfair.metrics._rates import constraint_rates
 
 
 class SoftBias(nn.Module):
@@ -24,7 +24,7 @@ class SoftBias(nn.Module):
 
     def __init__(self, constraint: str, n_groups: int, threshold: float):
         super().__init__()
-        self.statistics = CONSTRAINTS[constraint]
+        self.constraint = constraint
         self.n_groups = n_groups
         self.threshold = threshold
 
@@ -52,12 +52,12 @@ class SoftBias(nn.Module):
         totals = (weight[..., None, :] @ member).squeeze(-2).unflatten(-1, (-1, 2))
         hits = ((weight * soft)[..., None, :] @ member).squeeze(-2).unflatten(-1, (-1, 2))
         biases = []
-        for rates in self.statistics:
-            mean = torch.zeros_like(hits[..., 0])
-            for rate in rates:
-                count, of = RATES[rate](hits[..., 1], hits[..., 0], totals[..., 1], totals[..., 0])
-                mean = mean + count / of.clamp_min(1e-12) / len(rates)
-            if self.n_groups == 2 and len(self.statistics) == 1:
+        statistics = constraint_rates(
+            self.constraint, hits[..., 1], hits[..., 0], totals[..., 1], totals[..., 0]
+        )
+        for rates in statistics:
+            mean = sum(rate.hits / rate.size.clamp_min(1e-12) / len(rates) for rate in rates)
+            if self.n_groups == 2 and len(statistics) == 1:
                 return mean[..., 0] - mean[..., 1]
             biases.append(mean.amax(-1) - mean.amin(-1))
         return torch.stack(biases).amax(0)

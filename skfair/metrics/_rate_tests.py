@@ -98,9 +98,8 @@ def _binary_rates(constraint: str, *counts: np.ndarray) -> list[RateCounts]:
         if len(rates) == 1:
             collected.append(RateCounts(name, rates[0].hits, rates[0].size))
         else:
-            hits, sizes = (
-                np.stack(parts, -2) for parts in zip(*(r[1:] for r in rates), strict=True)
-            )
+            hits = np.stack([rate.hits for rate in rates], -2)
+            sizes = np.stack([rate.size for rate in rates], -2)
             collected.append(RateCounts(f"mean of {name}", hits, sizes, True))
     return collected
 

@@ -10,14 +10,18 @@ from sklearn import metrics as sklearn_metrics
 
 from skfair.utils._shown import shown, shown_all
 
-# Rates of a group as (hits, size), from its true positives, false positives, positives and
-# negatives.
+# Rates of a group, and performances of a classifier of two classes, each as (hits, size): what is
+# divided by what. All take true positives, false positives, positives and negatives.
 RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
     "true_positive": lambda tp, fp, p, n: (tp, p),
     "false_positive": lambda tp, fp, p, n: (fp, n),
     "precision": lambda tp, fp, p, n: (tp, tp + fp),
+    "f1": lambda tp, fp, p, n: (2 * tp, tp + fp + p),
+    "accuracy": lambda tp, fp, p, n: (tp + n - fp, p + n),
+    "balanced_accuracy": lambda tp, fp, p, n: (tp / p + 1 - fp / n, 2),
 }
+PERFORMANCES = ("balanced_accuracy", "accuracy", "f1")  # what a debiaser can maximise by name
 # A constraint compares one or more statistics of the groups. Each statistic is the mean of one or
 # more rates. The bias is the largest difference in a statistic between two groups.
 CONSTRAINTS: dict[str, list[list[str]]] = {
@@ -226,11 +230,6 @@ def _false_negative(table, positive):
     return fn, tp + fn
 
 
-def _f1(table, positive):
-    tp, fp, p, _ = binary_counts(table, positive)
-    return 2 * tp, tp + fp + p
-
-
 def _balanced(table, positive):
     """Sum the recalls of the classes that occur, and count these classes."""
     total = table.sum(-1)
@@ -239,6 +238,8 @@ def _balanced(table, positive):
     return recall.sum(-1), (total > 0).sum(-1)
 
 
+# Accuracies come from the table and not from RATES: they are of any number of classes, and under
+# weights nothing may be subtracted (see _confusion).
 ACCURACY = CountMetric(
     "accuracy", lambda table, _: (_right(table), table.sum((-2, -1))), needs_positive=False
 )
@@ -260,7 +261,7 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     ),
     sklearn_metrics.recall_score: TRUE_POSITIVE_RATE,
     sklearn_metrics.precision_score: CountMetric("precision", _rate("precision")),
-    sklearn_metrics.f1_score: CountMetric("F1", _f1, is_share=False),
+    sklearn_metrics.f1_score: CountMetric("F1", _rate("f1"), is_share=False),
     fairlearn_metrics.selection_rate: SELECTION_RATE,
     fairlearn_metrics.true_positive_rate: TRUE_POSITIVE_RATE,
     fairlearn_metrics.false_positive_rate: FALSE_POSITIVE_RATE,

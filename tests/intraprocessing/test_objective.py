@@ -18,8 +18,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from skfair.intraprocessing import _objective
 from skfair.intraprocessing._choice import Certify, Choice, Rule
-from skfair.intraprocessing._objective import PERFORMANCES, Objective
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.intraprocessing._objective import Objective
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 
 NAMED = sorted(CONSTRAINTS)
 RULES = ["auto", None]
