@@ -184,27 +184,6 @@ def curvature_root(X: np.ndarray, l2: float) -> np.ndarray:
     return cholesky(X.T @ X / (4 * len(X)) + (l2 + 1e-6) * np.eye(X.shape[1]), lower=True)
 
 
-def draw_folds(cell: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Draw folds in which all cells have their share.
-
-    Parameters
-    ----------
-    cell : ndarray of shape (n_samples,), int
-    n_folds : int
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int
-        Fold of each row.
-    """
-    order = np.random.RandomState(seed).permutation(len(cell))
-    order = order[np.argsort(cell[order], kind="stable")]
-    fold = np.empty(len(cell), dtype=np.int64)
-    fold[order] = np.arange(len(cell)) % n_folds
-    return fold
-
-
 class OutOfFold(NamedTuple):
     """Logits of each row by a model of all other folds, (n_samples, n_classes), and which model."""
 

@@ -14,7 +14,6 @@ from skfair.intraprocessing._group_blind import (
     Scaler,
     class_values,
     cross_fit,
-    draw_folds,
     fit_posteriors,
     fit_scaler,
     make_events,
@@ -24,6 +23,7 @@ from skfair.intraprocessing._group_blind import (
 from skfair.intraprocessing._judge import Judge, Question
 from skfair.metrics._certificate import FairnessCertificate, certify
 from skfair.metrics._rate_tests import holds
+from skfair.utils._split import draw_folds
 
 UNCORRECTED = 1  # among the candidates, after the original network
 

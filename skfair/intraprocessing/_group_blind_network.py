@@ -1,6 +1,7 @@
 """Intra-processing in closed form: network, group head and correction."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from skfair.base._net import rows_at_once
 from skfair.base._trace import of_torch_alone, trace
 from skfair.intraprocessing._group_blind import Linear
-from skfair.intraprocessing._network import PROBABILITY_FLOOR, LogitNetwork, Output
+from skfair.intraprocessing._layers import read_layers
+from skfair.intraprocessing._network import LogitNetwork, Output, as_logits, as_outputs
 
 _TINY = 1e-30  # of which float32 still has the logarithm
 
@@ -61,13 +62,8 @@ def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
     -------
     tensor of shape (n_samples, n_columns)
     """
-    if output.n_columns == 1:
-        if output.kind == "probabilities":
-            return torch.special.logit(raw, eps=PROBABILITY_FLOOR)
-        return raw
-    if output.kind == "probabilities":
-        raw = raw.clamp_min(PROBABILITY_FLOOR).log()
-    return raw - raw.mean(1, keepdim=True)
+    logits = as_logits(raw, output)
+    return logits if output.n_columns == 1 else logits - logits.mean(1, keepdim=True)
 
 
 class ClassLogits(LogitNetwork):
@@ -119,8 +115,7 @@ class _Corrected(nn.Module):
         score = torch.logaddexp(log_q + self.log_values, spare.clamp_min(_TINY).log())
         if n == 1:
             score = score[:, 1:] - score[:, :1]
-        if self.output.kind == "probabilities":
-            score = torch.sigmoid(score) if n == 1 else torch.softmax(score, dim=1)
+        score = as_outputs(score, self.output)
         if self.flat:
             score = score.reshape(-1)
         return score.type_as(self.like)
@@ -298,28 +293,21 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
         Its name; None where there is none that is run once and takes a row of features a
         sample, or the network does not run in a trace as it does by itself.
     """
-    names = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-    calls: list[tuple[str, torch.Tensor]] = []
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(
-            lambda _, inputs, name=name: calls.append((name, inputs[0]))
-        )
-        for name in names
+    names = {part: name for name, part in network.named_modules() if isinstance(part, nn.Linear)}
+    with torch.no_grad(), read_layers(names) as calls:
+        raw = network(X)
+    n_calls = Counter(layer for layer, _ in calls)
+    found = [
+        (names[layer], x.shape[1])
+        for layer, x in calls
+        if x.ndim == 2 and len(x) == len(X) and n_calls[layer] == 1
     ]
-    try:
-        with torch.no_grad():
-            raw = network(X)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    fit = [n for n, x in calls if x.ndim == 2 and len(x) == len(X)]
-    once = [n for n in fit if sum(n == other for other, _ in calls) == 1]
-    if not once:
+    if not found:
         return None
-    n_features = next(x.shape[1] for name, x in calls if name == once[-1])
+    name, n_features = found[-1]
     blank = Linear(np.zeros((n_features, 2)), np.zeros(2))
     n_columns = raw.shape[1] if raw.ndim == 2 else 1
-    parts = Parts(Output("logits", n_columns), raw.ndim == 1, once[-1])
+    parts = Parts(Output("logits", n_columns), raw.ndim == 1, name)
     correction = Correction.blank(n_columns, 2, max(2, n_columns))
     try:
         with torch.no_grad():
@@ -327,23 +315,4 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     except Exception:  # whatever a network does that a trace cannot follow
         return None
     same = torch.allclose(wide[:, :n_columns], raw.reshape(-1, n_columns).to(wide.dtype))
-    return once[-1] if same and not wide[:, n_columns:].any() else None
-
-
-@torch.no_grad()
-def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
-    """What goes into a layer, for all rows.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_features), float64
-    """
-    seen: list[torch.Tensor] = []
-    part = network.get_submodule(layer)
-    hook = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double().cpu()))
-    try:
-        for rows in X.split(rows_at_once(X)):
-            network(rows)
-    finally:
-        hook.remove()
-    return torch.cat(seen).numpy()
+    return name if same and not wide[:, n_columns:].any() else None

@@ -12,7 +12,7 @@ from skfair.base import TorchClassifier
 from skfair.base._networks import check_initialised, copied
 from skfair.utils._groups import describe_rows
 
-PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
+_PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
 # What the outputs of a skorch net are follows from the loss it was trained with.
 Kind = Literal["logits", "probabilities"]
 _KIND_OF_CRITERION: dict[type[nn.Module], Kind] = {
@@ -200,6 +200,47 @@ def at_least_single(raw: torch.Tensor) -> torch.Tensor:
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
 
+def as_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
+    """Convert outputs of a network to logits.
+
+    Parameters
+    ----------
+    raw : tensor of shape (n_samples, n_columns), or (n_samples,) for one column
+        Outputs.
+    output : Output
+        Their kind.
+
+    Returns
+    -------
+    tensor of the same shape
+        The log-odds of one probability, the logarithms of several; logits as they are.
+    """
+    if output.kind == "logits":
+        return raw
+    if output.n_columns == 1:
+        return torch.special.logit(raw, eps=_PROBABILITY_FLOOR)
+    return raw.clamp_min(_PROBABILITY_FLOOR).log()
+
+
+def as_outputs(logits: torch.Tensor, output: Output) -> torch.Tensor:
+    """Convert logits to outputs of a kind, the reverse of :func:`as_logits`.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_columns), or (n_samples,) for one column
+        Logits.
+    output : Output
+        The kind of the outputs.
+
+    Returns
+    -------
+    tensor of the same shape
+    """
+    if output.kind == "logits":
+        return logits
+    return torch.sigmoid(logits) if output.n_columns == 1 else torch.softmax(logits, dim=1)
+
+
 class LogitNetwork(nn.Module):
     """A network as one logit a row: that of the second class less that of the first.
 
@@ -235,12 +276,8 @@ class LogitNetwork(nn.Module):
         -------
         tensor of shape (n_samples,)
         """
-        raw = at_least_single(raw)
-        if self.output.kind == "probabilities":
-            if self.output.n_columns == 1:
-                return torch.special.logit(raw.reshape(-1), eps=PROBABILITY_FLOOR)
-            raw = raw.clamp_min(PROBABILITY_FLOOR).log()
-        return raw[:, 1] - raw[:, 0] if self.output.n_columns == 2 else raw.reshape(-1)
+        logits = as_logits(at_least_single(raw), self.output)
+        return logits[:, 1] - logits[:, 0] if self.output.n_columns == 2 else logits.reshape(-1)
 
 
 class _Shift(nn.Module):
@@ -253,11 +290,7 @@ class _Shift(nn.Module):
         self.register_buffer("shift", torch.tensor(shift, dtype=threshold.dtype))
 
     def forward(self, raw):
-        if self.output.kind == "logits":
-            return raw - self.shift
-        if self.output.n_columns == 1:
-            return torch.sigmoid(torch.special.logit(raw, eps=PROBABILITY_FLOOR) - self.shift)
-        return torch.softmax(raw.clamp_min(PROBABILITY_FLOOR).log() - self.shift, dim=1)
+        return as_outputs(as_logits(raw, self.output) - self.shift, self.output)
 
 
 def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Sequential:

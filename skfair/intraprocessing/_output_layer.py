@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from skfair.intraprocessing._network import LogitNetwork, at_least_single
+from skfair.intraprocessing._layers import read_layers
+from skfair.intraprocessing._network import LogitNetwork
 
 
 def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
@@ -21,19 +22,9 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
     torch.nn.Linear or None
         None where there is no such layer: the network ends in a convolution and a mean, say.
     """
-    outputs: list[tuple[nn.Linear, torch.Tensor]] = []
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-
-    def note(layer, _, out):
-        outputs.append((layer, at_least_single(out)))
-
-    hooks = [module.register_forward_hook(note) for module in linear]
-    try:
-        with torch.no_grad():
-            logit = network(X)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), read_layers(linear, outputs=True) as outputs:
+        logit = network(X)
     kind = network.output
     for layer, out in reversed(outputs):
         if out.shape != (len(X), kind.n_columns) or sum(each is layer for each, _ in outputs) > 1:
@@ -70,9 +61,5 @@ class HiddenActivations(nn.Module):
         logit : tensor of shape (n_samples,)
         hidden : tensor of shape (n_samples, in_features)
         """
-        seen = []
-        hook = self._layer[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            return self.network(X), at_least_single(seen[0])
-        finally:
-            hook.remove()
+        with read_layers(self._layer) as seen:
+            return self.network(X), seen[0][1]

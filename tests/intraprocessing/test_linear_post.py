@@ -28,7 +28,6 @@ from skfair import LinearPostDebiaser
 from skfair.intraprocessing._group_blind import (
     Linear,
     class_values,
-    draw_folds,
     fit_logistic,
     fit_posteriors,
     fit_scaler,
@@ -39,6 +38,7 @@ from skfair.intraprocessing._group_blind import (
 from skfair.intraprocessing._group_blind import curvature_root as root_of
 from skfair.utils import FallbackWarning, InfeasibleConstraintWarning, SmallGroupWarning
 from skfair.utils._random import seeded
+from skfair.utils._split import draw_folds
 
 CONSTRAINTS = ["demographic_parity", "equal_opportunity", "equalized_odds"]
 named = pytest.mark.parametrize("constraint", CONSTRAINTS)
