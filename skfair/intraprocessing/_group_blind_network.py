@@ -1,4 +1,4 @@
-"""Intra-processing in closed form: network, group head and correction."""
+"""Intra-processing in closed form: one network of network, group head and correction."""
 
 import copy
 from collections import Counter
@@ -15,22 +15,22 @@ from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._layers import read_layers
 from skfair.intraprocessing._network import LogitNetwork, Output, as_logits, as_outputs
 
-_TINY = 1e-30  # of which float32 still has the logarithm
+_TINY = 1e-30  # its logarithm exists in float32
 
 
 class Correction(NamedTuple):
-    """What is computed of the network's outputs and of the head's.
+    """The arrays that correct the outputs of the network by the outputs of the head.
 
     Attributes
     ----------
     labels : Linear
-        From centred logits to those of the label's posterior.
+        Maps centred logits to logits of the label's posterior.
     of_logits : ndarray of shape (n_columns, n_cells)
-        The part of the head that takes the network's logits.
+        Weights of the head for the network's logits.
     weights : ndarray of shape (n_cells, n_classes)
         Cost of each class by posterior of each cell.
     values : ndarray of shape (n_classes,)
-        What a right prediction of each class is worth.
+        Value of a right prediction of each class.
     """
 
     labels: Linear
@@ -40,7 +40,7 @@ class Correction(NamedTuple):
 
     @classmethod
     def blank(cls, n_columns: int, n_cells: int, n_classes: int) -> "Correction":
-        """One of the same shapes, to be filled."""
+        """Make a correction of zeros with these shapes, to load weights into."""
         return cls(
             Linear(np.zeros((n_columns, n_classes)), np.zeros(n_classes)),
             np.zeros((n_columns, n_cells)),
@@ -50,13 +50,13 @@ class Correction(NamedTuple):
 
 
 def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
-    """Outputs of a network as logits, one a column; those of several classes have mean zero.
+    """Convert outputs of a network to logits; the logits of several classes have mean zero.
 
     Parameters
     ----------
     raw : tensor of shape (n_samples, n_columns)
     output : Output
-        What they are.
+        Their kind.
 
     Returns
     -------
@@ -67,10 +67,10 @@ def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
 
 
 class ClassLogits(LogitNetwork):
-    """A network as one logit a class."""
+    """A network that returns one logit for each class."""
 
     def read(self, raw: torch.Tensor) -> torch.Tensor:
-        """Turn what the network puts out into logits.
+        """Convert outputs of the network to logits.
 
         Returns
         -------
@@ -81,11 +81,11 @@ class ClassLogits(LogitNetwork):
 
 
 class _Corrected(nn.Module):
-    """Outputs of the network and of the head to corrected outputs of the network's kind.
+    """Correct outputs of the network by outputs of the head; the result is of the same kind.
 
-    The score of a class is ``log(value q - cost)``, with the costs of a row shifted so that the
-    highest is zero: all scores are defined then, the largest is that of the best class, and
-    without costs they are those of the calibrated network.
+    The score of a class is ``log(value * q - cost)``. The costs of a row are shifted so that the
+    highest is zero. All scores are then defined, the best class has the largest score, and without
+    costs the scores are those of the calibrated network.
     """
 
     def __init__(self, output: Output, flat: bool, correction: Correction, dtype: torch.dtype):
@@ -100,7 +100,7 @@ class _Corrected(nn.Module):
         }
         single = torch.float64 if dtype == torch.float64 else torch.float32
         for name, array in arrays.items():
-            # In one order in memory: loaded again, the same weights give the same bits.
+            # In one memory layout: the same weights then give the same bits after loading.
             array = np.ascontiguousarray(array)
             self.register_buffer(name, torch.tensor(array, dtype=single))
         self.register_buffer("like", torch.zeros(1, dtype=dtype))
@@ -121,29 +121,29 @@ class _Corrected(nn.Module):
         return score.type_as(self.like)
 
 
-# What goes into a layer, of the call that runs in this thread.
+# Inputs of the hooked layer in the current call. A context variable keeps threads apart.
 _SEEN: ContextVar[list[torch.Tensor]] = ContextVar("skfair_seen")
 
 
 def _note_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Hook of a layer: hand on what goes into it."""
+    """Record the input of a layer. The hook stays in the network, and is pickled with it."""
     seen = _SEEN.get(None)
     if seen is not None:
         seen.append(inputs[0])
 
 
 class _Beside(nn.Module):
-    """A network, and a head on what goes into one of its layers, or into itself, side by side.
+    """A network and a head on the input of one of its layers, or of the network, side by side.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Its layer is given a hook.
+        Its layer gets a hook.
     layer : str or None
         Name of the layer; None for the input of the network.
     head : torch.nn.Linear
     n_columns : int
-        Of what the network puts out.
+        Number of columns of the network's outputs.
     """
 
     def __init__(self, network: nn.Module, layer: str | None, head: nn.Linear, n_columns: int):
@@ -165,7 +165,7 @@ class _Beside(nn.Module):
         return torch.cat([raw.reshape(-1, self.n_columns), scores], dim=1)
 
     def written_out(self) -> nn.Module:
-        """The same as a graph, which needs neither hooks nor skfair."""
+        """Write the module as a graph, without hooks and without skfair."""
         if self.layer is None:
             return _beside_input(self.network, self.head, self.n_columns)
         hooks = self.network.get_submodule(self.layer)._forward_pre_hooks
@@ -175,7 +175,7 @@ class _Beside(nn.Module):
 
 
 def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Module:
-    """A network, and a head on its input, side by side; without a tracer, which is pickled too."""
+    """A network and a head on its input, side by side; a tracer would be pickled, too."""
     graph = fx.Graph()
     X = graph.placeholder("X")
     raw = graph.call_method("reshape", (graph.call_module("network", (X,)), -1, n_columns))
@@ -187,7 +187,7 @@ def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Mod
 
 
 def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:
-    """The same on what goes into a layer, by a trace of the network."""
+    """A network and a head on the input of a layer, side by side, by a trace of the network."""
     traced = trace(network)
     name = "group_head"
     while hasattr(traced, name):
@@ -208,16 +208,16 @@ def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: in
 
 
 class Parts(NamedTuple):
-    """What a corrected network is made of, beside its weights.
+    """The structure of a corrected network.
 
     Attributes
     ----------
     output : Output
-        What the network puts out.
+        Kind of the network's outputs.
     flat : bool
-        Whether it puts out an array of one dimension.
+        Whether the network returns an array of one dimension.
     layer : str or None
-        Name of the layer whose input the head takes; None for the network's.
+        Name of the layer whose input is the input of the head; None for the input of the network.
     """
 
     output: Output
@@ -225,12 +225,12 @@ class Parts(NamedTuple):
     layer: str | None
 
     def build(self, network: nn.Module, head: Linear, correction: Correction) -> nn.Sequential:
-        """Put a corrected network together.
+        """Build a corrected network.
 
         Parameters
         ----------
         network : torch.nn.Module
-            Taken into the result, not copied.
+            The result contains it, not a copy.
         head : Linear
         correction : Correction
 
@@ -244,7 +244,7 @@ class Parts(NamedTuple):
         single = torch.float64 if dtype == torch.float64 else torch.float32
         weight = torch.tensor(np.ascontiguousarray(head.weight.T), dtype=single, device=device)
         n_cells, n_features = weight.shape
-        # On no device, where torch draws no weights.
+        # On the meta device torch draws no weights.
         linear = nn.Linear(n_features, n_cells, device="meta")
         bias = torch.tensor(head.bias, dtype=single, device=device)
         linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
@@ -256,7 +256,7 @@ class Parts(NamedTuple):
     def build_like(
         self, network: nn.Module, n_features: int, weights: Mapping[str, torch.Tensor]
     ) -> nn.Sequential:
-        """Put one together into which saved weights fit.
+        """Build a corrected network into which saved weights fit.
 
         Returns
         -------
@@ -265,7 +265,7 @@ class Parts(NamedTuple):
         Raises
         ------
         ValueError
-            They are of other shapes; before memory is taken for these.
+            The weights have other shapes. This is checked before memory is allocated for them.
         """
         n_cells, n_classes = weights["1.weights"].shape
         n_columns = self.output.n_columns
@@ -278,7 +278,7 @@ class Parts(NamedTuple):
 
 
 def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
-    """Find the last linear layer of a network that torch.fx can follow.
+    """Find the last linear layer of a network that can be traced.
 
     Parameters
     ----------
@@ -290,8 +290,8 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     Returns
     -------
     str or None
-        Its name; None where there is none that is run once and takes a row of features a
-        sample, or the network does not run in a trace as it does by itself.
+        Name of the last linear layer that a run calls once, with one row of features for each
+        sample. None if there is no such layer, or if a trace of the network returns other outputs.
     """
     names = {part: name for name, part in network.named_modules() if isinstance(part, nn.Linear)}
     with torch.no_grad(), read_layers(names) as calls:
@@ -312,7 +312,7 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     try:
         with torch.no_grad():
             wide = of_torch_alone(parts.build(copy.deepcopy(network), blank, correction)[0])(X)
-    except Exception:  # whatever a network does that a trace cannot follow
+    except Exception:  # of any kind: the network is the user's
         return None
     same = torch.allclose(wide[:, :n_columns], raw.reshape(-1, n_columns).to(wide.dtype))
     return name if same and not wide[:, n_columns:].any() else None

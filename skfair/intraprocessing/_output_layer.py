@@ -1,4 +1,4 @@
-"""Intra-processing by training: the last linear layer of a network, and what goes into it."""
+"""Intra-processing by training: the last linear layer of a network, and its input."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from skfair.intraprocessing._network import LogitNetwork
 
 
 def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
-    """Find the linear layer whose output is the network's, before a sigmoid or softmax at most.
+    """Find the linear layer that computes the network's output, up to a sigmoid or softmax.
 
     Parameters
     ----------
@@ -20,7 +20,8 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
     Returns
     -------
     torch.nn.Linear or None
-        None where there is no such layer: the network ends in a convolution and a mean, say.
+        None if there is no such layer, for instance in a network that ends in a convolution and a
+        mean.
     """
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.no_grad(), read_layers(linear, outputs=True) as outputs:
@@ -30,7 +31,7 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
         if out.shape != (len(X), kind.n_columns) or sum(each is layer for each, _ in outputs) > 1:
             continue
         candidate = out[:, 1] - out[:, 0] if kind.n_columns == 2 else out[:, 0]
-        # A probability that is nearly 0 or 1 has lost its logit.
+        # The logit of a probability close to 0 or 1 is inaccurate.
         compared = logit.abs() < 8 if kind.kind == "probabilities" else torch.ones_like(logit) > 0
         if torch.allclose(candidate[compared], logit[compared], rtol=1e-3, atol=1e-3):
             return layer
@@ -38,7 +39,7 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
 
 
 class HiddenActivations(nn.Module):
-    """A network that also puts out what goes into its last linear layer.
+    """A network that also returns the input of its last linear layer.
 
     Parameters
     ----------

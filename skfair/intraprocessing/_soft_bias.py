@@ -7,19 +7,20 @@ from skfair.metrics._rates import constraint_rates
 
 
 class SoftBias(nn.Module):
-    """The bias of a constraint as a function of logits that has a gradient.
+    """A differentiable bias: probabilities replace predictions.
 
-    Each prediction is replaced by the sigmoid of its logit less `threshold`, so that the rows
-    near the decision count.
+    The probability of a row is the sigmoid of its logit minus `threshold`, so rows close to the
+    threshold have the largest gradients. Savani et al. 2020, arXiv 2006.08564, train against the
+    bias of such soft scores.
 
     Parameters
     ----------
     constraint : str
-        A name in :data:`CONSTRAINTS`.
+        A key of :data:`~skfair.metrics._rates.CONSTRAINTS`.
     n_groups : int
         Number of groups.
     threshold : float
-        Logit at which a prediction is decided.
+        Logit above which a row is predicted positive.
     """
 
     def __init__(self, constraint: str, n_groups: int, threshold: float):
@@ -31,7 +32,7 @@ class SoftBias(nn.Module):
     def forward(
         self, logit: torch.Tensor, cell: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        """Measure the bias of sets of rows.
+        """Compute the bias of sets of rows.
 
         Parameters
         ----------
@@ -39,13 +40,13 @@ class SoftBias(nn.Module):
         cell : tensor of shape (..., n_samples), int64
             Twice the group, plus the label.
         weight : tensor of shape (..., n_samples)
-            How many rows of the population each one stands for.
+            Number of rows of the population that each row represents.
 
         Returns
         -------
         tensor of shape (...)
-            With two groups and one statistic that of the first less that of the second, else
-            the largest difference.
+            With two groups and one statistic, the statistic of the first group minus that of the
+            second; otherwise the largest difference between two groups.
         """
         soft = torch.sigmoid(logit - self.threshold)
         member = nn.functional.one_hot(cell, 2 * self.n_groups).to(logit.dtype)

@@ -99,7 +99,7 @@ def test_probabilities_that_are_called_logits(last):
     network = nn.Sequential(nn.Linear(3, n_outputs), last)
     debiaser = ThresholdDebiaser(network, output="logits", random_state=0)
     called = calls.call(debiaser.fit, ROWS, Y, sensitive_features=GROUPS)
-    with pytest.raises(ValueError, match=r"said to be logits.*final S.*output='probabilities'"):
+    with pytest.raises(ValueError, match=r"to be logits.*module .* is S.*output='probabilities'"):
         raise called.error
 
 

@@ -1,4 +1,4 @@
-"""What holds a network, what it puts out, how it is copied and what is handed back."""
+"""How a network is found and copied, which outputs it may have, and which network is returned."""
 
 import copy
 import inspect
@@ -430,7 +430,7 @@ def test_networks_with_batch_statistics_are_judged_with_the_running_ones(kind, l
 
 
 class Returns(nn.Module):
-    """A network that puts out what a function makes of the logit."""
+    """A network whose output is a function of the logit."""
 
     def __init__(self, function):
         super().__init__()
@@ -442,24 +442,24 @@ class Returns(nn.Module):
 
 
 def test_three_outputs():
-    with pytest.raises(ValueError, match=r"estimator puts out .* \(300, 3\).* binary"):
+    with pytest.raises(ValueError, match=r"estimator returns .* \(300, 3\).* binary"):
         fit(nn.Linear(4, 3))
 
 
 def test_outputs_of_more_than_two_dimensions():
-    with pytest.raises(ValueError, match=r"estimator puts out .* \(300, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"estimator returns .* \(300, 1, 1\)"):
         fit(Returns(lambda logit: logit[:, None]))
 
 
 @pytest.mark.parametrize("name", ["one logit", "two logits"])
 def test_logits_declared_as_probabilities(name):
-    with pytest.raises(ValueError, match=r"said to be probabilities and reach from -.*output='log"):
+    with pytest.raises(ValueError, match=r"to be probabilities, but reach from -.*output='log"):
         fit(NETWORKS[name](), output="probabilities")
 
 
 def test_two_probabilities_that_do_not_sum_to_one():
     network = Returns(lambda logit: torch.cat([logit, logit], 1).sigmoid())
-    with pytest.raises(ValueError, match="several of a row sum to one"):
+    with pytest.raises(ValueError, match="several in a row sum to one"):
         fit(network, output="probabilities")
 
 

@@ -76,7 +76,7 @@ DOES_NOT = {
     "scaled": (nn.Sequential(*body(), Apply(lambda out: 2 * out)), LOGITS),
     "sum of units": (nn.Sequential(*body(3), Apply(lambda out: out.sum(1))), LOGITS),
     "another activation": (nn.Sequential(*body(), nn.Softplus()), LOGITS),
-    "sigmoid said to be a logit": (nn.Sequential(*body(), nn.Sigmoid()), LOGITS),
+    "sigmoid declared as a logit": (nn.Sequential(*body(), nn.Sigmoid()), LOGITS),
     "maximum of a pair": (nn.Sequential(*body(2), Apply(lambda out: out.amax(1))), LOGITS),
 }
 
