@@ -588,7 +588,7 @@ def test_more_classes_than_the_network_has_outputs():
     for network, shape in ((two.network(), r"15000, 2"), (Squeezed(X.shape[1]), "15000,")):
         with pytest.raises(ValueError, match=rf"array of shape \({shape}\), expected 3 values for"):
             LinearPostDebiaser(network).fit(X, y, sensitive_features=data.groups)
-    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), expected one or two values"):
+    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), expected one or two"):
         LinearPostDebiaser(data.network()).fit(data.X, two.y, sensitive_features=two.groups)
 
 
