@@ -36,12 +36,12 @@ from skfair.intraprocessing._network import (
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import PERFORMANCES, Objective
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._original import check_weights, dtype_that_runs, run_original
 from skfair.intraprocessing._rows import split_rows
 from skfair.intraprocessing._search import Search, network_state
 from skfair.intraprocessing._selection import Selection
-from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate
+from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._certify import MOST_CONFIDENCE
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
 from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES

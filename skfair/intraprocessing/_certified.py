@@ -4,10 +4,12 @@ from numbers import Real
 
 import numpy as np
 
-from skfair.intraprocessing._objective import Objective, find_strata
+from skfair.intraprocessing._counting import find_strata
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._selection import Candidate, Selection
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import certify
 from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
 from skfair.utils import Groups
 

@@ -11,8 +11,8 @@ from sklearn.utils._param_validation import Interval
 
 from skfair.base._net import rows_at_once
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._choice import Choice
 from skfair.intraprocessing._docstring import fill_docstring
-from skfair.intraprocessing._objective import Choice
 from skfair.intraprocessing._partial_forward import PartialForward
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._surrogate import propose

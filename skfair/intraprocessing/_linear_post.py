@@ -31,9 +31,9 @@ from skfair.intraprocessing._group_blind_network import (
     Parts,
     class_logits,
     find_feature_layer,
-    layer_inputs,
 )
 from skfair.intraprocessing._judge import Question, report
+from skfair.intraprocessing._layers import layer_inputs
 from skfair.intraprocessing._network import LogitNetwork, find_network
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (

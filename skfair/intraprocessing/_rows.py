@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skfair.intraprocessing._objective import Objective, find_strata
+from skfair.intraprocessing._counting import find_strata
+from skfair.intraprocessing._objective import Objective
 from skfair.utils._split import split_cells
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from skfair.base._net import rows_at_once
+from skfair.intraprocessing._choice import Choice
 from skfair.intraprocessing._network import LogitNetwork
-from skfair.intraprocessing._objective import Choice, Objective
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._selection import Selection
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skfair.intraprocessing._choice import PLAIN, Certify, Choice, Rule
 from skfair.intraprocessing._gaps import SURE
-from skfair.intraprocessing._objective import PLAIN, Certify, Choice, Objective, Rule
+from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._rows import Rows
 from skfair.utils._split import draw_folds
 

@@ -186,7 +186,7 @@ def test_a_callable_gets_the_features_as_given():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intraprocessing._objective, "_CALLABLE_THRESHOLDS", 5)
-        patch.setattr(intraprocessing._objective, "_N_BOOTSTRAP", 5)
+        patch.setattr(intraprocessing._user_functions, "_N_BOOTSTRAP", 5)
         debiaser = fit("ThresholdDebiaser", groups=table, constraint=largest_gap)
     # First of made-up rows, in which the groups are alike: a ratio is 1 there.
     assert list(seen[0]) == list(seen[1]) == ["sex", "old"]

@@ -28,7 +28,6 @@ from skfair import LinearPostDebiaser
 from skfair.intraprocessing._group_blind import (
     Linear,
     class_values,
-    draw_folds,
     fit_logistic,
     fit_posteriors,
     fit_scaler,
@@ -39,6 +38,7 @@ from skfair.intraprocessing._group_blind import (
 from skfair.intraprocessing._group_blind import curvature_root as root_of
 from skfair.utils import FallbackWarning, InfeasibleConstraintWarning, SmallGroupWarning
 from skfair.utils._random import seeded
+from skfair.utils._split import draw_folds
 
 CONSTRAINTS = ["demographic_parity", "equal_opportunity", "equalized_odds"]
 named = pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -588,9 +588,9 @@ def test_more_classes_than_the_network_has_outputs():
     two = rows(2, 2)
     X, y = two.X, data.y
     for network, shape in ((two.network(), r"15000, 2"), (Squeezed(X.shape[1]), "15000,")):
-        with pytest.raises(ValueError, match=rf"array of shape \({shape}\), where 3 values a row"):
+        with pytest.raises(ValueError, match=rf"array of shape \({shape}\), expected 3 values for"):
             LinearPostDebiaser(network).fit(X, y, sensitive_features=data.groups)
-    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), where one or two values"):
+    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), expected one or two"):
         LinearPostDebiaser(data.network()).fit(data.X, two.y, sensitive_features=two.groups)
 
 
