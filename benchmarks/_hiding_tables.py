@@ -70,8 +70,7 @@ class Results:
 
     def __init__(self, arguments):
         self.arguments = arguments
-        cache = arguments.cache
-        self.remembered = Remembered(None if cache is None else cache / "hiding.jsonl")
+        self.remembered = Remembered(arguments.cache, "hiding")
         self.kind = "development" if arguments.development else "reported"
         ours = short_digest(*(parsed(name)[0] for name in ("_hiding", "_artefacts", "_masking")))
         self.digests = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _tables import list_table, plain_table
+from _tables import Table, publish
 from torch import nn
 from torch.nn import functional as F
 
@@ -252,9 +252,7 @@ def main():
     for part in args.part:
         cells, title, header = PARTS[part]
         rows = [*cells(min(args.repetitions, 300) if part == "distillation" else args.repetitions)]
-        print(plain_table(title, header, rows), flush=True)
-        if args.write:
-            (args.write / f"certificate_{part}.rst").write_text(list_table(title, header, rows))
+        publish(args.write, f"certificate_{part}", Table(title, header, rows))
 
 
 if __name__ == "__main__":

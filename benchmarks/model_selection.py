@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
-from _tables import list_table, plain_table
+from _tables import Table, publish
 from _tabular import TabularTasks
 from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import clone
@@ -133,10 +133,8 @@ def main():
         title = (
             f"``{estimator}``, demographic parity within .05, {arguments.seeds} splits, in percent"
         )
-        print(plain_table(title, header, rows), flush=True)
-        if arguments.write:
-            file = arguments.write / f"model_selection_{estimator.lower()}.rst"
-            file.write_text(list_table(title, header, rows))
+        file = f"model_selection_{estimator.lower()}"
+        publish(arguments.write, file, Table(title, header, rows))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ pictures of the docs. Pictures show means over thousands of faces and no single 
 import argparse
 import functools
 import itertools
-import json
 import subprocess
 import sys
 import time
@@ -28,7 +27,8 @@ import torch
 from _faces import load_faces
 from _hiding_tables import hiding
 from _masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
-from _tables import list_table, plain_table, processor_time
+from _remember import Remembered
+from _tables import Table, processor_time, publish
 
 from skfair.attribution import PatchAttributionMasker
 from skfair.attribution._confidence import CONFIDENCES
@@ -165,11 +165,7 @@ def pictures(arguments, X, shown):
 
 def report(arguments, name, title, header, rows, below=""):
     """Print a table, and put it into the folder of ``--write``."""
-    print(plain_table(title, header, rows) + below, flush=True)
-    if arguments.write is not None:
-        arguments.write.mkdir(parents=True, exist_ok=True)
-        text = list_table(title, header, rows) + (f"\n{below}" if below else "")
-        (arguments.write / f"patch_attribution_{name}.rst").write_text(text, encoding="utf-8")
+    publish(arguments.write, f"patch_attribution_{name}", Table(title, header, rows, below))
 
 
 class PatchByPatch(torch.nn.Module):
@@ -334,21 +330,17 @@ def hide(name, X, rows, masker):
 def train_all(data, confounder, fold, seed, wanted, cache):
     """Train in every way on one split; what is in the cache is not done again."""
     torch.set_num_threads(1)
-    paths = {
-        name: None if cache is None else cache / f"{confounder}_{fold}_{seed}_{name}.json"
-        for name in wanted
-    }
-    done = {name: json.loads(p.read_text()) for name, p in paths.items() if p and p.exists()}
-    if len(done) == len(paths):
-        return list(done.values())
+    remembered = Remembered(cache, "gap")
+    keys = {name: (confounder, fold, seed, name) for name in wanted}
+    if all(key in remembered.records for key in keys.values()):
+        return [remembered.records[key] for key in keys.values()]
     X, table = load_faces(data, 64)
     male, has = table["male"].to_numpy().astype(int), table[confounder].to_numpy()
     split = Split(table, confounder, fold)
     masker = PatchAttributionMasker(patch_size=16, max_epochs=3, random_state=seed, **FORMER)
     masker.fit(X[split.rest], sensitive_features=has[split.rest])
-    for name, path in paths.items():
-        if name in done:
-            continue
+
+    def train_one(name):
         rows = split.balanced if name == "balanced data" else split.biased
         how = hide(name, X, rows, masker) if ", " in name else (None, None)
         network = train(X[rows], male[rows], seed, *how)
@@ -362,11 +354,11 @@ def train_all(data, confounder, fold, seed, wanted, cache):
             if name.startswith("general"):
                 masked = masker.mask(X[on])
                 record[f"{part} masked"] = measure(network, masked, male[on], has[on])
-        done[name] = record
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record))
-    return [done[name] for name in wanted]
+        return record
+
+    return [
+        remembered.measured(key, lambda name=name: train_one(name)) for name, key in keys.items()
+    ]
 
 
 def choose(records, measured):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import _faults
 import numpy as np
-from _tables import list_table, plain_table
+from _tables import Table, publish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzzing"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "persistence"))
@@ -124,9 +124,7 @@ def main():
     header = ["what was done", "times", "lost"]
     rows = [[row.what, f"{row.n_times:,}", f"{len(row.lost):,}"] for row in tried]
     title = "Reliability: faults on purpose, and what was lost"
-    print(plain_table(title, header, rows))
-    if args.write:
-        (args.write / "reliability.rst").write_text(list_table(title, header, rows))
+    publish(args.write, "reliability", Table(title, header, rows))
     return int(any(row.lost for row in tried))
 
 

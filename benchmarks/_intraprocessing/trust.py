@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _people import (
+from _remember import Remembered, library_code, short_digest
+from _tables import Table, percent, publish
+from threadpoolctl import threadpool_limits
+
+from _intraprocessing.measures import EPSILON, balanced_accuracy
+from _intraprocessing.people import (
     CROSSED,
     BagOfTokens,
     Transformer,
@@ -22,13 +27,9 @@ from _people import (
     small_cnn,
     trained,
 )
-from _remember import Remembered, library_code, short_digest
-from threadpoolctl import threadpool_limits
-
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
-EPSILON = 0.05
 N_FITS = 40  # of a cell
 FIRST_SEED = 80  # seeds 0 to 79 were seen by who made the last changes
 N_A_NETWORK = 10  # fits that share one base network
@@ -130,10 +131,6 @@ def signed_bias(predicted, y, group, constraint):
     return rates[0] - rates[1], float(np.sqrt(variance))
 
 
-def balanced_accuracy(predicted, y):
-    return 0.5 * (predicted[y == 1].mean() + (~predicted[y == 0]).mean())
-
-
 def measure_fit(task, name, constraint, seed):
     """Debias, and compare what the debiaser says with what the other rows show."""
     drawn, others = task.draw(seed)
@@ -191,10 +188,6 @@ HEADER = [
     "``performance_`` less that",
     "CPU s",
 ]
-
-
-def percent(share):
-    return "-" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
 def summary(records):
@@ -266,12 +259,11 @@ def goals(found):
     return f"Goals, of {len(found)} cells: " + ". ".join(texts) + ".\n"
 
 
-def trust(arguments, development_seed, write):
-    """Run all cells; `write` takes the arguments, a kind and tables."""
+def run(arguments, development_seed):
+    """Run all cells, and publish a table for each constraint."""
     first_seed = development_seed if arguments.development else FIRST_SEED
     n_fits = arguments.seeds or N_FITS
-    path = None if arguments.cache is None else arguments.cache / "trust.jsonl"
-    remembered = Remembered(path)
+    remembered = Remembered(arguments.cache, "trust")
     debiasers = [name for name in DEBIASERS if name in intraprocessing.__all__]
     if arguments.methods:
         debiasers = [d for d in debiasers if any(word in d for word in arguments.methods)]
@@ -295,9 +287,9 @@ def trust(arguments, development_seed, write):
                 rows.append(cells(NETWORKS[network], debiaser, records[debiaser]))
                 found[NETWORKS[network], debiaser] = summary(records[debiaser])
         title = f"How far to trust: {CONSTRAINTS[constraint]}, {n_fits} fits a cell"
-        parts.append((title, HEADER, rows, goals(found)))
+        parts.append(Table(title, HEADER, rows, goals(found)))
     kind = "development_trust" if arguments.development else "trust"
-    write(arguments, kind, parts)
+    publish(arguments.write, f"intraprocessing_{kind}", *parts)
 
 
 def measure_block(network, block, seeds, debiasers, constraint, data, remembered):
