@@ -137,7 +137,7 @@ def accuracy(arguments):
     measured = Measured(arguments)
     names = arguments.tasks or list(TITLES)
     chosen = [m for m in METHODS if not arguments.methods or m in arguments.methods]
-    methods = [m for m in chosen if m != RIGHT_CLASS]  # the same as without where none is wrong
+    methods = [m for m in chosen if m != RIGHT_CLASS]  # equal to the row without wrong classes
     if not arguments.tables:
         for seed in range(max(n_draws(arguments, name) for name in names)):
             for name in names:
@@ -191,7 +191,7 @@ def gains(measured, name, method):
 
 
 def gains_by_task(measured):
-    """What the heads that one would choose from gain in each task, worst / average group."""
+    """The gains of the heads to choose from, in each task, worst / average group."""
     methods = [
         "ClusterMarginClassifier",
         "LogitAdjustedClassifier",
@@ -211,7 +211,7 @@ def gains_by_task(measured):
 
 
 def lowest(differences, column=0):
-    """The lowest mean over the draws among some tasks, and which it is of."""
+    """The lowest mean over the draws among some tasks, and the task that has it."""
     means = {name: d[:, column].mean() for name, d in differences.items() if len(d)}
     if not means:
         return "-"
@@ -303,7 +303,7 @@ def write(arguments, kind, title, header, rows):
 
 
 def published_margins(**parameters):
-    """ClusterMarginClassifier as it was published but for the parameters."""
+    """ClusterMarginClassifier as published, with these parameters changed."""
 
     def fit(task, seed):
         parameters_ = {"scale": 8.0, **parameters}
@@ -329,7 +329,7 @@ CHOSEN_ON = ("mtfl_smiling", "mtfl_glasses", "cmnist_995", "cmnist_900")
 
 
 def one_by_one(n_classes):
-    """The defaults of cluster margins at the published scale, and each of them changed alone."""
+    """The defaults of cluster margins at the published scale, and each default changed alone."""
     epochs, decay, lr = min(3 * n_classes, 20), 0.7 / n_classes, 1.28 / 1280
     margins = published_margins
     return {
@@ -378,7 +378,7 @@ def margins(arguments):
 
 
 def biased_sample(n, d):
-    """Features of which ten show the class and ten others a bias that goes along with it."""
+    """Features; ten show the class, and ten others a bias that is correlated with the class."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=n)
     bias = np.where(rng.random(n) < 0.95, y, 1 - y)
@@ -476,7 +476,7 @@ def epochs():
             ).fit(X, y)
 
         ratios = []
-        for _ in range(7):  # in turns, and in processor time: others may use the machine
+        for _ in range(7):  # in turns, and in processor time, since others may use the machine
             once, many = processor_time(fit, 1), processor_time(fit, 1 + n_epochs)
             bare = processor_time(bare_epochs, *tensors, batch_size, n_epochs)
             ratios.append((many - once) / bare)

@@ -4,14 +4,13 @@
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --development  # other seeds
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --images
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --speed        # ratios
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --trust        # is it so?
+    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --trust        # intervals
     python benchmarks/intraprocessing.py --data PATH --cache FOLDER --groups --classes --peers
 
-A seed splits a data set, trains a network on 60 % of it, debiases that on 20 % and judges the
-result on the last 20 %, on which nothing was chosen. ``--cache`` keeps the networks and all that
-was measured, so that a run that was stopped goes on where it was; what was measured by other
-code or of other networks is measured again. ``--write FOLDER`` also writes the tables as
-reStructuredText.
+A seed splits a data set. The network is trained on 60 % of the rows, debiased on 20 %, and judged
+on the last 20 %, on which nothing is chosen. ``--cache`` keeps the networks and all records, so
+that a run that was stopped goes on where it was. Records of other code or of other networks are
+measured again. ``--write FOLDER`` also writes the tables as reStructuredText.
 """
 
 import argparse
@@ -37,14 +36,16 @@ def main():
         "--tasks", nargs="+", choices=[*TABULAR, "digits", "faces", *trust.NETWORKS]
     )
     parser.add_argument("--constraints", nargs="+", metavar="NAME", help="of --trust and the like")
-    parser.add_argument("--methods", nargs="+", metavar="WORD", help="rows whose names hold one")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="WORD", help="only rows whose names contain one"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="splits at once")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     if arguments.data is None and not (arguments.images and arguments.tasks == ["digits"]):
-        parser.error("--data is needed, but for --images --tasks digits")
+        parser.error("--data is required, except with --images --tasks digits")
     if arguments.methods and arguments.write:
-        parser.error("--write wants whole tables, without --methods")
+        parser.error("--write needs complete tables: leave --methods out")
     first = DEVELOPMENT_SEED if arguments.development else 0
     if arguments.trust:
         trust.run(arguments, DEVELOPMENT_SEED)

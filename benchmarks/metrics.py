@@ -60,7 +60,7 @@ def worst_group(rows, repeats):
 
 
 def intervals(rows, n_boot, n_fairlearn, weighted):
-    """fairlearn's time for `n_boot` is that for `n_fairlearn`, times the number of them."""
+    """fairlearn's time for `n_boot` draws is extrapolated from that for `n_fairlearn` draws."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=rows)
     prediction = np.where(rng.random(rows) < 0.8, y, 1 - y)

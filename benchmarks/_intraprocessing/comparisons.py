@@ -1,7 +1,7 @@
 """Debiasers beside other ways to equal rates: many groups, several classes, and other packages.
 
-Adult with all of its rows: a seed splits them 40 / 20 / 40 into rows to train a network on, rows to
-debias it on and rows to judge it on.
+The data are all rows of Adult. A seed splits them 40 / 20 / 40 into rows to train a network on,
+rows to debias it on and rows to judge it on.
 """
 
 import itertools
@@ -33,9 +33,9 @@ from _intraprocessing.people import people, perceptron, trained
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
-BY_HAND = 0.03  # what rivals without a margin of their own are asked for, to stay below EPSILON
+BY_HAND = 0.03  # the tolerance of methods without a margin of their own, to stay below EPSILON
 N_SEEDS = 5
-LEAST = 50  # test rows of a group that is left in the gap of the larger groups
+LEAST = 50  # test rows that a group needs to count in the gap of the larger groups
 CONSTRAINTS = {
     "demographic_parity": "demographic parity",
     "equal_opportunity": "equal opportunity",
@@ -114,10 +114,10 @@ def balanced_accuracy(predicted, y):
 
 
 def gap(predicted, y, group, constraint, least=1):
-    """The largest difference of a rate between groups, of those with `least` rows at least.
+    """The largest difference of a rate between groups with at least `least` rows.
 
-    Two classes have the rate of the second. Of more, all rates are compared; for equal opportunity
-    those of the last class, which is the one that is wanted here.
+    With two classes, the rate is that of the second class. With more, the rates of all classes are
+    compared, or for equal opportunity that of the last class, which is the favourable one here.
     """
     last = int(y.max())
     classes = [last] if last == 1 or constraint == "equal_opportunity" else range(last + 1)
@@ -136,7 +136,7 @@ def gap(predicted, y, group, constraint, least=1):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table: tasks by title, constraints, and methods by label."""
+    """The contents of a table: tasks by title, constraints, and methods by label."""
 
     tasks: dict
     constraints: tuple
@@ -150,7 +150,7 @@ def debiasers(names=BLIND, **parameters):
 
 
 def comparisons():
-    """By the option that runs it."""
+    """The comparisons by the option that runs them."""
     head = {"original network": original, "the same, best for balanced accuracy": balanced}
     groups = {
         **head,
@@ -200,7 +200,7 @@ def comparisons():
 
 
 def measure(task, constraint, method):
-    """One record: measures on the test rows, or why there are none."""
+    """One record: measures on the test rows, or the message of the error."""
     start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
@@ -245,7 +245,7 @@ def cells(label, records):
     return [*row, f"{np.median([r['seconds'] for r in done]):.2g}"]
 
 
-# -- goals: from the mean of each method to what there is to say below a table --------------------
+# -- goals: from the mean of each method to the text below a table --------------------------------
 
 
 def mean(records):

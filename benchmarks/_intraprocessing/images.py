@@ -23,7 +23,7 @@ IMAGES = {
 
 @dataclass(frozen=True)
 class ImageTask:
-    """A biased training set, rows for debiasing that are not, and test sets: X, y and a by name.
+    """A biased training set, unbiased rows for debiasing, and test sets: X, y and a by name.
 
     Images are of shape (n, 3, height, width), float32 from 0 to 1; groups are 0 and 1.
     """
@@ -65,8 +65,8 @@ def digits(seed):
 def faces(seed, data):
     """Does the face smile? In training 95 % of those that do are women, and of the others men.
 
-    Debiasing rows are 2,500 others of the official training split, as they come. So are the rows
-    of one test set; the other is the official test split, whose images are from another source.
+    Debiasing rows are 2,500 other faces of the official training split, drawn at random. One test
+    set has 2,500 more; the other is the official test split, whose images are from another source.
     """
     X, table = load_faces(data, size=32)
     X = X / np.float32(255)

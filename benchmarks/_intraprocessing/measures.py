@@ -13,7 +13,7 @@ MEASURES = {
 
 
 def statistic(predicted, y, measure):
-    """What `measure` compares between groups; here of one of them."""
+    """The rate of one group that `measure` compares between groups."""
     if measure == "demographic_parity":
         return predicted.mean()
     if measure == "equal_opportunity":
@@ -22,7 +22,7 @@ def statistic(predicted, y, measure):
 
 
 def bias(predicted, y, a, measure):
-    """The statistic of the unprivileged group, 0, less that of the privileged one, 1."""
+    """The statistic of the unprivileged group, 0, minus that of the privileged group, 1."""
     first, second = (statistic(predicted[a == g], y[a == g], measure) for g in (0, 1))
     return first - second
 
@@ -34,7 +34,7 @@ def balanced_accuracy(predicted, y):
 def feasible_share(predicted, y, a, measure):
     """How often a rule fitted on as many rows can meet the constraint, if it is right on average.
 
-    Both the bias it was fitted to and that on test carry the sampling error of the rates.
+    Its bias has a sampling error both on the rows that it was fitted on and on the test rows.
     """
     variance = 0.0
     for g in (0, 1):
@@ -49,9 +49,9 @@ def feasible_share(predicted, y, a, measure):
 def group_thresholds(scores, y, a, measure):
     """Predictions of the most accurate pair of group thresholds that is feasible on these rows.
 
-    Exact: balanced accuracy is a sum over the groups and the statistic of a group grows with the
-    rows predicted positive, so that for each threshold of one group the other's that are allowed
-    lie in a row, and their best is a range maximum.
+    The result is exact. Balanced accuracy is a sum over the groups, and the statistic of a group
+    grows with the rows that are predicted positive. Therefore, for each threshold of one group, the
+    allowed thresholds of the other group are consecutive, and the best of them is a range maximum.
     """
     positives, negatives = (y == 1).sum(), (y == 0).sum()
     ordered, gains, statistics = [], [], []

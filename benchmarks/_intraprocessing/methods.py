@@ -25,7 +25,7 @@ CEILING = "ceiling: group thresholds fitted on test"
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):
-    """A network as what scikit-learn and fairlearn take; scores of tables in float64."""
+    """A network as an estimator for scikit-learn and fairlearn; scores of tables in float64."""
 
     def __init__(self, network):
         self.network = network
@@ -95,7 +95,7 @@ def ceiling(task, measure):
 
 @dataclass(frozen=True)
 class Debiaser:
-    """One of skfair's, by the name of its class, so that those yet to come are left out."""
+    """A debiaser of skfair by the name of its class; a version without this class has no row."""
 
     name: str
     parameters: tuple = ()
@@ -169,7 +169,7 @@ def available(rows):
 
 
 def code_of(method):
-    """All code of skfair and all parameters that decide what a method does."""
+    """The parameters of a method, and all code of skfair that it runs."""
     if not isinstance(method, Debiaser):
         return inspect.getsource(method)
     module = getattr(intraprocessing, method.name).__module__
@@ -177,7 +177,7 @@ def code_of(method):
 
 
 def digest(network, method):
-    """Name of a result: changes with the weights, the method's code and its parameters."""
+    """Part of a record's key: changes with the weights, the method's code and its parameters."""
     state = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         state.update(name.encode())

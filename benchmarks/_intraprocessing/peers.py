@@ -34,7 +34,7 @@ def original(task, constraint):
 
 
 def balanced(task, constraint):
-    """The original network with the classes' shares divided out, best for balanced accuracy."""
+    """The original network with outputs divided by the class shares, best for balanced accuracy."""
     share = np.bincount(task.y_debias) / len(task.y_debias)
 
     def predict(X, group):
@@ -47,7 +47,7 @@ def balanced(task, constraint):
 
 @dataclass(frozen=True)
 class Debiaser:
-    """One of skfair's, by the name of its class."""
+    """A debiaser of skfair, by the name of its class."""
 
     name: str
     parameters: tuple = ()
@@ -101,7 +101,7 @@ def group_thresholds(task, constraint, levels=1001):
 
 
 class Scorer(ClassifierMixin, BaseEstimator):
-    """A network as fairlearn takes it."""
+    """A network as an estimator for fairlearn."""
 
     def __init__(self, network):
         self.network = network
@@ -148,8 +148,8 @@ class Fairlearn:
 class PublishedLinearPost:
     """Xian and Zhao (2024), algorithm 1: a linear program, and its duals as the correction.
 
-    The head is a logistic regression of groups with labels, of the features and the network's
-    output, fitted on the debiasing rows that the program is then solved on.
+    A logistic regression predicts group and label together from the features and the network's
+    output. It is fitted on the debiasing rows, and the program is solved on the same rows.
     """
 
     epsilon: float
@@ -186,7 +186,7 @@ class PublishedLinearPost:
 
     @staticmethod
     def families(p, constraint):
-        """Arrays of shape (n, groups): what is compared within each is to be equal."""
+        """Arrays of shape (n, groups); the rates within each array have to be equal."""
         if constraint == "demographic_parity":
             return [p.sum(2)]
         if constraint == "equal_opportunity":
@@ -198,7 +198,7 @@ class PublishedLinearPost:
         n, n_classes = cost.shape
         compared = list(range(n_classes))
         if n_classes == 2 or constraint == "equal_opportunity":
-            compared = compared[-1:]  # of two classes the other rate is the rest
+            compared = compared[-1:]  # with two classes, one rate determines the other
         pairs = [(f, k) for f in range(len(families)) for k in compared]
         rows, centre = [], []
         for at, (f, k) in enumerate(pairs):
@@ -230,7 +230,7 @@ class PublishedLinearPost:
 
 @dataclass(frozen=True)
 class OxonFair:
-    """OxonFair with the group inferred by a logistic regression on the debiasing rows."""
+    """OxonFair; a logistic regression, fitted on the debiasing rows, infers the groups."""
 
     value: float
 
@@ -246,7 +246,7 @@ class OxonFair:
             p = 1 / (1 + np.exp(-scores(task.network, X)))
             return np.column_stack([1 - p, p])
 
-        # It fails where its third group, of those whose group is uncertain, would be empty.
+        # OxonFair fails if its third group, the rows whose group is uncertain, is empty.
         uncertain = head.predict_proba(task.X_debias).max(1).min() < 2 / 3
         data = {"data": task.X_debias, "target": task.y_debias, "groups": codes}
         predictor = oxonfair.FairPredictor(

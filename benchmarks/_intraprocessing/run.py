@@ -66,7 +66,7 @@ def measure_split(name, seed, methods, data, cache):
                         name, task, measure, label, method
                     ),
                 )
-            except Exception:  # the others go on; the run says at its end that one failed
+            except Exception:  # the other methods go on; the run reports the failures at its end
                 failures.append(f"{name} {seed} {measure} {label}\n{traceback.format_exc()}")
     return records, failures
 

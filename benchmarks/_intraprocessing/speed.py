@@ -86,7 +86,7 @@ def speed_on_adult(arguments):
             warnings.simplefilter("ignore", FairnessWarning)
             estimator.fit(X, y, sensitive_features=a)
 
-    fit("RandomPerturbationDebiaser")  # the first also pays for what torch loads then
+    fit("RandomPerturbationDebiaser")  # the first fit includes the time in which torch loads code
     trials = processor_time(fit, "RandomPerturbationDebiaser", n_repeats=5)
     probabilities = 1 / (1 + np.exp(-NetworkClassifier(task.network).decision_function(X)))
     for words, accuracy in ACCURACIES.items():

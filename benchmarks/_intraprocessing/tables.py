@@ -6,7 +6,7 @@ from _tables import Table, percent
 from _intraprocessing.measures import EPSILON, MEASURES
 from _intraprocessing.methods import CEILING, RECOMMENDED
 
-# What was aimed for: at least this balanced accuracy, and feasible on test in at least this share.
+# Goals: at least this balanced accuracy, and feasible on test in at least this share of the seeds.
 GOALS = {
     ("adult", "demographic_parity"): (0.775, 0.95),
     ("adult", "equal_opportunity"): (0.81, 0.80),
@@ -23,7 +23,7 @@ GOAL_SECONDS = 2.0  # on Adult
 
 
 def goal_bias(name, measure):
-    """What the mean signed bias was to be at most."""
+    """The goal for the size of the mean signed bias, at most."""
     return 0.025 if (name[:5], measure) == ("adult", "demographic_parity") else 0.02
 
 
@@ -39,7 +39,7 @@ HEADER = [
 
 
 def summary(records):
-    """What the rows of one method say about it; arrays over the seeds, or numbers."""
+    """Summary of the records of one method: arrays over the seeds, or numbers."""
     biases, accuracies = (np.array([r[k] for r in records]) for k in ("bias", "balanced_accuracy"))
     held = np.abs(biases) < EPSILON
     return {
@@ -48,7 +48,7 @@ def summary(records):
         "feasible": held.mean(),
         "phi": np.quantile(np.where(held, accuracies, 0), [0.5, 0.25, 0.75]),
         "gain": np.mean((accuracies - 0.5) * held),
-        # The median: the first fit of a process also pays for what torch loads then.
+        # The median, because the first fit of a process includes the time to load code of torch.
         "seconds": np.median([r["seconds"] or 0 for r in records]),
     }
 
@@ -71,7 +71,7 @@ def cells(label, records):
 
 
 def goals(name, measure, records):
-    """What was aimed for, and whether the recommended debiaser got there."""
+    """The goals, and whether the recommended debiaser meets them."""
     s = summary(records)
     accuracy, share = GOALS[name, measure]
     limit = goal_bias(name, measure)

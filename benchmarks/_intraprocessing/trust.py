@@ -1,7 +1,7 @@
-"""How far a debiaser's own measures can be trusted: judged on rows that it never saw.
+"""How far a debiaser's own measures can be trusted, judged on rows that it never saw.
 
 For each network and each debiaser, many fits on rows drawn anew. The population value of the bias
-is that on all rows left over: some 33,000 of Adult, 100,000 of made images.
+is measured on all remaining rows: some 33,000 of Adult, 100,000 of generated images.
 """
 
 import itertools
@@ -31,11 +31,11 @@ from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
 N_FITS = 40  # of a cell
-FIRST_SEED = 80  # seeds 0 to 79 were seen by who made the last changes
+FIRST_SEED = 80  # seeds 0 to 79 had been looked at when the last changes were made
 N_A_NETWORK = 10  # fits that share one base network
 N_TRAIN, N_DEBIAS = 12_000, 4_000
 N_IMAGES_JUDGED = 100_000
-# What was aimed for, in each cell.
+# The goals, in each cell.
 LEAST_COVERAGE, LEAST_KEPT = 0.92, 0.85
 
 NETWORKS = {
@@ -59,7 +59,7 @@ CONSTRAINTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """A trained network and the rows that it has not seen, of which a part is for debiasing."""
+    """A trained network and rows that it has not seen; some of these rows are for debiasing."""
 
     network: torch.nn.Module
     X: np.ndarray
@@ -102,7 +102,7 @@ def build_task(name, block, data):
 def made_images(n, rng, association):
     """Grey images of 12 x 12: is there a cross, or a ring? Group 1 has a watermark in a corner.
 
-    Of the crosses, the share `association` has the watermark, and of the rings what is left.
+    The share `association` of the crosses has the watermark, and ``1 - association`` of the rings.
     """
     y = (rng.random(n) < 0.4).astype(int)
     group = (rng.random(n) < np.where(y == 1, association, 1 - association)).astype(int)
@@ -123,7 +123,7 @@ def made_images(n, rng, association):
 
 
 def signed_bias(predicted, y, group, constraint):
-    """The rate of group 0 less that of group 1, and its standard error."""
+    """The rate of group 0 minus that of group 1, and its standard error."""
     rows = slice(None) if constraint == "demographic_parity" else y == 1
     parts = [predicted[rows][group[rows] == g] for g in (0, 1)]
     rates = [part.mean() for part in parts]
@@ -132,7 +132,7 @@ def signed_bias(predicted, y, group, constraint):
 
 
 def measure_fit(task, name, constraint, seed):
-    """Debias, and compare what the debiaser says with what the other rows show."""
+    """Debias, and compare the debiaser's own measures with those on the other rows."""
     drawn, others = task.draw(seed)
     estimator = getattr(intraprocessing, name)(
         task.network,
@@ -165,7 +165,7 @@ def measure_fit(task, name, constraint, seed):
 
 
 def measure_original(task, constraint):
-    """The network as it was trained, on all of the task's rows."""
+    """The original network, on all of the task's rows."""
     predicted = outputs(task.network, task.X)[:, 0] > 0
     bias, error = signed_bias(predicted, task.y, task.group, constraint)
     accuracy = float(balanced_accuracy(predicted, task.y))
@@ -198,7 +198,7 @@ def summary(records):
     )
     low, high = np.array([r["interval"] for r in records]).T
     feasible = np.array([r["feasible"] for r in records])
-    # The rows that judge are a sample, too: an interval for the difference of the two.
+    # The judging rows are a sample, too; this interval is for the difference of two estimates.
     wider_low = said - np.hypot(said - low, 1.96 * error)
     wider_high = said + np.hypot(high - said, 1.96 * error)
     held = np.abs(bias) <= EPSILON
@@ -242,7 +242,7 @@ def original_cells(network, records):
 
 
 def goals(found):
-    """Which cells fall short of what was aimed for."""
+    """The cells that miss the goals."""
     texts = []
     for key, least, what in (
         ("coverage", LEAST_COVERAGE, "interval covers in at least"),
