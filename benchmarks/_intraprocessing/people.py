@@ -39,7 +39,7 @@ class People:
     race: np.ndarray
 
     def features(self, without=()):
-        """One-hot categories and standardized numbers, float32; columns in `without` are left out."""
+        """One-hot categories and standardized numbers, float32; columns in `without` left out."""
         frame = self.frame.drop(columns=["income", "split", "fnlwgt", *without])
         numbers = frame.select_dtypes("number")
         X = pd.get_dummies(frame, dtype=float)
