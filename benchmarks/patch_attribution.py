@@ -78,7 +78,7 @@ def look(X, table, attribute, seed, n_test=None, **parameters):
     if BANDS[attribute] is not None:
         rows = table.iloc[train][list(BANDS[attribute])].to_numpy()
         band = rows.mean(), BAND * X.shape[2]
-    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    grid = PatchGrid(*X.shape[2:], masker.patch_size_, masker.stride_)
     record = {"seconds": seconds, "map": masker.mean_map_}
     proba = masker.region_proba(X[test])
     for name, confidence in CONFIDENCES.items():
@@ -321,7 +321,7 @@ def hide(name, X, rows, masker):
         masker.set_params(scope=scope, perturbation=perturbation, quantile=float(q))
         return masker.augmentation(), torch.from_numpy(masker.perturbed_pixels(X[rows]))
     masker.set_params(scope="general", perturbation=perturbation)
-    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    grid = PatchGrid(*X.shape[2:], masker.patch_size_, masker.stride_)
     blobs = torch.randn(1, 1, grid.n_rows, grid.n_cols, generator=torch.Generator().manual_seed(0))
     hidden = hidden_pixels(grid.pixel_map(blobs), float(q), 0)[:, 0]
     return masker.augmentation(), hidden.expand(len(rows), -1, -1)
