@@ -223,9 +223,8 @@ default=None
             which all are missing, that are known in one class only, or that have more different
             values than half of their number.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
-            self._fit(X, y, sample_weight, sensitive_features)
+        check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
+        self._fit(X, y, sample_weight, sensitive_features)
         return self
 
     def suggest_labels(self, n: int = 50) -> np.ndarray:

@@ -64,12 +64,6 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
     ValueError, TypeError
         There is no attribute, it is missing for some images, or it has only one class.
     """
-    if sensitive_features is None:
-        raise ValueError(
-            "sensitive_features is None, where the attribute of each image was wanted: it is what "
-            "is looked for. Pass fit(X, sensitive_features=...); in a pipeline or search, under "
-            "sklearn.config_context(enable_metadata_routing=True)."
-        )
     groups = encode_groups(sensitive_features, n_samples=n_samples)
     names: tuple[str, ...] = ("sensitive_features",)
     columns: list[tuple] = [groups.labels]

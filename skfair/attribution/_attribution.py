@@ -97,9 +97,8 @@ class PatchAttribution(TorchEstimator):
             A network still tells the attribute from the images in which it is hidden, or that
             could not be measured.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y, sensitive_features=sensitive_features)
-            self._fit(X, y, sensitive_features)
+        check_rows(X=X, y=y, sensitive_features=sensitive_features)
+        self._fit(X, y, sensitive_features)
         return self
 
     def attribute(self, X: Any) -> np.ndarray:

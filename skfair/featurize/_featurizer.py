@@ -271,10 +271,9 @@ class FrozenEncoderFeaturizer(
             A parameter, the images, the encoder's output or the file of `memory` is not as
             described; the message says which and how to put it right.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y)
-            images = self._open(X, reset=True)
-            self.n_features_out_ = self._encode(images, 1).shape[1]
+        check_rows(X=X, y=y)
+        images = self._open(X, reset=True)
+        self.n_features_out_ = self._encode(images, 1).shape[1]
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -293,11 +292,10 @@ class FrozenEncoderFeaturizer(
         ndarray of shape (n_samples, n_features_out_) and type float32
             The features.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y)
-            images = self._open(X, reset=True)
-            features = self._encode(images, images.n_samples)
-            self.n_features_out_ = features.shape[1]
+        check_rows(X=X, y=y)
+        images = self._open(X, reset=True)
+        features = self._encode(images, images.n_samples)
+        self.n_features_out_ = features.shape[1]
         return features
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:

@@ -4,8 +4,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from skfair.base._net import TensorData
-from skfair.intraprocessing._finetuning import BatchNet, CellBatches
+from skfair.intraprocessing._finetuning import BatchNet, CellBatches, TuningData, TuningRows
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.utils._random import generator, own_draws
 
@@ -84,23 +83,22 @@ class CriticLoss(nn.Module):
         self._critic = [critic]  # hidden from skorch, which would train it with the network
         self.penalty = penalty
 
-    def forward(self, output, target, weight):
-        cell = target[:, 1].long()
+    def forward(self, output, rows):
         critic = self._critic[0]
         if isinstance(critic, FlatCritic):
             logit, hidden = output
             bias = critic(hidden)
         else:
             logit = output
-            bias = critic(logit, cell)
-        return cross_entropy(logit, cell, weight) * (1 + self.penalty * bias.abs())
+            bias = critic(logit, rows.cell)
+        return cross_entropy(logit, rows) * (1 + self.penalty * bias.abs())
 
 
-def cross_entropy(logit: torch.Tensor, cell: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted cross-entropy of the labels, which are the last bit of the cells."""
-    label = (cell % 2).to(logit.dtype)
+def cross_entropy(logit: torch.Tensor, rows: TuningRows) -> torch.Tensor:
+    """Weighted cross-entropy of the labels."""
+    label = rows.label.to(logit.dtype)
     losses = nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-    return (weight * losses).mean()
+    return (rows.weight * losses).mean()
 
 
 class TrainCritic(Callback):
@@ -112,13 +110,13 @@ class TrainCritic(Callback):
         The critic.
     bias : SoftBias
         What it is to estimate.
-    data : TensorData
+    data : TuningData
         The tuning rows.
     batches : CellBatches
         What the network is trained on.
     """
 
-    def __init__(self, critic: nn.Module, bias: SoftBias, data: TensorData, batches: CellBatches):
+    def __init__(self, critic: nn.Module, bias: SoftBias, data: TuningData, batches: CellBatches):
         self.critic = critic
         self.bias = bias
         self.data = data
@@ -126,13 +124,13 @@ class TrainCritic(Callback):
 
     def initialize(self):
         self.optimizer_ = torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_LR, fused=True)
-        self.cell_ = self.data.target[:, 1].long()
+        self.cell_ = self.data.rows.cell
         return self
 
     def on_epoch_begin(self, net, **kwargs):
         flat = isinstance(self.critic, FlatCritic)
         with torch.no_grad():
-            output = net.module_(self.data.inputs["X"])
+            output = net.module_(self.data.X)
         first = len(net.history) == 1
         n_steps = _N_PRETRAIN if first else len(self.batches) // 2
         self.critic.train()
@@ -231,9 +229,8 @@ class AdversaryLoss(nn.Module):
     def adversary(self) -> AttributeAdversary:
         return self._adversary[0]
 
-    def forward(self, logit, target, weight):
-        cell = target[:, 1].long()
-        return cross_entropy(logit, cell, weight), self.adversary(logit, cell)
+    def forward(self, logit, rows):
+        return cross_entropy(logit, rows), self.adversary(logit, rows.cell)
 
 
 class ProjectedNet(BatchNet):
@@ -268,13 +265,13 @@ class ProjectedNet(BatchNet):
 class TrainAdversary(Callback):
     """Train the adversary alone before the network moves."""
 
-    def __init__(self, data: TensorData):
+    def __init__(self, data: TuningData):
         self.data = data
 
     def on_train_begin(self, net, **kwargs):
         with torch.no_grad():
-            logit = net.module_(self.data.inputs["X"])
-        criterion, cell = net.criterion_, self.data.target[:, 1].long()
+            logit = net.module_(self.data.X)
+        criterion, cell = net.criterion_, self.data.rows.cell
         for _ in range(_N_PRETRAIN // 2):
             criterion.optimizer.zero_grad()
             criterion.adversary(logit, cell).backward()

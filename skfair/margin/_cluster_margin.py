@@ -286,9 +286,8 @@ default=None
             Bad data, one class only, more clusters than samples, group labels of another
             number, or none of them known.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
-            self._fit(X, y, sample_weight, sensitive_features)
+        check_rows(X=X, y=y, sample_weight=sample_weight, sensitive_features=sensitive_features)
+        self._fit(X, y, sample_weight, sensitive_features)
         return self
 
     @available_if(_has_clusters)

@@ -100,7 +100,7 @@ def encode_groups(
     TypeError
         There is nothing that could be group labels.
     ValueError
-        Another number of samples, no samples, no columns, continuous values or more than 30
+        None, another number of samples, no samples, no columns, continuous values or more than 30
         different numbers in a column, or, under ``missing="error"``, missing values.
 
     Examples
@@ -310,8 +310,14 @@ def _only_column(values: Any) -> Any:
 
 def _split_columns(features: Any, name: str) -> dict[str, Any]:
     """Take any accepted container apart into named columns."""
+    if features is None:
+        raise ValueError(
+            f"{name} is None; expected the group of each sample. Pass it by name, as in "
+            f"fit(X, y, {name}=...). A Pipeline and a search hand it on under "
+            "sklearn.config_context(enable_metadata_routing=True)."
+        )
     nothing = isinstance(features, str | bytes | int | float | set | frozenset)
-    if features is None or nothing or callable(features):
+    if nothing or callable(features):
         raise TypeError(
             f"{name} must hold one group label a sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."

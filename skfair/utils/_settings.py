@@ -1,7 +1,6 @@
 """Fits and predictions compute the same, whatever the process or the thread has set."""
 
 import functools
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,16 +93,6 @@ def with_own_settings(function: Function) -> Function:
             return function(*args, **kwargs)
 
     return cast(Function, run)
-
-
-class OwnSettings:
-    """Mixin for estimators: their public methods run with settings of their own."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        for name, method in list(vars(cls).items()):
-            if inspect.isfunction(method) and not name.startswith(("_", "get_", "set_")):
-                setattr(cls, name, with_own_settings(method))
-        super().__init_subclass__(**kwargs)
 
 
 # Python's filters are every thread's; two blocks that overlap would put back each other's.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skfair.intraprocessing import BiasGradientDebiaser
+from skfair.intraprocessing import BiasGradientDebiaser, TuningRows
 from skfair.intraprocessing._bias_gradient import _ProximalBias
 from skfair.intraprocessing._soft_bias import SoftBias
 
@@ -37,13 +37,13 @@ def test_the_loss_by_hand():
     # Soft predictions .5 and .75 in the first group, .5 and .25 in the second.
     logit = torch.tensor(np.log([1.0, 3.0, 1.0, 1 / 3]))
     original = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-    target = torch.stack([original, torch.arange(4, dtype=torch.float64)], 1)
     weight = torch.tensor([1.0, 2, 1, 1], dtype=torch.float64)
     moved = (2 * (np.log(3) - 1) ** 2 + np.log(3) ** 2) / 4
     for sign in (1, -1):
-        cell = target if sign == 1 else torch.stack([original, (target[:, 1] + 2) % 4], 1)
+        group = torch.tensor([0, 0, 1, 1] if sign == 1 else [1, 1, 0, 0])
+        rows = TuningRows(group, torch.tensor([0, 1, 0, 1]), weight, original)
         loss = _ProximalBias(SoftBias("equal_opportunity", 2, 0.0), 0.3)
-        assert loss(logit, cell, weight).item() == pytest.approx(0.5 + 0.3 * moved)
+        assert loss(logit, rows).item() == pytest.approx(0.5 + 0.3 * moved)
 
 
 @pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")

@@ -24,12 +24,15 @@ from skfair.intraprocessing import (
     RandomPerturbationDebiaser,
     ThresholdDebiaser,
     _base,
+    _certified,
     _critics,
     _group_blind_fit,
-    _search,
+    _selection,
 )
 from skfair.intraprocessing._objective import Objective
-from skfair.intraprocessing._search import Rows, Search
+from skfair.intraprocessing._rows import Rows, split_rows
+from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._selection import Selection
 from skfair.utils import (
     InfeasibleConstraintWarning,
     InterruptedSearchWarning,
@@ -239,10 +242,10 @@ def test_images(name):
 
 
 def searches(monkeypatch):
-    """Keep every Search that is made, and what it chose."""
+    """Keep every Selection that is made, and what it chose."""
     made = []
 
-    class Kept(Search):
+    class Kept(Selection):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             made.append(self)
@@ -251,7 +254,8 @@ def searches(monkeypatch):
             self.chosen, judge = super().choose()
             return self.chosen, judge
 
-    monkeypatch.setattr(_base, "Search", Kept)
+    for module in (_base, _certified):
+        monkeypatch.setattr(module, "Selection", Kept)
     return made
 
 
@@ -327,15 +331,14 @@ def test_measures_are_of_predictions_that_chose_nothing(name, constraint, n_grou
 @pytest.mark.parametrize("name", ["ThresholdDebiaser", "DistillationDebiaser"])
 def test_each_fifth_of_the_rows_is_predicted_by_what_the_others_chose(name, monkeypatch):
     folds = np.random.default_rng(5).permutation(np.arange(N) % 5)
-    monkeypatch.setattr(Search, "_folds", lambda self: folds[self.rows.select])
-    monkeypatch.setattr(_base, "find_strata", lambda cell, scores: np.zeros_like(cell))
+    monkeypatch.setattr(Selection, "_folds", lambda self: folds[self.rows.select])
     select = np.arange(N) if not tuning(name) else np.arange(0, N, 3)
     tune = np.setdiff1d(np.arange(N), select) if tuning(name) else select
     rows = Rows(tune, select, select[:0], np.zeros(N, int))
-    monkeypatch.setattr(_base.IntraprocessingDebiaser, "_split", lambda *_: rows)
+    monkeypatch.setattr(_base, "split_rows", lambda *_, **__: rows)
     # All candidates stay in the race, so that they are the same whatever the labels are.
-    monkeypatch.setattr(_search, "_RIVALS", 1000)
-    measured, measure, choose = [], Objective.measure, Search.choose
+    monkeypatch.setattr(_selection, "_RIVALS", 1000)
+    measured, measure, choose = [], Objective.measure, Selection.choose
 
     def kept(self):
         measured.clear()
@@ -349,7 +352,7 @@ def test_each_fifth_of_the_rows_is_predicted_by_what_the_others_chose(name, monk
             patch.setattr(Objective, "measure", noted)
             return choose(self)
 
-    monkeypatch.setattr(Search, "choose", kept)
+    monkeypatch.setattr(Selection, "choose", kept)
     found = []
     other = Y.copy()
     for group in range(2):  # how many there are of each kind is known from all rows
@@ -437,12 +440,13 @@ def test_rows_of_a_certificate_are_apart(name, constraint, monkeypatch):
 
 @pytest.mark.parametrize("fraction", [0.01, 0.3, 0.99])
 def test_both_parts_have_rows_of_every_group_and_label(fraction):
-    debiaser = make("DistillationDebiaser")
     cell = np.repeat([0, 1, 2, 3], [1, 2, 5, 100])
-    objective = SimpleNamespace(cell=cell)
+    objective = SimpleNamespace(cell=cell, confidence="auto")
 
     def split(seed):
-        return debiaser._split(objective, None, seed, fraction)[:2]
+        return split_rows(
+            objective, None, seed=seed, validation_fraction=fraction, calibration_fraction=0.5
+        )[:2]
 
     tune, select = split(0)
     for rows in (tune, select):
@@ -472,7 +476,7 @@ def test_labels_of_rows_that_judge_or_calibrate_do_not_tune_weights(name, confid
 
     monkeypatch.setattr(Search, "consider", consider)
     rows = Rows(tune, select, calibrate, np.zeros(N, int))
-    monkeypatch.setattr(_base.IntraprocessingDebiaser, "_split", lambda *_: rows)
+    monkeypatch.setattr(_base, "split_rows", lambda *_, **__: rows)
     found = []
     for labels in (Y, y):
         states.clear()
@@ -503,7 +507,7 @@ def test_nothing_is_decided_on_calibration_rows_before_the_certificate(name, mon
     y[calibrate] = 1 - y[calibrate]
     candidates = []
     rows = made[0].rows
-    monkeypatch.setattr(_base.IntraprocessingDebiaser, "_split", lambda *_: rows)
+    monkeypatch.setattr(_base, "split_rows", lambda *_, **__: rows)
     for features, labels in ((X, Y), (other, Y), (X, y)):
         made.clear()
         fit(name, X=features, y=labels, confidence=0.8, constraint="demographic_parity")
@@ -721,7 +725,6 @@ def test_a_calibration_part_without_some_group_is_refused():
 
 
 def test_calibration_rows_have_no_part_in_the_split_of_the_others():
-    debiaser = make("DistillationDebiaser", confidence=0.9)
     rng = np.random.default_rng(0)
     groups, scores = np.repeat([0, 1], 500), rng.normal(size=1000)
 
@@ -736,7 +739,9 @@ def test_calibration_rows_have_no_part_in_the_split_of_the_others():
             confidence=0.9,
             margin=0.0,
         )
-        return debiaser._split(objective, scores, 0, 0.3)
+        return split_rows(
+            objective, scores, seed=0, validation_fraction=0.3, calibration_fraction=0.5
+        )
 
     y = rng.integers(2, size=1000)
     rows = split(y, scores)
@@ -752,7 +757,7 @@ def test_calibration_rows_have_no_part_in_the_split_of_the_others():
     "name", ["ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser"]
 )
 def test_what_is_chosen_after_the_tests_failed_is_not_certified(name, monkeypatch):
-    for module in (_base, _group_blind_fit):
+    for module in (_certified, _group_blind_fit):
         monkeypatch.setattr(module, "holds", lambda *_: False)
     certificate = fit(name, epsilon=0.9, confidence=0.5).certificate_
     # Its p-values are small, and say nothing: these rows have been looked at before.

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skfair.base._net import TensorData
 from skfair.intraprocessing import (
     AdversarialFinetuneDebiaser,
     BiasGradientDebiaser,
     DistillationDebiaser,
 )
-from skfair.intraprocessing._finetuning import CellBatches
+from skfair.intraprocessing._finetuning import CellBatches, TuningData, TuningRows
 from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._selection import Selection
 from skfair.utils._random import seeded
 
 CPU = torch.device("cpu")
@@ -39,15 +39,15 @@ uncertain = pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstrain
 def batches(sizes, batch_size):
     """Batches of rows whose input is their number, and where each row's cell is."""
     cell = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    target = torch.tensor(np.column_stack([np.zeros(len(cell)), cell]))
-    data = TensorData(target, row=torch.arange(len(cell)))
+    codes, number = torch.tensor(cell), torch.arange(len(cell))
+    ones = torch.ones(len(cell))
+    data = TuningData(number, TuningRows(codes // 2, codes % 2, weight=ones, original=0 * ones))
     return CellBatches(data, batch_size), cell
 
 
 def drawn(made):
     return [
-        (inputs["row"].numpy(), target[:, 1].numpy().astype(int), weight.numpy())
-        for inputs, (target, weight) in made
+        (inputs["X"].numpy(), batch.cell.numpy(), batch.weight.numpy()) for inputs, batch in made
     ]
 
 
@@ -299,13 +299,13 @@ def test_networks_gone_astray_are_judged_like_any(kind, task):
 @every_kind
 def test_performance_may_be_a_callable(kind, task, monkeypatch):
     task = task(2)
-    made, choose = [], Search.choose
+    made, choose = [], Selection.choose
 
     def kept(self):
         made.append((self, choose(self)))
         return made[-1][1]
 
-    monkeypatch.setattr(Search, "choose", kept)
+    monkeypatch.setattr(Selection, "choose", kept)
 
     def right(y_true, y_pred):
         return (y_pred[y_true == 0] == 0).mean() / 2 + (y_pred[y_true == 1] == 1).mean() / 2

@@ -12,7 +12,9 @@ from torch import nn
 from skfair.intraprocessing import LayerwiseDebiaser
 from skfair.intraprocessing._network import LogitNetwork, Output
 from skfair.intraprocessing._objective import Objective
-from skfair.intraprocessing._search import Rows, Search
+from skfair.intraprocessing._rows import Rows
+from skfair.intraprocessing._search import Search, network_state
+from skfair.intraprocessing._selection import Selection
 from skfair.utils import FallbackWarning
 
 # What little data allows for is not what these tests are about.
@@ -222,17 +224,17 @@ def test_callable_constraint(data, candidates, monkeypatch):
     def gap(y_true, y_pred, *, sensitive_features):
         return y_pred[sensitive_features == 1].mean() - y_pred[sensitive_features == 0].mean()
 
-    made, choose = [], Search.choose
+    made, choose = [], Selection.choose
 
     def kept(self):
         made.append((self, choose(self)))
         return made[-1][1]
 
-    monkeypatch.setattr(Search, "choose", kept)
+    monkeypatch.setattr(Selection, "choose", kept)
     debiaser = fit(data, constraint=gap, layers=["4.weight"], epsilon=0.1)
     assert len(tried(debiaser)) == 8
-    ((search, (chosen, _)),) = made
-    rows, (_, _, y, group) = search.rows.select, data
+    ((selection, (chosen, _)),) = made
+    rows, (_, _, y, group) = selection.rows.select, data
     expected = gap(y[rows], chosen.predicted.astype(int), sensitive_features=group[rows])
     assert debiaser.bias_ == pytest.approx(expected)
     # The others as they were judged in the choice, here the last of them.
@@ -259,15 +261,14 @@ def searched(data, y):
         margin=0.01,
     )
     logit = LogitNetwork(copy.deepcopy(network), Output("logits", 1))
-    search = Search(
-        logit,
-        torch.as_tensor(X),
+    selection = Selection(
         objective,
         scores=logit(torch.as_tensor(X)).detach().numpy(),
         rows=Rows(tune, select, select[:0], np.zeros(400, int)),
+        original=network_state(logit),
         seed=0,
-        verbose=0,
     )
+    search = Search(logit, torch.as_tensor(X), selection, seed=0, verbose=0)
     states = []
     consider = search.consider
 
