@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 import skfair
 from skfair import intraprocessing
+from skfair.discovery import all_estimators
 from skfair.utils import FairnessWarning, resolve_device, seeded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,11 @@ ROW_SECONDS = 15  # after this time no further pair begins
 # Allowed differences between predictions on the CPU and on the GPU. Rows run in float64, images in
 # float32, where cuDNN multiplies with ten bits (TF32) by default.
 ROWS_TOLERANCE, IMAGES_TOLERANCE = 1e-5, 2e-2
-DEBIASERS = [name for name in intraprocessing.__all__ if name.endswith("Debiaser")]
+DEBIASERS = [
+    name
+    for name, kind in all_estimators()
+    if issubclass(kind, intraprocessing.IntraprocessingDebiaser)
+]
 
 
 class OutOfTime(BaseException):
