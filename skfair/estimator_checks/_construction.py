@@ -24,7 +24,7 @@ from skfair.estimator_checks._running import (
 
 @promise()
 def check_constructor(name: str, estimator: Any) -> None:
-    """The constructor stores its arguments as they are and does nothing else."""
+    """The constructor stores its arguments unchanged and does nothing else."""
     parameters = list(inspect.signature(type(estimator)).parameters.values())
     kinds = {p.kind for p in parameters[1:]}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}, (
@@ -41,7 +41,7 @@ def check_constructor(name: str, estimator: Any) -> None:
 
 @promise()
 def check_parameters_get_and_set(name: str, estimator: Any) -> None:
-    """``get_params`` gives what the constructor got, and ``set_params`` sets it."""
+    """``get_params`` returns the constructor's arguments, and ``set_params`` sets them."""
     parameters = estimator.get_params(deep=False)
     assert list(parameters) == sorted(inspect.signature(type(estimator)).parameters)
     fresh = clone(estimator)
@@ -73,7 +73,7 @@ def check_documented(name: str, estimator: Any) -> None:
 
 @promise(lambda estimator: hasattr(estimator, "_parameter_constraints"))
 def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
-    """A bad parameter is refused by its name, before any network runs and anything is set."""
+    """A bad parameter is refused by name, before a network runs or an attribute is set."""
     case = make_case(estimator)
     all_constraints = estimator._parameter_constraints
     for parameter in case.estimator.get_params(deep=False):
@@ -106,7 +106,7 @@ def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
 
 @promise()
 def check_needs_a_fit(name: str, estimator: Any) -> None:
-    """What needs a fit says so with a ``NotFittedError``."""
+    """Before ``fit``, a method that needs a fit raises ``NotFittedError``."""
     case = make_case(estimator)
     methods = output_methods(case.estimator)
     assert methods, f"{name} has no method that takes rows."
@@ -123,7 +123,7 @@ def check_needs_a_fit(name: str, estimator: Any) -> None:
 
 @promise()
 def check_data_are_left_alone(name: str, estimator: Any) -> None:
-    """Fitting and predicting change no bit of the data that they are given."""
+    """Fitting and predicting do not change the data that they get."""
     case = make_case(estimator)
     given = [case.X, case.y, *case.fit_params.values()]
     before = [value.copy() for value in given]

@@ -20,7 +20,7 @@ from skfair.estimator_checks._running import (
 
 @promise()
 def check_failed_fit(name: str, estimator: Any) -> None:
-    """A fit that fails, early or late, leaves the estimator as it was."""
+    """A fit that fails, early or late, leaves the estimator unchanged."""
     # A method may do without a step that fails (some networks cannot be traced); then nothing
     # may be missing at the end.
     case = make_case(estimator)
@@ -35,7 +35,7 @@ def check_failed_fit(name: str, estimator: Any) -> None:
 
 @promise()
 def check_interrupted_fit(name: str, estimator: Any) -> None:
-    """After Ctrl-C a fit leaves the estimator as it was, or ends with ``interrupted_`` set."""
+    """After Ctrl-C, ``fit`` leaves the estimator unchanged, or sets ``interrupted_`` to True."""
     case = make_case(estimator)
     for number in _some_calls(case):
         fitted = case.fit()

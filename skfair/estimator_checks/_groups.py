@@ -69,7 +69,7 @@ def _forms_of_two(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 @promise(takes_groups)
 def check_group_forms(name: str, estimator: Any) -> None:
-    """Groups give the same fit as list, array, Series, DataFrame, dict or tensor of any labels."""
+    """Groups as list, array, Series, DataFrame, dict or tensor, with any labels, fit the same."""
     case = make_case(estimator)
     codes = (case.groups == "m").astype(np.int64)
     _compare_groups(name, case, case.groups, [*_forms_of_one(codes), *_forms_of_two(codes)])
@@ -100,7 +100,7 @@ def _learnt(fitted: Any) -> dict[str, Any]:
 
 @promise(takes_groups)
 def check_groups_only_in_fit(name: str, estimator: Any) -> None:
-    """``sensitive_features`` is given by its name, to ``fit``, and never to predict."""
+    """``fit`` takes ``sensitive_features`` by keyword only, and no prediction method takes it."""
     for method in dir(type(estimator)):
         function = getattr(type(estimator), method)
         if method.startswith("_") or not inspect.isfunction(function):
@@ -121,7 +121,7 @@ def check_groups_only_in_fit(name: str, estimator: Any) -> None:
 
 @promise(takes_groups)
 def check_bad_groups_are_refused_first(name: str, estimator: Any) -> None:
-    """Groups that are wrong are refused as ``sensitive_features``, before a network runs."""
+    """Wrong groups are refused by the name ``sensitive_features``, before a network runs."""
     case = make_case(estimator)
     n = len(case.X)
     for bad, wanted in [
@@ -140,7 +140,7 @@ def check_bad_groups_are_refused_first(name: str, estimator: Any) -> None:
 
 @promise(takes_groups)
 def check_missing_groups(name: str, estimator: Any) -> None:
-    """Without groups, or with some missing, a fit works or says which are missing."""
+    """Without groups, or with some missing, ``fit`` works or its error says what is missing."""
     case = make_case(estimator)
     said = _refusal(name, case, None)
     if said is not None:
@@ -187,7 +187,7 @@ def _recording(estimator: BaseEstimator) -> tuple[BaseEstimator, list]:
 
 @promise(takes_groups)
 def check_groups_are_routed(name: str, estimator: Any) -> None:
-    """Groups reach ``fit`` through pipelines and searches, with metadata routing and without."""
+    """Pipelines and searches pass groups to ``fit``, with and without metadata routing."""
     case = make_case(estimator)
     direct, groups = case.fit(), case.groups
     pipeline = make_pipeline("passthrough", clone(case.estimator))
@@ -204,7 +204,7 @@ def check_groups_are_routed(name: str, estimator: Any) -> None:
 
 @promise(takes_groups)
 def check_groups_are_cut_like_rows(name: str, estimator: Any) -> None:
-    """A search gives each fold the groups of its own rows, with metadata routing and without."""
+    """A search gives each fold the groups of its own rows, with and without metadata routing."""
     case = make_case(estimator)
     number = np.arange(len(case.X))
     X = np.zeros((len(number), 1)) + number[:, None]

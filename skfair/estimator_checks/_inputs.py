@@ -105,7 +105,7 @@ def _compare_forms(name: str, case: Case, forms: Iterator[tuple[str, Any, Case]]
 
 @promise()
 def check_array_forms(name: str, estimator: Any) -> None:
-    """X gives the same however it lies in memory: strided, read-only, mapped, list or table."""
+    """Results do not depend on how X is stored: strided, read-only, mapped, list or table."""
     case = make_case(estimator)
     with tempfile.TemporaryDirectory() as folder:
         forms = _array_forms(case.X, Path(folder))
@@ -127,7 +127,7 @@ def _labelled_rows(case: Case) -> dict[str, Any]:
 
 @promise(takes_groups)  # what a stranger's classifier does with an index is scikit-learn's way
 def check_row_labels(name: str, estimator: Any) -> None:
-    """Arguments whose index has the rows in another order are refused before a network runs."""
+    """Arguments with the same index in another order are refused before a network runs."""
     case = make_case(estimator)
     rows = _labelled_rows(case)
     case.fit(**rows)  # in the same order they are taken
@@ -216,7 +216,7 @@ def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]
 
 @promise(takes_images)
 def check_image_forms(name: str, estimator: Any) -> None:
-    """Images give the same as arrays, channels first or last, rows, lists, files and datasets."""
+    """Images as arrays of either layout, rows, lists, files and datasets give the same results."""
     case = make_case(estimator)
     assert case.image_shape is not None  # it takes images
     X = case.X.reshape(len(case.X), *case.image_shape)
@@ -234,7 +234,7 @@ def check_image_forms(name: str, estimator: Any) -> None:
 
 @promise()
 def check_output_containers(name: str, estimator: Any) -> None:
-    """Where tables are asked for, features are tables, images arrays, and all values the same."""
+    """If tables are requested, features are tables, images are arrays, and values are the same."""
     case = make_case(estimator)
     expected = outputs(case.fit(), case.X)
     with sklearn.config_context(transform_output="pandas"):

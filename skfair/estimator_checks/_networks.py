@@ -57,7 +57,7 @@ def _use(fitted: Any, case: Case) -> None:
 
 @promise(network_parameters)
 def check_network_is_left_alone(name: str, estimator: Any) -> None:
-    """The network it is given is never changed: weights, modes, gradients, hooks and device."""
+    """The given network never changes: weights, modes, gradients, hooks and device."""
     case = make_case(estimator)
     for parameter in network_parameters(estimator):
         value = case.estimator.get_params(deep=False)[parameter]
@@ -92,7 +92,7 @@ _USED_AS_THEY_ARE = {"estimator", "encoder"}  # others are trained, and may norm
 
 @promise(lambda estimator: bool(_USED_AS_THEY_ARE & set(network_parameters(estimator))))
 def check_batch_independence(name: str, estimator: Any) -> None:
-    """A network whose rows depend on their batch, or on chance, is refused by its parameter."""
+    """A network whose rows depend on their batch or on chance is refused by its parameter."""
     case = make_case(estimator)
     for parameter in sorted(_USED_AS_THEY_ARE & set(network_parameters(estimator))):
         module = find_module(case.estimator.get_params(deep=False)[parameter])
@@ -136,7 +136,7 @@ def _takes_a_network(estimator: Any) -> bool:
 
 @promise(_takes_a_network)
 def check_network_containers(name: str, estimator: Any) -> None:
-    """A module, a fitted skorch net, a fitted skfair classifier, frozen or not, all serve alike."""
+    """A module, skorch net or skfair classifier, frozen or not, gives the same results."""
     case = make_case(estimator)
     module = _two_outputs(case)
     expected = None
@@ -184,7 +184,7 @@ def _fits_a_network(estimator: Any) -> bool:
 
 @promise(_fits_a_network)
 def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
-    """Predicting leaves the trained networks as they are, also one that is in training mode."""
+    """Predicting leaves the trained networks unchanged, even a network in training mode."""
     case = make_case(estimator)
     fitted = case.fit()
     modules = _modules_of(fitted)
@@ -200,7 +200,7 @@ def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
 
 @promise(_fits_a_network)
 def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
-    """Pickles hold all networks on the CPU, and those in use stay where they are."""
+    """Pickles hold all networks on the CPU, and the networks in use stay on their device."""
     case = make_case(estimator)
     fitted = case.fit()
     modules = _modules_of(fitted)
@@ -271,7 +271,7 @@ def _accelerators() -> list[str]:
 
 @promise(lambda estimator: has_parameters(estimator, "device"))
 def check_devices(name: str, estimator: Any) -> None:
-    """What was fitted on one device predicts on another, and a device may be named or given."""
+    """A model fitted on one device predicts on another, and ``device`` is a name or an object."""
     case = make_case(estimator).with_parameters(device="cpu")
     fitted = case.fit()
     expected = outputs(fitted, case.X)
@@ -294,7 +294,7 @@ def _assert_near(one: dict, two: dict, what: str) -> None:
 
 @promise(lambda estimator: hasattr(estimator, "to_module"))
 def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
-    """``to_module`` gives a network of torch's own parts that decides as ``predict`` does."""
+    """``to_module`` returns a network of torch's own parts that decides as ``predict`` does."""
     case = make_case(estimator)
     fitted = case.fit()
     module = fitted.to_module()

@@ -15,7 +15,7 @@ def _gives_probabilities(estimator: Any) -> bool:
 
 @promise(_gives_probabilities)
 def check_probabilities(name: str, estimator: Any) -> None:
-    """Probabilities are float64, sum to one, and agree with predict, decisions and logarithms."""
+    """Probabilities are float64, sum to 1, and agree with predict, decisions and logarithms."""
     case = make_case(estimator)
     fitted = case.fit()
     n_classes = len(fitted.classes_)
@@ -57,7 +57,7 @@ def _logits(name: str, decision: np.ndarray, proba: np.ndarray) -> np.ndarray:
 
 @promise(is_classifier)
 def check_label_types(name: str, estimator: Any) -> None:
-    """Labels of any type come back as they went in, and change nothing else."""
+    """Predicted labels have the type of the given labels, and the type changes nothing else."""
     case = make_case(estimator)
     base = case.fit()
     expected = _probabilities(base, case.X)
@@ -85,7 +85,7 @@ def check_label_types(name: str, estimator: Any) -> None:
 
 @promise(lambda estimator: has_parameters(estimator, "classes"))
 def check_class_order(name: str, estimator: Any) -> None:
-    """Labels that sort against the network's outputs change nothing where `classes` is set."""
+    """If ``classes`` is set, the sort order of the labels changes no result."""
     case = make_case(estimator)
     base, labels = case.fit(), np.array(["yes", "no"])
     turned = case.with_parameters(classes=labels.tolist()).fit(y=labels[case.y])

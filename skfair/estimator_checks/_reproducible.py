@@ -37,7 +37,7 @@ def _is_seeded(estimator: Any) -> bool:
 
 @promise()
 def check_same_seed_same_bits(name: str, estimator: Any) -> None:
-    """The same seed gives the same bits, whatever was drawn in between."""
+    """The same seed gives the same bits, whatever other code draws in between."""
     case = make_case(estimator)
     first = case.fit()
     generators = np.random.get_state(), random.getstate()  # noqa: NPY002
@@ -53,7 +53,7 @@ def check_same_seed_same_bits(name: str, estimator: Any) -> None:
 
 @promise()
 def check_threads(name: str, estimator: Any) -> None:
-    """Fits in two threads, beside one that runs networks and draws, give the bits of one alone."""
+    """Fits in two threads, beside a third that runs networks and draws, give the usual bits."""
     case = make_case(estimator)
     alone = case.fit()
     rows = torch.ones(4, 5)
@@ -122,7 +122,7 @@ def _settings() -> list[list[AbstractContextManager]]:
 
 @promise()
 def check_settings(name: str, estimator: Any) -> None:
-    """What the caller has set (types, gradients, precision, errors) changes no bit of a fit."""
+    """The caller's settings (types, gradients, precision, errors) change no bit of a fit."""
     case = make_case(estimator)
     usual = case.fit()
     expected = outputs(usual, case.X)
@@ -138,7 +138,7 @@ def check_settings(name: str, estimator: Any) -> None:
 
 @promise(_is_seeded)
 def check_random_state_moves_on(name: str, estimator: Any) -> None:
-    """A ``RandomState`` is drawn from: it moves on with each fit, and gives the same again."""
+    """A ``RandomState`` advances with each fit, and the same start gives the same fits."""
     case = make_case(estimator)
 
     def run() -> tuple[list, list]:
@@ -169,7 +169,7 @@ def _state_of(generator: np.random.RandomState) -> bytes:
 
 @promise()
 def check_fitting_again(name: str, estimator: Any) -> None:
-    """A second fit forgets the first one: it gives what a fresh estimator gives."""
+    """A second fit gives the same result as the fit of a new estimator."""
     case = make_case(estimator)
     fitted = case.fit()
     order = np.random.default_rng(1).permutation(len(case.X))
@@ -182,7 +182,7 @@ def check_fitting_again(name: str, estimator: Any) -> None:
 
 @promise()
 def check_rows_one_by_one(name: str, estimator: Any) -> None:
-    """A row is predicted alike by itself and among others."""
+    """The prediction for a row does not depend on the other rows."""
     case = make_case(estimator)
     fitted = case.fit()
     for method in row_methods(fitted, case.X):
@@ -201,7 +201,7 @@ def check_rows_one_by_one(name: str, estimator: Any) -> None:
 
 @promise()
 def check_row_order(name: str, estimator: Any) -> None:
-    """The order of the rows changes the order of what is predicted, and nothing else."""
+    """The order of the rows changes only the order of the predictions."""
     case = make_case(estimator)
     fitted = case.fit()
     order = np.random.default_rng(0).permutation(len(case.X))
@@ -218,7 +218,7 @@ def check_row_order(name: str, estimator: Any) -> None:
 
 @promise(memory_parameters)
 def check_memory_bounds(name: str, estimator: Any) -> None:
-    """A parameter that only bounds the memory changes nothing that comes out."""
+    """A parameter that only limits memory does not change any output."""
     case = make_case(estimator)
     expected = outputs(case.fit(), case.X)
     for parameter in memory_parameters(estimator):
@@ -256,7 +256,7 @@ def global_state() -> dict[str, Any]:
 
 @promise()
 def check_nothing_global(name: str, estimator: Any) -> None:
-    """Nothing of the process changes: generators, configurations, filters, threads, environment."""
+    """The process keeps its generators, configurations, filters, threads and environment."""
     case = make_case(estimator)
     if _is_seeded(estimator):
         case = case.with_parameters(random_state=np.random.RandomState(0))
@@ -306,7 +306,7 @@ def check_no_files_are_left(name: str, estimator: Any) -> None:
 
 @promise()
 def check_predicting_changes_nothing(name: str, estimator: Any) -> None:
-    """Predicting twice gives the same twice, and sets nothing on the estimator."""
+    """Predicting twice gives the same output, and sets nothing on the estimator."""
     case = make_case(estimator)
     fitted = case.fit()
     before = dict(vars(fitted))
