@@ -1,4 +1,4 @@
-"""Promises about copies: what was fitted comes back the same."""
+"""Promises about copies: a copy of a fitted estimator gives the same results."""
 
 import copy
 import functools
@@ -26,7 +26,7 @@ def check_clone(name: str, estimator: Any) -> None:
     fitted = case.fit()
     fresh = clone(fitted)
     assert vars(fresh).keys() == fitted.get_params(deep=False).keys(), (
-        f"A clone of {name} has other attributes than the parameters."
+        f"A clone of {name} has attributes that are not parameters."
     )
     assert_same_fit(fitted, fit_on(fresh, case), case.X)
 
@@ -70,7 +70,7 @@ def _is_saved(estimator: Any) -> bool:
 
 
 def _as_new(value: Any) -> Any:
-    """What a factory makes for a parameter: of a network the structure, with other weights."""
+    """Return what a factory makes for a parameter: the same network with other weights."""
     made = copy.deepcopy(value)
     module = find_module(made)
     for weight in module.state_dict().values() if module is not None else ():

@@ -1,4 +1,4 @@
-"""Promises about seeds, batches, and what lies outside of an estimator."""
+"""Promises about seeds, batches, and the state of the process."""
 
 import os
 import pickle
@@ -35,19 +35,33 @@ def _is_seeded(estimator: Any) -> bool:
     return has_parameters(estimator, "random_state")
 
 
+@contextmanager
+def _default_generators_restored() -> Iterator[None]:
+    """Restore the default generators of Python, NumPy and torch after a block that draws from them.
+
+    All threads share these generators: what another thread draws during the block is drawn again
+    after it. An estimator must therefore not do this (see :func:`skfair.utils.seeded`). A check
+    may: it draws from the default generators only to show that a fit does not depend on them.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
 @promise()
 def check_same_seed_same_bits(name: str, estimator: Any) -> None:
     """The same seed gives the same bits, whatever other code draws in between."""
     case = make_case(estimator)
     first = case.fit()
-    generators = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with _default_generators_restored():
         np.random.rand(3)  # noqa: NPY002
         torch.rand(3)
         random.random()
         second = case.fit()
-    np.random.set_state(generators[0])  # noqa: NPY002
-    random.setstate(generators[1])
     assert_same_fit(first, second, case.X)
 
 
@@ -72,7 +86,7 @@ def check_threads(name: str, estimator: Any) -> None:
             errors.append(error)
 
     beside = threading.Thread(target=run_and_draw)
-    with torch.random.fork_rng():
+    with _default_generators_restored():
         beside.start()
         try:
             with ThreadPoolExecutor(2) as pool:
@@ -82,7 +96,7 @@ def check_threads(name: str, estimator: Any) -> None:
         finally:
             stop.set()
             beside.join()
-    assert not errors, f"Beside fits of {name}, another network raised {errors[0]!r}."
+    assert not errors, f"During fits of {name}, a network in another thread raised {errors[0]!r}."
     expected = outputs(alone, case.X)
     for fitted, prediction in zip(copies, predictions, strict=True):
         assert_same_fit(fitted, alone, case.X)
@@ -91,7 +105,7 @@ def check_threads(name: str, estimator: Any) -> None:
 
 @contextmanager
 def _set(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> Iterator[None]:
-    """Set what is of the whole process for a while."""
+    """Change a setting of the process, and restore it after the block."""
     before = read()
     write(value)
     try:
@@ -101,7 +115,7 @@ def _set(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> I
 
 
 def _settings() -> list[list[AbstractContextManager]]:
-    """Sets of settings that can hold at once."""
+    """Return groups of settings. The settings of a group are compatible with each other."""
     default_dtype = torch.get_default_dtype, torch.set_default_dtype
     deterministic = torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     return [
@@ -152,7 +166,6 @@ def check_random_state_moves_on(name: str, estimator: Any) -> None:
     (fits, states), (again, _) = run(), run()
     assert len(set(states)) == 3, f"fit of {name} draws nothing from its RandomState."
     for one, two in zip(fits, again, strict=True):
-        # Each predicts with a generator of its own, as pickled.
         assert_same_fit(one, two, case.X)
 
 
@@ -230,7 +243,7 @@ def check_memory_bounds(name: str, estimator: Any) -> None:
 
 
 def global_state() -> dict[str, Any]:
-    """What belongs to the whole process."""
+    """Return the state of the process that a fit must not change."""
     state = {
         "numpy's generator": pickle.dumps(np.random.get_state()),  # noqa: NPY002
         "numpy's error handling": np.geterr(),
@@ -279,7 +292,7 @@ def _assert_unchanged(before: dict[str, Any], what: str) -> None:
 
 @contextmanager
 def _empty_folders() -> Iterator[Path]:
-    """Work, and make temporary files, in folders that are empty."""
+    """Use empty folders as working directory and for temporary files."""
     cwd, temporary = os.getcwd(), tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder).resolve()
@@ -301,7 +314,7 @@ def check_no_files_are_left(name: str, estimator: Any) -> None:
     with _empty_folders() as folder:
         outputs(case.fit(), case.X)
         left = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    assert not left, f"{name} leaves {left}."
+    assert not left, f"{name} leaves the files {left} behind."
 
 
 @promise()
@@ -311,5 +324,5 @@ def check_predicting_changes_nothing(name: str, estimator: Any) -> None:
     fitted = case.fit()
     before = dict(vars(fitted))
     first = outputs(fitted, case.X)
-    assert_identical(first, outputs(fitted, case.X), f"outputs of {name}, asked twice")
+    assert_identical(first, outputs(fitted, case.X), f"repeated outputs of {name}")
     assert_unchanged(before, fitted, f"Predicting with {name}")
