@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
 from skfair.utils._arrays import as_numpy
-from skfair.utils._groups import describe_rows
+from skfair.utils._labels import describe_rows
 from skfair.utils._shown import plain
 
 _LINE, _LINES = 400, 16  # of the message of another package

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skfair.utils._groups import encode_groups, encode_labels
+from skfair.utils._groups import encode_groups
+from skfair.utils._labels import encode_labels
 
 
 def groups_of(features, n_samples=4, **kwargs):
@@ -196,7 +197,7 @@ def test_a_label_called_missing_is_not_merged():
         (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), ValueError, "same name"),
         (np.zeros((4, 1, 1)), ValueError, "must be 1-D, or 2-D"),
         ({"a": [[1, 2], [3, 4], [1, 2], [1, 2]]}, TypeError, "cannot be hashed"),
-        ({"a": np.zeros((4, 2))}, ValueError, "one label a sample"),
+        ({"a": np.zeros((4, 2))}, ValueError, "one label per sample"),
         ([{}, {}, {}, {}], TypeError, "cannot be hashed"),
         (None, TypeError, "got NoneType"),
         ("fmfm", TypeError, "got str"),
