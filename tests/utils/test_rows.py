@@ -201,7 +201,7 @@ def test_labels_that_say_nothing(one, two):
 
 def test_labels_that_occur_twice_have_no_loc_to_be_brought_into_order_by():
     a, b = pd.Series(0, index=[0, 0, 1]), pd.Series(0, index=[0, 1, 0])
-    with pytest.raises(ValueError, match="Bring it into the order of a, or"):
+    with pytest.raises(ValueError, match="Sort b in the order of a, or"):
         check_rows(a=a, b=b)
 
 
