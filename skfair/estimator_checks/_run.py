@@ -102,6 +102,8 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.
     >>> from skfair.estimator_checks import estimator_checks_generator
     >>> checks = estimator_checks_generator(ClusterMarginClassifier(n_clusters=4))
     >>> estimator, check = next(checks)
+    >>> check.func.__name__
+    'check_constructor'
     >>> check(estimator)
     """
     if isinstance(estimator, type):
@@ -298,6 +300,8 @@ def parametrize_with_checks(
     >>> @parametrize_with_checks([ThresholdDebiaser(torch.nn.Linear(6, 1))])
     ... def test_promises(estimator, check):
     ...     check(estimator)
+    >>> test_promises.pytestmark[0].args[1][0].id
+    'ThresholdDebiaser-check_constructor'
     """
     import pytest
 
