@@ -331,7 +331,7 @@ def outcome(path):
         try:
             estimator = skfair.load(path)
         except ValueError as error:
-            if "Code is not saved" not in str(error):
+            if "A model file holds no code" not in str(error):
                 raise
             made = parts(path)[0]["made_by_caller"]
             factories = {n: FACTORIES.get(n.rpartition("__")[2], make_network) for n in made}

@@ -153,7 +153,7 @@ def test_a_file_that_nothing_names(old):
     model = old("ClusterMarginClassifier")
     (model / "x").write_bytes(b"x" * 1000)
     part = {"name": "x", "size": 1000, "sha256": hashlib.sha256(b"x" * 1000).hexdigest()}
-    assert refused(model, lambda body: body.update(files={"a": [part]}), "is of nothing")
+    assert refused(model, lambda body: body.update(files={"a": [part]}), "is not used")
 
 
 def test_damage_is_found(old):

@@ -133,7 +133,7 @@ def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_pat
         with pytest.raises(ValueError, match=r"training_rows=True"):
             loaded.suggest_labels(9)
         del estimator._conspicuous_order  # one order without the other
-        with pytest.raises(TypeError, match="orders come together"):
+        with pytest.raises(TypeError, match="both orders, or neither"):
             skfair.save(estimator, tmp_path / "half", training_rows=True)
 
 
@@ -597,7 +597,7 @@ def test_factories_that_do_not_fit(factories, error, message, tmp_path):
 
 
 def test_a_factory_for_a_model_that_needs_none(saved):
-    with pytest.raises(ValueError, match="no parts of this model have to be made"):
+    with pytest.raises(ValueError, match="no parts of this model need a function"):
         skfair.load(saved, factories=make_network)
 
 
