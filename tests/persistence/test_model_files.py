@@ -1,4 +1,4 @@
-"""The file of a saved model: what is refused, and what faults on the way leave behind."""
+"""The file of a saved model: refused files, and faults during a save."""
 
 import contextlib
 import json
@@ -36,14 +36,14 @@ FILE = "model.safetensors"
 
 
 def refused(saved, change, message="."):
-    """What the error says where a forged model is loaded."""
+    """Load a forged model, and return the message of the error."""
     forge(saved, change)
     with pytest.raises(InvalidModelError, match=message) as raised:
         skfair.load(saved)
     return str(raised.value)
 
 
-# Damaged, or something else ---------------------------------------------------------------
+# Damaged, or not a model -------------------------------------------------------------------
 
 
 def test_what_is_no_saved_model(tmp_path):
@@ -198,7 +198,7 @@ def test_a_description_that_is_too_long(saved, monkeypatch):
 
 def test_a_file_of_holes_is_not_read(saved):
     with (saved / FILE).open("r+b") as file:
-        file.truncate(2**33)  # takes no room on the disk
+        file.truncate(2**33)  # a file of holes takes no space on the disk
     with pytest.raises(InvalidModelError, match=r"claims 8589934592 bytes.*holes"):
         skfair.load(saved)
 
@@ -270,7 +270,7 @@ def test_a_path_as_encoder(tmp_path):
 
 
 def estimator_in(body):
-    """Something that NumPy would take for an array at an address."""
+    """An object that NumPy would take for an array at an address."""
     return {
         "estimator": {
             "class": "sklearn.preprocessing.StandardScaler",
@@ -330,10 +330,10 @@ def test_state_that_is_incomplete(tmp_path):
         model = tmp_path / name
         skfair.save(fitted(name)[0], model, training_rows=name == "LogitAdjustedClassifier")
         body, tensors = parts(model)
-        # What may be missing is what only some fits have, or models of 0.1 have not.
+        # Optional attributes: only some fits have them, or models of 0.1 do not have them.
         optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
         optional |= {"pairs_", "certificate_", "conflicting_", "_order"}
-        # Of the masker, what models of 0.1 have not.
+        # Attributes of the masker that models of 0.1 do not have.
         optional |= {"_positive", "_donor_maps", "score_threshold_", "attribute_auc_"}
         optional |= {"scope_", "quantile_"}
         for attribute in set(body["estimator"]["state"]) - optional:
@@ -354,7 +354,7 @@ def test_state_that_does_not_fit_together(saved):
         array = {"array": {"dtype": dtype, "shape": shape, "items": items}}
         body, _ = parts(saved)
         if dtype == "<f8" and name == "classes_":
-            continue  # labels may be numbers of any kind
+            continue  # labels may be numbers of any type
         assert body["estimator"]["state"][name] != array
         copy = shutil.copytree(saved, saved.parent / f"{name}{shape}{items}")
         assert refused(
@@ -393,7 +393,7 @@ def test_tensors_that_are_of_nothing(saved):
 
 
 def test_absurd_sizes_take_no_memory(tmp_path):
-    # The networks are compared with the file before they are made.
+    # Networks are compared with the file before they are created.
     skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "margin")
 
     def many_units(body):
@@ -432,7 +432,7 @@ def nest(body, depth):
 
 
 def test_pipelines_in_pipelines(tmp_path):
-    # To show one takes scikit-learn time that doubles with each level.
+    # scikit-learn needs time that doubles with each level to show a nested estimator.
     skfair.save(StandardScaler().fit(X), tmp_path / "few")
     shutil.copytree(tmp_path / "few", tmp_path / "many")
     forge(tmp_path / "few", lambda body: nest(body, 5))
@@ -469,7 +469,7 @@ def test_names_of_steps_that_cannot_be(name, tmp_path):
 
 
 def everything_in(folder):
-    """Names, kinds and contents of all that is there."""
+    """Return the names, kinds and contents of all files in a folder."""
     return {
         str(path.relative_to(folder)): (
             os.readlink(path)
@@ -484,7 +484,7 @@ def everything_in(folder):
 
 @pytest.fixture
 def home(tmp_path):
-    """Somebody's files, which nothing may touch."""
+    """Files of the user, which no save may touch."""
     home = tmp_path / "home"
     (home / "deep").mkdir(parents=True)
     (home / "thesis.txt").write_text("mine")
@@ -539,7 +539,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     (tmp_path / "socket").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         here = os.getcwd()
-        os.chdir(tmp_path / "socket")  # a socket's path is short
+        os.chdir(tmp_path / "socket")  # the path of a socket must be short
         try:
             server.bind(FILE)
         finally:
@@ -551,7 +551,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
                 skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / name)
 
 
-# Written ----------------------------------------------------------------------------------
+# Writing ----------------------------------------------------------------------------------
 
 
 def test_what_is_there_already_is_not_touched(tmp_path):
@@ -594,7 +594,7 @@ def test_files_beside_a_saved_model_stay(saved):
     ids=lambda files: " ".join(files),
 )
 def test_models_of_others_are_not_taken_for_ours(files, tmp_path):
-    # Hugging Face has files of the same names.
+    # Hugging Face models have files of the same names.
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -620,7 +620,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Stop a save at its n-th step on the disk, with nothing tidied up after it."""
+    """Stop a save at its n-th step on the disk, without any clean-up."""
 
     @contextlib.contextmanager
     def at(n_steps):
@@ -629,7 +629,7 @@ def killed_at(monkeypatch):
         def step(function):
             def run(*arguments, **keywords):
                 if not left[0]:
-                    for name in ("unlink", "rmdir"):  # a dead process tidies nothing up
+                    for name in ("unlink", "rmdir"):  # a killed process cleans nothing up
                         patches.setattr(_files.Path, name, lambda path: None)
                     raise Killed
                 left[0] -= 1
@@ -662,7 +662,7 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(saved, killed_at):
         assert np.array_equal(
             loaded.predict_proba(X), {8: old, 5: new}[loaded.n_units].predict_proba(X)
         )
-        # The next save is none the worse for it, and removes nothing that it did not make.
+        # The next save works, and deletes only files that it created.
         left = set(os.listdir(saved))
         third, _ = fitted("ClusterMarginClassifier", n_units=3)
         skfair.save(third, saved)
@@ -670,7 +670,7 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(saved, killed_at):
         assert set(os.listdir(saved)) == left
         shutil.rmtree(saved)
         shutil.copytree(original, saved)
-    assert seen == sorted(seen, reverse=True)  # once the new one is there it stays
+    assert seen == sorted(seen, reverse=True)  # once the new model is there, it stays
     assert set(seen) == {5, 8}
     assert n_steps == 4
 
@@ -685,7 +685,7 @@ def test_a_kill_of_the_first_save_leaves_no_half_model(tmp_path, killed_at):
             break
         except Killed:
             pass
-        with contextlib.suppress(FileNotFoundError):  # the one answer beside the whole model
+        with contextlib.suppress(FileNotFoundError):  # the only result besides a complete model
             assert skfair.load(path).n_units == new.n_units
         skfair.save(new, path)
         assert skfair.load(path).n_units == new.n_units

@@ -1,4 +1,4 @@
-"""Models of skfair 0.1 are read through the same table, whatever somebody made of them."""
+"""Models of skfair 0.1, also forged ones, are checked against the same table."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def old(tmp_path):
 
 
 def refused(path, change, message=".", factories=None):
-    """What the error says where a forged model is loaded."""
+    """Load a forged model, and return the message of the error."""
     forge_old(path, change)
     with pytest.raises(InvalidModelError, match=message) as raised:
         skfair.load(path, factories=factories)
@@ -33,7 +33,7 @@ def refused(path, change, message=".", factories=None):
 
 
 def pointer(address, shape):
-    """What NumPy takes for an array at an address, to read there what it may not, or to die."""
+    """An object that NumPy would take for an array at an address, and read or crash there."""
     return {
         "estimator": {
             "class": "sklearn.dummy.DummyClassifier",
@@ -60,7 +60,7 @@ def test_an_estimator_with_the_face_of_an_array(name, old):
     def change(body):
         body["estimator"]["state"][name] = pointer(16, [3, 2])
 
-    if name == "_probe":  # of a network of skfair's own nothing has to be compared
+    if name == "_probe":  # outputs of a network of skfair need no comparison
         forge_old(model, change)
         assert not hasattr(skfair.load(model), "_probe")
         return
@@ -97,7 +97,7 @@ def test_samples_of_absurd_size(n_rows, old):
     assert refused(model, change, "_sample_shape", FACTORIES["estimator"])
 
 
-K = 2**61 - 1  # multiples of it meet in one place of a dict
+K = 2**61 - 1  # multiples of it have the same hash
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_would_take_time_out_of_proportion(value, old):
     model = old("ClusterMarginClassifier")
     started = time.process_time()
     assert refused(model, lambda body: body["estimator"]["state"].update(classes_=value))
-    # Minutes, were it quadratic; of the clock only that it ends is asserted here.
+    # Quadratic code would take minutes. The test asserts only that the loading ends.
     assert time.process_time() - started < 60
 
 

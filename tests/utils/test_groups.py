@@ -1,4 +1,4 @@
-"""The encoder of groups: every container, every kind of missing value, every refusal."""
+"""Encoding groups: every container, every kind of missing value, every error."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def groups_of(features, n_samples=4, **kwargs):
 
 
 class OtherFrame:
-    """A data frame of some other library: ``columns`` and columns by name."""
+    """A data frame of another library: it has ``columns``, and returns columns by name."""
 
     def __init__(self, data):
         self.data = data
@@ -229,7 +229,7 @@ def test_labels_round_trip(values):
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=30), st.integers(1, 3))
 def test_text_arrays_are_encoded_as_lists_are(texts, step):
-    array = np.array(texts * 2)[::step]  # of any width, contiguous or not
+    array = np.array(texts * 2)[::step]  # texts of any width, contiguous or not
     codes, labels = encode_labels(array, name="texts")
     assert [labels[code] for code in codes] == array.tolist()
     assert labels == sorted(set(array.tolist()))

@@ -1,4 +1,4 @@
-"""What is no random_state is refused everywhere, with how to make a seed of it."""
+"""A generator as random_state is refused everywhere, with the code that draws a seed from it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels of rows against their positions, for every function that takes two arguments with rows."""
+"""Every function with two arguments of rows refuses indices in different orders."""
 
 from functools import partial
 
@@ -143,7 +143,7 @@ def test_two_orders_of_the_same_labels_are_refused(name, one, two):
     given = {key: plain(ROWS[key]) for key in arguments}
     given[one] = ROWS[one]
     function(**given)
-    # Alike, or under other labels, they are taken as they come.
+    # Equal indices, and indices with other labels, are accepted.
     function(**{**given, two: ROWS[two]})
     function(**{**given, two: ROWS[two].set_axis(range(N))})
     for other in ([*range(1, N), 0], list(range(N))[::-1]):
