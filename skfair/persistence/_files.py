@@ -258,7 +258,7 @@ def _check_target(path: Path) -> None:
     if _OLD_CONFIG in others:
         raise FileExistsError(
             f"{what} holds a {_OLD_CONFIG}. It belongs to a model of skfair 0.1, which consists of "
-            "several files, or of another program. Give another folder, or empty this one."
+            "several files, or to another program. Give another folder, or empty this one."
         )
     if FILE in others and ((path / FILE).is_symlink() or not _is_ours(_metadata(path / FILE))):
         raise FileExistsError(
