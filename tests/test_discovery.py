@@ -1,7 +1,9 @@
-"""Which estimators there are."""
+"""Finding the estimators, and documenting each of them."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sklearn.base import BaseEstimator, is_classifier
@@ -9,11 +11,13 @@ from sklearn.base import BaseEstimator, is_classifier
 import skfair
 from skfair.discovery import all_estimators
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_it_finds_what_is_exported():
     found = dict(all_estimators())
     assert list(found) == sorted(found)
-    # What the package itself exports is public estimators and nothing else but functions.
+    # The top package exports estimators and functions, and no other classes.
     exported = {name: getattr(skfair, name) for name in skfair.__all__}
     assert found == {name: value for name, value in exported.items() if isinstance(value, type)}
     assert len(found) >= 9
@@ -60,3 +64,40 @@ def test_a_new_estimator_is_found_without_being_listed(monkeypatch):
 def test_the_checks_are_not_loaded_with_the_package():
     code = "import sys, skfair.utils; assert 'skfair.estimator_checks' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def _package(name):
+    """The public package of an estimator: of skfair.margin._classifier.C it is skfair.margin."""
+    return re.match(r"skfair\.[a-z]\w*", getattr(skfair, name).__module__).group()
+
+
+# Where each estimator must be named: file or folder, the expression that finds it, the line to add.
+PLACES = {
+    "README": (
+        "README.md",
+        r"^\|[^|]*`(?:skfair\.)?{name}`[^|]*\|",
+        "a row in the table of 'What is inside': | `skfair.{name}` | what the estimator does |",
+    ),
+    "API reference": (
+        "docs/api.rst",
+        r"^   {name}$",
+        "the line '   {name}' to the autosummary below '.. currentmodule:: {package}'",
+    ),
+    "user guide": (
+        "docs/user_guide",
+        r"(?<!\w){name}(?!\w)",
+        "a page or a paragraph that names :class:`~skfair.{name}`",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", [name for name, _ in all_estimators()])
+def test_each_estimator_is_in_the_documentation(name, place):
+    file, pattern, line = PLACES[place]
+    path = ROOT / file
+    pages = sorted(path.rglob("*.rst")) if path.is_dir() else [path]
+    named = any(re.search(pattern.format(name=name), p.read_text(), re.MULTILINE) for p in pages)
+    assert named, f"{file} does not name {name}. Add " + line.format(
+        name=name, package=_package(name)
+    )

@@ -710,7 +710,7 @@ def test_a_broken_promise_is_seen(check, kind, monkeypatch, tmp_path):
     (run,) = [run for _, run in estimator_checks_generator(estimator) if run.func.__name__ == check]
     with pytest.raises(Exception) as raised:  # noqa: PT011
         run(estimator)
-    assert f"{kind.__name__} was to keep this promise: {run.func.__doc__}" in raised.value.__notes__
+    assert f"{kind.__name__} must keep this promise: {run.func.__doc__}" in raised.value.__notes__
 
 
 def test_every_check_has_seen_something_broken():
@@ -944,7 +944,7 @@ def test_messages_say_what_to_mend(estimator, check, message):
     [
         (None, "NoneType, which has no fit"),
         (nn.Linear(4, 1), "Linear, which has no fit"),
-        (make_pipeline(Holds(LogisticRegression())), "Pipeline, which is made of other estimators"),
+        (make_pipeline(Holds(LogisticRegression())), "Pipeline, which contains other estimators"),
     ],
 )
 def test_what_is_no_estimator_by_itself(estimator, message):

@@ -1,4 +1,4 @@
-"""What the README says runs as it stands does, and prints what stands below it."""
+"""Each README example that "runs as shown" runs, and prints the text that the README shows."""
 
 import re
 import subprocess
@@ -9,17 +9,17 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
-RUNS = re.compile(r"runs as it stands.*?```python\n(.*?)```\n+```text\n(.*?)```", re.DOTALL)
+RUNS = re.compile(r"runs as shown.*?```python\n(.*?)```\n+```text\n(.*?)```", re.DOTALL)
 BLOCKS = RUNS.findall(README.read_text())
 
 
 def test_there_are_such_blocks():
-    assert len(BLOCKS) == README.read_text().count("runs as it stands") == 4
+    assert len(BLOCKS) == README.read_text().count("runs as shown") == 4
 
 
 @pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=range(len(BLOCKS)))
 def test_prints_what_the_readme_shows(code, printed, tmp_path):
-    # In a process of its own: a reader's filters for warnings, and nothing that a test has set.
+    # A new process has the reader's warning filters, and no settings of other tests.
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )

@@ -7,7 +7,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
 from skfair.utils import encode_groups
-from skfair.utils._groups import as_objects, encode_labels
+from skfair.utils._labels import as_objects, encode_labels
 from skfair.utils._shown import plain, shown
 
 _FEWEST = 4  # images of a value

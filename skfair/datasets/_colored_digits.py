@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skfair.utils._groups import encode_labels
+from skfair.utils._labels import encode_labels
 from skfair.utils._random_state import check_random_state
 from skfair.utils._typed import validate_params
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from skfair.utils._groups import describe_rows, encode_groups, encode_labels
+from skfair.utils._groups import encode_groups
+from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._random_state import check_random_state
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown

@@ -1,4 +1,4 @@
-"""The promises that every estimator keeps, as checks that anybody's estimator can be put to."""
+"""Checks of the promises that every estimator of skfair keeps. They check your estimators, too."""
 
 from skfair.estimator_checks._run import (
     check_estimator,

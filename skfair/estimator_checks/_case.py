@@ -1,7 +1,7 @@
-"""What a check needs of an estimator: an instance that is quick to fit, and data that fit it.
+"""The input of a check: an instance that is quick to fit, and data of a suitable shape.
 
-All of it is read off the estimator (its parameters, their values, the arguments of its ``fit``),
-so that a new one is checked without being listed anywhere.
+Both come from the estimator itself (its parameters, their values, the arguments of its ``fit``).
+A new estimator is therefore checked without being listed anywhere.
 """
 
 import inspect
@@ -21,11 +21,11 @@ _N_SAMPLES = 64
 _SIDE = 12  # of images, in pixels
 _N_FEATURES = 4
 _SHAPE_OF_X = (
-    "The checks made X themselves, of shape {shape} as {dtype}. They go by image_shape, patch_size "
-    "and the first layer with in_channels or in_features of the network that a parameter holds. "
-    "If X is not what the estimator takes, make it with these{instance}."
+    "The checks generated X, of shape {shape} as {dtype}. The shape follows from image_shape, "
+    "patch_size and the first layer with in_channels or in_features in the network of a parameter. "
+    "If the estimator needs another shape, set these parameters{instance}."
 )
-# Trainings and searches are as short as can be; what they find is not what is checked.
+# Trainings and searches are as short as possible: the checks do not judge their results.
 _SHORT = {
     "max_epochs": 1,
     "amplifier_max_epochs": 1,
@@ -36,12 +36,12 @@ _SHORT = {
     "random_state": 0,
     "verbose": 0,
 }
-# Small values for what a class is made with, where an instance keeps its own.
+# Small values for instances that the checks make. An instance of the user keeps its own values.
 _SMALL = {"n_units": 8, "patch_size": 4, "stride": 2}
 
 
 class PatchNetwork(nn.Module):
-    """A network as ``region_classifier`` takes it, for patches of any size."""
+    """A network for the parameter ``region_classifier``, for patches of any size."""
 
     def __init__(self, n_channels: int):
         super().__init__()
@@ -62,7 +62,7 @@ def _encoder_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
 
 
-# Parameters that take a network, and one that they take.
+# Parameters that take a network, and a function that makes a suitable one.
 _NETWORKS = {
     "estimator": _classifier_network,
     "encoder": _encoder_network,
@@ -71,27 +71,27 @@ _NETWORKS = {
 
 
 def make_network(parameter: str) -> nn.Module:
-    """Make a small network for a parameter that takes one, the same each time."""
+    """Make a small network for this parameter, with the same weights at each call."""
     with seeded(0):
         return _NETWORKS[parameter]()
 
 
 @dataclass(frozen=True)
 class Case:
-    """An estimator and what it can be fitted on.
+    """An estimator and data to fit it on.
 
     Attributes
     ----------
     estimator : object
-        Not fitted, with short trainings.
+        Not fitted, with parameters for a short training.
     X : ndarray of shape (n_samples, ...)
         Rows of features or images, channels first.
     y : ndarray of shape (n_samples,), int64
         Classes.
     fit_params : dict
-        What ``fit`` gets besides: ``sensitive_features`` where it takes them.
+        Other arguments of ``fit``: ``sensitive_features``, if ``fit`` takes them.
     image_shape : tuple of three int or None
-        What the estimator takes `X` for, where it has a parameter of this name.
+        Shape of an image in `X`, if the estimator has a parameter of this name.
     """
 
     estimator: Any
@@ -106,16 +106,16 @@ class Case:
         return self.fit_params["sensitive_features"]
 
     def with_parameters(self, **parameters: Any) -> "Case":
-        """The same data for an estimator with other parameters."""
+        """Return a case with the same data and with other parameters of the estimator."""
         return replace(self, estimator=clone(self.estimator).set_params(**parameters))
 
     def fit(self, X: Any = None, y: Any = None, **fit_params: Any) -> Any:
-        """Fit a clone, on these data where no others are given."""
+        """Fit a clone: on X and y, or on the data of the case if they are None."""
         return fit_on(clone(self.estimator), self, X=X, y=y, **fit_params)
 
 
 def fit_on(estimator: Any, case: Case, X: Any = None, y: Any = None, **fit_params: Any) -> Any:
-    """Fit this very estimator on the data of a case, or on others."""
+    """Fit this estimator itself, not a clone: on X and y, or on the data of the case."""
     try:
         fitted = estimator.fit(
             case.X if X is None else X,
@@ -131,7 +131,7 @@ def fit_on(estimator: Any, case: Case, X: Any = None, y: Any = None, **fit_param
             )
         raise
     assert fitted is estimator, (
-        f"fit of {type(estimator).__name__} returns {fitted!r}, not the estimator itself."
+        f"fit of {type(estimator).__name__} returns {fitted!r}. It must return self."
     )
     return fitted
 
@@ -142,7 +142,7 @@ def small_instance(estimator_class: type) -> Any:
     Parameters
     ----------
     estimator_class : type
-        One whose parameters without a default are networks.
+        The class. Each parameter without a default must take a network.
 
     Returns
     -------
@@ -152,8 +152,8 @@ def small_instance(estimator_class: type) -> Any:
     required = {name for name, p in parameters.items() if p.default is p.empty}
     if unknown := required - set(_NETWORKS):
         raise TypeError(
-            f"{estimator_class.__name__} needs {sorted(unknown)}, of which the checks know no "
-            "value. Make an instance yourself, and check that."
+            f"{estimator_class.__name__} needs the parameters {sorted(unknown)}, and the checks "
+            "know no value for them. Make an instance yourself, and pass the instance."
         )
     return estimator_class(
         **{name: make_network(name) for name in required},
@@ -162,12 +162,12 @@ def small_instance(estimator_class: type) -> Any:
 
 
 def make_case(estimator: BaseEstimator) -> Case:
-    """Make an estimator quick to fit, and data for it.
+    """Make a clone that is quick to fit, and data for it.
 
     Parameters
     ----------
     estimator : object
-        As the user has it; a clone is changed.
+        The estimator of the user. It is not changed.
 
     Returns
     -------
@@ -179,13 +179,13 @@ def make_case(estimator: BaseEstimator) -> Case:
     )
     shape = _sample_shape(parameters)
     multi_class = is_classifier(estimator) and get_tags(estimator).classifier_tags.multi_class
-    # A network that is given has as many outputs as there are classes, or one for two of them.
+    # A given network has a fixed number of outputs: one per class, or one for two classes.
     multi_class = multi_class and "estimator" not in parameters
     y = np.arange(_N_SAMPLES) % (3 if multi_class else 2)
     group = np.arange(_N_SAMPLES) // 6 % 2
     X = _draw(shape, y, group, eight_bit="image_shape" in parameters and len(shape) == 3)
     if X.dtype == np.float32 and not has_network(estimator):
-        X = X.astype(np.float64)  # scikit-learn's own give float32 for float32
+        X = X.astype(np.float64)  # scikit-learn's estimators return float32 for float32
     if parameters.get("image_shape") is not None:
         X = X.reshape(_N_SAMPLES, -1)
     fit_params = {}
@@ -196,7 +196,7 @@ def make_case(estimator: BaseEstimator) -> Case:
 
 
 def _sample_shape(parameters: dict[str, Any]) -> tuple[int, ...]:
-    """Shape of the samples that an estimator with these parameters takes."""
+    """Return the shape of a sample that an estimator with these parameters takes."""
     own = next(
         (_input_shape(find_module(parameters[n])) for n in _NETWORKS if n in parameters), None
     )
@@ -212,7 +212,7 @@ def _sample_shape(parameters: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _input_shape(module: nn.Module | None) -> tuple[int, ...] | None:
-    """Shape of a sample, by the first layer that says how wide its input is."""
+    """Return the shape of a sample, from the first layer with a known input width."""
     for layer in module.modules() if module is not None else ():
         if n_channels := getattr(layer, "in_channels", 0):
             return n_channels, _SIDE, _SIDE
@@ -222,7 +222,7 @@ def _input_shape(module: nn.Module | None) -> tuple[int, ...] | None:
 
 
 def _draw(shape: tuple[int, ...], y: np.ndarray, group: np.ndarray, eight_bit: bool) -> np.ndarray:
-    """Draw samples in which both the class and the group show."""
+    """Draw samples whose values depend on both the class and the group."""
     rng = np.random.default_rng(0)
     if eight_bit:
         X = rng.integers(0, 128, size=(len(y), *shape), dtype=np.uint8)
@@ -237,11 +237,11 @@ def _draw(shape: tuple[int, ...], y: np.ndarray, group: np.ndarray, eight_bit: b
     return X
 
 
-# What an estimator is, as far as checks depend on it ---------------------------------------
+# Properties of an estimator that decide which checks run ------------------------------------
 
 
 def find_module(value: Any) -> nn.Module | None:
-    """Take the module out of a parameter that holds a network, in whatever container."""
+    """Return the module in a parameter value, whatever its container; None if there is none."""
     if isinstance(value, FrozenEstimator):
         value = value.estimator
     if isinstance(value, nn.Module):
@@ -256,12 +256,12 @@ def takes_groups(estimator: Any) -> bool:
 
 
 def has_parameters(estimator: Any, *names: str) -> bool:
-    """Whether the constructor takes all of these."""
+    """Whether the constructor takes all these parameters."""
     return set(names) <= set(estimator.get_params(deep=False))
 
 
 def takes_images(estimator: Any) -> bool:
-    """Whether the estimator takes images in their many forms, and knows their shape."""
+    """Whether the estimator takes images in all their forms, and their shape is known."""
     return has_parameters(estimator, "image_shape", "data_format") and (
         len(_sample_shape(estimator.get_params(deep=False))) == 3
     )
@@ -273,7 +273,7 @@ def has_network(estimator: Any) -> bool:
 
 
 def network_parameters(estimator: Any) -> list[str]:
-    """Parameters that take a torch module and have one, or could get one from here."""
+    """List the parameters that hold a torch module, or that take one of the networks above."""
     constraints = getattr(estimator, "_parameter_constraints", {})
     return [
         name
@@ -284,9 +284,10 @@ def network_parameters(estimator: Any) -> list[str]:
 
 
 def memory_parameters(estimator: Any) -> list[str]:
-    """Parameters that only bound the memory.
+    """List the parameters that only limit memory.
 
-    Where nothing is trained, a batch size does; where something is, one of another name does.
+    If the estimator trains nothing, ``batch_size`` only limits memory. If it trains, only a
+    parameter such as ``predict_batch_size`` does.
     """
     trains = has_parameters(estimator, "max_epochs")
     return [

@@ -1,4 +1,4 @@
-"""Promises about the constructor, its parameters, and what is said of them."""
+"""Promises about the constructor, its parameters, and their documentation."""
 
 import inspect
 from contextlib import suppress
@@ -24,24 +24,25 @@ from skfair.estimator_checks._running import (
 
 @promise()
 def check_constructor(name: str, estimator: Any) -> None:
-    """The constructor stores its arguments as they are and does nothing else."""
+    """The constructor stores its arguments unchanged and does nothing else."""
     parameters = list(inspect.signature(type(estimator)).parameters.values())
     kinds = {p.kind for p in parameters[1:]}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}, (
-        f"Arguments of {name} after the first can be given by position, or are not named."
+        f"{name}() takes arguments after the first by position, or *args or **kwargs. Make them "
+        "keyword-only, each with its name."
     )
     given = {p.name: object() for p in parameters}
     made = type(estimator)(**given)
     missing, other = given.keys() - vars(made).keys(), vars(made).keys() - given.keys()
     assert not missing, f"{name}() does not store its arguments {sorted(missing)}."
-    assert not other, f"{name}() sets {sorted(other)}, which are not among its arguments."
+    assert not other, f"{name}() sets {sorted(other)}, which are not arguments of the constructor."
     for parameter, value in given.items():
         assert getattr(made, parameter) is value, f"{name}() changes {parameter}."
 
 
 @promise()
 def check_parameters_get_and_set(name: str, estimator: Any) -> None:
-    """``get_params`` gives what the constructor got, and ``set_params`` sets it."""
+    """``get_params`` returns the constructor's arguments, and ``set_params`` sets them."""
     parameters = estimator.get_params(deep=False)
     assert list(parameters) == sorted(inspect.signature(type(estimator)).parameters)
     fresh = clone(estimator)
@@ -55,7 +56,7 @@ def check_parameters_get_and_set(name: str, estimator: Any) -> None:
     except ValueError as error:
         said = str(error)
     else:
-        raise AssertionError(f"{name} takes a parameter that it does not have.")
+        raise AssertionError(f"{name}.set_params accepts a parameter that does not exist.")
     assert "no_such_parameter" in said
 
 
@@ -68,23 +69,23 @@ def check_documented(name: str, estimator: Any) -> None:
         if " : " in line and not line.startswith(" "):
             entries |= {entry.strip() for entry in line.split(" : ")[0].split(",")}
     wanted = {*estimator.get_params(deep=False), *fitted_attributes(make_case(estimator).fit())}
-    assert wanted <= entries, f"The docstring of {name} says nothing of {sorted(wanted - entries)}."
+    assert wanted <= entries, f"The docstring of {name} lacks {sorted(wanted - entries)}."
 
 
 @promise(lambda estimator: hasattr(estimator, "_parameter_constraints"))
 def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
-    """A bad parameter is refused by its name, before any network runs and anything is set."""
+    """A bad parameter is refused by name, before a network runs or an attribute is set."""
     case = make_case(estimator)
     all_constraints = estimator._parameter_constraints
     for parameter in case.estimator.get_params(deep=False):
         constraints = [make_constraint(c) for c in all_constraints.get(parameter, ())]
         bad = [object()]
         for constraint in constraints:
-            with suppress(NotImplementedError):  # any value of the type will do
+            with suppress(NotImplementedError):  # the constraint allows any value of the type
                 bad.append(generate_invalid_param_val(constraint))
         for value in bad:
             if any(constraint.is_satisfied_by(value) for constraint in constraints):
-                continue  # what one constraint refuses, another allows
+                continue  # another constraint allows this value
             tried = case.with_parameters(**{parameter: value}).estimator
             before = dict(vars(tried))
             with module_calls() as called:
@@ -94,22 +95,24 @@ def check_bad_parameters_are_refused_first(name: str, estimator: Any) -> None:
                     said = str(error)
                 except Exception as error:
                     raise AssertionError(
-                        f"{name} uses {parameter}={value!r} before it looks whether that will do: "
+                        f"{name} uses {parameter}={value!r} before it validates the value: "
                         f"{type(error).__name__}: {error}"
                     ) from error
                 else:
-                    raise AssertionError(f"{name} was fitted with {parameter}={value!r}.")
-            assert parameter in said, f"{parameter}={value!r} is refused without its name: {said}"
-            assert not called, f"{parameter}={value!r} is refused after {len(called)} module calls."
+                    raise AssertionError(f"fit of {name} accepts {parameter}={value!r}.")
+            assert parameter in said, f"The error does not name {parameter}={value!r}: {said}"
+            assert not called, (
+                f"{name} refuses {parameter}={value!r} only after {len(called)} module calls."
+            )
             assert_unchanged(before, tried, f"A fit of {name} with {parameter}={value!r}")
 
 
 @promise()
 def check_needs_a_fit(name: str, estimator: Any) -> None:
-    """What needs a fit says so with a ``NotFittedError``."""
+    """Before ``fit``, a method that needs a fit raises ``NotFittedError``."""
     case = make_case(estimator)
     methods = output_methods(case.estimator)
-    assert methods, f"{name} has no method that takes rows."
+    assert methods, f"{name} has no public method that takes X alone."
     calls: dict[str, tuple] = dict.fromkeys(methods, (case.X,))
     if hasattr(estimator, "to_module"):
         calls["to_module"] = ()
@@ -118,12 +121,12 @@ def check_needs_a_fit(name: str, estimator: Any) -> None:
             getattr(case.estimator, method)(*arguments)
         except NotFittedError:
             continue
-        raise AssertionError(f"{name}.{method} gives something before fit.")
+        raise AssertionError(f"{name}.{method} raises no NotFittedError before fit.")
 
 
 @promise()
 def check_data_are_left_alone(name: str, estimator: Any) -> None:
-    """Fitting and predicting change no bit of the data that they are given."""
+    """Fitting and predicting do not change the data that they get."""
     case = make_case(estimator)
     given = [case.X, case.y, *case.fit_params.values()]
     before = [value.copy() for value in given]
@@ -131,4 +134,4 @@ def check_data_are_left_alone(name: str, estimator: Any) -> None:
     for method in output_methods(fitted):
         getattr(fitted, method)(case.X)
     for value, kept in zip(given, before, strict=True):
-        np.testing.assert_array_equal(value, kept, err_msg=f"{name} changed its data.")
+        np.testing.assert_array_equal(value, kept, err_msg=f"{name} changes its input.")

@@ -1,4 +1,4 @@
-"""Promises about copies: what was fitted comes back the same."""
+"""Promises about copies: a copy of a fitted estimator gives the same results."""
 
 import copy
 import functools
@@ -21,12 +21,12 @@ from skfair.persistence._files import read_model
 
 @promise()
 def check_clone(name: str, estimator: Any) -> None:
-    """A clone has the parameters and nothing else, and fits the same."""
+    """A clone has the same parameters, no other attributes, and fits the same."""
     case = make_case(estimator)
     fitted = case.fit()
     fresh = clone(fitted)
     assert vars(fresh).keys() == fitted.get_params(deep=False).keys(), (
-        f"A clone of {name} has other attributes than the parameters."
+        f"A clone of {name} has attributes that are not parameters."
     )
     assert_same_fit(fitted, fit_on(fresh, case), case.X)
 
@@ -42,7 +42,7 @@ def _check_copy(name: str, estimator: Any, way: Callable[[Any], Any]) -> None:
 
 @promise()
 def check_pickle(name: str, estimator: Any) -> None:
-    """A pickle of a fitted estimator gives the same bits, and can be fitted again."""
+    """A pickled and restored estimator gives the same bits, and can be fitted again."""
     _check_copy(name, estimator, lambda fitted: pickle.loads(pickle.dumps(fitted)))
 
 
@@ -54,7 +54,7 @@ def check_deepcopy(name: str, estimator: Any) -> None:
 
 @promise()
 def check_joblib(name: str, estimator: Any) -> None:
-    """A joblib file gives the same bits, also where its arrays stay on the disk."""
+    """A joblib file restores the same bits, also with memory-mapped arrays."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.joblib"
 
@@ -70,7 +70,7 @@ def _is_saved(estimator: Any) -> bool:
 
 
 def _as_new(value: Any) -> Any:
-    """What a factory makes for a parameter: of a network the structure, with other weights."""
+    """Return what a factory makes for a parameter: the same network with other weights."""
     made = copy.deepcopy(value)
     module = find_module(made)
     for weight in module.state_dict().values() if module is not None else ():
@@ -80,7 +80,7 @@ def _as_new(value: Any) -> Any:
 
 @promise(_is_saved)
 def check_saving(name: str, estimator: Any) -> None:
-    """A saved model that is loaded gives the same bits, and can be fitted again."""
+    """A saved and loaded model gives the same bits, and can be fitted again."""
     with tempfile.TemporaryDirectory() as folder:
 
         def way(fitted: Any) -> Any:

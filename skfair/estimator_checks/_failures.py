@@ -1,4 +1,4 @@
-"""Promises about fits that do not get to their end."""
+"""Promises about fits that fail or are interrupted."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,14 +20,14 @@ from skfair.estimator_checks._running import (
 
 @promise()
 def check_failed_fit(name: str, estimator: Any) -> None:
-    """A fit that fails, early or late, leaves the estimator as it was."""
-    # A method may do without a step that fails (some networks cannot be traced); then nothing
-    # may be missing at the end.
+    """A fit that fails, early or late, leaves the estimator unchanged."""
+    # A method may skip a step that fails (some networks cannot be traced). The fit must then be
+    # complete.
     case = make_case(estimator)
     bad = np.full(case.X.shape, np.nan)
     for X in (bad, bad[:0]):
         assert not _was_fitted(name, case, partial(_fit, case=case, X=X)), (
-            f"{name} was fitted on X without a value."
+            f"fit of {name} accepts X of NaN alone, or X without rows."
         )
     for number in _some_calls(case):
         _was_fitted(name, case, partial(_stop, case=case, number=number, error=Stopped))
@@ -35,7 +35,7 @@ def check_failed_fit(name: str, estimator: Any) -> None:
 
 @promise()
 def check_interrupted_fit(name: str, estimator: Any) -> None:
-    """After Ctrl-C a fit leaves the estimator as it was, or ends with ``interrupted_`` set."""
+    """After Ctrl-C, ``fit`` leaves the estimator unchanged, or sets ``interrupted_`` to True."""
     case = make_case(estimator)
     for number in _some_calls(case):
         fitted = case.fit()
@@ -46,7 +46,7 @@ def check_interrupted_fit(name: str, estimator: Any) -> None:
             _assert_as_before(name, fitted, case, before, expected)
         else:
             assert getattr(fitted, "interrupted_", False) is True, (
-                f"{name} takes a fit that was interrupted for a whole one."
+                f"{name} ends an interrupted fit without interrupted_ = True."
             )
             found = outputs(fitted, case.X)
             assert found.keys() == expected.keys()
@@ -57,14 +57,14 @@ def _fit(fitted: Any, case: Case, X: np.ndarray) -> None:
 
 
 def _some_calls(case: Case) -> list[int]:
-    """Numbers of the first module that runs in a fit, one in the middle, and the last."""
+    """Number the module calls of a fit, and return the first, a middle and the last number."""
     with module_calls() as called:
         case.fit()
     return sorted({1, len(called) // 2, len(called)} - {0}) if called else []
 
 
 def _stop(fitted: Any, case: Case, number: int, error: type[BaseException]) -> None:
-    """Fit, and raise where this module runs."""
+    """Fit, and raise the error at the module call with this number."""
 
     def raise_there(n: int) -> None:
         if n == number:
@@ -75,7 +75,7 @@ def _stop(fitted: Any, case: Case, number: int, error: type[BaseException]) -> N
 
 
 def _was_fitted(name: str, case: Case, fit: Callable[[Any], None]) -> bool:
-    """Fit once more, and see that it ends wholly or not at all."""
+    """Fit once more. Check that the new fit is complete, or that the old one is unchanged."""
     fitted = case.fit()
     before, expected = dict(vars(fitted)), outputs(fitted, case.X)
     try:

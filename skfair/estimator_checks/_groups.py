@@ -52,7 +52,7 @@ def _forms_of_one(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 
 def _forms_of_two(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
-    # Two columns that say the same, so that there are as many groups as there were.
+    # Both columns hold the same information, so the number of groups stays the same.
     words, old = np.array(["f", "m"])[codes], codes.astype(bool)
     yield "a DataFrame of two columns", pd.DataFrame({"sex": words, "old": old})
     yield "a dict of two columns", {"sex": words, "old": old}
@@ -69,7 +69,7 @@ def _forms_of_two(codes: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 @promise(takes_groups)
 def check_group_forms(name: str, estimator: Any) -> None:
-    """Groups give the same fit as list, array, Series, DataFrame, dict or tensor of any labels."""
+    """Groups as list, array, Series, DataFrame, dict or tensor, with any labels, fit the same."""
     case = make_case(estimator)
     codes = (case.groups == "m").astype(np.int64)
     _compare_groups(name, case, case.groups, [*_forms_of_one(codes), *_forms_of_two(codes)])
@@ -86,7 +86,7 @@ def _compare_groups(name: str, case: Case, groups: Any, forms: list[tuple[str, A
 
 
 def _learnt(fitted: Any) -> dict[str, Any]:
-    """The fitted attributes, without the labels of groups."""
+    """Return the fitted attributes, without the labels of groups."""
     labels = ["group_1", "group_2"]
     return {
         key: value.drop(columns=labels, errors="ignore")
@@ -100,7 +100,7 @@ def _learnt(fitted: Any) -> dict[str, Any]:
 
 @promise(takes_groups)
 def check_groups_only_in_fit(name: str, estimator: Any) -> None:
-    """``sensitive_features`` is given by its name, to ``fit``, and never to predict."""
+    """``fit`` takes ``sensitive_features`` by keyword only, and no prediction method takes it."""
     for method in dir(type(estimator)):
         function = getattr(type(estimator), method)
         if method.startswith("_") or not inspect.isfunction(function):
@@ -110,10 +110,10 @@ def check_groups_only_in_fit(name: str, estimator: Any) -> None:
             continue
         if method.startswith("fit"):
             assert parameter.kind is parameter.KEYWORD_ONLY, (
-                f"sensitive_features can be given to {name}.{method} by position."
+                f"{name}.{method} takes sensitive_features by position. Make it keyword-only."
             )
             assert parameter.default is None, (
-                f"sensitive_features of {name}.{method} has a default."
+                f"sensitive_features of {name}.{method} must have the default None."
             )
         else:
             assert method.startswith("set_"), f"{name}.{method} takes sensitive_features."
@@ -121,7 +121,7 @@ def check_groups_only_in_fit(name: str, estimator: Any) -> None:
 
 @promise(takes_groups)
 def check_bad_groups_are_refused_first(name: str, estimator: Any) -> None:
-    """Groups that are wrong are refused as ``sensitive_features``, before a network runs."""
+    """Wrong groups are refused by the name ``sensitive_features``, before a network runs."""
     case = make_case(estimator)
     n = len(case.X)
     for bad, wanted in [
@@ -134,29 +134,31 @@ def check_bad_groups_are_refused_first(name: str, estimator: Any) -> None:
         (np.zeros((n, 2, 2)), "shape"),
     ]:
         said = _refusal(name, case, bad)
-        assert said is not None, f"{name} was fitted with sensitive_features={bad!r}."
-        assert wanted in said, f"The message does not say {wanted!r}: {said}"
+        assert said is not None, f"fit of {name} accepts sensitive_features={bad!r}."
+        assert wanted in said, f"The error of {name} must contain {wanted!r}: {said}"
 
 
 @promise(takes_groups)
 def check_missing_groups(name: str, estimator: Any) -> None:
-    """Without groups, or with some missing, a fit works or says which are missing."""
+    """Without groups, or with some missing, ``fit`` works or its error says what is missing."""
     case = make_case(estimator)
     said = _refusal(name, case, None)
     if said is not None:
-        assert "enable_metadata_routing" in said, f"It is not said how groups get there: {said}"
+        assert "enable_metadata_routing" in said, (
+            f"The error of {name} must say how groups reach fit (enable_metadata_routing): {said}"
+        )
     for missing in (None, np.nan, pd.NA):
         groups = pd.Series(case.groups, dtype=object)
         groups[[2, 5]] = missing
         said = _refusal(name, case, groups)
         if said is not None:
             assert f"2 of {len(groups)} samples (rows 2, 5)" in said, (
-                f"It is not said which groups are missing: {said}"
+                f"The error of {name} must name the samples without a group: {said}"
             )
 
 
 def _refusal(name: str, case: Case, groups: Any) -> str | None:
-    """Fit with these groups; the message, if they are refused as they should be."""
+    """Fit with these groups. Return the message of the error, or None if the fit succeeds."""
     fresh = clone(case.estimator)
     before = dict(vars(fresh))
     with module_calls() as called:
@@ -166,14 +168,14 @@ def _refusal(name: str, case: Case, groups: Any) -> str | None:
             said = str(error)
         else:
             return None
-    assert "sensitive_features" in said, f"The message does not name sensitive_features: {said}"
-    assert not called, f"{name} refuses its groups after {len(called)} module calls."
-    assert vars(fresh).keys() == before.keys(), f"{name} keeps something of a fit that failed."
+    assert "sensitive_features" in said, f"The error does not name sensitive_features: {said}"
+    assert not called, f"{name} refuses the groups only after {len(called)} module calls."
+    assert vars(fresh).keys() == before.keys(), f"A failed fit of {name} leaves attributes."
     return said
 
 
 def _recording(estimator: BaseEstimator) -> tuple[BaseEstimator, list]:
-    """An estimator of the same parameters whose fit writes down what it gets."""
+    """Return an estimator with the same parameters whose ``fit`` records its arguments."""
     seen = []
 
     def fit(self, X, y=None, *, sensitive_features=None):
@@ -187,7 +189,7 @@ def _recording(estimator: BaseEstimator) -> tuple[BaseEstimator, list]:
 
 @promise(takes_groups)
 def check_groups_are_routed(name: str, estimator: Any) -> None:
-    """Groups reach ``fit`` through pipelines and searches, with metadata routing and without."""
+    """Pipelines and searches pass groups to ``fit``, with and without metadata routing."""
     case = make_case(estimator)
     direct, groups = case.fit(), case.groups
     pipeline = make_pipeline("passthrough", clone(case.estimator))
@@ -204,7 +206,7 @@ def check_groups_are_routed(name: str, estimator: Any) -> None:
 
 @promise(takes_groups)
 def check_groups_are_cut_like_rows(name: str, estimator: Any) -> None:
-    """A search gives each fold the groups of its own rows, with metadata routing and without."""
+    """A search gives each fold the groups of its own rows, with and without metadata routing."""
     case = make_case(estimator)
     number = np.arange(len(case.X))
     X = np.zeros((len(number), 1)) + number[:, None]
@@ -228,11 +230,11 @@ def check_groups_are_cut_like_rows(name: str, estimator: Any) -> None:
             argument = "sensitive_features" if enabled else f"{start}sensitive_features"
             with sklearn.config_context(enable_metadata_routing=enabled), _no_warnings():
                 search.fit(X, case.y, **{argument: groups})
-            assert len(seen) == 7, f"{name} was fitted {len(seen)} times, not seven."
+            assert len(seen) == 7, f"A search fits {name} {len(seen)} times, not seven times."
             for rows, given in seen:
-                assert given is not None, f"No groups reach {name} in a search."
+                assert given is not None, f"A search passes no groups to fit of {name}."
                 assert list(given) == [f"group {int(i)}" for i in rows[:, 0]], (
-                    f"A search does not cut the groups of {name} as it cuts X."
+                    f"A search gives fit of {name} groups that are not those of its rows."
                 )
 
 

@@ -1,4 +1,4 @@
-"""Promises about the forms in which rows and images come."""
+"""Promises about the accepted forms of rows and images."""
 
 import importlib.util
 import inspect
@@ -30,7 +30,7 @@ from skfair.estimator_checks._running import (
     outputs,
 )
 
-_CHANNELS = (1, 3, 4)  # as many as images can have
+_CHANNELS = (1, 3, 4)  # possible numbers of channels of an image
 
 
 def _read_only(X: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def _read_only(X: np.ndarray) -> np.ndarray:
 
 
 def _strided(X: np.ndarray) -> np.ndarray:
-    """Every second of twice as many values along each axis."""
+    """Return a view with the same values that skips every second value along each axis."""
     wide = np.zeros(tuple(2 * size for size in X.shape), X.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in X.shape)]
     view[...] = X
@@ -54,7 +54,7 @@ def _memory_map(X: np.ndarray, folder: Path, mode: Literal["r", "r+"]) -> np.nda
 
 
 def _array_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any]]:
-    """The same values in the same shape."""
+    """Yield the same values in the same shape, stored in different ways."""
     yield "read-only", _read_only(X)
     yield "not contiguous", _strided(X)
     yield "in Fortran's order", np.asfortranarray(X)
@@ -62,7 +62,7 @@ def _array_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "a memory map", _memory_map(X, folder, "r")
     yield "a memory map to be written to", _memory_map(X, folder, "r+")
     yield "a tensor", torch.from_numpy(X.copy())
-    if X.ndim == 2 and X.dtype.kind == "f":  # a list does not say that its integers are bytes
+    if X.ndim == 2 and X.dtype.kind == "f":  # a list of integers would lose the dtype uint8
         yield "a list of lists", X.tolist()
     if X.ndim == 2:
         yield "a table", pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
@@ -71,7 +71,7 @@ def _array_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _values(fitted: Any, form: Any, X: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """Outputs of one type and shape: what a transformer hands on is in the form that it got."""
+    """Return outputs as float64 in the shape of X: a transformer keeps the form of its input."""
     plain = {}
     for method, value in outputs(fitted, form).items():
         parts = as_parts(value)
@@ -83,7 +83,7 @@ def _values(fitted: Any, form: Any, X: np.ndarray) -> dict[str, list[np.ndarray]
 
 
 def _as_given(part: np.ndarray, shape: tuple[int, ...], channels_last: bool) -> np.ndarray:
-    """Bring samples to the shape of those that were given first."""
+    """Bring samples to this shape, channels first."""
     if len(shape) == 4 and (channels_last or (part.ndim == 4 and part.shape != shape)):
         n, n_channels, height, width = shape
         part = np.moveaxis(part.reshape(n, height, width, n_channels), -1, 1)
@@ -97,7 +97,7 @@ def _compare_forms(name: str, case: Case, forms: Iterator[tuple[str, Any, Case]]
         if has_network(case.estimator):
             assert_identical(expected, found, f"outputs of {name} where X is {what}")
             continue
-        # The last bits of a product of matrices depend on how NumPy finds them in memory.
+        # The last bits of a matrix product in NumPy depend on the memory layout.
         for method, value in expected.items():
             said = f"{method} of {name} where X is {what}"
             assert_close(value, found[method], said, single=False)
@@ -105,7 +105,7 @@ def _compare_forms(name: str, case: Case, forms: Iterator[tuple[str, Any, Case]]
 
 @promise()
 def check_array_forms(name: str, estimator: Any) -> None:
-    """X gives the same however it lies in memory: strided, read-only, mapped, list or table."""
+    """Results do not depend on how X is stored: strided, read-only, mapped, list or table."""
     case = make_case(estimator)
     with tempfile.TemporaryDirectory() as folder:
         forms = _array_forms(case.X, Path(folder))
@@ -113,7 +113,7 @@ def check_array_forms(name: str, estimator: Any) -> None:
 
 
 def _labelled_rows(case: Case) -> dict[str, Any]:
-    """All that ``fit`` takes with a row a sample, under the same labels of rows."""
+    """Return all arguments of ``fit`` with one row per sample, with the same index."""
     parameters = inspect.signature(case.estimator.fit).parameters
     index = np.arange(len(case.X)) + 1000
     rows: dict[str, Any] = {"y": pd.Series(case.y, index)}
@@ -125,12 +125,12 @@ def _labelled_rows(case: Case) -> dict[str, Any]:
     return rows
 
 
-@promise(takes_groups)  # what a stranger's classifier does with an index is scikit-learn's way
+@promise(takes_groups)  # other classifiers ignore an index, as scikit-learn does
 def check_row_labels(name: str, estimator: Any) -> None:
-    """Arguments whose index has the rows in another order are refused before a network runs."""
+    """Arguments with the same index in another order are refused before a network runs."""
     case = make_case(estimator)
     rows = _labelled_rows(case)
-    case.fit(**rows)  # in the same order they are taken
+    case.fit(**rows)  # the same order is accepted
     plain = {"X": case.X, **{key: value.to_numpy() for key, value in rows.items()}}
     fitted = case.fit(**plain)
     for one, two in combinations(rows, 2):
@@ -157,15 +157,15 @@ def _assert_order_is_refused(what: str, call: Any, given: dict, one: str, two: s
         except ValueError as error:
             said = str(error)
         else:
-            raise AssertionError(f"{what} takes {two} with the index of {one} in another order.")
-    assert "another order" in said, f"The message does not say what is wrong: {said}"
-    assert one in said, f"The message does not name {one}: {said}"
-    assert two in said, f"The message does not name {two}: {said}"
-    assert not called, f"{what} refuses the order of its rows after {len(called)} module calls."
+            raise AssertionError(f"{what} accepts {two} with the index of {one} in another order.")
+    assert "another order" in said, f"The error of {what} must contain 'another order': {said}"
+    assert one in said, f"The error of {what} does not name {one}: {said}"
+    assert two in said, f"The error of {what} does not name {two}: {said}"
+    assert not called, f"{what} refuses the order of rows only after {len(called)} module calls."
 
 
 class _Dataset(torch.utils.data.Dataset):
-    """Images with something else beside them."""
+    """A dataset whose items are an image and a label."""
 
     def __init__(self, X: np.ndarray):
         self.X = X
@@ -180,7 +180,7 @@ class _Dataset(torch.utils.data.Dataset):
 
 
 def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]:
-    """The same images; with what parameters they are taken as such."""
+    """Yield the same images in different forms, each with the parameters that it needs."""
     last = X.transpose(0, 2, 3, 1)
     shape = X.shape[1:]
     first, behind = {"data_format": "channels_first"}, {"data_format": "channels_last"}
@@ -216,9 +216,9 @@ def _image_forms(X: np.ndarray, folder: Path) -> Iterator[tuple[str, Any, dict]]
 
 @promise(takes_images)
 def check_image_forms(name: str, estimator: Any) -> None:
-    """Images give the same as arrays, channels first or last, rows, lists, files and datasets."""
+    """Images as arrays of either layout, rows, lists, files and datasets give the same results."""
     case = make_case(estimator)
-    assert case.image_shape is not None  # it takes images
+    assert case.image_shape is not None  # takes_images is true
     X = case.X.reshape(len(case.X), *case.image_shape)
     plain = {"image_shape": None, "data_format": "channels_first"}
     base = case.with_parameters(**plain)
@@ -234,7 +234,7 @@ def check_image_forms(name: str, estimator: Any) -> None:
 
 @promise()
 def check_output_containers(name: str, estimator: Any) -> None:
-    """Where tables are asked for, features are tables, images arrays, and all values the same."""
+    """If tables are requested, features are tables, images are arrays, and values are the same."""
     case = make_case(estimator)
     expected = outputs(case.fit(), case.X)
     with sklearn.config_context(transform_output="pandas"):
@@ -245,7 +245,7 @@ def check_output_containers(name: str, estimator: Any) -> None:
             _check_container(again, f"fit_transform of {name}")
     if "transform" in found:
         _check_container(found["transform"], f"transform of {name}")
-        # A pipeline that is fitted sets it of all its steps.
+        # set_output of a fitted pipeline sets the container of all its steps.
         table = case.fit().set_output(transform="pandas").transform(case.X)
         _check_container(table, f"transform of {name} after set_output")
         found["transform"] = np.asarray(found["transform"])
@@ -255,6 +255,6 @@ def check_output_containers(name: str, estimator: Any) -> None:
 def _check_container(value: Any, what: str) -> None:
     wanted = pd.DataFrame if value.ndim == 2 else np.ndarray
     assert isinstance(value, wanted), (
-        f"{what} is a {type(value).__name__} where transform_output='pandas' was set, not a "
+        f"{what} returns a {type(value).__name__} under transform_output='pandas'. Expected a "
         f"{wanted.__name__}."
     )

@@ -1,4 +1,4 @@
-"""Promises about the networks that an estimator is given, and those that it trains."""
+"""Promises about the networks that an estimator gets, and the networks that it trains."""
 
 import copy
 import pickle
@@ -33,7 +33,7 @@ from skfair.estimator_checks._running import (
 
 
 def _mark(module: nn.Module) -> nn.Module:
-    """Give a network what a careless method would lose."""
+    """Set modes, gradients and hooks that a careless method would lose."""
     module.train()
     next(module.children(), module).eval()
     parameters = list(module.parameters())
@@ -57,7 +57,7 @@ def _use(fitted: Any, case: Case) -> None:
 
 @promise(network_parameters)
 def check_network_is_left_alone(name: str, estimator: Any) -> None:
-    """The network it is given is never changed: weights, modes, gradients, hooks and device."""
+    """The given network never changes: weights, modes, gradients, hooks and device."""
     case = make_case(estimator)
     for parameter in network_parameters(estimator):
         value = case.estimator.get_params(deep=False)[parameter]
@@ -65,7 +65,7 @@ def check_network_is_left_alone(name: str, estimator: Any) -> None:
         module = _mark(_module_in(given))
         before = network_state(module)
         fresh = clone(case.estimator)
-        setattr(fresh, parameter, given)  # a clone would have a network of its own
+        setattr(fresh, parameter, given)  # clone would copy the network
         fitted = fit_on(fresh, case)
         _use(fitted, case)
         assert getattr(fitted, parameter) is given, f"fit of {name} replaces {parameter}."
@@ -87,12 +87,13 @@ class _Mixed(nn.Module):
         return output - output.mean(0, keepdim=True)
 
 
-_USED_AS_THEY_ARE = {"estimator", "encoder"}  # others are trained, and may normalise by the batch
+# These networks are not trained. A trained one may normalise by the batch.
+_USED_AS_THEY_ARE = {"estimator", "encoder"}
 
 
 @promise(lambda estimator: bool(_USED_AS_THEY_ARE & set(network_parameters(estimator))))
 def check_batch_independence(name: str, estimator: Any) -> None:
-    """A network whose rows depend on their batch, or on chance, is refused by its parameter."""
+    """A network whose rows depend on their batch or on chance is refused by its parameter."""
     case = make_case(estimator)
     for parameter in sorted(_USED_AS_THEY_ARE & set(network_parameters(estimator))):
         module = find_module(case.estimator.get_params(deep=False)[parameter])
@@ -106,19 +107,19 @@ def check_batch_independence(name: str, estimator: Any) -> None:
             except ValueError as error:
                 said = str(error)
             kind = "draws at random" if by_chance else "mixes the rows of a batch"
-            assert said is not None, f"{name} takes a network in {parameter} that {kind}."
-            assert parameter in said, f"{name} does not name {parameter}, which {kind}: {said}"
+            assert said is not None, f"{name} accepts a network in {parameter} that {kind}."
+            assert parameter in said, f"The error must name {parameter}, which {kind}: {said}"
 
 
 class _Given(TorchClassifier):
-    """A fitted classifier of skfair's kind around a network with an output a class."""
+    """A classifier of skfair that holds a network with one output per class."""
 
     def __init__(self, device="cpu"):
         self.device = device
 
 
 def _containers(case: Case, module: nn.Module) -> dict[str, Any]:
-    """The network itself, and all that may hold it."""
+    """Return the network alone and in each container."""
     net = skorch.NeuralNetClassifier(lambda: copy.deepcopy(module), criterion=nn.CrossEntropyLoss)
     net.set_params(train_split=None, verbose=0).initialize()
     net.classes_inferred_ = np.unique(case.y)
@@ -136,7 +137,7 @@ def _takes_a_network(estimator: Any) -> bool:
 
 @promise(_takes_a_network)
 def check_network_containers(name: str, estimator: Any) -> None:
-    """A module, a fitted skorch net, a fitted skfair classifier, frozen or not, all serve alike."""
+    """A module, skorch net or skfair classifier, frozen or not, gives the same results."""
     case = make_case(estimator)
     module = _two_outputs(case)
     expected = None
@@ -154,12 +155,12 @@ def check_network_containers(name: str, estimator: Any) -> None:
 
 
 def _modules_behind(network: nn.Module) -> set[str]:
-    """The Python modules that the classes of a network come from."""
+    """Return the names of the Python modules that define the classes of a network."""
     return {type(part).__module__ for part in network.modules()}
 
 
 def _two_outputs(case: Case) -> nn.Module:
-    """The network of the estimator with an output for each class, as the containers need it."""
+    """Return the network of the estimator with one output per class, for the containers."""
     module = copy.deepcopy(_module_in(case.estimator.estimator))
     with torch.no_grad():
         width = module.eval()(torch.as_tensor(case.X[:2])).reshape(2, -1).shape[1]
@@ -167,7 +168,7 @@ def _two_outputs(case: Case) -> nn.Module:
 
 
 class _Pair(nn.Module):
-    """Make a logit a class of one logit."""
+    """Turn one logit into one logit per class."""
 
     def forward(self, logit):
         logit = logit.reshape(-1, 1)
@@ -184,7 +185,7 @@ def _fits_a_network(estimator: Any) -> bool:
 
 @promise(_fits_a_network)
 def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
-    """Predicting leaves the trained networks as they are, also one that is in training mode."""
+    """Predicting leaves the trained networks unchanged, even a network in training mode."""
     case = make_case(estimator)
     fitted = case.fit()
     modules = _modules_of(fitted)
@@ -200,7 +201,7 @@ def check_predicting_changes_no_network(name: str, estimator: Any) -> None:
 
 @promise(_fits_a_network)
 def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
-    """Pickles hold all networks on the CPU, and those in use stay where they are."""
+    """Pickles hold all networks on the CPU, and the networks in use stay on their device."""
     case = make_case(estimator)
     fitted = case.fit()
     modules = _modules_of(fitted)
@@ -210,7 +211,7 @@ def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
     for key, module in modules.items():
         setattr(fitted, key, _elsewhere(module))
     with _MovesToTheCpu() as moves:
-        pickled = copy.deepcopy(fitted.__getstate__())  # as a pickle of it is made and opened
+        pickled = copy.deepcopy(fitted.__getstate__())  # as pickling and unpickling would do
     for key in modules:
         module = getattr(fitted, key)
         tensors = [*module.parameters(), *module.buffers()]
@@ -223,12 +224,13 @@ def check_networks_travel_on_the_cpu(name: str, estimator: Any) -> None:
 
 
 class _MovesToTheCpu(TorchFunctionMode):
-    """Notes where in memory the tensors lie that are asked for on the CPU, or copies of them."""
+    """Records the addresses of tensors that are moved to the CPU, directly or as a copy."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: set[int] = set()
-        self._copied: dict[int, tuple[int, Any]] = {}  # by the address of the copy, which is kept
+        # Key: address of the copy. Value: address of the original, and the copy, to keep it alive.
+        self._copied: dict[int, tuple[int, Any]] = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         made = func(*args, **kwargs or {})
@@ -243,7 +245,7 @@ class _MovesToTheCpu(TorchFunctionMode):
 
 
 def _elsewhere(module: nn.Module) -> nn.Module:
-    """Copy a module into one that says where it is, as one on an accelerator would."""
+    """Return a copy of a module that pretends to be on an accelerator and records its moves."""
     kind: Any = type(module)
 
     class Elsewhere(kind):
@@ -271,7 +273,7 @@ def _accelerators() -> list[str]:
 
 @promise(lambda estimator: has_parameters(estimator, "device"))
 def check_devices(name: str, estimator: Any) -> None:
-    """What was fitted on one device predicts on another, and a device may be named or given."""
+    """A model fitted on one device predicts on another, and ``device`` is a name or an object."""
     case = make_case(estimator).with_parameters(device="cpu")
     fitted = case.fit()
     expected = outputs(fitted, case.X)
@@ -294,7 +296,7 @@ def _assert_near(one: dict, two: dict, what: str) -> None:
 
 @promise(lambda estimator: hasattr(estimator, "to_module"))
 def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
-    """``to_module`` gives a network of torch's own parts that decides as ``predict`` does."""
+    """``to_module`` returns a network of torch's own parts that decides as ``predict`` does."""
     case = make_case(estimator)
     fitted = case.fit()
     module = fitted.to_module()
@@ -303,7 +305,7 @@ def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
     given = find_module(case.estimator.get_params(deep=False).get("estimator"))
     kinds = _modules_behind(module) - (_modules_behind(given) if given is not None else set())
     ours = {kind for kind in kinds if kind.split(".")[0] == __name__.split(".")[0]}
-    assert not ours, f"The module of {name} needs {ours}."
+    assert not ours, f"The module of {name} must not need skfair, but it uses {ours}."
     with torch.no_grad():
         raw = module(torch.as_tensor(case.X)).numpy()
     raw = raw.reshape(len(case.X), -1)
@@ -315,7 +317,7 @@ def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
         chosen = (raw[:, 0] > (0.5 if is_probability else 0)).astype(int)
     low, high = np.sort(proba, 1)[:, -2:].T
     sure = high - low > 1e-4  # the module computes in the type of its weights
-    assert sure.any(), f"{name} is not sure of any row."
+    assert sure.any(), f"{name} predicts equal probabilities for all rows, so nothing is checked."
     predicted = np.searchsorted(fitted.classes_, fitted.predict(case.X))
     for what, codes in {
         "to_module": chosen,
@@ -328,4 +330,5 @@ def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
     for value in module.state_dict().values():
         if value.is_floating_point():
             value.zero_()
-    assert_identical(decision, fitted.decision_function(case.X), "what to_module left")
+    # The exported module is a copy: setting its weights to zero does not change the estimator.
+    assert_identical(decision, fitted.decision_function(case.X), "decisions after to_module")

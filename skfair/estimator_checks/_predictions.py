@@ -15,7 +15,7 @@ def _gives_probabilities(estimator: Any) -> bool:
 
 @promise(_gives_probabilities)
 def check_probabilities(name: str, estimator: Any) -> None:
-    """Probabilities are float64, sum to one, and agree with predict, decisions and logarithms."""
+    """Probabilities are float64, sum to 1, and agree with predict, decisions and logarithms."""
     case = make_case(estimator)
     fitted = case.fit()
     n_classes = len(fitted.classes_)
@@ -42,7 +42,7 @@ def check_probabilities(name: str, estimator: Any) -> None:
 
 
 def _logits(name: str, decision: np.ndarray, proba: np.ndarray) -> np.ndarray:
-    """A column for each class, of which the probabilities are the softmax."""
+    """Return one logit per class, and check that their softmax gives the probabilities."""
     binary = proba.shape[1] == 2
     assert decision.shape == ((len(proba),) if binary else proba.shape)
     assert decision.dtype == np.float64, f"{name} gives {decision.dtype} decisions."
@@ -50,14 +50,14 @@ def _logits(name: str, decision: np.ndarray, proba: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     softmax = exponentials / exponentials.sum(1, keepdims=True)
     np.testing.assert_allclose(
-        proba, softmax, atol=1e-10, err_msg=f"{name}.decision_function is not their log-odds."
+        proba, softmax, atol=1e-10, err_msg=f"{name}.decision_function is not the log-odds."
     )
     return logits
 
 
 @promise(is_classifier)
 def check_label_types(name: str, estimator: Any) -> None:
-    """Labels of any type come back as they went in, and change nothing else."""
+    """Predicted labels have the type of the given labels, and the type changes nothing else."""
     case = make_case(estimator)
     base = case.fit()
     expected = _probabilities(base, case.X)
@@ -85,7 +85,7 @@ def check_label_types(name: str, estimator: Any) -> None:
 
 @promise(lambda estimator: has_parameters(estimator, "classes"))
 def check_class_order(name: str, estimator: Any) -> None:
-    """Labels that sort against the network's outputs change nothing where `classes` is set."""
+    """If ``classes`` is set, the sort order of the labels changes no result."""
     case = make_case(estimator)
     base, labels = case.fit(), np.array(["yes", "no"])
     turned = case.with_parameters(classes=labels.tolist()).fit(y=labels[case.y])
@@ -93,7 +93,7 @@ def check_class_order(name: str, estimator: Any) -> None:
     np.testing.assert_array_equal(
         turned.predict(case.X),
         labels[np.searchsorted(base.classes_, base.predict(case.X))],
-        err_msg=f"{name}.predict takes the classes in another order.",
+        err_msg=f"{name}.predict ignores the order in classes.",
     )
     np.testing.assert_array_equal(
         turned.predict_proba(case.X)[:, ::-1],
@@ -103,7 +103,7 @@ def check_class_order(name: str, estimator: Any) -> None:
     np.testing.assert_array_equal(
         turned.decision_function(case.X),
         -base.decision_function(case.X),
-        err_msg=f"{name}.decision_function is not of classes_[1].",
+        err_msg=f"{name}.decision_function is not the score of classes_[1].",
     )
 
 

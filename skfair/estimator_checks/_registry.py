@@ -1,4 +1,4 @@
-"""The list of checks: each says which estimators its promise is about."""
+"""The list of checks, each with the estimators to which it applies."""
 
 import functools
 import warnings
@@ -9,10 +9,10 @@ from skfair.utils._warnings import FairnessWarning
 
 
 class Check(NamedTuple):
-    """A check and the estimators that it is about."""
+    """A check and a function that says to which estimators it applies."""
 
     function: Callable[[str, Any], None]
-    applies: Callable[[Any], object]  # by truth: a list of parameters will do
+    applies: Callable[[Any], object]  # its truth value counts, so it may return a list
 
 
 CHECKS: list[Check] = []
@@ -21,8 +21,8 @@ CHECKS: list[Check] = []
 def promise(applies: Callable[[Any], object] = lambda estimator: True) -> Callable:
     """Register ``check_...(name, estimator)``, for the estimators to which it applies.
 
-    Its docstring is the promise. What it finds out about little data is not what it checks, so
-    that skfair's warnings about a method are not shown.
+    The docstring of the check is the promise. The data of a check are few, so skfair warns about
+    them often. These warnings are not the subject of the check and are not shown.
     """
 
     def register(function: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
@@ -33,7 +33,7 @@ def promise(applies: Callable[[Any], object] = lambda estimator: True) -> Callab
                 try:
                     function(name, estimator)
                 except Exception as error:
-                    error.add_note(f"{name} was to keep this promise: {function.__doc__}")
+                    error.add_note(f"{name} must keep this promise: {function.__doc__}")
                     raise
 
         CHECKS.append(Check(check, applies))

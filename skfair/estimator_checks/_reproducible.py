@@ -1,4 +1,4 @@
-"""Promises about seeds, batches, and what lies outside of an estimator."""
+"""Promises about seeds, batches, and the state of the process."""
 
 import os
 import pickle
@@ -35,25 +35,39 @@ def _is_seeded(estimator: Any) -> bool:
     return has_parameters(estimator, "random_state")
 
 
+@contextmanager
+def _default_generators_restored() -> Iterator[None]:
+    """Restore the default generators of Python, NumPy and torch after a block that draws from them.
+
+    All threads share these generators: what another thread draws during the block is drawn again
+    after it. An estimator must therefore not do this (see :func:`skfair.utils.seeded`). A check
+    may: it draws from the default generators only to show that a fit does not depend on them.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
 @promise()
 def check_same_seed_same_bits(name: str, estimator: Any) -> None:
-    """The same seed gives the same bits, whatever was drawn in between."""
+    """The same seed gives the same bits, whatever other code draws in between."""
     case = make_case(estimator)
     first = case.fit()
-    generators = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with _default_generators_restored():
         np.random.rand(3)  # noqa: NPY002
         torch.rand(3)
         random.random()
         second = case.fit()
-    np.random.set_state(generators[0])  # noqa: NPY002
-    random.setstate(generators[1])
     assert_same_fit(first, second, case.X)
 
 
 @promise()
 def check_threads(name: str, estimator: Any) -> None:
-    """Fits in two threads, beside one that runs networks and draws, give the bits of one alone."""
+    """Fits in two threads, beside a third that runs networks and draws, give the usual bits."""
     case = make_case(estimator)
     alone = case.fit()
     rows = torch.ones(4, 5)
@@ -72,7 +86,7 @@ def check_threads(name: str, estimator: Any) -> None:
             errors.append(error)
 
     beside = threading.Thread(target=run_and_draw)
-    with torch.random.fork_rng():
+    with _default_generators_restored():
         beside.start()
         try:
             with ThreadPoolExecutor(2) as pool:
@@ -82,7 +96,7 @@ def check_threads(name: str, estimator: Any) -> None:
         finally:
             stop.set()
             beside.join()
-    assert not errors, f"Beside fits of {name}, another network raised {errors[0]!r}."
+    assert not errors, f"During fits of {name}, a network in another thread raised {errors[0]!r}."
     expected = outputs(alone, case.X)
     for fitted, prediction in zip(copies, predictions, strict=True):
         assert_same_fit(fitted, alone, case.X)
@@ -91,7 +105,7 @@ def check_threads(name: str, estimator: Any) -> None:
 
 @contextmanager
 def _set(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> Iterator[None]:
-    """Set what is of the whole process for a while."""
+    """Change a setting of the process, and restore it after the block."""
     before = read()
     write(value)
     try:
@@ -101,7 +115,7 @@ def _set(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> I
 
 
 def _settings() -> list[list[AbstractContextManager]]:
-    """Sets of settings that can hold at once."""
+    """Return groups of settings. The settings of a group are compatible with each other."""
     default_dtype = torch.get_default_dtype, torch.set_default_dtype
     deterministic = torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     return [
@@ -122,7 +136,7 @@ def _settings() -> list[list[AbstractContextManager]]:
 
 @promise()
 def check_settings(name: str, estimator: Any) -> None:
-    """What the caller has set (types, gradients, precision, errors) changes no bit of a fit."""
+    """The caller's settings (types, gradients, precision, errors) change no bit of a fit."""
     case = make_case(estimator)
     usual = case.fit()
     expected = outputs(usual, case.X)
@@ -138,7 +152,7 @@ def check_settings(name: str, estimator: Any) -> None:
 
 @promise(_is_seeded)
 def check_random_state_moves_on(name: str, estimator: Any) -> None:
-    """A ``RandomState`` is drawn from: it moves on with each fit, and gives the same again."""
+    """A ``RandomState`` advances with each fit, and the same start gives the same fits."""
     case = make_case(estimator)
 
     def run() -> tuple[list, list]:
@@ -152,7 +166,6 @@ def check_random_state_moves_on(name: str, estimator: Any) -> None:
     (fits, states), (again, _) = run(), run()
     assert len(set(states)) == 3, f"fit of {name} draws nothing from its RandomState."
     for one, two in zip(fits, again, strict=True):
-        # Each predicts with a generator of its own, as pickled.
         assert_same_fit(one, two, case.X)
 
 
@@ -169,7 +182,7 @@ def _state_of(generator: np.random.RandomState) -> bytes:
 
 @promise()
 def check_fitting_again(name: str, estimator: Any) -> None:
-    """A second fit forgets the first one: it gives what a fresh estimator gives."""
+    """A second fit gives the same result as the fit of a new estimator."""
     case = make_case(estimator)
     fitted = case.fit()
     order = np.random.default_rng(1).permutation(len(case.X))
@@ -182,7 +195,7 @@ def check_fitting_again(name: str, estimator: Any) -> None:
 
 @promise()
 def check_rows_one_by_one(name: str, estimator: Any) -> None:
-    """A row is predicted alike by itself and among others."""
+    """The prediction for a row does not depend on the other rows."""
     case = make_case(estimator)
     fitted = case.fit()
     for method in row_methods(fitted, case.X):
@@ -201,7 +214,7 @@ def check_rows_one_by_one(name: str, estimator: Any) -> None:
 
 @promise()
 def check_row_order(name: str, estimator: Any) -> None:
-    """The order of the rows changes the order of what is predicted, and nothing else."""
+    """The order of the rows changes only the order of the predictions."""
     case = make_case(estimator)
     fitted = case.fit()
     order = np.random.default_rng(0).permutation(len(case.X))
@@ -218,7 +231,7 @@ def check_row_order(name: str, estimator: Any) -> None:
 
 @promise(memory_parameters)
 def check_memory_bounds(name: str, estimator: Any) -> None:
-    """A parameter that only bounds the memory changes nothing that comes out."""
+    """A parameter that only limits memory does not change any output."""
     case = make_case(estimator)
     expected = outputs(case.fit(), case.X)
     for parameter in memory_parameters(estimator):
@@ -230,7 +243,7 @@ def check_memory_bounds(name: str, estimator: Any) -> None:
 
 
 def global_state() -> dict[str, Any]:
-    """What belongs to the whole process."""
+    """Return the state of the process that a fit must not change."""
     state = {
         "numpy's generator": pickle.dumps(np.random.get_state()),  # noqa: NPY002
         "numpy's error handling": np.geterr(),
@@ -256,7 +269,7 @@ def global_state() -> dict[str, Any]:
 
 @promise()
 def check_nothing_global(name: str, estimator: Any) -> None:
-    """Nothing of the process changes: generators, configurations, filters, threads, environment."""
+    """The process keeps its generators, configurations, filters, threads and environment."""
     case = make_case(estimator)
     if _is_seeded(estimator):
         case = case.with_parameters(random_state=np.random.RandomState(0))
@@ -279,7 +292,7 @@ def _assert_unchanged(before: dict[str, Any], what: str) -> None:
 
 @contextmanager
 def _empty_folders() -> Iterator[Path]:
-    """Work, and make temporary files, in folders that are empty."""
+    """Use empty folders as working directory and for temporary files."""
     cwd, temporary = os.getcwd(), tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder).resolve()
@@ -301,15 +314,15 @@ def check_no_files_are_left(name: str, estimator: Any) -> None:
     with _empty_folders() as folder:
         outputs(case.fit(), case.X)
         left = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    assert not left, f"{name} leaves {left}."
+    assert not left, f"{name} leaves the files {left} behind."
 
 
 @promise()
 def check_predicting_changes_nothing(name: str, estimator: Any) -> None:
-    """Predicting twice gives the same twice, and sets nothing on the estimator."""
+    """Predicting twice gives the same output, and sets nothing on the estimator."""
     case = make_case(estimator)
     fitted = case.fit()
     before = dict(vars(fitted))
     first = outputs(fitted, case.X)
-    assert_identical(first, outputs(fitted, case.X), f"outputs of {name}, asked twice")
+    assert_identical(first, outputs(fitted, case.X), f"repeated outputs of {name}")
     assert_unchanged(before, fitted, f"Predicting with {name}")

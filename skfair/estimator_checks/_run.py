@@ -1,8 +1,8 @@
-"""The promises that every estimator keeps, as checks that anybody's estimator can be put to.
+"""Running the checks: on one estimator, or as pytest tests.
 
-Each check is a function ``check_...(name, estimator)`` that raises where the promise, which is
-its docstring, is not kept. What an estimator needs to be fitted is read off the estimator, as is
-which promises are about it.
+Each check is a function ``check_...(name, estimator)``. Its docstring is the promise. It raises if
+the estimator does not keep the promise. The estimator itself determines which checks apply to it,
+and on which data it is fitted.
 """
 
 import functools
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 
 def _place(check: Check) -> tuple[bool, str, int]:
-    """Order the checks as they are written, whatever was imported first."""
+    """Sort the checks by their place in the source, independent of the order of imports."""
     function = inspect.unwrap(check.function)
-    # What is said of an estimator comes after what it does.
+    # Documentation comes last, after behaviour.
     is_last = check.function is _construction.check_documented
     return is_last, function.__module__, function.__code__.co_firstlineno
 
 
 CHECKS.sort(key=_place)
 
-# Of scikit-learn, those that call fit(X, y) and want it to do more than refuse what is wrong.
+# Checks of scikit-learn that call fit(X, y) without groups and need the fit to succeed.
 _FIT_WITHOUT_GROUPS = (
     "check_classifier_data_not_an_array",
     "check_classifiers_classes",
@@ -77,19 +77,24 @@ _FIT_WITHOUT_GROUPS = (
 
 
 def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.partial]]:
-    """Yield the checks of all promises that are about an estimator.
+    """Yield all checks that apply to an estimator.
 
     Parameters
     ----------
     estimator : object
-        An instance with the parameters that it is to be checked with. It is not changed.
+        An instance with the parameters to check. It is not changed.
 
     Yields
     ------
     estimator : object
-        The one that was given.
+        The given estimator.
     check : functools.partial
-        Takes the estimator; raises where it does not keep the promise.
+        Takes the estimator, and raises if the estimator does not keep the promise.
+
+    Raises
+    ------
+    TypeError
+        `estimator` is a class, contains other estimators as a pipeline does, or is no estimator.
 
     Examples
     --------
@@ -97,17 +102,19 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.
     >>> from skfair.estimator_checks import estimator_checks_generator
     >>> checks = estimator_checks_generator(ClusterMarginClassifier(n_clusters=4))
     >>> estimator, check = next(checks)
+    >>> check.func.__name__
+    'check_constructor'
     >>> check(estimator)
     """
     if isinstance(estimator, type):
         raise TypeError(
             f"estimator is the class {estimator.__name__}. Pass an instance, with the parameters "
-            "that it is to be checked with."
+            "to check."
         )
     if isinstance(estimator, _BaseComposition):
         raise TypeError(
-            f"estimator is a {type(estimator).__name__}, which is made of other estimators. Pass "
-            "each of these by itself."
+            f"estimator is a {type(estimator).__name__}, which contains other estimators. Pass "
+            "each of them alone."
         )
     if not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
         raise TypeError(
@@ -123,8 +130,8 @@ def estimator_checks_generator(estimator: Any) -> Iterator[tuple[Any, functools.
 def expected_failed_checks(estimator: Any) -> dict[str, str]:
     """Name the checks of scikit-learn that an estimator of skfair is expected to fail, and why.
 
-    This is about the checks of :mod:`sklearn.utils.estimator_checks`, and what its functions take
-    as ``expected_failed_checks``. The promises of skfair have no exceptions.
+    Pass the result as ``expected_failed_checks`` to the functions of
+    :mod:`sklearn.utils.estimator_checks`. The checks of skfair have no exceptions.
 
     Parameters
     ----------
@@ -134,10 +141,15 @@ def expected_failed_checks(estimator: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Names of checks, and reasons. Where ``fit`` takes ``sample_weight``, the equivalence of a
-        weighted sample and a repeated one. Where it needs ``sensitive_features``, all checks that
-        fit, as scikit-learn's pass none; a subclass whose ``fit`` makes groups of `X` passes
-        them, and has none of these here.
+        Names of checks, and reasons. If ``fit`` takes ``sample_weight``, the check that weighted
+        and repeated samples are equivalent. If ``fit`` needs ``sensitive_features``, all checks
+        that fit, because scikit-learn's checks pass no groups. A subclass whose ``fit`` derives
+        the groups from `X` passes those checks, so the result does not contain them.
+
+    Raises
+    ------
+    TypeError
+        `estimator` is a class.
 
     See Also
     --------
@@ -155,15 +167,15 @@ def expected_failed_checks(estimator: Any) -> dict[str, str]:
         raise TypeError(f"estimator is the class {estimator.__name__}. Pass an instance.")
     expected = {}
     takes_weights = "sample_weight" in inspect.signature(estimator.fit).parameters
-    # Those of skfair that take weights learn without groups, too.
+    # Estimators of skfair that take weights can also be fitted without groups.
     ours = type(estimator).fit.__module__.startswith("skfair.")
     if ours and takes_groups(estimator) and not takes_weights:
         reason = "fit needs sensitive_features, and scikit-learn's checks pass none"
         expected = dict.fromkeys(_FIT_WITHOUT_GROUPS, reason)
     if takes_weights:
         expected["check_sample_weight_equivalence_on_dense_data"] = (
-            "a weighted sample and a repeated one make other batches or halves; that they are "
-            "equal in expectation is tested with the estimator"
+            "weighted and repeated samples give different batches or halves; the tests of the "
+            "estimator check that they are equivalent in expectation"
         )
     return expected
 
@@ -174,40 +186,41 @@ def check_estimator(
     expected_failed_checks: dict[str, str] | None = None,
     on_fail: Literal["raise", "warn"] | None = "raise",
 ) -> list[dict[str, Any]]:
-    """Check that an estimator keeps all promises that are about it.
+    """Check that an estimator keeps all promises that apply to it.
 
-    The data are made up, a few dozen rows or images of the shape that the parameters and the
-    networks in them take; trainings and searches are made short. The checks that scikit-learn
-    has are not among these: see :func:`sklearn.utils.estimator_checks.check_estimator`.
+    The checks generate a few dozen rows or images, of the shape that the parameters and networks
+    of the estimator need. They shorten trainings and searches. They do not include the checks of
+    scikit-learn: see :func:`sklearn.utils.estimator_checks.check_estimator`.
 
     Parameters
     ----------
     estimator : object
-        An instance with the parameters that it is to be checked with, of skfair or your own. It
-        is not changed.
+        An instance with the parameters to check: an estimator of skfair or your own. It is not
+        changed.
     expected_failed_checks : dict of str to str, default=None
         Names of checks that may fail, and why.
     on_fail : {"raise", "warn"} or None, default="raise"
-        What happens where another check fails. With "raise", its error is raised, and no more
-        checks run. With "warn", there is an `EstimatorCheckFailedWarning` of scikit-learn for
-        each that fails, expected or not, and with None there is none; all checks run.
+        What to do if a check fails. "raise" raises the error of a check that is not expected to
+        fail, and runs no more checks. "warn" runs all checks, and issues scikit-learn's
+        `EstimatorCheckFailedWarning` for each failure, expected or not. None runs all checks
+        without warnings.
 
     Returns
     -------
     list of dict
-        One for each check, as scikit-learn's function gives them: `estimator`, `check_name`,
-        `exception` or None, `status` ("passed", "failed", or "xfail" where it was expected to
-        fail and did), `expected_to_fail` and `expected_to_fail_reason`.
+        One dict for each check, in the format of scikit-learn's function: `estimator`,
+        `check_name`, `exception` or None, `status` ("passed", "failed", or "xfail" for an expected
+        failure), `expected_to_fail` and `expected_to_fail_reason`.
 
     Raises
     ------
     AssertionError
-        A promise is not kept; a note to the error says which. Errors of the estimator
-        itself come as they are, with that note.
+        The estimator breaks a promise. A note of the error quotes the promise. Errors that the
+        estimator itself raises are not changed, and get the same note.
     TypeError
-        `estimator` is a class, is made of other estimators as a pipeline is, or is no estimator.
+        `estimator` is a class, contains other estimators as a pipeline does, or is no estimator.
     ValueError
-        `on_fail` is none of these.
+        `on_fail` has another value.
 
     See Also
     --------
@@ -223,7 +236,7 @@ def check_estimator(
     {'passed'}
     """
     if on_fail not in ("raise", "warn", None):
-        raise ValueError(f"on_fail is {on_fail!r}; it takes 'raise', 'warn' or None.")
+        raise ValueError(f"on_fail is {on_fail!r}. Use 'raise', 'warn' or None.")
     expected = expected_failed_checks or {}
     results = []
     for instance, check in estimator_checks_generator(estimator):
@@ -255,24 +268,29 @@ def parametrize_with_checks(
     *,
     expected_failed_checks: Callable[[Any], dict[str, str]] | None = None,
 ) -> "pytest.MarkDecorator":
-    """Make a test for each estimator and each promise that is about it.
+    """Parametrize a pytest test: one test for each estimator and each check that applies to it.
 
     Parameters
     ----------
     estimators : sequence of object
-        Instances with the parameters that they are to be checked with.
+        Instances with the parameters to check.
     expected_failed_checks : callable, default=None
-        Takes an estimator and gives a dict of the names of checks that may fail, and why. Where
-        one does, its test is an xfail.
+        Takes an estimator and returns a dict: names of checks that may fail, and why. The tests
+        of these checks are marked as xfail.
 
     Returns
     -------
     pytest.MarkDecorator
         For a test function with the arguments ``estimator`` and ``check``.
 
+    Raises
+    ------
+    TypeError
+        An element of `estimators` is a class, contains other estimators, or is no estimator.
+
     See Also
     --------
-    check_estimator : All checks of one estimator, without pytest.
+    check_estimator : Run all checks on one estimator, without pytest.
 
     Examples
     --------
@@ -282,6 +300,8 @@ def parametrize_with_checks(
     >>> @parametrize_with_checks([ThresholdDebiaser(torch.nn.Linear(6, 1))])
     ... def test_promises(estimator, check):
     ...     check(estimator)
+    >>> test_promises.pytestmark[0].args[1][0].id
+    'ThresholdDebiaser-check_constructor'
     """
     import pytest
 

@@ -1,4 +1,4 @@
-"""Running an estimator and looking at it: outputs, comparisons, and what a fit set going."""
+"""Running an estimator and comparing results: outputs, fitted attributes, module calls."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_functi
 
 
 def output_methods(estimator: Any) -> list[str]:
-    """Names of the public methods that need rows and nothing else, ``transform`` for instance."""
+    """List the public methods that need only X, for example ``transform``."""
     names = []
     for name in dir(type(estimator)):
         if name.startswith(("_", "fit", "set_", "score")) or name == "inverse_transform":
             continue
-        method = getattr(estimator, name, None)  # some exist under some parameters only
+        method = getattr(estimator, name, None)  # some exist only for some parameter values
         if not inspect.ismethod(method):
             continue
         needed = [
@@ -35,17 +35,17 @@ def output_methods(estimator: Any) -> list[str]:
 
 
 def outputs(estimator: Any, X: Any) -> dict[str, Any]:
-    """What all these methods return for X."""
+    """Call all these methods with X, and return their outputs by name."""
     return {name: getattr(estimator, name)(X) for name in output_methods(estimator)}
 
 
 def row_methods(estimator: Any, X: np.ndarray) -> list[str]:
-    """Names of the methods that treat each row by itself.
+    """List the methods whose output for a row does not depend on the other rows.
 
-    Predictions do. Another method need not where the estimator is tagged as not deterministic
-    and the method adds noise to each row of an array, so that twice the same row is two things.
-    Lists with an entry for each row, which may be of any length, are left out: they are no arrays
-    whose rows could be compared.
+    Predictions are always in the list. Another method is not, if the estimator is tagged as
+    non-deterministic and the method adds different noise to two equal rows. Methods that return a
+    list with one entry per row are not in the list either: the entries may have any length, so
+    they are not comparable as arrays.
     """
     twice, once = outputs(estimator, X[[0, 0]]), outputs(estimator, X[:1])
     names = [
@@ -63,12 +63,12 @@ def row_methods(estimator: Any, X: np.ndarray) -> list[str]:
 
 
 def as_parts(value: Any) -> list[np.ndarray]:
-    """An output as a list of arrays, of which most have one."""
+    """Return an output as a list of arrays. Most outputs are one array."""
     return [np.asarray(part) for part in value] if isinstance(value, list) else [np.asarray(value)]
 
 
 def fitted_attributes(estimator: Any) -> dict[str, Any]:
-    """The public attributes that a fit has set."""
+    """Return the public attributes that a fit has set."""
     return {
         name: value
         for name, value in sorted(vars(estimator).items())
@@ -77,14 +77,14 @@ def fitted_attributes(estimator: Any) -> dict[str, Any]:
 
 
 def assert_identical(one: Any, two: Any, what: str, seen: dict | None = None) -> None:
-    """Compare to the last bit, whatever it is.
+    """Compare two values of any type, to the last bit.
 
-    `seen` holds the pairs of objects that are being compared, as they may refer to each other.
+    `seen` holds the pairs of objects under comparison, because objects may refer to each other.
     """
     seen = {} if seen is None else seen
-    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):  # or one of a memory map
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):  # also memory maps
         assert one.dtype == two.dtype, f"{what} is {one.dtype} and {two.dtype}."
-        if one.dtype == object:  # of which NumPy asks only whether they are equal
+        if one.dtype == object:  # NumPy would compare the elements by == only
             one, two = one.tolist(), two.tolist()
             assert_identical(one, two, what, seen)
             return
@@ -106,14 +106,14 @@ def assert_identical(one: Any, two: Any, what: str, seen: dict | None = None) ->
         for i, pair in enumerate(zip(one, two, strict=True)):
             assert_identical(*pair, f"{what}[{i}]", seen)
     elif not _are_equal(one, two) and (id(one), id(two)) not in seen:
-        seen[id(one), id(two)] = one, two  # kept, so that no other gets their ids
+        seen[id(one), id(two)] = one, two  # a reference, so that no other object gets these ids
         states = _state(one), _state(two)
         assert None not in states, f"{what} is {one!r} and {two!r}."
         assert_identical(*states, what, seen)
 
 
 def _are_equal(one: Any, two: Any) -> bool:
-    """Whether they say so themselves; an array of answers says nothing."""
+    """Whether both are equal by ``==``; False if ``==`` gives no single truth value."""
     try:
         return one is two or bool(one == two) or bool(one != one and two != two)
     except Exception:
@@ -121,14 +121,14 @@ def _are_equal(one: Any, two: Any) -> bool:
 
 
 def _state(value: Any) -> dict | None:
-    """What an object consists of, as a pickle of it would hold; None where `==` says it all."""
+    """Return the state of an object, as its pickle would hold it; None if ``==`` is enough."""
     if type(value).__eq__ is not object.__eq__ and not hasattr(value, "__dict__"):
         return None  # a number, for instance
     try:
         reduced = value.__reduce_ex__(2)
-    except Exception:  # it cannot be pickled, a lock for instance
+    except Exception:  # it cannot be pickled, for example a lock
         return None
-    if isinstance(reduced, str):  # something by its name
+    if isinstance(reduced, str):  # a global object, pickled by its name
         return None
     made, arguments, state, elements, items = [*reduced, None, None, None][:5]
     return {
@@ -140,16 +140,16 @@ def _state(value: Any) -> dict | None:
 
 
 def assert_same_fit(one: Any, two: Any, X: Any) -> None:
-    """Two fits gave the same, to the last bit: all outputs for X and all fitted attributes."""
+    """Compare all outputs for X and all fitted attributes of two fits, to the last bit."""
     assert_identical(outputs(one, X), outputs(two, X), "outputs")
     assert_identical(fitted_attributes(one), fitted_attributes(two), "fitted attributes")
 
 
 def assert_close(one: Any, two: Any, what: str, *, single: bool) -> None:
-    """Two outputs agree as well as two batches do.
+    """Compare two outputs with the tolerance for different batches.
 
-    What is no float has to be the same. Features are predicted from in float64; `single` says
-    that it may have been single precision, as for images.
+    Values that are not floats must be equal. Predictions from features are computed in float64.
+    `single` means that single precision is possible, as for images.
     """
     for first, second in zip(as_parts(one), as_parts(two), strict=True):
         if first.dtype.kind != "f":
@@ -160,19 +160,19 @@ def assert_close(one: Any, two: Any, what: str, *, single: bool) -> None:
 
 
 def assert_unchanged(before: dict[str, Any], estimator: Any, what: str) -> None:
-    """The attributes of an estimator are the very objects that they were."""
+    """Check that the attributes of an estimator are the same objects as before."""
     after = vars(estimator)
     changed = [key for key in {**before, **after} if before.get(key) is not after.get(key)]
     assert not changed, f"{what} changes {changed}."
 
 
 class Stopped(Exception):
-    """Raised in the middle of a fit, to see what it leaves behind."""
+    """Raised in the middle of a fit, to see what the fit leaves behind."""
 
 
 @contextmanager
 def module_calls(on_call: Callable[[int], None] = lambda n: None) -> Iterator[list[nn.Module]]:
-    """Write down each torch module that runs in the block; `on_call` gets its number."""
+    """Record each torch module that runs in the block. `on_call` gets the number of the call."""
     called = []
 
     def note(module, inputs):
@@ -187,7 +187,7 @@ def module_calls(on_call: Callable[[int], None] = lambda n: None) -> Iterator[li
 
 
 def network_state(module: nn.Module) -> dict[str, Any]:
-    """Everything about a network that somebody could change."""
+    """Return everything about a network that a fit could change."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         "weights": {key: value.clone() for key, value in module.state_dict().items()},

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from skfair.base import TorchClassifier
 from skfair.base._networks import check_initialised, copied
-from skfair.utils._groups import describe_rows
+from skfair.utils._labels import describe_rows
 
 _PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
 # The training loss of a skorch net tells the kind of its outputs.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skfair.metrics._samples import check_weight, encode_complete
-from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown_all
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 
 from skfair.metrics._samples import check_table, class_accuracy, encode_samples
-from skfair.utils._groups import Groups, encode_groups, encode_labels
+from skfair.utils._groups import Groups, encode_groups
+from skfair.utils._labels import encode_labels
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
 

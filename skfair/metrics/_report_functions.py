@@ -12,7 +12,8 @@ from skfair.metrics._counts import GroupCounts
 from skfair.metrics._group_metric import accepts, as_number
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
-from skfair.utils._groups import as_objects, label_rows
+from skfair.utils._groups import label_rows
+from skfair.utils._labels import as_objects
 from skfair.utils._settings import warning_filter
 from skfair.utils._shown import shown
 

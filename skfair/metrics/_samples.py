@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skfair.utils._groups import Groups, describe_rows, encode_groups, encode_labels
+from skfair.utils._groups import Groups, encode_groups
+from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._shown import shown
 from skfair.utils._validation import as_weight
 

@@ -13,7 +13,7 @@ import pandas as pd
 from skfair.metrics._front import non_dominated
 from skfair.metrics._search_scores import read_folds, read_search_scores
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
-from skfair.utils._groups import as_objects
+from skfair.utils._labels import as_objects
 
 _ROUNDING = 1e-12  # a mean over folds that are all at the limit may exceed it by this much
 

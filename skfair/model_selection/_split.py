@@ -12,7 +12,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _num_samples
 
 from skfair.utils import Groups, SmallGroupWarning, encode_groups
-from skfair.utils._groups import describe_rows, encode_labels
+from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._random_state import check_random_state
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import plain, shown

@@ -1,4 +1,4 @@
-"""Saved estimators: one file of JSON and tensors, which holds data and no code."""
+"""Saving and loading estimators: one file of JSON and tensors, without code."""
 
 from skfair.persistence._save import load, save
 from skfair.utils._errors import InvalidModelError

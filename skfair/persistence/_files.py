@@ -1,7 +1,8 @@
-"""Saved estimators: the file, which is read once, and written beside the old one and renamed.
+"""Saved estimators: reading and writing the file of a model.
 
-A model is a folder with ``model.safetensors``: tensors, and in the header's metadata what
-they are of, as JSON. To replace this file is to replace the model, in one step.
+A model is a folder with the file ``model.safetensors``: tensors, and a JSON description in the
+metadata of the header. The file is read once. A new file is written beside the old one and then
+renamed, which replaces the model in one step.
 """
 
 import hashlib
@@ -27,14 +28,14 @@ from skfair.utils._shown import plain, shown
 FILE = "model.safetensors"
 _FORMAT = "skfair"
 _SCHEMA_VERSION = "2"
-_OLD_CONFIG = "config.json"  # of skfair 0.1, and of models of other programs
-_MAX_HEADER = 1 << 22  # bytes; what is large is among the tensors
+_OLD_CONFIG = "config.json"  # a file of skfair 0.1, and of models of other programs
+_MAX_HEADER = 1 << 22  # bytes; large values are stored as tensors
 _MAX_PARTS = 200_000  # lists and objects in JSON
 _MAX_HOLES = 1 << 20  # bytes
 MAX_DIMENSIONS, _MAX_EMPTY = 8, 1 << 20
-# What a save that was killed leaves; nothing reads it, and nothing here removes it.
+# A file that a killed save leaves behind. No code here reads it or deletes it.
 _PART = re.compile(r"\.model\.[0-9a-f]{16}\.part")
-# What json, torch, NumPy, pandas and scikit-learn raise of content that makes no sense.
+# Errors that json, torch, NumPy, pandas and scikit-learn raise for malformed content.
 MALFORMED = (
     *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError),
     *(MemoryError, SafetensorError),
@@ -42,9 +43,9 @@ MALFORMED = (
 
 
 def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a model into a folder, in place of one that is there.
+    """Write a model into a folder, and replace an existing model.
 
-    `body` says what the tensors are of, as JSON has it. After an error what was there is as it was.
+    `body` is the JSON description of the tensors. After an error, the old model is unchanged.
     """
     _check_target(path)
     content = _pack(body, tensors)
@@ -56,21 +57,21 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
         made = []
     part = path / f".model.{secrets.token_hex(8)}.part"
     try:
-        with part.open("xb") as stream:  # a new file, and nothing that a link leads to
+        with part.open("xb") as stream:  # "x": a new file, never the target of a link
             made.insert(0, part)
-            if (path / FILE).is_file():  # as private as the old model
+            if (path / FILE).is_file():  # the same permissions as the old model
                 os.chmod(part, (path / FILE).stat().st_mode & 0o777)
             for block in content:
                 stream.write(block)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(part, path / FILE)  # from here on it is the new model
+        os.replace(part, path / FILE)  # from here on, the folder holds the new model
         made = []
         _sync(path)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"A model cannot be saved ({error.strerror}); no old one is lost",
+            f"The model cannot be saved ({error.strerror}); an existing model is unchanged",
             str(path),
         ) from error
     finally:
@@ -80,45 +81,47 @@ def write_model(path: Path, body: dict, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read what :func:`write_model` wrote, if it is whole: body and tensors."""
+    """Read a model of :func:`write_model`, and check its digest. Return body and tensors."""
     content = read_file(path / FILE)
     header, start = _header(content)
     metadata = header.pop("__metadata__", None)
     if not _is_ours(metadata):
-        raise InvalidModelError(f"{FILE} is not that of a model saved by skfair.")
+        raise InvalidModelError(
+            f"{FILE} was not saved by skfair. Give the folder of a model that skfair.save wrote."
+        )
     if metadata.get("schema_version") != _SCHEMA_VERSION:
         raise InvalidModelError(
-            f"{FILE} has the schema version {shown(metadata.get('schema_version'))}; this skfair "
-            f"reads {_SCHEMA_VERSION}. Load it with the version of skfair that saved it, or a "
-            "later one."
+            f"{FILE} has the schema version {shown(metadata.get('schema_version'))}. This version "
+            f"of skfair reads {_SCHEMA_VERSION}. Load the model with the version of skfair that "
+            "saved it, or a later one."
         )
     config = metadata.get("config")
     if metadata.get("sha256") != _digest(config, header, memoryview(content)[start:]):
         raise InvalidModelError(
-            f"{FILE} was cut or altered after it was saved: its digest is another one. Get it "
-            "again from where it came, or save the model again."
+            f"{FILE} was cut or altered after it was saved: its digest does not match. Copy the "
+            "file again from its source, or save the model again."
         )
     return parse_json(config), tensors_of(content)
 
 
 def is_old_model(path: Path) -> bool:
-    """Whether a folder holds a model of skfair 0.1, which was two files."""
+    """Whether a folder holds a model of skfair 0.1, which consists of two files."""
     if not os.path.lexists(path / _OLD_CONFIG) or (path / FILE).is_symlink():
         return False
     return os.path.lexists(path / FILE) and not _is_ours(_metadata(path / FILE))
 
 
 def read_file(file: Path) -> bytes:
-    """Read a file of a model once and whole, so that nothing that happens to it later matters."""
+    """Read a whole file of a model at once, so that later changes to the file have no effect."""
     if not file.parent.is_dir() or not os.path.lexists(file):
         what = "is a file" if file.parent.is_file() else f"holds no {file.name}"
         raise FileNotFoundError(
-            f"path={shown(str(file.parent), 200)} {what}. Give the folder that save was given."
+            f"path={shown(str(file.parent), 200)} {what}. Give the same folder as to save."
         )
     if file.is_symlink():
         raise InvalidModelError(
-            f"{file.name} is a link, and nothing outside of a model is read. Copy the model with "
-            "what its links lead to (cp -L), or download it to a folder of its own."
+            f"{file.name} is a link, and load reads no file outside the model. Copy the model with "
+            "the targets of its links (cp -L), or download it to a folder of its own."
         )
     try:
         with open_regular(file, "path") as stream:
@@ -126,8 +129,9 @@ def read_file(file: Path) -> bytes:
             there = getattr(state, "st_blocks", state.st_size) * 512
             if state.st_size > _MAX_HOLES + 2 * there:
                 raise InvalidModelError(
-                    f"{file.name} claims {state.st_size} bytes, of which {there} are on the disk: "
-                    "the rest are holes. If the file system compresses, load a copy from another."
+                    f"{file.name} claims {state.st_size} bytes, but only {there} are on the disk: "
+                    "the rest are holes. If the file system compresses files, load a copy from "
+                    "another file system."
                 )
             return stream.read(state.st_size)
     except InvalidModelError:
@@ -137,43 +141,45 @@ def read_file(file: Path) -> bytes:
 
 
 def parse_json(text: Any) -> dict:
-    """Parse the JSON of a file; it is an object, and its numbers are numbers."""
+    """Parse the JSON of a file. Refuse everything but an object, and NaN or infinity in it."""
     if not isinstance(text, str | bytes) or len(text) > _MAX_HEADER:
         raise InvalidModelError(
-            f"The model describes itself in more than {_MAX_HEADER} bytes, or in none."
+            f"The description of the model has more than {_MAX_HEADER} bytes, or is missing."
         )
     data = text.encode(errors="replace") if isinstance(text, str) else text
     if data.count(b"[") + data.count(b"{") > _MAX_PARTS:  # each takes 20 times its size in memory
-        raise InvalidModelError(f"The model describes itself in more than {_MAX_PARTS} lists.")
+        raise InvalidModelError(f"The description of the model has more than {_MAX_PARTS} lists.")
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = plain(str(error))[:200]
-        raise InvalidModelError(f"The model's JSON cannot be read ({reason}).") from error
+        raise InvalidModelError(f"The JSON of the model cannot be read ({reason}).") from error
     if not isinstance(found, dict):
-        raise InvalidModelError("The model's JSON is no object.")
+        raise InvalidModelError("The JSON of the model is not an object.")
     return found
 
 
 def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
-    """Take the tensors out of a file's content; torch has no other tensors like them."""
+    """Return the tensors of a file, and refuse shapes and values that are not safe to use."""
     try:
         tensors = safetensors.torch.load(content)
     except MALFORMED as error:
         reason = plain(str(error))[:200]
-        raise InvalidModelError(f"{FILE} is no safetensors file ({reason}).") from error
+        raise InvalidModelError(f"{FILE} is not a safetensors file ({reason}).") from error
     for name, tensor in tensors.items():
         if tensor.ndim > MAX_DIMENSIONS or is_long_and_empty(tensor.shape):
             shape = shown(list(tensor.shape), 80)
-            raise InvalidModelError(f"{FILE} has a tensor of shape {shape}.")
-        # Compiled code counts what is true by adding up bytes, and trusts that they are 0 or 1.
+            raise InvalidModelError(
+                f"{FILE} has a tensor of shape {shape}, which no saved model has."
+            )
+        # Compiled code counts true values by adding up bytes, and relies on bytes of 0 or 1.
         if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
-            raise InvalidModelError(f"{FILE} has truth values in {shown(name)} that are none.")
+            raise InvalidModelError(f"{FILE} has truth values in {shown(name)} other than 0 and 1.")
     return tensors
 
 
 def is_long_and_empty(shape: Sequence[int]) -> bool:
-    """Whether to add up nothing along one side takes much memory, as the others are long."""
+    """Whether a sum along an empty side would take much memory, because other sides are long."""
     return 0 in shape and math.prod(max(1, side) for side in shape) > _MAX_EMPTY
 
 
@@ -191,28 +197,28 @@ def _pack(body: dict, tensors: dict[str, torch.Tensor]) -> list[bytes | memoryvi
         "config": config,
     }
     text = json.dumps({"__metadata__": metadata, **header}).encode()
-    text += b" " * (-len(text) % 8)  # where tensors are aligned, they can be mapped
+    text += b" " * (-len(text) % 8)  # aligned tensors can be memory-mapped
     if len(text) > _MAX_HEADER:
         raise ValueError(
-            f"The model would describe itself in {len(text)} bytes, and {_MAX_HEADER} at most are "
-            "read: the estimator holds too many names or labels. Use joblib."
+            f"The description of the model would take {len(text)} bytes, but load reads at most "
+            f"{_MAX_HEADER}: the estimator holds too many names or labels. Use joblib."
         )
     return [struct.pack("<Q", len(text)), text, packed[start:]]
 
 
 def _header(content: bytes | memoryview) -> tuple[dict, int]:
-    """Parse the header of a safetensors file; its end is where the tensors begin."""
+    """Parse the header of a safetensors file. Return the header, and where the tensors begin."""
     (length,) = struct.unpack_from("<Q", content) if len(content) >= 8 else (_MAX_HEADER + 1,)
     if length > min(_MAX_HEADER, len(content) - 8):
         raise InvalidModelError(
-            f"{FILE} is no safetensors file, or was cut, or its header has more than "
+            f"{FILE} is not a safetensors file, or was cut, or its header has more than "
             f"{_MAX_HEADER} bytes."
         )
     return parse_json(bytes(content[8 : 8 + length])), 8 + length
 
 
 def _metadata(file: Path) -> Any:
-    """What the header of a file says, as far as the file is one; of all else None."""
+    """Return the metadata in the header of a safetensors file; None for any other file."""
     try:
         with open_regular(file, "path") as stream:
             start = stream.read(8)
@@ -233,7 +239,7 @@ def _digest(config: Any, header: dict, data: memoryview) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 # -- the folder --------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ def _check_target(path: Path) -> None:
     what, others = f"path={shown(str(path), 200)}", []
     if path.is_symlink():
         raise FileExistsError(
-            f"{what} is a link, and nothing is written to where links lead. Give the folder itself."
+            f"{what} is a link, and save does not follow links. Give the folder itself."
         )
     if os.path.lexists(path) and not path.is_dir():
         raise FileExistsError(f"{what} is a file; a model is saved to a folder. Give another name.")
@@ -251,23 +257,23 @@ def _check_target(path: Path) -> None:
         others = [name for name in sorted(os.listdir(path)) if not _PART.fullmatch(name)]
     if _OLD_CONFIG in others:
         raise FileExistsError(
-            f"{what} holds a {_OLD_CONFIG}: a model of skfair 0.1, which was more files than one, "
-            "or one that is not of skfair. Give another folder, or remove what is there."
+            f"{what} holds a {_OLD_CONFIG}. It belongs to a model of skfair 0.1, which consists of "
+            "several files, or to another program. Give another folder, or empty this one."
         )
     if FILE in others and ((path / FILE).is_symlink() or not _is_ours(_metadata(path / FILE))):
         raise FileExistsError(
-            f"{what} holds a {FILE} that is not of skfair, was damaged, or is a link. Give another "
-            "folder, or remove what is there."
+            f"{what} holds a {FILE} that is not from skfair, is damaged, or is a link. Give "
+            "another folder, or empty this one."
         )
     if others and FILE not in others:
         raise FileExistsError(
-            f"{what} holds other files ({shown(others[0])}) and no saved model. Give a folder that "
-            "is empty, new, or has a model that may be replaced."
+            f"{what} holds other files ({shown(others[0])}) and no saved model. Give a new folder, "
+            "an empty folder, or a folder with a model to replace."
         )
 
 
 def _sync(folder: Path) -> None:
-    """Have the new name on the disk, where folders can be opened for that."""
+    """Write the new file name to the disk, on systems that can sync a folder."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

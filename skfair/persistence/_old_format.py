@@ -1,4 +1,4 @@
-"""Saved estimators of skfair 0.1: a folder of config.json, model.safetensors and copied files."""
+"""Reading models of skfair 0.1: folders with config.json, model.safetensors and copied files."""
 
 import hashlib
 import json
@@ -17,25 +17,26 @@ _MOST_FILES = 200
 
 
 def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a model of skfair 0.1, and describe it as this version does.
+    """Read a model of skfair 0.1, and convert its description to that of this version.
 
-    Its files stand in it as tensors of bytes.
+    The copied files become tensors of bytes.
     """
     config = parse_json(read_file(path / _CONFIG))
     if config.get("format") != _FORMAT or config.get("schema_version") != _SCHEMA_VERSION:
         raise InvalidModelError(
-            f"{_CONFIG} is not that of a model saved by skfair 0.1, or has another schema version "
-            f"({shown(config.get('schema_version'))}). Load it with the version of skfair that "
-            "saved it, or a later one."
+            f"{_CONFIG} was not saved by skfair 0.1, or has another schema version "
+            f"({shown(config.get('schema_version'))}). Load the model with the version of skfair "
+            "that saved it, or a later one."
         )
     try:
         body = config["body"]
         if _digest(body) != config["sha256"]:
             raise InvalidModelError(
-                f"{_CONFIG} was altered after it was saved: its digest is another one."
+                f"{_CONFIG} was altered after it was saved: its digest does not match. Copy the "
+                "model again from its source."
             )
         weights = body.pop("weights")
-        # The save was killed before it could give the file its name.
+        # A killed save may have left the weights under this name.
         early = f"{FILE}.{weights['sha256'][:16]}"
         name = early if _is_name(early) and (path / early).is_file() else FILE
         tensors = tensors_of(_read(path, {**weights, "name": name}))
@@ -48,7 +49,7 @@ def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
             files[parameter] = {}
             for part in parts:
                 key = f"file {part['name']}"
-                if key in tensors:  # a file is asked for once, or a small model could become large
+                if key in tensors:  # otherwise a small model could take much memory
                     raise InvalidModelError(f"{_CONFIG} names {shown(part['name'])} twice.")
                 content = bytearray(_read(path, part))
                 tensors[key] = torch.frombuffer(content, dtype=torch.uint8)
@@ -66,7 +67,7 @@ def read_old_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 
 def _renew(written: Any, files: dict, made: list[str], depth: int) -> Any:
-    """Say as this version does what has another form now; in place."""
+    """Convert old forms of values to those of this version, in place."""
     if depth > 100:
         raise ValueError("too deep")
     if not isinstance(written, dict | list):
@@ -86,19 +87,22 @@ def _renew(written: Any, files: dict, made: list[str], depth: int) -> Any:
 def _read(path: Path, part: dict) -> bytes:
     name = part["name"]
     if not all(map(_is_name, name.split("/"))):
-        raise InvalidModelError(f"{shown(name)} is a path outside of the model.")
+        raise InvalidModelError(f"{shown(name)} is a path outside the model.")
     file = path
     try:
         for step in name.split("/"):
             file = file / step
             if file.is_symlink():
-                raise InvalidModelError(f"{shown(name)} is a link, and nothing outside is read.")
+                raise InvalidModelError(
+                    f"{shown(name)} is a link, and load reads no file outside the model."
+                )
         content = read_file(file)
     except OSError as error:
         raise InvalidModelError(f"{shown(name)} is missing in {path}.") from error
     if len(content) != part["size"] or hashlib.sha256(content).hexdigest() != part["sha256"]:
         raise InvalidModelError(
-            f"{shown(name)} was altered after it was saved: its size or digest is another one."
+            f"{shown(name)} was altered after it was saved: its size or digest does not match. "
+            "Copy the model again from its source."
         )
     return content
 

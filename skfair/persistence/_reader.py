@@ -1,4 +1,4 @@
-"""Saved estimators: estimators from what the file says, and from what the caller makes."""
+"""Saved estimators: making estimators from a file, and from the parts that the caller makes."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -31,8 +31,8 @@ from skfair.utils._random import seeded
 from skfair.utils._shown import plain, shown
 
 _OUTPUTS = [("transform", container) for container in ("default", "pandas", "polars", None)]
-# What a parameter may be beside numbers and text. An estimator stands nowhere else: code that
-# expects an array or a function takes whatever has the right attributes.
+# Values that a parameter may have besides numbers and text. No other parameter may be an estimator:
+# code that expects an array or a function would accept any object with the right attributes.
 _PARTS = {
     "steps": ("estimator",),
     "estimator": ("estimator", "made_by_caller"),
@@ -43,40 +43,40 @@ _PARTS = {
 
 
 def match_factories(factories: Any, needed: dict[str, str]) -> Mapping[str, Callable[[], Any]]:
-    """Give each part that was not saved its factory, or say which are needed."""
+    """Return the factory of each part that was not saved. The errors say which are needed."""
     parts = ", ".join(f"{shown(n)} (was {plain(kind)[:80]})" for n, kind in needed.items())
     if factories is None:
         factories = {}
     elif not isinstance(factories, Mapping):
         if len(needed) != 1:
             raise ValueError(
-                f"factories is one function, and {len(needed) or 'no'} parts of this model have to "
-                f"be made: {parts or 'all of it was saved'}. "
+                f"factories is one function, but {len(needed) or 'no'} parts of this model need a "
+                f"function: {parts or 'everything was saved'}. "
                 + ("Pass a dict from these names to functions." if needed else "Leave it out.")
             )
         factories = dict.fromkeys(needed, factories)
     if missing := [name for name in needed if name not in factories]:
         wanted = ", ".join(f"{shown(name)}: function" for name in missing)
         raise ValueError(
-            f"Code is not saved, and this model needs some: {parts}. Pass factories={{{wanted}}}, "
-            "with functions without arguments that make them."
+            f"A model file holds no code, and this model needs parts made by code: {parts}. Pass "
+            f"factories={{{wanted}}}. Each function takes no arguments and returns the part."
         )
     if unknown := [name for name in factories if name not in needed]:
         raise ValueError(
-            f"factories has {unknown[0]!r}, which is no part of this model that has to be made. "
+            f"factories has the name {unknown[0]!r}, but this model needs no function for it. "
             f"Needed: {parts or 'none'}."
         )
     for name, factory in factories.items():
         if not callable(factory) or isinstance(factory, nn.Module):
             raise TypeError(
-                f"factories[{name!r}] is a {type(factory).__name__}, where a function without "
-                "arguments was wanted that makes the object. Pass for instance lambda: object."
+                f"factories[{name!r}] is a {type(factory).__name__}. It must be a function without "
+                "arguments that returns the object. Pass, for example, lambda: object."
             )
     return factories
 
 
 class EstimatorReader:
-    """One load: estimators from their JSON and tensors, and what the caller makes."""
+    """Makes the estimators of one load from JSON, tensors and the factories of the caller."""
 
     def __init__(
         self, tensors: dict[str, torch.Tensor], factories: Mapping[str, Callable[[], Any]]
@@ -86,27 +86,27 @@ class EstimatorReader:
         self._made: dict[str, Any] = {}
         for name, factory in factories.items():
             try:
-                # Its weights are of no matter, but the caller's generators are not to move.
+                # The drawn weights are replaced later. The caller's generators must not advance.
                 with seeded(0):
                     self._made[name] = factory()
             except Exception as error:
-                error.add_note(f"This came from factories[{name!r}], called without arguments.")
+                error.add_note(f"factories[{name!r}] raised this when called without arguments.")
                 raise
         self.made_sklearn = False
 
     def root(self, written: Any) -> BaseEstimator:
-        """Make the estimator that was saved, of all that the file holds."""
+        """Make the saved estimator. Every tensor of the file must be used."""
         try:
             check_nesting(written)
             estimator = self._estimator(written, "")
             if self._values.tensors:
                 name = next(iter(self._values.tensors))
-                raise ValueError(f"the tensor {shown(name)} is of nothing")
+                raise ValueError(f"the tensor {shown(name)} is not used")
         except InvalidModelError:
             raise
         except MALFORMED as error:
             raise InvalidModelError(
-                "The model does not describe an estimator "
+                "The file does not describe an estimator "
                 f"({type(error).__name__}: {plain(str(error))[:1000]})."
             ) from error
         return estimator
@@ -116,15 +116,15 @@ class EstimatorReader:
         cls = estimator_class(name)
         if cls is None:
             raise InvalidModelError(
-                f"The model names the class {shown(name, 80)}, which is none that is saved. "
-                "Nothing of that name is imported."
+                f"The model names the class {shown(name, 80)}, which is not a class that skfair "
+                "saves. load imports only classes that skfair saves."
             )
         self.made_sklearn |= name.startswith("sklearn.")
         names = set(written["parameters"])
         if unknown := names - set(cls._get_param_names()) | names & {LOCAL}:
             raise InvalidModelError(
-                f"The model has the parameters {shown(sorted(unknown)[0])} for {cls.__name__}, "
-                "which has none of that name to load. Was it saved by a later version?"
+                f"The model sets the parameter {shown(sorted(unknown)[0])} of {cls.__name__}, "
+                "but load knows no such parameter. Was the model saved by a later version?"
             )
         parameters = {
             key: self._read(value, f"{path}{key}", _PARTS.get(key, ()))
@@ -134,7 +134,7 @@ class EstimatorReader:
         estimator = cls(**parameters)
         check_parameters(estimator)
         if isinstance(parameters.get("encoder"), str):
-            raise ValueError("encoder is a path outside of the model")
+            raise ValueError("encoder is a path outside the model")
         check_state(estimator, state)
         if state and hasattr(estimator, "_restore_state"):
             estimator._restore_state(state)
@@ -146,7 +146,10 @@ class EstimatorReader:
         if "output" in written:
             ((method, container),) = written["output"].items()
             if (method, container) not in _OUTPUTS:
-                raise InvalidModelError("The model sets an output that there is none of.")
+                raise InvalidModelError(
+                    f"The model sets the output container of {shown(method)} to "
+                    f"{shown(container)}, which scikit-learn does not have."
+                )
             estimator.set_output(transform=container)
         if "requests" in written:
             with sklearn.config_context(enable_metadata_routing=True):
@@ -156,21 +159,21 @@ class EstimatorReader:
         return estimator
 
     def _check_probe(self, estimator: Any, made: list[str], saved: Any) -> None:
-        """Compare outputs with those that the network had when it was saved."""
+        """Compare a few outputs of the network with its outputs at the time of saving."""
         if saved is None or not made or any(name not in self._made for name in made):
             return
         array = isinstance(saved, np.ndarray) and saved.dtype.kind == "f"
         found = probe(estimator._outputs_of_noise) if array else None
         if found is None or found.shape != saved.shape or not _are_close(found, saved):
             raise InvalidModelError(
-                f"The network of {plain(', '.join(made))[:80]} computes other values than it did "
-                "when it was saved, with the same weights: what has no weights is another, such as "
+                f"With the same weights, the network of {plain(', '.join(made))[:80]} computes "
+                "other values than when it was saved. A part without weights differs, such as "
                 "an activation, the preprocessing or a buffer that is not in the state_dict. Let "
-                "factories make the same."
+                "factories make the same network."
             )
 
     def _read(self, written: Any, path: str, allowed: tuple[str, ...] = ()) -> Any:
-        """Read a value in which these parts may stand, and no others."""
+        """Read a value that may contain the allowed kinds of parts, and no others."""
         outside, self._allowed = self._allowed, allowed
         value = self._values.read(written, path)
         self._allowed = outside
@@ -179,7 +182,7 @@ class EstimatorReader:
     def _other(self, kind: str, content: Any, path: str) -> Any:
         if kind not in self._allowed:
             raise InvalidModelError(
-                f"The model holds a {shown(kind)} at {shown(path, 100)}, where there is none."
+                f"The model holds a {shown(kind)} at {shown(path, 100)}, where none is allowed."
             )
         if kind == "estimator":
             return self._estimator(content, f"{path}__")
@@ -194,13 +197,16 @@ class EstimatorReader:
     def _bytes(self, key: str) -> bytes:
         tensor = self._values.take(key)
         if tensor.dtype != torch.uint8 or tensor.ndim != 1:
-            raise ValueError("a file is no bytes")
+            raise ValueError("a file is not stored as bytes")
         return tensor.numpy().tobytes()
 
     def _known_module(self, content: dict, path: str) -> nn.Module:
         cls = module_class(content["class"])
         if cls is None:
-            raise InvalidModelError(f"The model names the network {shown(content['class'])}.")
+            raise InvalidModelError(
+                f"The model names the network {shown(content['class'])}, which skfair does not "
+                "have."
+            )
         with torch.device("meta"):
             network = cls()
         return self._fill(network, content, cls.__name__, path)
@@ -210,8 +216,8 @@ class EstimatorReader:
         made = network = self._made[name]
         if not callable(made) and not isinstance(made, skorch.NeuralNet):
             raise InvalidModelError(
-                f"factories[{name!r}] makes a {type(made).__name__}, where a network or a function "
-                "was saved."
+                f"factories[{name!r}] returns a {type(made).__name__}. The saved estimator had a "
+                "network or a function. Return the same kind of object."
             )
         if "weights" not in content:
             return made
@@ -222,7 +228,8 @@ class EstimatorReader:
             network = made.module_
         if not isinstance(network, nn.Module):
             raise InvalidModelError(
-                f"factories[{name!r}] makes a {type(made).__name__} where a network was saved."
+                f"factories[{name!r}] returns a {type(made).__name__}. The saved estimator had a "
+                "network. Return a network."
             )
         self._fill(network, content, f"factories[{name!r}]", path)
         if "classes" in content:
@@ -239,7 +246,7 @@ class EstimatorReader:
         for name, parameter in network.named_parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(name not in frozen)
-        with contextlib.suppress(NotImplementedError):  # what torch.export makes has one mode
+        with contextlib.suppress(NotImplementedError):  # modules of torch.export have one mode only
             network.train(bool(content["training"]))
         return network
 

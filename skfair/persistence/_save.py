@@ -28,59 +28,60 @@ _VERSION = re.compile(r"[\w.+-]{1,50}", re.ASCII)
 
 @with_own_settings
 def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bool = False) -> None:
-    """Save an estimator as a file of data, which can be loaded without trust.
+    """Save an estimator as a file of data, which is safe to load.
 
-    The folder gets one file, ``model.safetensors``: weights and arrays, and in its header, as
-    JSON, classes, parameters, fitted attributes and versions. An encoder that is an ``.onnx`` file
-    goes into it. A model of an earlier save is replaced, in one step: a process that is killed
-    leaves the old model or the new one.
+    The folder gets one file, ``model.safetensors``. It contains weights and arrays. Its header
+    contains, as JSON, classes, parameters, fitted attributes and versions. An encoder that is an
+    ``.onnx`` file is stored in it. An earlier model in the folder is replaced in one step: if the
+    process is killed, the folder holds the old model or the new model.
 
     Parameters
     ----------
     estimator : estimator of skfair or of scikit-learn
-        Fitted or not. Of scikit-learn these are known, by themselves and in one another:
+        A fitted or unfitted estimator. Supported estimators of scikit-learn, alone or nested, are
         ``Pipeline``, ``FrozenEstimator``, ``StandardScaler``, ``MinMaxScaler``, ``PCA`` and
-        ``LogisticRegression``; an error names what is not. Of a search, give
+        ``LogisticRegression``. An error names any other. To save a search, pass its
         ``best_estimator_``.
     path : path-like
         The folder: new, empty, or with a model to replace.
     training_rows : bool, default=False
-        Whether what belongs to single rows of the training data goes along: of
-        ``ClusterMarginClassifier`` the ``labels_``, the row numbers behind ``suggest_labels``, and
-        those ``cluster_centers_`` that are the mean of fewer than ten rows, from which a row can be
-        rebuilt. Without these the centres are NaN, ``predict_cluster`` takes the nearest of the
-        others, and all other predictions are the same bits.
+        Whether to save data about single training rows. For ``LogitAdjustedClassifier``, these are
+        ``conflicting_`` and the row numbers for ``suggest_labels``. For
+        ``ClusterMarginClassifier``, these are ``labels_``, the row numbers for ``suggest_labels``,
+        and each of ``cluster_centers_`` that is the mean of fewer than ten rows, because a row can
+        be computed from it. Without them, such centres are NaN, ``predict_cluster`` returns the
+        nearest of the other centres, and all other predictions are the same bits.
 
     Raises
     ------
     TypeError
-        The estimator, or something in it, cannot be saved as data; use joblib for it.
+        The estimator, or a part of it, cannot be saved as data. Use joblib instead.
     ValueError
-        A parameter is not one that the estimator takes, or the description is too long.
+        A parameter has a value that the estimator does not accept, or the description of the model
+        is too long.
     FileExistsError
-        `path` is a file or a link, or holds something else than a model.
+        `path` is a file or a link, or holds anything other than a model.
     OSError
-        The disk is full or cannot be written to; a model that was there is as it was.
+        The disk is full or not writable. An existing model is unchanged.
 
     Warns
     -----
     UserWarning
-        A parameter `memory` is left out, which says where this machine keeps what it has
-        computed.
+        The parameter `memory` is set. It is not saved, because it is a path on this machine.
 
     See Also
     --------
-    load : The way back.
+    load : Load a saved estimator.
 
     Notes
     -----
-    Code is not saved: of a network of your own, the weights are, and the network is made again
-    by a function that you pass to :func:`load`; the same goes for functions (`preprocess`, an
-    encoder that is a callable, a callable constraint).
+    Code is not saved. For a network of your own, only the weights are saved, and a function that
+    you pass to :func:`load` makes the network again. The same is true for functions (`preprocess`,
+    an encoder that is a callable, a callable constraint).
 
-    A process that is killed while it saves may leave a file ``.model.<letters>.part`` beside the
-    model. Nothing reads such a file, and since a save removes only what it made itself, it stays
-    until you delete it.
+    A process that is killed during a save may leave a file ``.model.<letters>.part`` beside the
+    model. skfair never reads such a file. It stays until you delete it, because `save` deletes only
+    files that it has created itself.
 
     Examples
     --------
@@ -99,8 +100,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
     """
     if not isinstance(estimator, BaseEstimator):
         raise TypeError(
-            f"estimator is a {type(estimator).__name__}, where an estimator of skfair or a "
-            "pipeline was wanted."
+            f"estimator is a {type(estimator).__name__}. Give an estimator of skfair or a pipeline."
         )
     writer = EstimatorWriter(estimator, training_rows=training_rows)
     written = writer.estimator(estimator, "")
@@ -124,56 +124,57 @@ def load(
     *,
     factories: Callable[[], Any] | Mapping[str, Callable[[], Any]] | None = None,
 ) -> Any:
-    """Load an estimator that :func:`save` has saved, without running code from the file.
+    """Load an estimator that :func:`save` saved, without running code from the file.
 
     Parameters
     ----------
     path : path-like
-        The folder. Models of skfair 0.1, which were two files, are loaded as well.
+        The folder. Models of skfair 0.1, which consist of two files, are loaded as well.
     factories : callable or dict of str to callable, default=None
-        Functions without arguments that make what was not saved, anew at each call: your network,
-        whose weights are then replaced by those that were saved, or a function. By the name of
-        the parameter, as ``set_params`` has it: ``{"estimator": make_network}``, in a pipeline
-        ``{"featurizer__encoder": make_encoder}``; the function alone where it is one only.
+        Functions without arguments that return the parts that were not saved: your network, or a
+        function. Each call must return a new object. The saved weights replace the weights of the
+        network. The keys are names of parameters, as in ``set_params``:
+        ``{"estimator": make_network}``, or in a pipeline ``{"featurizer__encoder": make_encoder}``.
+        If the model needs only one function, you can pass the function itself.
 
     Returns
     -------
     estimator
-        It predicts the same bits as the one that was saved, on the same kind of device.
+        The estimator. It predicts the same bits as the saved one, on the same kind of device.
 
     Raises
     ------
     FileNotFoundError
         There is no saved model at `path`.
     InvalidModelError
-        The file is damaged, altered, a link, of an unknown schema, names a class that is not
-        known, or holds anything that such an estimator does not have: an attribute of another
-        name, type, shape or range, or weights that are not those of the networks, those that
-        `factories` make included. It is a ``ValueError``.
+        The file is damaged, altered or a link. Its schema or a class in it is unknown. An
+        attribute has a name, type, shape or range that such an estimator does not have. Or weights
+        do not match the networks, including those that `factories` make. It is a ``ValueError``.
     TypeError, ValueError
-        `factories` lacks what is needed, has a name that is not, or holds no functions.
+        `factories` lacks a function, has a name that is not needed, or holds a value that is not a
+        function.
 
     Warns
     -----
     InconsistentVersionWarning
-        A step of scikit-learn was saved with another version of it.
+        A step of scikit-learn was saved with another version of scikit-learn.
 
     See Also
     --------
-    save : The way there.
+    save : Save an estimator.
 
     Notes
     -----
-    The digest finds damage, not malice: whoever makes a file can make its digest. What protects
-    from malice is that the file holds no code, and that each attribute of each class is held
-    against a table of what it may be. An ``.onnx`` encoder is a program for onnxruntime, though,
-    which runs when the loaded model does.
+    The digest finds damage, not malice: a person who makes a file can also make its digest. Two
+    rules protect from malice: the file holds no code, and each attribute of each class is compared
+    with a table of allowed values. But an ``.onnx`` encoder is a program, which onnxruntime runs
+    when the loaded model runs.
 
-    The file is read once and whole: what happens to it later does not matter to the estimator.
+    The whole file is read once. Later changes to the file do not affect the estimator.
 
     Examples
     --------
-    A network of your own is made by your own code:
+    Your own code makes your own network:
 
     >>> import tempfile
     >>> import numpy as np, torch
@@ -202,7 +203,10 @@ def load(
         and isinstance(saved_with, str)
         and _VERSION.fullmatch(saved_with)
     ):
-        raise InvalidModelError("The model does not say what it needs, or what it was saved with.")
+        raise InvalidModelError(
+            "The model does not name the parts that it needs, or the versions that saved it. Copy "
+            "the model again from its source."
+        )
     reader = EstimatorReader(tensors, match_factories(factories, needed))
     estimator = reader.root(body.get("estimator"))
     if reader.made_sklearn and saved_with != sklearn.__version__:

@@ -1,4 +1,4 @@
-"""Saved estimators: what the words of the table mean, and which classes a file may name."""
+"""Saved estimators: checking values against the table, and finding classes by name."""
 
 import importlib
 import math
@@ -19,18 +19,19 @@ from skfair.persistence._values import DEVICE
 from skfair.utils._shown import shown
 
 _LARGEST_SAMPLE = 1 << 26  # numbers
-_LONGEST = 10_000  # letters of a text, entries of a tuple
-_LONGEST_LABEL, _LONGEST_TUPLE = 1000, 32  # letters, which each prediction holds; columns
+_LONGEST = 10_000  # characters of a text, entries of a tuple
+# Characters of a label, since every prediction holds one; values of a tuple, one per column.
+_LONGEST_LABEL, _LONGEST_TUPLE = 1000, 32
 _LARGEST_INT = 1 << 53
-_MOST_ENTRIES, _MOST_STEPS = 1000, 100  # of a parameter, and of a pipeline
-_MANY_OBJECTS = 1000  # numbers can be made to meet in a set
-# scikit-learn takes time that doubles with each level, to show a pipeline or to set its parameters.
+_MOST_ENTRIES, _MOST_STEPS = 1000, 100  # entries of a parameter; steps of a pipeline
+_MANY_OBJECTS = 1000  # more numbers could be chosen to collide in a set, which takes long
+# To show a pipeline or to set its parameters, scikit-learn takes time that doubles with each level.
 _DEEPEST, _MOST_ESTIMATORS = 6, 100
 _MODULES = {"DigitsEncoder": "skfair.datasets"}
 
 
 def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
-    """Hold fitted state against the table; empty state is that of an estimator before its fit."""
+    """Check fitted state against the table. Empty state means that the estimator is not fitted."""
     name = class_name(type(estimator))
     if state:
         rows, relation = TABLE.get(name) or TABLE["skfair.*Debiaser"]
@@ -38,12 +39,12 @@ def check_state(estimator: BaseEstimator, state: dict[str, Any]) -> None:
         _check_entries(state, rows, sizes, f"{type(estimator).__name__}: the attribute")
         if relation is not None and not relation(estimator, state, sizes):
             raise ValueError(
-                f"{type(estimator).__name__}: it does not hold that {relation.__doc__}"
+                f"{type(estimator).__name__}: its attributes must satisfy: {relation.__doc__}"
             )
 
 
 def check_parameters(estimator: Any) -> None:
-    """Refuse parameters that the class does not take, or that nobody gives it."""
+    """Refuse parameters that the class does not accept, or that no user would set."""
     parameters = estimator.get_params(deep=False)
     for name, value in parameters.items():
         try:
@@ -55,25 +56,25 @@ def check_parameters(estimator: Any) -> None:
     if isinstance(estimator, Pipeline):
         names = [name for name, _ in estimator.steps]
         if len(names) > _MOST_STEPS or not all(type(name) is str for name in names):
-            raise ValueError(f"a pipeline has more than {_MOST_STEPS} steps, or no names for them")
+            raise ValueError(f"a pipeline has more than {_MOST_STEPS} steps, or names of no text")
         estimator._validate_steps()
     if isinstance(estimator, FrozenEstimator):
         fits = isinstance(estimator.estimator, BaseEstimator | nn.Module | skorch.NeuralNet)
         _require(fits, estimator.estimator, "an estimator")
     device = parameters.get("device", "auto")
     if isinstance(device, str) and device != "auto" and not DEVICE.fullmatch(device):
-        raise ValueError(f"device={shown(device)} is none on which a model is run")
+        raise ValueError(f"device={shown(device)} is not a device for a model")
     if parameters.get("image_shape") is not None:
         _check_sample_shape(tuple(max(0, side) for side in parameters["image_shape"]))
 
 
 def _check_sample_shape(shape: Any) -> None:
-    """Refuse the shape of a sample that takes more memory than anybody's."""
+    """Refuse a shape of a sample that takes more memory than any real sample."""
     _check(shape, "sample shape", {})
 
 
 def _count_entries(value: Any, depth: int = 0) -> int:
-    """Refuse what nobody gives as a parameter, since to show it takes time; counts the entries."""
+    """Count the entries of a parameter, and refuse values that would take long to show."""
     _require(depth < 4, value, "lists in lists")
     if isinstance(value, dict | list | tuple):
         items = [*value, *value.values()] if isinstance(value, dict) else value
@@ -95,12 +96,12 @@ def _count_entries(value: Any, depth: int = 0) -> int:
 
 
 def check_labels(labels: Any) -> None:
-    """Refuse what is not the labels of a network's classes, or None."""
+    """Refuse everything but labels of classes and None."""
     _check(labels, ("either", ("one of", None), ("labels", "_")), {})
 
 
 def check_nesting(written: Any) -> None:
-    """Refuse too many estimators, or too many in one another, before any is made."""
+    """Refuse too many estimators, or too deep nesting, before any estimator is made."""
     n_estimators, left = 0, [(written, 0)]
     while left:
         part, depth = left.pop()
@@ -109,17 +110,17 @@ def check_nesting(written: Any) -> None:
         if n_estimators > _MOST_ESTIMATORS or depth > _DEEPEST:
             raise ValueError(
                 f"The model has more than {_MOST_ESTIMATORS} estimators, or more than {_DEEPEST} "
-                "in one another."
+                "levels of nested estimators."
             )
         inner = part.values() if isinstance(part, dict) else part
         left += [(item, depth) for item in inner if isinstance(item, dict | list)]
 
 
-# -- what the table's words mean ---------------------------------------------------------------
+# -- the vocabulary of the table ---------------------------------------------------------------
 
 
 def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
-    """Compare a value with what the table says of it; `sizes` has the numbers of the names."""
+    """Check a value against its entry in the table. `sizes` maps names in shapes to numbers."""
     match (wanted,) if isinstance(wanted, str) else wanted:
         case ("number" | "whole" as word, low, high, *name):
             kinds = (int, np.integer, *((float, np.floating) if word == "number" else ()))
@@ -147,7 +148,7 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             high = sizes[high] - 1 if isinstance(high, str) else high
             inside = bool(((known >= low) & (known <= high)).all())
             _require(inside, value, f"numbers from {low:.3g} to {high:.3g}")
-        case ("measured", shape):  # nothing computes with it
+        case ("measured", shape):  # no code computes with it, so any values are safe
             _require(type(value) is np.ndarray and value.dtype.kind == "f", value, "an array")
             _match(value.shape, shape, sizes)
         case ("tensor", shape, low, high):
@@ -157,10 +158,10 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
         case ("labels" | "names" as word, shape):
             _check_labels(value, word, shape, sizes)
         case ("tuple", *each):
-            _require(type(value) is tuple and len(value) == len(each), value, f"{len(each)} things")
+            _require(type(value) is tuple and len(value) == len(each), value, f"{len(each)} values")
             for item, one in zip(value, each, strict=True):
                 _check(item, one, sizes)
-            if each[0][0] == "whole":  # of an image
+            if each[0][0] == "whole":  # the shape of an image
                 _check_sample_shape(value)
         case ("all", kind, each, shape):
             _require(type(value) is kind and len(value) <= _LONGEST, value, f"a {kind.__name__}")
@@ -178,7 +179,7 @@ def _check(value: Any, wanted: Any, sizes: dict[str, int]) -> None:
             _require(type(value) is dict and all(type(k) is str for k in value), value, "by name")
             for item in value.values():
                 _check(item, each, sizes)
-        case ("weights",):  # which a network compares with its own
+        case ("weights",):  # the network compares them with its own weights
             fits = type(value) is dict and all(isinstance(w, torch.Tensor) for w in value.values())
             _require(fits, value, "the state of a network")
         case ("table", index, columns, shape):
@@ -246,11 +247,11 @@ def _match(found: tuple[int, ...], shape: str, sizes: dict[str, int]) -> None:
     for length, name in zip(found, wanted, strict=True):
         if name != "_":
             due = int(name) if name.isdigit() else sizes.setdefault(name, length)
-            _require(length == due, length, f"{due}, which others have")
+            _require(length == due, length, f"{due}, as in other attributes")
 
 
 def _check_entries(found: dict, wanted: dict[str, Any], sizes: dict[str, int], what: str) -> None:
-    # In the table's order: sizes have names before indices are compared with them.
+    # In the order of the table: a size gets its number before indices are compared with it.
     for name, words in wanted.items():
         optional = words[0] == "maybe"
         if name in found:
@@ -261,10 +262,10 @@ def _check_entries(found: dict, wanted: dict[str, Any], sizes: dict[str, int], w
         elif not optional:
             raise ValueError(f"{what} {name} is missing")
     if unknown := [name for name in found if name not in wanted]:
-        raise ValueError(f"{what} {shown(unknown[0])} is none that such an estimator has")
+        raise ValueError(f"{what} {shown(unknown[0])} does not exist in such an estimator")
 
 
-# -- classes by their names --------------------------------------------------------------------
+# -- classes by name ---------------------------------------------------------------------------
 
 
 def sklearn_classes() -> list[str]:
@@ -273,7 +274,7 @@ def sklearn_classes() -> list[str]:
 
 
 def estimator_class(name: Any) -> type[Any] | None:
-    """Find the class of an estimator by its name; None for any that is not in the table."""
+    """Find the class of an estimator by name; None for a class that is not in the table."""
     if not isinstance(name, str):
         return None
     module, _, short = name.rpartition(".")
@@ -283,20 +284,20 @@ def estimator_class(name: Any) -> type[Any] | None:
 
 
 def class_name(cls: type) -> str:
-    """Name a class by the package from which users import it: "skfair.Name" for ours."""
+    """Name a class by the package from which users import it: "skfair.Name" for our classes."""
     parts = cls.__module__.split(".")
     n_parts = {"skfair": 1, "sklearn": 2}.get(parts[0], len(parts))
     return ".".join([*parts[:n_parts], cls.__qualname__])
 
 
 def module_class(name: Any) -> type[nn.Module] | None:
-    """Find a network class of skfair that is made without arguments; None for any other name."""
+    """Find a network class of skfair that takes no arguments; None for any other name."""
     if isinstance(name, str) and name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     return None
 
 
 def module_name(module: nn.Module) -> str | None:
-    """Name a network of such a class; None for any other."""
+    """Return the name of the class of such a network; None for any other network."""
     name = type(module).__name__
     return name if module_class(name) is type(module) else None

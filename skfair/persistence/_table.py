@@ -1,12 +1,12 @@
-"""Saved estimators: the classes that a file may name, and what each of them has.
+"""Saved estimators: the classes that a file may name, and the attributes of each class.
 
-An attribute that is not in the table is neither written nor read; one that is has the type, the
-shape and the range that the table says. A name in a shape stands for a number that is the same
-wherever it stands in one estimator: that compiled code never leaves an array follows from
-relations between attributes, and not from each of them alone.
+An attribute that is not in the table is neither written nor read. An attribute in the table has the
+type, the shape and the range in the table. A name in a shape stands for a number that is the same
+everywhere in one estimator. Such relations between attributes guarantee that compiled code never
+reads outside an array; checks of single attributes would not.
 
 The list of classes of scikit-learn is short on purpose. Trees, kernel machines and encoders of
-categories hold tables that compiled code follows without looking.
+categories hold tables that compiled code uses without bounds checks.
 """
 
 import math
@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
-# Of what is multiplied and divided, so that the result is finite in float32.
+# Range of factors and divisors, so that results are finite in float32.
 _LARGE, _TINY = 1e20, 1e-17
-_MOST_FEATURES = 1 << 20  # each of which gets a name where an estimator is shown
+_MOST_FEATURES = 1 << 20  # each feature gets a name when an estimator is shown
 _MOST_IN_PATCH = 1 << 22  # numbers
-SIDE = 1 << 16  # numbers along a side of a sample
-# What belongs to single rows of the training data.
+SIDE = 1 << 16  # numbers along one side of a sample
+# Attributes with data about single training rows.
 TRAINING_ROWS = (
     *("labels_", "_hard", "_easy"),
     *("conflicting_", "_random_order", "_conspicuous_order"),
 )
 
 
-# -- relations that names in shapes do not say -------------------------------------------------
+# -- relations that names in shapes cannot express ---------------------------------------------
 
 
 def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """loss_, _head, amplifier_, cluster_centers_ and margins_ are of one fit."""
+    """loss_, _head, amplifier_, cluster_centers_ and margins_ are from the same fit."""
     width = sizes["units" if estimator.cluster_on == "amplified" else "features"]
     has_clusters = "cluster_centers_" in state
     return (
@@ -44,7 +44,7 @@ def _margin(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ and intercept_ are of a linear head, module_ of another; orders come together."""
+    """coef_ and intercept_ need a linear head, module_ another head; both orders, or neither."""
     linear = state["head_"] == "linear"
     if ("_random_order" in state) != ("_conspicuous_order" in state):
         return False
@@ -52,12 +52,12 @@ def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """_sample_shape is of n_features_in_ features."""
+    """_sample_shape has n_features_in_ features."""
     return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
 def _linear_post(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """_sample_shape is of n_features_in_ features, and _output and module_ of the classes."""
+    """_sample_shape has n_features_in_ features, and _output and module_ fit the classes."""
     n_columns, weights = state["_output"][1], state["module_"]
     corrected = state["group_features_"] != "none"
     return (
@@ -69,7 +69,7 @@ def _linear_post(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """classes_ and mean_map_ are of as many attributes, data_range_ is in order."""
+    """classes_ and mean_map_ have the same number of attributes, and data_range_ is ascending."""
     several = isinstance(state["classes_"], list)
     n_attributes = len(state["classes_"]) if several else 1
     low, high = state["data_range_"]
@@ -92,33 +92,33 @@ def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _standard(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """mean_ and scale_ are what the parameters ask for."""
+    """mean_ and scale_ are there if the parameters need them."""
     return not (estimator.with_mean and state["mean_"] is None) and not (
         estimator.with_std and state["scale_"] is None
     )
 
 
 def _min_max(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """feature_range is in order."""
+    """feature_range is ascending."""
     low, high = estimator.feature_range
     return -_LARGE < low < high < _LARGE
 
 
 def _linear(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """coef_ has a row for each class, or one for two."""
+    """coef_ has one row per class, or one row for two classes."""
     n_classes = sizes["classes"]
     return n_classes > 1 and sizes["rows"] == (1 if n_classes == 2 else n_classes)
 
 
 # -- the table ---------------------------------------------------------------------------------
-# ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): `high`
-# may be a name, and the entries are then indices below it; with "or NaN", whole rows may be NaN.
-# ("maybe", ...) need not be there. Names in a shape stand side by side; a number is itself, and "_"
-# is any.
+# ("number", low, high), ("whole", low, high[, name]), ("array", kinds, shape, low, high): if `high`
+# is a name, the entries are indices below its number. With "or NaN", whole rows may be NaN.
+# ("maybe", ...) marks an optional attribute. A shape is a text with one word per axis: a name, a
+# number, or "_" for any length.
 
 _COUNT = ("whole", 0, math.inf)
 _ANY = ("number", -_LARGE, _LARGE)
-_MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # nothing computes with it
+_MEASURED = ("either", ("number", -math.inf, math.inf), "undefined")  # no code computes with it
 _FEATURES = ("whole", 1, 2 * _MOST_FEATURES, "features")
 _PER_FEATURE = ("array", "f", "features", -_LARGE, _LARGE)
 _SCALE = ("array", "f", "features", _TINY, _LARGE)
@@ -183,7 +183,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
                 "by name",
                 (
                     *("either", _MEASURED, "truth", ("text",), ("one of", None)),
-                    ("by name", _MEASURED),  # of a hold-out, by loss
+                    ("by name", _MEASURED),  # measured on a hold-out, by loss
                 ),
             ),
             "cluster_centers_": (
@@ -321,7 +321,7 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             ),
             "calibration_error_": _MEASURED,
             "informative_": "truth",
-            # What a fit of skfair 0.1 did not have.
+            # Attributes that skfair 0.1 did not have.
             "_positive": ("maybe", ("array", "i", "attributes", -1, 1)),
             "attribute_auc_": ("maybe", _MEASURED),
             "score_threshold_": ("maybe", ("array", "f", "attributes", 0, 1)),

@@ -1,9 +1,9 @@
-"""Saved estimators: values as JSON and tensors, and back.
+"""Saved estimators: converting values to JSON and tensors, and back.
 
-Numbers, text and lists are themselves. Everything else is a dict of one key, the name of what
-it is: ``{"tuple": [...]}``, ``{"array": ...}``. Arrays of more than a few entries, and what JSON
-cannot hold, go among the tensors. What is read costs memory and time in proportion to the file;
-whether it is what an estimator has is for the schema to say.
+JSON holds numbers, text and lists directly. Any other value is a dict with one key, the kind of
+the value: ``{"tuple": [...]}``, ``{"array": ...}``. Arrays of more than a few entries, and values
+that JSON cannot hold, are tensors. Reading takes memory and time in proportion to the file. The
+schema checks whether an estimator may have the value.
 """
 
 import math
@@ -19,13 +19,14 @@ from skfair.persistence._files import MALFORMED, MAX_DIMENSIONS, is_long_and_emp
 from skfair.utils._errors import InvalidModelError
 from skfair.utils._shown import plain, shown
 
-_INLINE = 32  # entries of an array that is written out, for people to read
+_INLINE = 32  # arrays up to this size are in the JSON, where people can read them
 _KINDS = "biuf"
-_MOST_KEYS = 1000  # of a dict; numbers can be made to meet in its table, which takes long
+_MOST_KEYS = 1000  # keys of a dict: more numbers could be chosen to collide, which takes long
 _DEEPEST = 40
-# In an array of text all entries have the room of the longest, or of as many letters as these.
-_ROOM, _MOST_TEXT = 64, 1 << 26  # letters; bytes in all arrays of a model
-_DTYPE = re.compile(r"[<>=|]?(?:[biuf][1248]|\?|O|U\d{1,9})")  # NumPy reads far more than that
+# Each entry of an array of text takes the memory of the longest entry. Its type may be longer than
+# the longest entry, up to _ROOM characters. _MOST_TEXT: bytes of all such arrays of a model.
+_ROOM, _MOST_TEXT = 64, 1 << 26
+_DTYPE = re.compile(r"[<>=|]?(?:[biuf][1248]|\?|O|U\d{1,9})")  # NumPy accepts many more
 DEVICE = re.compile(r"(?:cpu|cuda|mps|xpu)(?::\d{1,3})?")
 _TORCH_DTYPES = {
     str(value).removeprefix("torch."): value
@@ -37,13 +38,13 @@ _NUMBERS = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 
 
 class Unsaveable(TypeError):
-    """A value that is not data."""
+    """A value that cannot be saved as data."""
 
 
 class ValueWriter:
-    """Turn values into JSON, and collect their tensors by the names that the JSON has for them.
+    """Converts values to JSON, and collects their tensors under the names that the JSON uses.
 
-    `other` turns what is no plain value into JSON: ``other(value, path)``.
+    ``other(value, path)`` converts any other value to JSON, for example an estimator.
     """
 
     def __init__(self, other: Callable[[Any, str], Any]):
@@ -51,7 +52,7 @@ class ValueWriter:
         self._other = other
 
     def write(self, value: Any, path: str) -> Any:
-        """Turn one value into JSON; `path` says where it is, for names and messages."""
+        """Convert one value to JSON. `path` is its place, for names of tensors and messages."""
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float:
@@ -62,14 +63,14 @@ class ValueWriter:
             return {"tuple": self._items(value, path)}
         if type(value) is dict and value and all(map(_is_weight, value.items())):
             return {
-                "weights": {  # of a network
+                "weights": {  # the state of a network
                     name: self.keep(tensor.detach().cpu(), f"{path}.{name}")
                     for name, tensor in value.items()
                 }
             }
         if type(value) is dict:
             if len(value) > _MOST_KEYS or not all(map(_is_key, value)):
-                raise Unsaveable("a dict of too many keys, or of others than text and numbers")
+                raise Unsaveable("a dict with too many keys, or keys other than text and numbers")
             pairs = [[key, self.write(item, f"{path}.{key}")] for key, item in value.items()]
             return {"dict": pairs}
         if isinstance(value, np.ndarray):
@@ -91,8 +92,8 @@ class ValueWriter:
         return self._other(value, path)
 
     def keep(self, tensor: torch.Tensor, path: str) -> str:
-        """Put a tensor into the file; returns its name there."""
-        # One of its own each, since weights may be shared, and what is there twice, twice.
+        """Add a tensor to the file, and return its name in the file."""
+        # A copy of each tensor: safetensors refuses tensors that share memory.
         while path in self.tensors:
             path += "'"
         self.tensors[path] = tensor.contiguous().clone(memory_format=torch.contiguous_format)
@@ -115,7 +116,7 @@ class ValueWriter:
         if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
             raise Unsaveable(f"an array of type {array.dtype}")
         array = array.astype(array.dtype.newbyteorder("="))
-        # The order decides the last bits of a product of matrices.
+        # The order in memory changes the last bits of a matrix product.
         if array.flags.f_contiguous and not array.flags.c_contiguous:
             written["order"] = "F"
         if array.size <= _INLINE and (array.dtype.kind != "f" or np.isfinite(array).all()):
@@ -138,9 +139,9 @@ class ValueWriter:
 
 
 class ValueReader:
-    """Turn JSON and the tensors that the writer kept back into values.
+    """Converts JSON and tensors of the writer back to values.
 
-    `other` makes what is no plain value: ``other(kind, content, path)``.
+    ``other(kind, content, path)`` makes any other value, for example an estimator.
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], other: Callable[[str, Any, str], Any]):
@@ -149,7 +150,7 @@ class ValueReader:
         self._depth = self._n_text = 0
 
     def read(self, written: Any, path: str) -> Any:
-        """Turn the JSON of one value back, if it is one that the writer writes."""
+        """Convert JSON back to a value. Refuse JSON that the writer never writes."""
         if written is None or isinstance(written, bool | int | float | str):
             return written
         kind = "list"
@@ -177,7 +178,7 @@ class ValueReader:
             self._depth -= 1
 
     def take(self, name: str) -> torch.Tensor:
-        """Take a tensor out of the file: once, or a small file could ask for a thousand."""
+        """Return a tensor of the file. Only once, or a small file could take much memory."""
         return self.tensors.pop(name)
 
     def _read_float(self, content, path):
@@ -214,7 +215,7 @@ class ValueReader:
 
     def _read_RandomState(self, content, path):
         name, key, position, *rest = self.read(content, path)
-        # NumPy takes any position, and would read there.
+        # NumPy accepts any position, and would read outside the key.
         if name != "MT19937" or key.shape != (624,) or not 0 <= position <= 624:
             raise ValueError(f"position {position}")
         state = np.random.RandomState()
@@ -224,12 +225,12 @@ class ValueReader:
     def _read_scalar(self, content, path):
         array = self._read_array(content["array"], path)
         if array.shape or array.dtype.kind == "O":
-            raise ValueError("no scalar")
+            raise ValueError("not a scalar")
         return array[()]
 
     def _read_array(self, content, path):
         if not _DTYPE.fullmatch(content["dtype"]):
-            raise ValueError("a type that is not written")
+            raise ValueError("a type that save does not write")
         dtype, shape = np.dtype(content["dtype"]), tuple(content["shape"])
         if not dtype.isnative:
             raise ValueError(dtype)
@@ -268,20 +269,20 @@ class ValueReader:
         made = {}
         for name, dtype, written in columns:
             values = self._read_array(written["array"], path)
-            # Names of types of pandas are little programs, which read files of time zones.
+            # pandas parses names of types like small programs, and reads files of time zones.
             if type(name) is not str or values.shape != (len(index),):
                 raise ValueError(f"a column of shape {values.shape}")
             fitting = _TEXT_DTYPES if values.dtype.kind == "O" else (values.dtype.name,)
             if dtype not in fitting:
                 raise ValueError(f"a column of type {dtype}")
             if dtype == "str" and int(pd.__version__.split(".")[0]) < 3:
-                dtype = "object"  # which was the type of text then
+                dtype = "object"  # the type of text before pandas 3
             made[name] = pd.Series(values, index=index, dtype=dtype)
         return pd.DataFrame(made, index=index)
 
 
 def _room(texts: list[str]) -> int:
-    """Bytes that each entry of an array of texts may take."""
+    """Return the number of bytes that each entry of an array of texts may take."""
     return 4 * max(_ROOM, max(map(len, texts), default=0))
 
 

@@ -1,11 +1,12 @@
-"""Saved estimators: what of an estimator goes into the file.
+"""Saved estimators: describing an estimator as JSON and tensors.
 
-An estimator may say more than its attributes do:
+An estimator may define three methods:
 
-- ``_state_to_save(state)`` turns its fitted state into data, networks into their weights;
-- ``_restore_state(state)`` takes that back;
-- ``_outputs_of_noise(rng)`` returns a few outputs of the fitted estimator, by which a network that
-  the caller makes again is told from another; None where running it is not free.
+- ``_state_to_save(state)`` converts its fitted state to data, for example a network to its weights;
+- ``_restore_state(state)`` is the inverse of ``_state_to_save``;
+- ``_outputs_of_noise(rng)`` returns a few outputs of the fitted estimator for random input. After
+  loading, they show whether the caller made the same network again. It returns None if running the
+  network may cost money.
 """
 
 import os
@@ -35,14 +36,14 @@ from skfair.persistence._table import TRAINING_ROWS
 from skfair.persistence._values import Unsaveable, ValueWriter
 from skfair.utils._shown import shown
 
-# Where one machine keeps what it has computed is not for another one, nor for a stranger to say.
+# A path on one machine: another machine does not have it, and a stranger must not choose it.
 LOCAL = "memory"
 REQUESTS, OUTPUT = "_metadata_request", "_sklearn_output_config"
-_FEWEST_ROWS = 10  # whose mean says little of each of them
+_FEWEST_ROWS = 10  # the mean of so many rows says little about each of them
 
 
 class EstimatorWriter:
-    """One save: the JSON of estimators, their tensors, and what the caller makes."""
+    """Collects the JSON and tensors of one save, and the parts that the caller must make."""
 
     def __init__(self, root: BaseEstimator, *, training_rows: bool):
         self.values = ValueWriter(self._other)
@@ -51,7 +52,7 @@ class EstimatorWriter:
         self._names = {id(value): name for name, value in root.get_params(deep=True).items()}
 
     def estimator(self, estimator: BaseEstimator, path: str) -> dict:
-        """Write an estimator; `path` is a prefix for the names of its parts."""
+        """Convert an estimator to JSON. `path` is the prefix for the names of its parts."""
         name = class_name(type(estimator))
         if estimator_class(name) is not type(estimator):
             raise TypeError(_refusal(estimator, name))
@@ -81,7 +82,7 @@ class EstimatorWriter:
         if parameters.get(LOCAL) is not None:
             warnings.warn(
                 f"memory={shown(str(parameters[LOCAL]), 200)} of {type(estimator).__name__} is "
-                "left out of the saved model: it belongs to this machine. Set it after loading: "
+                "not saved, because it is a path on this machine. Set it after loading: "
                 f"set_params({path}{LOCAL}=...).",
                 UserWarning,
             )
@@ -89,8 +90,8 @@ class EstimatorWriter:
             check_state(estimator, state)
         except ValueError as error:
             raise TypeError(
-                f"{error}, and this is not saved as data. Use joblib.dump, for files that only you "
-                "load."
+                f"{error}, so the estimator cannot be saved as data. Use joblib.dump, for files "
+                "that only you load."
             ) from error
         made = list(self.made_by_caller)[made_before:]
         if made and state and hasattr(estimator, "_outputs_of_noise"):
@@ -148,9 +149,9 @@ class EstimatorWriter:
     def _network(self, network: nn.Module, path: str) -> dict:
         weights = dict(network.state_dict())
         if any(is_lazy(value) for value in weights.values()):
-            raise Unsaveable(f"a {type(network).__name__} that has seen no data and has no weights")
+            raise Unsaveable(f"a {type(network).__name__} without weights, as it has seen no data")
         if not all(isinstance(value, torch.Tensor) for value in weights.values()):
-            raise Unsaveable(f"a {type(network).__name__} with state that is no tensor")
+            raise Unsaveable(f"a {type(network).__name__} with state that is not a tensor")
         return {
             "weights": self.values.write(weights, path),
             "frozen": [n for n, p in network.named_parameters() if not p.requires_grad],
@@ -159,19 +160,19 @@ class EstimatorWriter:
 
 
 def probe(compute: Callable[[np.random.Generator], np.ndarray | None]) -> np.ndarray | None:
-    """Compute a few outputs that are saved, so that a loaded network can be told from another.
+    """Compute a few outputs to save. After loading, they show whether the network is the same.
 
-    None where the network does not run on such data, or puts out no finite numbers.
+    Return None if the network does not run on such data, or returns NaN or infinity.
     """
     try:
         outputs = compute(np.random.default_rng(0))
-    except Exception:  # it is the user's network
+    except Exception:  # the network of the user may raise anything
         return None
     return outputs if outputs is not None and np.isfinite(outputs).all() else None
 
 
 def _without_training_rows(state: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what belongs to single rows, and centres that are hardly more than one row."""
+    """Leave out data about single rows, and centres that are the mean of very few rows."""
     kept = {key: value for key, value in state.items() if key not in TRAINING_ROWS}
     if "cluster_centers_" in kept:
         centres = kept["cluster_centers_"].copy()
@@ -186,12 +187,12 @@ def _without_training_rows(state: dict[str, Any]) -> dict[str, Any]:
 def _refusal(estimator: Any, name: str) -> str:
     if hasattr(estimator, "best_estimator_"):
         return (
-            f"estimator is a {type(estimator).__name__}; what it has found is saved, not the "
-            "search. Give estimator.best_estimator_."
+            f"estimator is a {type(estimator).__name__}, and a search cannot be saved as data. "
+            "Give estimator.best_estimator_."
         )
     return (
-        f"{name} is not among the classes that can be saved as data: the estimators of skfair, and "
-        f"of scikit-learn {', '.join(n.rpartition('.')[2] for n in sklearn_classes())}. Save the "
-        "estimators of skfair in it by themselves, and the rest with joblib.dump, for files that "
-        "only you load, or with skops."
+        f"{name} cannot be saved as data. Classes that can: the estimators of skfair, and from "
+        f"scikit-learn {', '.join(n.rpartition('.')[2] for n in sklearn_classes())}. Save the "
+        "estimators of skfair in it alone, and the rest with skops, or with joblib.dump for files "
+        "that only you load."
     )

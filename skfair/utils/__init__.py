@@ -1,4 +1,4 @@
-"""What every part stands on: devices, seeds, validation, groups, and words for messages."""
+"""The lowest layer of skfair: devices, seeds, validation, groups, and words for messages."""
 
 from skfair.utils._device import resolve_device
 from skfair.utils._groups import Groups, encode_groups

@@ -1,26 +1,26 @@
-"""Devices: what ``device="auto"`` means, decided when an estimator is fitted."""
+"""Devices: choosing and checking the device when an estimator is fitted."""
 
 import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the ``device`` parameter of an estimator into a device that is there.
+    """Convert the ``device`` parameter of an estimator to an available device.
 
     Parameters
     ----------
     device : str or torch.device
-        ``"auto"`` takes the first of CUDA, MPS and CPU that this machine has. Anything
-        else is given to :class:`torch.device`.
+        ``"auto"`` selects the first available of CUDA, MPS and CPU. Any other value is passed to
+        :class:`torch.device`.
 
     Returns
     -------
     torch.device
-        A device on which tensors can be made.
+        A device on which torch can create tensors.
 
     Raises
     ------
     ValueError
-        The name is not one that torch knows, or this machine has no such device.
+        torch does not know the name, or this machine has no such device.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
-            f"device={device!r} was asked for, but torch cannot use it on this machine "
-            f"({str(error).splitlines()[0]}). Use device='auto' to take what is there."
+            f"torch cannot use device={device!r} on this machine "
+            f"({str(error).splitlines()[0]}). Use device='auto' to select an available device."
         ) from error
     return resolved

@@ -1,5 +1,5 @@
-"""Errors of their own class, so that a program can tell them from others by name."""
+"""Error classes of skfair, so that a program can catch them by name."""
 
 
 class InvalidModelError(ValueError):
-    """A saved model that is not loaded: damaged, altered, of another version, or made to harm."""
+    """A saved model is refused: it is damaged, altered, of another version, or malicious."""

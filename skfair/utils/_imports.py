@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are needed, with a hint when they are absent."""
+"""Optional dependencies: imported only when needed, with advice if they are not installed."""
 
 import importlib
 from types import ModuleType
@@ -14,7 +14,7 @@ def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
     extra : str
         The extra of skfair that installs it, for instance ``"onnx"``.
     purpose : str
-        What it is needed for; the sentence of the error starts with it.
+        Purpose of the module. The message of the error starts with it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Fits of scikit-learn's estimators that are a part of another fit."""
+"""Fitting an estimator of scikit-learn inside another fit."""
 
 import inspect
 from typing import Any, TypeVar
@@ -7,18 +7,18 @@ Estimator = TypeVar("Estimator")
 
 
 def fit_inner(estimator: Estimator, *args: Any, **kwargs: Any) -> Estimator:
-    """Fit an estimator of scikit-learn inside of the fit of another, unseen from outside.
+    """Fit an estimator of scikit-learn inside another fit, hidden from tools that log fits.
 
-    What watches fits, as MLflow's autologging does, wraps ``fit`` of each class of scikit-learn,
-    and would record this one in place of the estimator that the user fits. The plain function
-    lies below what wraps it. Parameters are not validated.
+    A tool such as MLflow's autologging wraps ``fit`` of each class of scikit-learn. It would record
+    the inner fit in place of the estimator that the user fits. This function therefore calls the
+    original, unwrapped ``fit``. Parameters are not validated.
 
     Parameters
     ----------
     estimator : object
-        One whose own fit calls no other.
+        An estimator whose ``fit`` does not fit other estimators.
     *args, **kwargs
-        What ``fit`` takes.
+        Arguments of ``fit``.
 
     Returns
     -------

@@ -1,11 +1,11 @@
-"""How much memory this machine has, for limits that are not a matter of taste."""
+"""The memory of this machine, for limits that depend on it."""
 
 import math
 import os
 
 
 def physical_memory() -> float:
-    """Count the bytes of memory of this machine; infinity where the system does not tell.
+    """Return the memory of this machine in bytes; infinity if the system does not report it.
 
     Returns
     -------

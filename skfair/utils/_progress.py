@@ -1,4 +1,4 @@
-"""Progress bars: one kind, each with a name and a unit."""
+"""Progress bars: all of the same style, each with a name and a unit."""
 
 import sys
 from typing import Any
@@ -7,26 +7,26 @@ import tqdm
 
 
 def progress_bar(name: str, *, total: int, unit: str, show: bool = True) -> Any:
-    """Make a bar over the parts of something that takes long.
+    """Make a progress bar for a task of several parts.
 
-    In a notebook it is a widget where these are installed, and text anywhere else. (``tqdm.auto``
-    decides the same when it is imported, and warns where they are not.)
+    In a notebook with ipywidgets, the bar is a widget. Everywhere else it is text. (``tqdm.auto``
+    makes the same choice, but when it is imported, and it warns if ipywidgets is missing.)
 
     Parameters
     ----------
     name : str
-        What is done, in a word or two: "encode".
+        The task, in one or two words, for example "encode".
     total : int
-        How many parts there are.
+        Number of parts.
     unit : str
-        What one of them is called: "image".
+        Name of one part, for example "image".
     show : bool, default=True
-        Whether to show it; one that is not shown is updated and closed all the same.
+        Whether to show the bar. A hidden bar is updated and closed in the same way.
 
     Returns
     -------
     tqdm.tqdm
-        To be used in a ``with`` statement, or closed.
+        The bar. Use it in a ``with`` statement, or close it.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def progress_bar(name: str, *, total: int, unit: str, show: bool = True) -> Any:
 
 
 def _kind() -> Any:
-    ipython = sys.modules.get("IPython")  # which a notebook has imported
+    ipython = sys.modules.get("IPython")  # a notebook has imported it
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is not None and "IPKernelApp" in shell.config:
         from tqdm import notebook

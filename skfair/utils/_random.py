@@ -1,7 +1,7 @@
-"""Seeds: torch code that draws from generators of its own, whatever other threads draw.
+"""Seeds: torch code draws from its own generators, independent of other threads.
 
-torch has one default generator for all threads. To seed it, and to give it back afterwards, is not
-enough: what another thread draws meanwhile is missing from the draws here, and the other way round.
+torch has one default generator for all threads. It is not enough to seed this generator and to
+restore it afterwards: if another thread draws in the meantime, both threads get other numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
     Parameters
     ----------
     random_state : int, RandomState or None
-        As in scikit-learn: an int gives the same seed each time, an instance advances.
+        As in scikit-learn: an int gives the same seed at each call, a RandomState advances.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 class _Generators:
-    """One generator for each device, made when it is first asked for."""
+    """One generator for each device, created at its first use."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -49,7 +49,7 @@ class _Generators:
 
     def on(self, device: torch.device) -> torch.Generator | None:
         if device.index is None and device.type != "cpu":
-            device = torch.empty(0, device=device).device  # which card that is
+            device = torch.empty(0, device=device).device  # adds the index of the current card
         if device not in self._made:
             made = None
             with suppress(NotImplementedError):  # some kinds of devices have no generators
@@ -58,13 +58,13 @@ class _Generators:
         return self._made[device]
 
 
-# A new thread has none: each fit sees its own.
+# A new thread starts without generators: each fit sets its own.
 _CURRENT: ContextVar[_Generators | None] = ContextVar("skfair_generators", default=None)
 
 
 @contextmanager
 def own_generators(seed: int) -> Iterator[None]:
-    """Run a block with generators of its own, which :func:`generator` hands out.
+    """Run a block with its own generators, which :func:`generator` returns.
 
     Parameters
     ----------
@@ -84,32 +84,32 @@ def own_generators(seed: int) -> Iterator[None]:
 
 
 def generator(device: torch.device | None = None) -> torch.Generator | None:
-    """Hand out the generator of the block that :func:`own_generators` runs.
+    """Return the generator of the current :func:`own_generators` block.
 
     Parameters
     ----------
-    device : torch.device, optional
-        Where to draw; the CPU if not given.
+    device : torch.device, default=None
+        Device of the generator. None means the CPU.
 
     Returns
     -------
     torch.Generator or None
-        None outside of such a block, which torch takes for its default generator.
+        None outside such a block. torch then uses its default generator.
     """
     current = _CURRENT.get()
     return None if current is None else current.on(device or torch.device("cpu"))
 
 
 def own_draws() -> AbstractContextManager:
-    """Have everything in a block draw from the generators of :func:`own_generators`.
+    """Make all torch code in a block draw from the generators of :func:`own_generators`.
 
-    For code that cannot be handed a generator: the initial weights of layers, and dropout and
-    whatever else networks draw. It costs some microseconds for each operation of torch.
+    Use it for code that takes no generator: initial weights of layers, dropout, and any other
+    random operation of a network. It costs some microseconds for each operation of torch.
 
     Returns
     -------
     context manager
-        It does nothing outside of :func:`own_generators`.
+        Outside :func:`own_generators`, it does nothing.
     """
     current = _CURRENT.get()
     return nullcontext() if current is None else _OwnDraws(current)
@@ -117,11 +117,11 @@ def own_draws() -> AbstractContextManager:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block of torch code under a seed, whatever other threads draw meanwhile.
+    """Run a block of torch code under a seed, independent of other threads.
 
-    All that the block draws in this thread comes from generators of the block's own, also where
-    the code cannot be handed a generator: initial weights, batches, dropout. Torch's default
-    generators are neither read nor changed. On the CPU the numbers are those that follow
+    Everything that the block draws in this thread comes from the block's own generators. This
+    includes code that takes no generator: initial weights, batches, dropout. The default generators
+    of torch are neither read nor changed. On the CPU, the numbers are the same as after
     ``torch.manual_seed(seed)``.
 
     Parameters
@@ -132,12 +132,12 @@ def seeded(seed: int) -> Iterator[None]:
     Yields
     ------
     None
-        The block runs; each operation of torch in it takes some microseconds more.
+        The block runs. Each operation of torch in the block takes some microseconds more.
 
     Notes
     -----
-    What stays with the default generators: what CUDA draws inside of an attention kernel or a
-    recurrent layer, and what ``torch.utils.checkpoint`` draws again in the backward pass.
+    Some operations still draw from the default generators: attention kernels and recurrent layers
+    on CUDA, and ``torch.utils.checkpoint`` when it draws again in the backward pass.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class _OwnDraws(TorchDispatchMode):
-    """Hands a generator to all operations that draw; of one thread, as all modes are."""
+    """Passes a generator to all random operations. As every mode, it is active in one thread."""
 
     def __init__(self, generators: _Generators):
         super().__init__()
@@ -173,13 +173,13 @@ def _plain(func: Any) -> Callable:
 
 
 def _with_generator(func: Any) -> Callable:
-    """Hand a generator on, unless the caller did."""
+    """Pass a generator to the operation, unless the caller did."""
 
     def draw(generators: _Generators, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("generator") is None:
             tensors = [value for value in args if isinstance(value, torch.Tensor)]
             device = tensors[0].device if tensors else kwargs.get("device") or torch.device("cpu")
-            if device.type == "meta":  # where nothing is drawn
+            if device.type == "meta":  # meta tensors hold no numbers
                 return func(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
             kwargs["generator"] = generators.on(device)
         return func(*args, **kwargs)
@@ -190,7 +190,7 @@ def _with_generator(func: Any) -> Callable:
 def _native_dropout(
     generators: _Generators, x: torch.Tensor, p: float, train: bool | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operation of accelerators, which takes no generator, out of two that do or need none."""
+    """Do the same as ``native_dropout`` of accelerators, which takes no generator."""
     if train is False or p == 0:
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
     kept = torch.empty_like(x).bernoulli_(1 - p, generator=generators.on(x.device)).bool()
@@ -208,7 +208,7 @@ def _find_draw(func: Any) -> Callable:
     if "generator" in arguments:
         return _with_generator(func)
     if torch.Tag.nondeterministic_seeded in func.tags:
-        # torch.rand and its like have overloads for generators, with the same other arguments.
+        # torch.rand and similar have overloads that take a generator and the same other arguments.
         packet = func.overloadpacket
         for other in (getattr(packet, name) for name in packet.overloads()):
             if _arguments(other) == {**arguments, "generator": "Optional[Generator]"}:
@@ -218,7 +218,7 @@ def _find_draw(func: Any) -> Callable:
 
 _DRAWS: dict[Any, Callable] = {}
 
-# Layers of torch that draw nothing when they run, as long as nobody has hooked anything in.
+# Layers of torch whose forward draws nothing, if the layer has no hooks.
 _DRAW_NOTHING = {
     nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten,
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding,
@@ -229,15 +229,15 @@ _DRAW_NOTHING = {
 
 
 def draws_nothing(network: nn.Module) -> bool:
-    """Tell whether a network draws nothing at random, so that :func:`own_draws` can be left out.
+    """Whether a network certainly draws nothing, so that :func:`own_draws` is not needed.
 
     Returns
     -------
     bool
-        True for networks of well-known layers only.
+        True only for networks that consist of well-known layers.
     """
     return all(
-        # The networks of skfair itself ask for `generator`.
+        # The networks of skfair itself use `generator`.
         (type(part) in _DRAW_NOTHING or type(part).__module__.startswith("skfair."))
         and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
         for part in network.modules()

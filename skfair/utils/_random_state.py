@@ -1,4 +1,4 @@
-"""What is given as ``random_state``, and what to give in place of what cannot be."""
+"""Checking ``random_state``, with advice for generators that scikit-learn does not accept."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from skfair.utils._shown import shown
 
-# Of each kind that draws numbers, and is no RandomState, how to make a seed of it.
+# For each kind of generator that is no RandomState: the code that draws a seed from it.
 _SEEDS: dict[type, str] = {
     np.random.Generator: "int(rng.integers(2**31))",
     np.random.BitGenerator: "int(numpy.random.Generator(rng).integers(2**31))",
@@ -19,30 +19,31 @@ _SEEDS: dict[type, str] = {
 
 
 def refuse_generator(random_state: Any) -> None:
-    """Say how to make a seed of a generator, which scikit-learn's ``random_state`` cannot be.
+    """Refuse a generator as ``random_state``, and say how to draw a seed from it.
 
     Parameters
     ----------
     random_state : object
-        As the user gave it.
+        The value that the user passed.
 
     Raises
     ------
     InvalidParameterError
-        It is a generator of NumPy or torch. The error is a ValueError and a TypeError.
+        `random_state` is a generator of NumPy or torch. The error is both a ValueError and a
+        TypeError.
     """
     for kind, seed in _SEEDS.items():
         if isinstance(random_state, kind):
             raise InvalidParameterError(
                 f"random_state is a {type(random_state).__name__} of "
-                f"{kind.__module__.partition('.')[0]}, where an int, a numpy.random.RandomState "
-                "or None was wanted, as everywhere in scikit-learn. Give a seed that it draws: "
+                f"{kind.__module__.partition('.')[0]}. As in scikit-learn, it must be an int, a "
+                "numpy.random.RandomState or None. Draw a seed from the generator: "
                 f"random_state={seed}."
             )
 
 
 def check_random_state(random_state: Any) -> np.random.RandomState:
-    """Do as scikit-learn's function of this name, with messages that name the argument.
+    """Do the same as scikit-learn's function of this name, with better error messages.
 
     Parameters
     ----------
@@ -52,12 +53,12 @@ def check_random_state(random_state: Any) -> np.random.RandomState:
     Returns
     -------
     RandomState
-        The instance that was given, one seeded with the int, or NumPy's own.
+        The given instance, a new instance seeded with the int, or the global one of NumPy.
 
     Raises
     ------
     ValueError
-        It is something else.
+        `random_state` is anything else.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files of strangers: opened only where they are files, so that reading them ends."""
+"""Opening files from untrusted sources: only regular files, so that reading ends."""
 
 import os
 import stat
@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 from skfair.utils._shown import shown
 
-# A pipe without a writer blocks whoever opens it; a terminal takes over the process. Not so with
-# these flags. Windows has others, and translates line ends unless told not to.
+# Without these flags, opening a pipe without a writer would block, and opening a terminal would
+# make it control the process. On Windows, O_BINARY switches off the translation of line ends.
 _FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY", "O_NOINHERIT"):
     _FLAGS |= getattr(os, _name, 0)
@@ -23,29 +23,29 @@ _KINDS = {
 def open_regular(path: str | os.PathLike, what: str) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
 
-    Pipes, devices, sockets and folders are refused: to read them may block, never end, or change
-    what is read.
+    Pipes, devices, sockets and folders are refused: reading them may block, may never end, or may
+    change their content.
 
     Parameters
     ----------
     path : path-like
         The file.
     what : str
-        What messages call it, such as ``"path"`` or ``"X[3]"``.
+        Name of the argument in messages, for example ``"path"`` or ``"X[3]"``.
 
     Returns
     -------
     binary file
-        At its first byte. The caller closes it.
+        The open file, at its first byte. The caller must close it.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     ValueError
-        It is something else than a file, or no path at all.
+        `path` is not a regular file, or not a valid path.
     OSError
-        The system does not open it.
+        The system cannot open the file.
 
     Examples
     --------
@@ -56,8 +56,8 @@ def open_regular(path: str | os.PathLike, what: str) -> BinaryIO:
     """
     name = f"{what}={shown(os.fspath(path), 200)}"
     try:
-        # Asked before, since to open a device may already do something; and once more after, since
-        # somebody may have put another thing in its place.
+        # Checked before opening, because opening a device may already have an effect. Checked again
+        # after opening, because the file may have been replaced in the meantime.
         mode = os.stat(path).st_mode
         descriptor = os.open(path, _FLAGS) if stat.S_ISREG(mode) else None
     except FileNotFoundError as error:

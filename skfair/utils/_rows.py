@@ -1,4 +1,4 @@
-"""Rows that belong together: the one place where the labels of rows are held against positions."""
+"""Checking that several pandas arguments have their rows in the same order."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from skfair.utils._shown import shown
 
 
 def check_rows(**arguments: Any) -> None:
-    """Refuse arguments of which the index has the rows in different orders.
+    """Refuse arguments whose indices have the same labels in different orders.
 
-    Rows are taken as they come, as everywhere in scikit-learn. Where two of the arguments are of
-    pandas, and the same labels stand in another order, they contradict that. Indices of different
-    labels say nothing of the order, and pass.
+    As in scikit-learn, rows are matched by position. Two pandas arguments with the same labels in
+    a different order contradict this. Indices with different labels say nothing about the order,
+    so they are accepted.
 
     Parameters
     ----------
     **arguments : object
-        Everything with a row for each sample, by name; dicts are looked into, and all that has no
-        index is left alone.
+        All arguments with one row per sample, by name. The values of a dict are checked, too.
+        Arguments without an index are ignored.
 
     Raises
     ------
     ValueError
-        Two of them have the same labels in another order.
+        Two arguments have the same labels in a different order.
 
     Examples
     --------
@@ -34,24 +34,24 @@ def check_rows(**arguments: Any) -> None:
     >>> check_rows(y_true=y, y_pred={"model": y[::-1]})
     Traceback (most recent call last):
     ...
-    ValueError: y_pred['model'] has the index of y_true in another order, and rows are taken as \
-they come. Give y_pred['model'].loc[y_true.index], or, if the rows do belong together as they \
-are, y_pred['model'].reset_index(drop=True).
+    ValueError: y_pred['model'] has the index of y_true in another order, but rows are matched by \
+position. Give y_pred['model'].loc[y_true.index], or, if the rows already match by position, \
+give y_pred['model'].reset_index(drop=True).
     """
     known: list[tuple[str, pd.Index]] = []
     for argument, value in arguments.items():
         for name, index in _indices(argument, value):
             if any(index.equals(other) for _, other in known):
-                continue  # compared already
+                continue  # already compared
             for other_name, other in known:
                 if _in_another_order(other, index):
                     fix = f"Give {name}.loc[{other_name}.index]"
                     if not index.is_unique:
-                        fix = f"Bring it into the order of {other_name}"
+                        fix = f"Sort {name} in the order of {other_name}"
                     raise ValueError(
-                        f"{name} has the index of {other_name} in another order, and rows are "
-                        f"taken as they come. {fix}, or, if the rows do belong together as they "
-                        f"are, {name}.reset_index(drop=True)."
+                        f"{name} has the index of {other_name} in another order, but rows are "
+                        f"matched by position. {fix}, or, if the rows already match by position, "
+                        f"give {name}.reset_index(drop=True)."
                     )
             known.append((name, index))
 
@@ -65,7 +65,7 @@ def _indices(name: str, value: Any) -> Iterator[tuple[str, pd.Index]]:
 
 
 def _in_another_order(one: pd.Index, two: pd.Index) -> bool:
-    """Whether both have the same labels, each as often, and not at the same places."""
+    """Whether both have the same labels, equally often, but not at the same positions."""
     if len(one) != len(two) or one.nlevels != two.nlevels:
         return False
     codes, found = pd.factorize(one.append(two), use_na_sentinel=False)

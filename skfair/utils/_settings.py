@@ -1,4 +1,4 @@
-"""Fits and predictions compute the same, whatever the process or the thread has set."""
+"""Settings of a fit or a prediction: the same ones, independent of the process and the thread."""
 
 import functools
 import threading
@@ -18,18 +18,18 @@ _FLOATS = {
     torch.empty, torch.empty_strided, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn,
     torch.normal, torch.linspace, torch.logspace,
 }  # fmt: skip
-# They look at the numbers that they are given.
+# These functions infer the type from the given numbers.
 _OF_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full}
 _OF_NUMBERS |= {torch.arange}
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Run a block as if the thread had just started, and torch's defaults were its own.
+    """Run a block with the default settings of torch and NumPy.
 
-    Gradients are on, autocast and inference mode are off, NumPy warns of overflows, and what does
-    not name its type or device is float32 on the CPU. Nothing of the process is changed for this:
-    it holds for the block in this thread.
+    Gradients are on, autocast and inference mode are off, and NumPy warns of overflows. A tensor
+    that is created without a type or device is float32 on the CPU. The settings of the process do
+    not change: these settings apply only to the block, in this thread.
 
     Yields
     ------
@@ -38,9 +38,9 @@ def own_settings() -> Iterator[None]:
 
     Notes
     -----
-    Under another default type or device, what runs is watched by a mode, and torch computes its
-    attention layers without fused kernels then: their last digits differ. What a network makes
-    of integers without naming a type (their ratio) has torch's default type.
+    Under another default type or device of torch, the block runs under a mode. torch then computes
+    attention layers without fused kernels, so their last digits differ. If a network computes a
+    float from integers without naming a type (their ratio), the result has torch's default type.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def own_settings() -> Iterator[None]:
 
 
 class _SinglePrecision(TorchFunctionMode):
-    """Gives tensors that are made without a type float32; torch's default is every thread's."""
+    """Makes new tensors float32. torch's default type would change for all threads."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -78,7 +78,7 @@ class _SinglePrecision(TorchFunctionMode):
 
 
 def _has_floats(numbers: Any) -> bool:
-    """Whether these are numbers of Python's own, and not all integers."""
+    """Whether these are Python numbers, and at least one of them is a float."""
     if isinstance(numbers, list | tuple):
         return any(map(_has_floats, numbers))
     return type(numbers) is float
@@ -95,7 +95,7 @@ def with_own_settings(function: Function) -> Function:
     return cast(Function, run)
 
 
-# Python's filters are every thread's; two blocks that overlap would put back each other's.
+# All threads share Python's warning filters. Two overlapping blocks would restore wrong filters.
 _FILTERS = threading.RLock()
 
 
@@ -103,14 +103,16 @@ _FILTERS = threading.RLock()
 def warning_filter(
     action: Literal["ignore", "error"], category: type[Warning] = Warning, message: str = ""
 ) -> Iterator[None]:
-    """Filter warnings in a block; one such block at a time.
+    """Filter warnings in a block. Only one such block runs at a time.
 
     Parameters
     ----------
     action : {"ignore", "error"}
+        What to do with the warnings.
     category : type, default=Warning
+        Class of the warnings.
     message : str, default=""
-        What the message has to begin with.
+        Regular expression that the start of the message must match.
 
     Yields
     ------

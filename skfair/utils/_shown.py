@@ -1,28 +1,28 @@
-"""Names and values of data, as messages and reports show them: escaped and short.
+"""Names and values from data, escaped and shortened for messages and reports.
 
-Labels, columns and files are named by whoever made the data. Control characters in them, printed
-as they are, move the cursor of a terminal, turn text around, or forge whole lines.
+The author of the data chooses the names of labels, columns and files. Without escaping, control
+characters in a name could move the cursor of a terminal, reverse text, or forge whole lines.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-_JOINERS = "\u200c\u200d"  # not printable either, but parts of Persian words and of emoji
+_JOINERS = "\u200c\u200d"  # not printable, but parts of Persian words and of emoji
 _ROOM = 40
 _AT_MOST = 5
 _WIDEST = 200
 
 
 def shown(value: Any, room: int = _ROOM) -> str:
-    """Write a value for a message: as ``repr`` does, escaped and shortened.
+    """Format a value for a message: as ``repr`` does, escaped and shortened.
 
     Parameters
     ----------
     value : object
         A label or a name.
     room : int, default=40
-        Characters of the value that are shown.
+        Maximum number of characters.
 
     Returns
     -------
@@ -44,14 +44,14 @@ def shown(value: Any, room: int = _ROOM) -> str:
 
 
 def shown_all(values: Collection, room: int = _ROOM) -> str:
-    """Write the first few of many values for a message.
+    """Format the first five of many values for a message.
 
     Parameters
     ----------
     values : collection
         Labels or names.
     room : int, default=40
-        Characters of each that are shown.
+        Maximum number of characters of each value.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def shown_all(values: Collection, room: int = _ROOM) -> str:
 
 
 def as_label(value: Any) -> str:
-    """Write a label for a table or a plot: without quotes, escaped, and cut where it is endless.
+    """Format a label for a table or a plot: without quotes, escaped, cut after 200 letters.
 
     Parameters
     ----------
@@ -92,17 +92,17 @@ def as_label(value: Any) -> str:
 def tell_apart(
     labels: Iterable, reserved: Collection[str] = (), write: Callable[[Any], str] = as_label
 ) -> dict[Any, str]:
-    """Write labels for a table or a plot so that none can be taken for another.
+    """Format labels for a table or a plot, so that a reader cannot confuse two of them.
 
     Parameters
     ----------
     labels : iterable
         Labels that can be hashed.
     reserved : collection of str, default=()
-        What stands beside them and is no label, in lower case.
+        Other texts in the same place, in lower case, for example the names of total rows.
     write : callable, default=as_label
-        How a label is written that looks like no other. Those that do look alike are written as
-        ``repr`` does: 1 and '1'.
+        Formats a label that looks like no other label. Labels that look alike are formatted as
+        by ``repr``: 1 and '1'.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def tell_apart(
     {1: '1', '1': "'1'", 'a': 'a', 'overall': "'overall'"}
     """
     texts = {label: write(label) for label in labels}
-    looks = {label: " ".join(text.split()) for label, text in texts.items()}  # as a reader sees it
+    looks = {label: " ".join(text.split()) for label, text in texts.items()}  # what a reader sees
     often = Counter(looks.values())
     return {
         label: shown(label, _WIDEST)
@@ -125,7 +125,7 @@ def tell_apart(
 
 
 def plain(text: str) -> str:
-    """Escape what a terminal acts on, as ``repr`` does, without quotes; all else stays.
+    """Escape characters that control a terminal, as ``repr`` does, but without quotes.
 
     Parameters
     ----------

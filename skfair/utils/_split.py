@@ -11,17 +11,17 @@ def split_cells(
     Parameters
     ----------
     cell : ndarray of shape (n_samples,), int64
-        Class, group or both of each row, counted from zero.
+        Cell of each row, counted from zero: its class, its group, or a number for both.
     fraction : float or ndarray of shape (n_cells,)
-        Share to hold out, in (0, 1), of all cells or of each; of each cell one row at least, and
-        not all.
+        Share to hold out, in (0, 1): one number for all cells, or one per cell. At least one row
+        of each cell is held out, and at least one row is kept.
     seed : int
         Seed of the draw.
 
     Returns
     -------
     kept, held_out : ndarray of int64
-        Rows, sorted. The only row of a cell belongs to both.
+        Sorted row numbers. If a cell has only one row, the row is in both.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""scikit-learn's decorators with types: without, all that they decorate is Any to checkers."""
+"""scikit-learn's decorators with types. Without types, checkers see decorated functions as Any."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ else:
     from skfair.utils._random_state import refuse_generator
 
     def validate_params(parameter_constraints, *, prefer_skip_nested_validation):
-        """Do as scikit-learn's, and say what to give for a generator as ``random_state``."""
+        """Do the same as scikit-learn's decorator, with advice for generators as random_state."""
 
         def decorate(function):
             checked = _param_validation.validate_params(
@@ -33,7 +33,7 @@ else:
 
             @functools.wraps(function)
             def call(*args, **kwargs):
-                refuse_generator(kwargs.get("random_state"))  # which is given by its name
+                refuse_generator(kwargs.get("random_state"))  # it is keyword-only everywhere
                 return checked(*args, **kwargs)
 
             return call

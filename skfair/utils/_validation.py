@@ -1,4 +1,4 @@
-"""What users pass as X, y and sample_weight, as arrays of NumPy; and in words why not."""
+"""Validation of X, y and sample_weight: NumPy arrays, or errors that name the argument."""
 
 import re
 from collections.abc import Iterator
@@ -12,54 +12,54 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
 from skfair.utils._arrays import as_numpy
-from skfair.utils._groups import describe_rows
+from skfair.utils._labels import describe_rows
 from skfair.utils._shown import plain
 
-_LINE, _LINES = 400, 16  # of the message of another package
-_LEAST_UNIT = 1e-6  # of weights, which are taken as they are from here to its inverse
-_LEAST_SHARE = 1e-20  # of the largest weight, from which sums in float32 still make sense
+_LINE, _LINES = 400, 16  # longest line, and most lines, from a message of another package
+_LEAST_UNIT = 1e-6  # largest weights from here to the inverse of it are not rescaled
+_LEAST_SHARE = 1e-20  # smallest weight, as a share of the largest, for sums in float32
 _WANTED = {
-    "X": "finite numbers, as an array or data frame with one row a sample and columns of "
+    "X": "finite numbers, as an array or data frame with one row per sample and columns of "
     "different names",
-    "y": "one class label a sample, all of them text or all of them numbers",
-    "sample_weight": "one finite number a sample, zero or more, and not zero for all",
+    "y": "one class label per sample, all of them text or all of them numbers",
+    "sample_weight": "one finite number per sample, zero or more, and not zero for all",
 }
 
 
 def validate_rows(estimator: BaseEstimator, X: Any, *, reset: bool, **check: Any) -> np.ndarray:
-    """Do as scikit-learn's ``validate_data`` for X alone.
+    """Do the same as scikit-learn's ``validate_data``, for X alone.
 
     Parameters
     ----------
     estimator : object
-        Gets ``n_features_in_`` and ``feature_names_in_``, or has them.
+        Its ``n_features_in_`` and ``feature_names_in_`` are set, or compared with X.
     X : array-like
         The rows.
     reset : bool
-        True in ``fit``.
+        Whether to set these attributes. True in ``fit``.
     **check
         Arguments of ``sklearn.utils.check_array``.
 
     Returns
     -------
     ndarray
-        Of numbers.
+        The rows, as numbers.
 
     Raises
     ------
     ValueError, TypeError
-        With a message that names X.
+        X is not valid. The message names X.
     """
     X = _unmasked(X, "X")
     with in_words("X"):
         _num_samples(X)
-        # What becomes infinite in another type is reported as that.
+        # A value that overflows in the new type becomes infinity, which is then reported.
         with np.errstate(over="ignore", invalid="ignore"):
             X = validate_data(estimator, X, reset=reset, **check)
     if X.dtype.kind not in "biuf":
         raise TypeError(
-            f"X holds values of type {X.dtype}, which are no numbers. Encode them first, for "
-            "instance with OneHotEncoder in a ColumnTransformer."
+            f"X holds values of type {X.dtype}, which are not numbers. Encode them first, for "
+            "example with OneHotEncoder in a ColumnTransformer."
         )
     return X
 
@@ -72,18 +72,19 @@ def validate_labels(estimator: BaseEstimator, X: Any, y: Any) -> np.ndarray:
     estimator : object
         A classifier.
     X : array-like
-        Only counted.
+        The rows. Only their number is used.
     y : array-like
         The labels.
 
     Returns
     -------
     ndarray of shape (n_samples,)
+        The labels.
 
     Raises
     ------
     ValueError, TypeError
-        With a message that names y.
+        y is not valid. The message names y.
     """
     y = _unmasked(y, "y")
     with in_words("y"):
@@ -93,23 +94,23 @@ def validate_labels(estimator: BaseEstimator, X: Any, y: Any) -> np.ndarray:
                 n_samples = _num_samples(X)
             if n_labels != n_samples:
                 raise ValueError(
-                    f"y has {n_labels} labels for the {n_samples} samples of X. Give one label a "
-                    "sample, in the order of the samples."
+                    f"y has {n_labels} labels for the {n_samples} samples of X. Give one label "
+                    "per sample, in the order of the samples."
                 )
         y = validate_data(estimator, X="no_validation", y=y)
         if y.dtype == object and (others := {type(label) for label in y} - {str}):
             raise ValueError(
                 "Unknown label type: y is an array of objects, among them "
-                f"{min(kind.__name__ for kind in others)}. Make all labels of one type, for "
-                "instance strings, and drop samples without a label."
+                f"{min(kind.__name__ for kind in others)}. Convert all labels to one type, for "
+                "example strings, and drop samples without a label."
             )
-        with np.errstate(invalid="ignore"):  # of numbers that are no integers, which it finds out
+        with np.errstate(invalid="ignore"):  # the check casts floats to integers to compare them
             check_classification_targets(y)
     return y
 
 
 def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
-    """Check the weights of samples; ones for None.
+    """Check the weights of samples. None means a weight of one for each sample.
 
     Parameters
     ----------
@@ -121,12 +122,12 @@ def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_samples,), float32
-        In units of the largest where they are in one that float32 does not reach.
+        The weights, divided by the largest weight if float32 could not represent them well.
 
     Raises
     ------
     ValueError, TypeError
-        With a message that names sample_weight.
+        `sample_weight` is not valid. The message names sample_weight.
     """
     with in_words("sample_weight"):
         if sample_weight is not None:
@@ -135,9 +136,9 @@ def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
     least = weight[weight > 0].min()
     if least < weight.max() * _LEAST_SHARE:
         raise ValueError(
-            f"sample_weight reaches from {least:g} to {weight.max():g}, and samples so far apart "
-            "cannot be told from samples without weight. Give zero to those that are to take no "
-            "part, or weights that are nearer."
+            f"sample_weight ranges from {least:g} to {weight.max():g}. Weights that differ so much "
+            "cannot be distinguished from zero. Set the weight to zero for samples that must not "
+            "count, or use weights that are closer together."
         )
     if not _LEAST_UNIT <= weight.max() <= 1 / _LEAST_UNIT:
         weight = weight / weight.max()
@@ -145,7 +146,7 @@ def validate_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
 
 
 def as_weight(sample_weight: Any) -> np.ndarray:
-    """Make an array of weights, whatever its shape.
+    """Convert weights to an array of the same shape.
 
     Parameters
     ----------
@@ -158,12 +159,14 @@ def as_weight(sample_weight: Any) -> np.ndarray:
     Raises
     ------
     ValueError, TypeError
-        They are no numbers, or hidden by a mask.
+        The weights are not real numbers, or a mask hides some of them.
     """
     sample_weight = _unmasked(sample_weight, "sample_weight")
     with in_words("sample_weight"):
         if np.asarray(sample_weight).dtype.kind in "mMc":
-            raise TypeError("sample_weight holds dates, times or complex numbers. Give real ones.")
+            raise TypeError(
+                "sample_weight holds dates, times or complex numbers. Give real numbers."
+            )
         with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
             return np.asarray(sample_weight, dtype=np.float64)
 
@@ -174,66 +177,77 @@ def check_logits(logits: np.ndarray) -> None:
     Parameters
     ----------
     logits : ndarray of shape (n_samples, ...)
-        What it put out.
+        Outputs of the network.
 
     Raises
     ------
     ValueError
-        With a message that names X.
+        An output is NaN or infinite. The message names the rows of X.
     """
     bad = ~np.isfinite(logits).reshape(len(logits), -1).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"For {describe_rows(bad)} of X the network computes NaN or infinity: their values are "
-            "too large for it, or its weights are. Look for errors in these rows, and bring "
-            "features to the scale that it was trained on."
+            f"For {describe_rows(bad)} of X the network computes NaN or infinity. The values in "
+            "these rows, or the weights of the network, are too large. Look for errors in these "
+            "rows, and scale the features as in the training of the network."
         )
 
 
 def check_suggestion(estimator: Any, n: Any, kept: str) -> None:
-    """Refuse to name samples to label, where their number is none or they are not known any more.
+    """Check the arguments of ``suggest_labels``, and that the estimator has the row numbers.
 
     Parameters
     ----------
     estimator : object
-        Fitted.
+        A fitted estimator.
     n : int
-        How many samples are asked for.
+        Number of samples to suggest.
     kept : str
-        The attribute with row numbers, which a saved model has only if it was asked for.
+        Name of the attribute with row numbers. A loaded model has it only if it was saved with
+        ``training_rows=True``.
 
     Raises
     ------
     ValueError
-        With what to do.
+        `n` is not a positive integer, or the estimator has no row numbers.
     """
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n={n!r} must be a positive integer, the number of samples to label.")
     if not hasattr(estimator, kept):
         raise ValueError(
-            "This model was saved without row numbers of its training data, which are what "
-            "suggest_labels names. Save it with skfair.save(..., training_rows=True), or fit "
+            "suggest_labels needs the row numbers of the training data, and this model was saved "
+            "without them. Save the model with skfair.save(..., training_rows=True), or fit it "
             "again."
         )
 
 
 @contextmanager
 def in_words(name: str) -> Iterator[None]:
-    """Put the argument's name, and what was wanted, into errors that do not have it.
+    """Add the name of the argument, and what is expected, to errors that do not name it.
 
     Parameters
     ----------
     name : {"X", "y", "sample_weight"}
         The argument.
+
+    Yields
+    ------
+    None
+        The block runs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The error of the block, with a shortened message that names the argument.
     """
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        # NumPy and scikit-learn quote values and columns, of any length and as they are.
+        # NumPy and scikit-learn quote values and columns of any length, without escaping.
         lines = re.sub(r":\narray=.*(?=\nReshape)", ".", str(error), flags=re.DOTALL).split("\n")
         said = "\n".join(plain(line)[:_LINE] for line in lines[:_LINES])
-        cause = error if said == str(error) else None  # a traceback shows it as it is
+        cause = error if said == str(error) else None  # a traceback would show it unescaped
         if re.search(rf"\b({name}|X)\b", said):
             if cause is not None:
                 raise
@@ -243,14 +257,14 @@ def in_words(name: str) -> Iterator[None]:
 
 
 def _unmasked(array: Any, name: str) -> Any:
-    """Let tensors become arrays, and refuse masks, under which NumPy sees the hidden values."""
+    """Convert a tensor to an array, and refuse masks, because NumPy would use hidden values."""
     if hasattr(array, "detach"):
         return as_numpy(array)
     if isinstance(array, np.ma.MaskedArray):
-        if array.dtype.kind == "V" or np.ma.is_masked(array):  # NumPy counts no masks of records
+        if array.dtype.kind == "V" or np.ma.is_masked(array):  # is_masked ignores masks of records
             raise ValueError(
-                f"{name} is a masked array. Drop the samples that have values masked, or fill the "
-                f"values in, for instance with {name}.filled(0)."
+                f"{name} is a masked array. Drop the samples with masked values, or fill in the "
+                f"values, for example with {name}.filled(0)."
             )
         return array.data
     return array

@@ -1,45 +1,45 @@
-"""Warnings of their own class, so that a user can turn one off, or into an error, by name."""
+"""Warning classes of skfair, so that a user can filter each of them by name."""
 
 
 class FairnessWarning(UserWarning):
-    """Base of skfair's warnings about a method that may not do what it is used for."""
+    """Base class of skfair's warnings: a method may not have the effect that it is used for."""
 
 
 class AmplificationWarning(FairnessWarning):
-    """The bias amplifier did not find a bias that is easier than the classes."""
+    """The bias amplifier did not find a bias that is easier to learn than the classes."""
 
 
 class FallbackWarning(FairnessWarning):
-    """A method did not show itself better than what it starts from, which was used instead."""
+    """A method was not clearly better than its starting point, so the starting point is used."""
 
 
 class LabelOrderWarning(FairnessWarning):
-    """A network is worse than guessing: its classes seem to be in another order than the labels."""
+    """A network is worse than guessing. Its outputs may be in another order than the labels."""
 
 
 class LeakageWarning(FairnessWarning):
-    """A network still tells an attribute that was to be hidden, or it cannot be known whether."""
+    """A network still detects an attribute that should be hidden, or this cannot be measured."""
 
 
 class OvercorrectionWarning(FairnessWarning):
-    """A correction went far: predictions are worse than guessing, or favour some classes."""
+    """A correction was too strong: predictions are worse than guessing, or favour some classes."""
 
 
 class InfeasibleConstraintWarning(FairnessWarning):
-    """No candidate meets the fairness constraint; the least biased one was taken."""
+    """No candidate meets the fairness constraint, so the least biased candidate is used."""
 
 
 class InterruptedSearchWarning(FairnessWarning):
-    """A search was interrupted, and the best of what it had seen was taken."""
+    """A search was interrupted, so the best candidate until then is used."""
 
 
 class OverfitWarning(FairnessWarning):
-    """A network has learned rows by heart: on others its bias is another one."""
+    """A network has memorised its tuning rows: on held-out rows, its bias differs."""
 
 
 class SmallGroupWarning(FairnessWarning):
-    """A group has so few samples that its rates say little."""
+    """A group has too few samples to measure its rates well."""
 
 
 class UninformativeAttributionWarning(FairnessWarning):
-    """The region classifier predicts the attribute from no patch better than guessing would."""
+    """For every patch, the region classifier predicts the attribute no better than guessing."""

@@ -64,8 +64,8 @@ BAD_LABELS = {
     "only nan": (np.full(300, np.nan), "sensitive_features is missing for every sample"),
     "other number": (A[:-1], "sensitive_features has 299 values for 300 samples. Give one"),
     "those asked only": (A[:20], "sensitive_features has 20 values for 300 samples. Give one"),
-    "continuous": (X[:, 0], "sensitive_features holds continuous values.*Bin them"),
-    "many numbers": (NUMBERS, "sensitive_features has 300 different numbers.*Bin them"),
+    "continuous": (X[:, 0], "sensitive_features holds continuous values.*Bin the values"),
+    "many numbers": (NUMBERS, "sensitive_features has 300 different numbers.*Bin the values"),
     "a value each": (
         np.array([f"id {i}" for i in NUMBERS]),
         "sensitive_features has 300 different values in 300 labels: too few labels.*Label more "

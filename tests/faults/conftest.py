@@ -1,4 +1,4 @@
-"""The faults are those of the benchmark, which does each many more times."""
+"""The tests use the faults of the benchmark, which repeats each many more times."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""After a kill, a full disk, damage or a crowd, nothing is lost that was there before."""
+"""A kill, a full disk, a damaged file or many processes lose no earlier results."""
 
 import _faults
 import pytest

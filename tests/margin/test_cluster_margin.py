@@ -730,7 +730,7 @@ BAD_GROUPS = {
     "other length": (BIAS[:-1], "sensitive_features has 599 values for 600 samples. Give one"),
     "no labels": ([None] * 600, r"missing for every sample.*label.*suggest_labels\(\) names"),
     "only nan": (np.full(600, np.nan), "sensitive_features is missing for every sample"),
-    "continuous": (X[:, 0], "sensitive_features holds continuous values.*Bin them"),
+    "continuous": (X[:, 0], "sensitive_features holds continuous values.*Bin the values"),
     "3-D": (np.ones((600, 1, 1)), r"sensitive_features has shape \(600, 1, 1\)"),
 }
 

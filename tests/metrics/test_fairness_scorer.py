@@ -837,7 +837,7 @@ EVERY_KIND = {
             "sensitive_features has one group, 'f', in these 300 samples.*GroupStratifiedKFold",
         ),
         (X[:, 0], ValueError, "sensitive_features holds continuous values.*pandas.cut"),
-        ("sex", TypeError, "sensitive_features must hold one group label a sample .*got str"),
+        ("sex", TypeError, "sensitive_features must hold one group label per sample .*got str"),
     ],
 )
 def test_bad_groups(groups, error, message, kind):
@@ -980,7 +980,7 @@ def test_a_fold_of_one_group(routing):
 
 
 def test_groups_as_a_dict_are_not_cut_into_folds(routing):
-    with pytest.raises(ValueError, match="as a DataFrame, since scikit-learn does not cut a dict"):
+    with pytest.raises(ValueError, match="give a DataFrame: scikit-learn does not split a dict"):
         cross_validate(
             LogisticRegression(),
             X,

@@ -1,7 +1,7 @@
-"""Forged models: right digests around anything, and what comes of loading them.
+"""Forged models: correct digests around arbitrary content, and the results of loading them.
 
-``python forged.py [number of cases] [seed]`` loads many, each under limits of memory and time, in
-processes of their own, and counts what must not happen.
+``python forged.py [number of cases] [seed]`` loads many forged models in separate processes, each
+model under limits of memory and time, and counts forbidden outcomes.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ from skfair.featurize import Normalize
 from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import sklearn_classes
 
-MEMORY = 256 << 20  # bytes, beside four times the file
+MEMORY = 256 << 20  # bytes, in addition to four times the size of the file
 SECONDS = 2  # of processor time
 FACTORIES = {"encoder": make_encoder, "estimator": make_network}
 METHODS = ["predict", "predict_proba", "decision_function", "transform", "predict_cluster"]
@@ -59,7 +59,7 @@ METHODS += ["attribute_proba", "attribute", "mask", "region_map", "suggest_label
 
 
 def models():
-    """Yield (name, fitted estimator): each class that is loaded, and each form of its state."""
+    """Yield (name, fitted estimator) for each class in the table, in each form of its state."""
     for name, _ in all_estimators():
         yield name, fitted(name)[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def pick(rng, values):
 
 
 def array(rng):
-    """An array in JSON, mostly in order and sometimes not."""
+    """Return an array in JSON, mostly valid and sometimes not."""
     shape = [int(n) for n in rng.integers(0, 5, size=rng.integers(0, 4))]
     if rng.random() < 0.1:
         shape = pick(rng, [[0, 2**62], [10**12], [-1], [1] * 40, ["a"], [2.5], [99] * 1000])
@@ -145,7 +145,7 @@ def array(rng):
 
 
 def value(rng, body, depth=0):
-    """Anything that the format can say, and things that it cannot."""
+    """Return any value that the format can express, or one that it cannot express."""
     kind = rng.integers(22)
     if kind == 0:
         return pick(rng, [None, True, False])
@@ -170,7 +170,7 @@ def value(rng, body, depth=0):
     if kind == 14:
         return {"weights": {pick(rng, NAMES): pick(rng, [*body["_tensors"], "missing"])}}
     if kind == 15:
-        # An estimator where none is due, or another one where one is.
+        # An estimator in a wrong place, or a wrong estimator.
         state = {} if rng.random() < 0.3 else {pick(rng, NAMES): value(rng, body, depth + 1)}
         return {"estimator": {"class": pick(rng, CLASSES), "parameters": {}, "state": state}}
     if kind == 16:
@@ -194,7 +194,7 @@ def value(rng, body, depth=0):
 
 
 def places(node, found=None):
-    """List (container, key) of everything below."""
+    """List (container, key) of all values below this one."""
     found = [] if found is None else found
     for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
         found.append((node, key))
@@ -286,7 +286,7 @@ def mutate(rng, body, tensors):
     return body, tensors
 
 
-# -- what comes of it --------------------------------------------------------------------------
+# -- results of loading --------------------------------------------------------------------------
 
 
 class TooSlow(BaseException):
@@ -298,7 +298,7 @@ def _too_slow(signal_number, frame):
 
 
 def _is_in_words(error):
-    """Whether an error was raised on purpose, by us or by scikit-learn, and not by an accident."""
+    """Whether skfair or scikit-learn raised the error on purpose, and not by accident."""
     if not isinstance(error, ValueError | TypeError):
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -310,7 +310,7 @@ def _show(estimator):
     try:
         estimator._repr_html_()
     except AttributeError as error:
-        # NumPy 2.0 cannot tell whether two estimators are equal, which scikit-learn 1.9.0 asks.
+        # scikit-learn 1.9.0 compares two estimators by ==, and NumPy 2.0 cannot do that.
         if "'bool' object has no attribute 'all'" not in str(error):
             raise
 
@@ -326,12 +326,12 @@ def _samples(estimator):
 
 
 def outcome(path):
-    """Load a model and use it; returns what must not happen, or None and how far it came."""
+    """Load a model and use it. Return a forbidden outcome or None, and the last step."""
     try:
         try:
             estimator = skfair.load(path)
         except ValueError as error:
-            if "Code is not saved" not in str(error):
+            if "A model file holds no code" not in str(error):
                 raise
             made = parts(path)[0]["made_by_caller"]
             factories = {n: FACTORIES.get(n.rpartition("__")[2], make_network) for n in made}
@@ -373,7 +373,7 @@ def say(*words):
 
 @contextlib.contextmanager
 def limits(n_bytes):
-    """Give a case memory in proportion to its file, and time."""
+    """Limit the memory of a case in proportion to its file, and its time."""
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     signal.signal(signal.SIGPROF, _too_slow)
@@ -398,13 +398,13 @@ def attempt(path, n_bytes):
 
 
 def work(folder, scratch, seed, first, last):
-    """Try cases one after another; what is printed says which one is being tried."""
+    """Try cases one after another, and print the number of the current case."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
         names = sorted(path.name for path in Path(folder).iterdir())
         known = {name: parts(Path(folder) / name) for name in names}
-        for name in names:  # what is imported at the first use is no one's memory
+        for name in names:  # imports at the first use must not count as memory of a case
             outcome(Path(folder) / name)
         path = Path(scratch)
         for case in range(first, last):
@@ -413,7 +413,7 @@ def work(folder, scratch, seed, first, last):
             name = names[case % len(names)]
             try:
                 put(path, *mutate(rng, *known[name]))
-            except (ValueError, TypeError):  # there is no such file
+            except (ValueError, TypeError):  # the file does not exist
                 say("done", case, json.dumps([None, "unwritten"]))
                 continue
             bad, came = attempt(path, (path / "model.safetensors").stat().st_size)
@@ -421,11 +421,11 @@ def work(folder, scratch, seed, first, last):
 
 
 def supervise(command, first, last):
-    """Have a process try cases, and another one go on where it died.
+    """Try cases in a process. If the process dies, a new one continues with the next case.
 
     Returns
     -------
-    list of (case, what went wrong), and counts of how far the cases came
+    list of (case, problem), and counts of the last step of the cases
     """
     wrong, came, case = [], {}, first
     while case < last:
@@ -450,7 +450,7 @@ def supervise(command, first, last):
 
 
 def run(n_cases, seed=0):
-    """Try cases in a process of their own; returns what :func:`supervise` does."""
+    """Try cases in a separate process. Return the same as :func:`supervise`."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
         write_models(folder)
         command = [sys.executable, __file__, "worker", folder, scratch, str(seed)]

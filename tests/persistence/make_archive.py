@@ -1,7 +1,7 @@
-"""Write the models that later versions have to load: ``python make_archive.py``, once a version.
+"""Write the models that later versions must load: run ``python make_archive.py`` once per version.
 
-Each folder below ``archive/<version>/`` is a saved model; ``expected.safetensors`` beside them
-has what they computed of ``X``, ``images`` or ``features``.
+Each folder below ``archive/<version>/`` is a saved model. The file ``expected.safetensors`` beside
+them holds the outputs of the models for ``X``, ``images`` or ``features``.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 import skfair
 
 ARCHIVE = Path(__file__).parent / "archive"
-KEPT = 12  # samples of which the outputs are kept
+KEPT = 12  # number of samples whose outputs are stored
 
 
 def models():

@@ -1,4 +1,4 @@
-"""Small fitted estimators, and a way to alter a saved one and make its digest right again."""
+"""Small fitted estimators, and functions that alter a saved one and correct its digest."""
 
 import json
 import warnings
@@ -37,11 +37,11 @@ def make_encoder():
 
 
 def fitted(name, **parameters):
-    """Fit an estimator of skfair in a moment; returns it with what it predicts on."""
+    """Fit an estimator of skfair quickly. Return it, and data to predict."""
     cls = getattr(skfair, name)
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore", FairnessWarning)
-        torch.manual_seed(1)  # not the weights that a factory draws
+        torch.manual_seed(1)  # other weights than those that a factory draws
         if name == "FrozenEncoderFeaturizer":
             return cls(**{"encoder": make_encoder(), **parameters}).fit(IMAGES), IMAGES
         if name == "PatchAttributionMasker":
@@ -53,7 +53,7 @@ def fitted(name, **parameters):
             parameters = {"n_units": 8, "max_epochs": 2, **parameters}
             return cls(random_state=0, **parameters).fit(X, Y), X
         if name == "LogitAdjustedClassifier":
-            known = np.where(np.arange(N) % 3, np.nan, GROUPS)  # labels, and rows without
+            known = np.where(np.arange(N) % 3, np.nan, GROUPS)  # some rows have no label
             return cls(random_state=0, **parameters).fit(X, Y, sensitive_features=known), X
         known = {"n_trials": 5, "n_calls": 12, "max_epochs": 2}
         quick = {k: v for k, v in known.items() if k in cls(None).get_params(deep=False)}
@@ -63,7 +63,7 @@ def fitted(name, **parameters):
 
 
 def outputs(estimator, X):
-    """Everything that an estimator computes of samples."""
+    """Return all outputs of an estimator for samples."""
     names = ["predict", "predict_proba", "decision_function", "transform", "predict_cluster"]
     names += ["mask", "attribute", "attribute_proba"]
     return {
@@ -80,24 +80,24 @@ def assert_same_outputs(one, two, X):
 
 
 def parts(path):
-    """What a saved model holds: its description, and its tensors."""
+    """Return the description and the tensors of a saved model."""
     return _files.read_model(path)
 
 
 def put(path, body, tensors):
-    """Write what may be no model at all, as someone would who knows the format."""
+    """Write any content in the format of a model, as a forger would."""
     (path / "model.safetensors").write_bytes(b"".join(_files._pack(body, tensors)))
 
 
 def forge(path, change):
-    """Alter what a model says of itself; its digest is right again."""
+    """Alter the description of a model, and correct its digest."""
     body, tensors = parts(path)
     change(body)
     put(path, body, tensors)
 
 
 def forge_old(path, change):
-    """The same for a model of skfair 0.1."""
+    """Do the same for a model of skfair 0.1."""
     config = json.loads((path / "config.json").read_text())
     change(config["body"])
     config["sha256"] = _old_format._digest(config["body"])
@@ -105,7 +105,7 @@ def forge_old(path, change):
 
 
 def write_onnx(path, location=None):
-    """An encoder that multiplies by a matrix, which may lie in a file of its own."""
+    """Write an encoder that multiplies by a matrix, which may be in a separate file."""
     weight = np.arange(12, dtype=np.float32).reshape(4, 3)
     tensor = numpy_helper.from_array(weight, "weight")
     path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Models that earlier versions have saved are loaded, and predict what they did."""
+"""Models that earlier versions saved are loaded, and predict the same as before."""
 
 import json
 import warnings
@@ -16,7 +16,7 @@ import skfair
 from skfair.attribution._grid import PatchGrid
 
 ARCHIVE = Path(__file__).parent / "archive"
-SINCE = {"LinearPostDebiaser", "LogitAdjustedClassifier"}  # made after the version was archived
+SINCE = {"LinearPostDebiaser", "LogitAdjustedClassifier"}  # added after the archived version
 MODELS = sorted(path.parent for path in ARCHIVE.glob("*/*/config.json"))
 
 
@@ -32,13 +32,13 @@ def load(path):
 
 
 def assert_same_maps(masker, images, found, expected):
-    """Pixel maps are compared in the units of the confidence, before they are scaled to 0 to 1.
+    """Compare pixel maps in the unit of the confidence, before they are scaled to 0 to 1.
 
-    Of a masker that is hardly trained the map of an image lies within some hundredths of a nat,
-    and scaling it makes of the last bit of a float32 near ln 2 some millionths, and more the
-    flatter the map. A scaled map comes of three numbers (a pixel, the lowest, the highest), each
-    of the two that are compared, and each of these of about three roundings by half a unit in
-    the last place: the sum of the entropy, and two products with small matrices.
+    For a masker with little training, the values of a map differ by only some hundredths of a nat.
+    Scaling turns the last bit of a float32 near ln 2 into some millionths, and into more if the map
+    is flatter. Each of the two compared maps is computed from three numbers: a pixel, the lowest
+    pixel and the highest pixel. Each of these numbers has about three roundings by half a unit in
+    the last place: in the sum of the entropy, and in two products with small matrices.
     """
     confidence = masker.region_map(images)
     grid = PatchGrid(*images.shape[1:3], masker.patch_size, masker.stride)
@@ -63,7 +63,7 @@ def test_archived_models_predict_what_they_did(path):
         if method == "attribute":
             assert_same_maps(estimator, X, values, archived)
         else:
-            # Another machine's last bits may differ, of numbers of the order of one.
+            # On another machine, the last bits of numbers of about 1 may differ.
             np.testing.assert_allclose(values, archived, rtol=1e-5, atol=1e-6)
 
 
@@ -78,5 +78,5 @@ def test_a_step_of_another_scikit_learn_is_named(tmp_path, monkeypatch):
     with pytest.warns(InconsistentVersionWarning, match=r"99\.0"):
         skfair.load(path / "pipeline")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of an estimator of skfair alone there is nothing to say
+        warnings.simplefilter("error")  # loading an estimator of skfair alone gives no warning
         skfair.load(path / "ClusterMarginClassifier")

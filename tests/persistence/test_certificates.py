@@ -1,4 +1,4 @@
-"""What a debiaser has proven is saved with it, and what is no certificate is refused."""
+"""A debiaser is saved with its certificate, and a forged certificate is refused."""
 
 import warnings
 
@@ -46,7 +46,7 @@ def saved(tmp_path):
 
 
 def find(content, name):
-    """What is stored under a name, wherever that is."""
+    """Return the value that is stored under a name, at any depth."""
     if isinstance(content, dict):
         for key, value in content.items():
             if key == name:
@@ -58,7 +58,7 @@ def find(content, name):
 
 
 def certificate(body):
-    """Entries of the saved certificate, by name; changes of them are changes of the model."""
+    """Return the entries of the saved certificate by name. Changing them changes the model."""
     (stored,) = find(body, "certificate_")
     return dict(stored["dict"]), stored["dict"]
 

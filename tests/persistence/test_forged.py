@@ -1,4 +1,4 @@
-"""Whatever a forged model holds, loading it ends soon: in a refusal, or in a model that works."""
+"""Loading a forged model ends soon: with an error, or with a model that works."""
 
 import subprocess
 import sys
@@ -14,12 +14,12 @@ def test_forged_models():
     wrong, came = forged.run(500)
     assert not wrong, wrong
     assert sum(came.values()) == 500
-    # Else the forgeries are too coarse, or too fine, to say anything.
+    # Otherwise the forgeries are too coarse or too fine to test anything.
     assert came["refused"] > 250
     assert came["used"] > 25
 
 
-# What must not happen is seen -------------------------------------------------------------
+# The test detects forbidden outcomes -------------------------------------------------------------
 
 
 class Model:

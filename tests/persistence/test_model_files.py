@@ -1,4 +1,4 @@
-"""The file of a saved model: what is refused, and what faults on the way leave behind."""
+"""The file of a saved model: refused files, and faults during a save."""
 
 import contextlib
 import json
@@ -36,23 +36,23 @@ FILE = "model.safetensors"
 
 
 def refused(saved, change, message="."):
-    """What the error says where a forged model is loaded."""
+    """Load a forged model, and return the message of the error."""
     forge(saved, change)
     with pytest.raises(InvalidModelError, match=message) as raised:
         skfair.load(saved)
     return str(raised.value)
 
 
-# Damaged, or something else ---------------------------------------------------------------
+# Damaged, or not a model -------------------------------------------------------------------
 
 
 def test_what_is_no_saved_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no model.safetensors.*save was given"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model.safetensors.*as to save"):
         skfair.load(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=FILE):
         skfair.load(tmp_path)
     (tmp_path / FILE).write_text("")
-    with pytest.raises(FileNotFoundError, match=r"is a file.*the folder"):
+    with pytest.raises(FileNotFoundError, match=r"is a file.*same folder as to save"):
         skfair.load(tmp_path / FILE)
 
 
@@ -133,7 +133,7 @@ def test_other_headers(text, saved):
 def test_safetensors_that_claim_absurd_sizes(saved):
     for claim in (2**63 - 8, 2**40, 100_000_000):
         (saved / FILE).write_bytes(struct.pack("<Q", claim) + b"{}" + bytes(64))
-        with pytest.raises(InvalidModelError, match="no safetensors"):
+        with pytest.raises(InvalidModelError, match="not a safetensors"):
             skfair.load(saved)
 
 
@@ -168,7 +168,7 @@ def test_tensors_that_are_described_oddly(tensor, saved):
     digest = _files._digest(config, header, memoryview(data))
     metadata = {"format": "skfair", "schema_version": "2", "config": config, "sha256": digest}
     put_header(saved, {"__metadata__": metadata, **header}, data)
-    with pytest.raises(InvalidModelError, match=r"no safetensors file|a tensor of shape|truth"):
+    with pytest.raises(InvalidModelError, match=r"not a safetensors file|a tensor of shape|truth"):
         skfair.load(saved)
 
 
@@ -183,7 +183,7 @@ def test_tensors_that_overlap(saved):
         "sha256": _files._digest(config, header, memoryview(data)),
     }
     put_header(saved, {"__metadata__": metadata, **header}, data)
-    with pytest.raises(InvalidModelError, match="no safetensors file"):
+    with pytest.raises(InvalidModelError, match="not a safetensors file"):
         skfair.load(saved)
 
 
@@ -191,14 +191,14 @@ def test_a_description_that_is_too_long(saved, monkeypatch):
     monkeypatch.setattr(_files, "_MAX_HEADER", 3000)
     with pytest.raises(InvalidModelError, match="more than 3000 bytes"):
         skfair.load(saved)
-    with pytest.raises(ValueError, match="3000 at most are read"):
+    with pytest.raises(ValueError, match="reads at most 3000"):
         skfair.save(fitted("ClusterMarginClassifier")[0], saved.parent / "new")
     assert not (saved.parent / "new").exists()
 
 
 def test_a_file_of_holes_is_not_read(saved):
     with (saved / FILE).open("r+b") as file:
-        file.truncate(2**33)  # takes no room on the disk
+        file.truncate(2**33)  # a file of holes takes no space on the disk
     with pytest.raises(InvalidModelError, match=r"claims 8589934592 bytes.*holes"):
         skfair.load(saved)
 
@@ -216,7 +216,7 @@ def test_a_file_of_holes_is_not_read(saved):
 def test_only_named_classes_are_made(name, saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "marker", types.ModuleType("marker"))
     assert refused(
-        saved, lambda body: body["estimator"].update({"class": name}), "Nothing of that name"
+        saved, lambda body: body["estimator"].update({"class": name}), "imports only classes"
     )
 
 
@@ -265,12 +265,12 @@ def test_a_path_as_encoder(tmp_path):
     forge(tmp_path / "model", change)
     body, _ = parts(tmp_path / "model")
     put(tmp_path / "model", body, {})
-    with pytest.raises(InvalidModelError, match="a path outside of the model"):
+    with pytest.raises(InvalidModelError, match="a path outside the model"):
         skfair.load(tmp_path / "model")
 
 
 def estimator_in(body):
-    """Something that NumPy would take for an array at an address."""
+    """An object that NumPy would take for an array at an address."""
     return {
         "estimator": {
             "class": "sklearn.preprocessing.StandardScaler",
@@ -294,7 +294,7 @@ def test_an_estimator_stands_where_the_table_has_one_only(name, saved):
     def change(body):
         body["estimator"]["state"][name] = estimator_in(body)
 
-    assert refused(saved, change, "where there is none")
+    assert refused(saved, change, "where none is allowed")
 
 
 def test_an_estimator_with_the_face_of_an_array(tmp_path):
@@ -303,7 +303,7 @@ def test_an_estimator_with_the_face_of_an_array(tmp_path):
     def change(body):
         body["estimator"]["parameters"]["steps"][0]["tuple"][1] = estimator_in(body)
 
-    assert refused(tmp_path / "model", change, "is none that such an estimator has|is missing")
+    assert refused(tmp_path / "model", change, "does not exist in such an estimator|is missing")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_an_estimator_with_the_face_of_an_array(tmp_path):
 )  # fmt: skip
 def test_attributes_that_are_not_in_the_table(name, saved):
     assert refused(
-        saved, lambda body: body["estimator"]["state"].update({name: 1}), "none that such"
+        saved, lambda body: body["estimator"]["state"].update({name: 1}), "does not exist in such"
     )
 
 
@@ -330,10 +330,10 @@ def test_state_that_is_incomplete(tmp_path):
         model = tmp_path / name
         skfair.save(fitted(name)[0], model, training_rows=name == "LogitAdjustedClassifier")
         body, tensors = parts(model)
-        # What may be missing is what only some fits have, or models of 0.1 have not.
+        # Optional attributes: only some fits have them, or models of 0.1 do not have them.
         optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
         optional |= {"pairs_", "certificate_", "conflicting_", "_order"}
-        # Of the masker, what models of 0.1 have not.
+        # Attributes of the masker that models of 0.1 do not have.
         optional |= {"_positive", "_donor_maps", "score_threshold_", "attribute_auc_"}
         optional |= {"scope_", "quantile_"}
         for attribute in set(body["estimator"]["state"]) - optional:
@@ -354,7 +354,7 @@ def test_state_that_does_not_fit_together(saved):
         array = {"array": {"dtype": dtype, "shape": shape, "items": items}}
         body, _ = parts(saved)
         if dtype == "<f8" and name == "classes_":
-            continue  # labels may be numbers of any kind
+            continue  # labels may be numbers of any type
         assert body["estimator"]["state"][name] != array
         copy = shutil.copytree(saved, saved.parent / f"{name}{shape}{items}")
         assert refused(
@@ -388,12 +388,12 @@ def test_one_tensor_is_used_once(saved):
 def test_tensors_that_are_of_nothing(saved):
     body, tensors = parts(saved)
     put(saved, body, {**tensors, "more": torch.zeros(3)})
-    with pytest.raises(InvalidModelError, match="'more' is of nothing"):
+    with pytest.raises(InvalidModelError, match="'more' is not used"):
         skfair.load(saved)
 
 
 def test_absurd_sizes_take_no_memory(tmp_path):
-    # The networks are compared with the file before they are made.
+    # Networks are compared with the file before they are created.
     skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / "margin")
 
     def many_units(body):
@@ -432,13 +432,13 @@ def nest(body, depth):
 
 
 def test_pipelines_in_pipelines(tmp_path):
-    # To show one takes scikit-learn time that doubles with each level.
+    # scikit-learn needs time that doubles with each level to show a nested estimator.
     skfair.save(StandardScaler().fit(X), tmp_path / "few")
     shutil.copytree(tmp_path / "few", tmp_path / "many")
     forge(tmp_path / "few", lambda body: nest(body, 5))
     loaded = skfair.load(tmp_path / "few")
     np.testing.assert_array_equal(loaded.transform(X), StandardScaler().fit_transform(X))
-    assert refused(tmp_path / "many", lambda body: nest(body, 6), "more than 6 in one another")
+    assert refused(tmp_path / "many", lambda body: nest(body, 6), "more than 6 levels")
 
 
 def test_more_steps_than_anybody_has(tmp_path):
@@ -469,7 +469,7 @@ def test_names_of_steps_that_cannot_be(name, tmp_path):
 
 
 def everything_in(folder):
-    """Names, kinds and contents of all that is there."""
+    """Return the names, kinds and contents of all files in a folder."""
     return {
         str(path.relative_to(folder)): (
             os.readlink(path)
@@ -484,7 +484,7 @@ def everything_in(folder):
 
 @pytest.fixture
 def home(tmp_path):
-    """Somebody's files, which nothing may touch."""
+    """Files of the user, which no save may touch."""
     home = tmp_path / "home"
     (home / "deep").mkdir(parents=True)
     (home / "thesis.txt").write_text("mine")
@@ -539,7 +539,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     (tmp_path / "socket").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         here = os.getcwd()
-        os.chdir(tmp_path / "socket")  # a socket's path is short
+        os.chdir(tmp_path / "socket")  # the path of a socket must be short
         try:
             server.bind(FILE)
         finally:
@@ -547,11 +547,11 @@ def test_what_is_no_file_is_not_opened(tmp_path):
         for name in ("pipe", "folder", "socket"):
             with pytest.raises(InvalidModelError, match="not a file"):
                 skfair.load(tmp_path / name)
-            with pytest.raises(FileExistsError, match="not of skfair"):
+            with pytest.raises(FileExistsError, match="not from skfair"):
                 skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path / name)
 
 
-# Written ----------------------------------------------------------------------------------
+# Writing ----------------------------------------------------------------------------------
 
 
 def test_what_is_there_already_is_not_touched(tmp_path):
@@ -594,11 +594,11 @@ def test_files_beside_a_saved_model_stay(saved):
     ids=lambda files: " ".join(files),
 )
 def test_models_of_others_are_not_taken_for_ours(files, tmp_path):
-    # Hugging Face has files of the same names.
+    # Hugging Face models have files of the same names.
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(FileExistsError, match=r"other files|not of skfair"):
+    with pytest.raises(FileExistsError, match=r"other files|not from skfair|another program"):
         skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path)
     for name, text in files.items():
         assert (tmp_path / name).read_text() == text
@@ -607,10 +607,10 @@ def test_models_of_others_are_not_taken_for_ours(files, tmp_path):
 def test_a_model_of_another_program_in_a_file_of_that_name(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / FILE, {"format": "pt"})
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(FileExistsError, match="not of skfair"):
+    with pytest.raises(FileExistsError, match="not from skfair"):
         skfair.save(fitted("ClusterMarginClassifier")[0], tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
-    with pytest.raises(InvalidModelError, match="not that of a model saved by skfair"):
+    with pytest.raises(InvalidModelError, match="was not saved by skfair"):
         skfair.load(tmp_path)
 
 
@@ -620,7 +620,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Stop a save at its n-th step on the disk, with nothing tidied up after it."""
+    """Stop a save at its n-th step on the disk, without any clean-up."""
 
     @contextlib.contextmanager
     def at(n_steps):
@@ -629,7 +629,7 @@ def killed_at(monkeypatch):
         def step(function):
             def run(*arguments, **keywords):
                 if not left[0]:
-                    for name in ("unlink", "rmdir"):  # a dead process tidies nothing up
+                    for name in ("unlink", "rmdir"):  # a killed process cleans nothing up
                         patches.setattr(_files.Path, name, lambda path: None)
                     raise Killed
                 left[0] -= 1
@@ -662,7 +662,7 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(saved, killed_at):
         assert np.array_equal(
             loaded.predict_proba(X), {8: old, 5: new}[loaded.n_units].predict_proba(X)
         )
-        # The next save is none the worse for it, and removes nothing that it did not make.
+        # The next save works, and deletes only files that it created.
         left = set(os.listdir(saved))
         third, _ = fitted("ClusterMarginClassifier", n_units=3)
         skfair.save(third, saved)
@@ -670,7 +670,7 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(saved, killed_at):
         assert set(os.listdir(saved)) == left
         shutil.rmtree(saved)
         shutil.copytree(original, saved)
-    assert seen == sorted(seen, reverse=True)  # once the new one is there it stays
+    assert seen == sorted(seen, reverse=True)  # once the new model is there, it stays
     assert set(seen) == {5, 8}
     assert n_steps == 4
 
@@ -685,7 +685,7 @@ def test_a_kill_of_the_first_save_leaves_no_half_model(tmp_path, killed_at):
             break
         except Killed:
             pass
-        with contextlib.suppress(FileNotFoundError):  # the one answer beside the whole model
+        with contextlib.suppress(FileNotFoundError):  # the only result besides a complete model
             assert skfair.load(path).n_units == new.n_units
         skfair.save(new, path)
         assert skfair.load(path).n_units == new.n_units

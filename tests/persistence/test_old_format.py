@@ -1,4 +1,4 @@
-"""Models of skfair 0.1 are read through the same table, whatever somebody made of them."""
+"""Models of skfair 0.1, also forged ones, are checked against the same table."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def old(tmp_path):
 
 
 def refused(path, change, message=".", factories=None):
-    """What the error says where a forged model is loaded."""
+    """Load a forged model, and return the message of the error."""
     forge_old(path, change)
     with pytest.raises(InvalidModelError, match=message) as raised:
         skfair.load(path, factories=factories)
@@ -33,7 +33,7 @@ def refused(path, change, message=".", factories=None):
 
 
 def pointer(address, shape):
-    """What NumPy takes for an array at an address, to read there what it may not, or to die."""
+    """An object that NumPy would take for an array at an address, and read or crash there."""
     return {
         "estimator": {
             "class": "sklearn.dummy.DummyClassifier",
@@ -60,11 +60,11 @@ def test_an_estimator_with_the_face_of_an_array(name, old):
     def change(body):
         body["estimator"]["state"][name] = pointer(16, [3, 2])
 
-    if name == "_probe":  # of a network of skfair's own nothing has to be compared
+    if name == "_probe":  # outputs of a network of skfair need no comparison
         forge_old(model, change)
         assert not hasattr(skfair.load(model), "_probe")
         return
-    assert refused(model, change, "where there is none")
+    assert refused(model, change, "where none is allowed")
 
 
 def test_outputs_to_compare_with_that_are_no_array(old):
@@ -73,7 +73,7 @@ def test_outputs_to_compare_with_that_are_no_array(old):
     def change(body):
         body["estimator"]["state"]["_probe"] = pointer(16, [3])
 
-    assert refused(model, change, "where there is none", FACTORIES["estimator"])
+    assert refused(model, change, "where none is allowed", FACTORIES["estimator"])
 
 
 def test_a_step_that_reads_memory(old):
@@ -84,7 +84,7 @@ def test_a_step_that_reads_memory(old):
         scaler = body["estimator"]["parameters"]["steps"][0]["tuple"][1]["estimator"]
         scaler["state"]["mean_"] = pointer(secret.ctypes.data, [4])
 
-    assert refused(model, change, "where there is none")
+    assert refused(model, change, "where none is allowed")
 
 
 @pytest.mark.parametrize("n_rows", [10**6, 10**9, 10**18])
@@ -97,7 +97,7 @@ def test_samples_of_absurd_size(n_rows, old):
     assert refused(model, change, "_sample_shape", FACTORIES["estimator"])
 
 
-K = 2**61 - 1  # multiples of it meet in one place of a dict
+K = 2**61 - 1  # multiples of it have the same hash
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_would_take_time_out_of_proportion(value, old):
     model = old("ClusterMarginClassifier")
     started = time.process_time()
     assert refused(model, lambda body: body["estimator"]["state"].update(classes_=value))
-    # Minutes, were it quadratic; of the clock only that it ends is asserted here.
+    # Quadratic code would take minutes. The test asserts only that the loading ends.
     assert time.process_time() - started < 60
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_nothing_names(old):
     model = old("ClusterMarginClassifier")
     (model / "x").write_bytes(b"x" * 1000)
     part = {"name": "x", "size": 1000, "sha256": hashlib.sha256(b"x" * 1000).hexdigest()}
-    assert refused(model, lambda body: body.update(files={"a": [part]}), "is of nothing")
+    assert refused(model, lambda body: body.update(files={"a": [part]}), "is not used")
 
 
 def test_damage_is_found(old):

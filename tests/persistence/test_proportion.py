@@ -1,4 +1,4 @@
-"""Small models that ask for much: memory, time, names of modules, answers of another shape."""
+"""Small models that ask for much memory or time, for modules, or for outputs of another shape."""
 
 import json
 import subprocess
@@ -128,12 +128,12 @@ FORGERIES = {
     ),
     "a large sample": (masker, state(image_shape_={"tuple": [65536, 32, 32]})),
 }
-HARMLESS = {"other columns", "no clusters"}  # refused when loaded, or when used
+HARMLESS = {"other columns", "no clusters"}  # refused when loaded or when used
 
 
 @pytest.fixture(scope="module")
 def came(tmp_path_factory):
-    """What came of each, in a process of its own with little memory and time."""
+    """Load each in a process with little memory and time, and return what happened."""
     folder = tmp_path_factory.mktemp("forged")
     for i, (make, change) in enumerate(FORGERIES.values()):
         skfair.save(make(), folder / str(i), training_rows=True)
@@ -163,7 +163,7 @@ def test_a_small_model_that_asks_for_much(name, came):
 
 
 def test_images_and_groups_are_what_the_forgeries_need():
-    # The samples of `forged` are those of the estimators above.
+    # `forged` uses the samples of the estimators above.
     assert IMAGES.shape[1:] == (6, 6, 3)
     assert len(GROUPS) == len(X)
 

@@ -1,4 +1,4 @@
-"""Saved and loaded estimators are the same: predictions bit for bit, attributes, parameters."""
+"""A loaded estimator equals the saved one: predictions bit for bit, attributes, parameters."""
 
 import os
 import pickle
@@ -41,7 +41,7 @@ from skfair.persistence import InvalidModelError
 from skfair.persistence._schema import estimator_class, sklearn_classes
 from skfair.utils import LeakageWarning
 
-# Small data and short fits; what the warnings say is tested elsewhere.
+# Small data and short fits. Other tests check their warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.FairnessWarning")
 
 DEBIASERS = [name for name, _ in all_estimators() if name.endswith("Debiaser")]
@@ -133,7 +133,7 @@ def test_an_adjusted_head_keeps_its_reports_and_its_rows_only_on_request(tmp_pat
         with pytest.raises(ValueError, match=r"training_rows=True"):
             loaded.suggest_labels(9)
         del estimator._conspicuous_order  # one order without the other
-        with pytest.raises(TypeError, match="orders come together"):
+        with pytest.raises(TypeError, match="both orders, or neither"):
             skfair.save(estimator, tmp_path / "half", training_rows=True)
 
 
@@ -398,7 +398,7 @@ def test_factories_go_by_parameter_names(tmp_path):
 
 
 def examples():
-    """Fitted estimators of scikit-learn, of each class in the table and each form of its state."""
+    """Fitted estimators of scikit-learn: each class of the table, in each form of its state."""
     table = X.astype(np.float64)
     three = np.array(["a", "b", "c"])[np.arange(len(X)) % 3]
     missing = np.where(np.arange(X.size).reshape(X.shape) % 17, table, np.nan)
@@ -434,7 +434,7 @@ def test_every_class_of_scikit_learn_in_the_table(tmp_path):
 
 
 def test_components_that_are_part_of_a_larger_array(tmp_path):
-    # They lie elsewhere in memory after loading, as after unpickling: the last digits may differ.
+    # After loading, the memory layout differs, as after unpickling, so the last digits may differ.
     for solver in ("arpack", "randomized"):
         pca = PCA(2, svd_solver=solver, random_state=0).fit(X.astype(np.float64))
         loaded = through_files(pca, tmp_path)
@@ -458,11 +458,11 @@ def test_memory_stays_on_this_machine(tmp_path):
     with pytest.warns(UserWarning, match=r"memory=.*set_params\(memory=\.\.\.\)"):
         loaded = through_files(featurizer, tmp_path, make_encoder)
     assert loaded.memory is None
-    featurizer.memory = None  # a store has what it got first, to the last bit
+    featurizer.memory = None  # a store returns the first computed bits
     assert_same_outputs(featurizer, loaded, IMAGES)
 
 
-# Encoders that are files ------------------------------------------------------------------
+# Encoders from files ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("location", [None, "encoder.weights", "parts/encoder.weights"])
@@ -473,7 +473,7 @@ def test_an_encoder_that_is_a_file_goes_into_the_model(location, tmp_path, monke
     skfair.save(featurizer, tmp_path / "model")
     assert os.listdir(tmp_path / "model") == ["model.safetensors"]
     loaded = skfair.load(tmp_path / "model")
-    # Neither the original is needed any more, nor the model.
+    # The loaded estimator needs neither the original file nor the model file.
     path.write_bytes(b"")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model.safetensors")
     monkeypatch.chdir("/")
@@ -488,7 +488,7 @@ def test_an_encoder_that_is_a_file_goes_into_the_model(location, tmp_path, monke
 
 @pytest.mark.parametrize("n_labels", [400, 20])
 def test_what_labels_decided(n_labels, tmp_path):
-    # With all of them there is a hold-out, of whose losses diagnostics_ has a dict.
+    # With all labels there is a hold-out, and diagnostics_ has a dict of its losses.
     rows, y, groups = np.arange(400.0)[:, None] % 7, np.arange(400) % 2, np.arange(400) // 2 % 2
     known = np.where(np.arange(400) < n_labels, groups.astype(object), None)
     estimator = skfair.ClusterMarginClassifier(max_epochs=1, amplifier_max_epochs=1, random_state=0)
@@ -513,7 +513,7 @@ def test_a_store_knows_a_loaded_encoder_by_its_contents(tmp_path):
     loaded.encoder.__class__ = Counting
     loaded.set_params(memory=store)
     np.testing.assert_array_equal(loaded.transform(X), expected)
-    assert not rows  # all of them were there
+    assert not rows  # all rows were already in the store
 
 
 def test_normalizing_needs_no_factory(tmp_path):
@@ -597,12 +597,12 @@ def test_factories_that_do_not_fit(factories, error, message, tmp_path):
 
 
 def test_a_factory_for_a_model_that_needs_none(saved):
-    with pytest.raises(ValueError, match="no parts of this model have to be made"):
+    with pytest.raises(ValueError, match="no parts of this model need a function"):
         skfair.load(saved, factories=make_network)
 
 
 class WithBuffer(nn.Module):
-    """A network with a number that is not in its state_dict."""
+    """A network with an attribute that is not in its state_dict."""
 
     def __init__(self, shift):
         super().__init__()
@@ -663,7 +663,7 @@ def test_another_region_network(tmp_path):
 
 def test_a_network_without_weights_yet(tmp_path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of lazy layers
+        warnings.simplefilter("ignore")  # torch warns of lazy layers
         debiaser = skfair.ThresholdDebiaser(nn.LazyLinear(1))
     with pytest.raises(TypeError, match=r"estimator of ThresholdDebiaser.*has seen no data"):
         skfair.save(debiaser, tmp_path / "model")
@@ -685,7 +685,7 @@ def test_an_error_in_a_factory_says_where_it_came_from(tmp_path):
     assert "factories['estimator']" in raised.value.__notes__[0]
 
 
-# Beside pickle ----------------------------------------------------------------------------
+# Pickle -----------------------------------------------------------------------------------
 
 
 def test_a_pickle_holds_what_the_directory_holds(tmp_path):
@@ -701,7 +701,7 @@ def test_single_rows_are_left_out_unless_asked_for(tmp_path):
     rng = np.random.default_rng(0)
     data, y = rng.normal(size=(300, 5)).astype(np.float32), np.arange(300) % 2
     data[:, 0] += 2 * y
-    data[7] += 9  # one person unlike the others
+    data[7] += 9  # one row unlike the others
     model = skfair.ClusterMarginClassifier(20, max_epochs=2, random_state=0).fit(data, y)
     sizes = np.bincount(model.labels_)
     assert sizes.min() < 10 <= sizes.max()
@@ -712,7 +712,7 @@ def test_single_rows_are_left_out_unless_asked_for(tmp_path):
     assert np.isnan(loaded.cluster_centers_).any(axis=1).sum() == (sizes < 10).sum()
     np.testing.assert_array_equal(loaded.predict_proba(data), model.predict_proba(data))
     np.testing.assert_array_equal(loaded.transform(data), model.transform(data))
-    # Those of known clusters stay there; the others go to the nearest that is known.
+    # Rows of known clusters keep their cluster; other rows get the nearest known cluster.
     kept = sizes[model.labels_] >= 10
     with pytest.warns(UserWarning, match=r"clusters were left out.*training_rows=True"):
         found = loaded.predict_cluster(data)
@@ -720,7 +720,7 @@ def test_single_rows_are_left_out_unless_asked_for(tmp_path):
     assert (sizes[found] >= 10).all()
     with pytest.raises(ValueError, match=r"suggest_labels.*training_rows=True"):
         loaded.suggest_labels()
-    # Saved again, nothing more is lost; and with everything, all is there.
+    # A second save loses nothing more. With training_rows=True, everything is there.
     again = through_files(loaded, tmp_path, training_rows=False)
     np.testing.assert_array_equal(again.cluster_centers_, loaded.cluster_centers_)
     whole = through_files(model, tmp_path)

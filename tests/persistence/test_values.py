@@ -1,4 +1,4 @@
-"""Values go into JSON and tensors and come back as they were."""
+"""Values that are converted to JSON and tensors and back are unchanged."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def through_json(value):
 
 
 def same(one, two):
-    """Whether two values are equal in type and value, NaN being equal to itself."""
+    """Whether two values are equal in type and value. NaN is equal to itself."""
     if type(one) is not type(two):
         return False
     if isinstance(one, list | tuple):

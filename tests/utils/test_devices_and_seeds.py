@@ -1,4 +1,4 @@
-"""Devices are decided at fit, seeds leave nothing behind, missing extras say how to get them."""
+"""Choosing a device, seeded blocks, and errors for missing extras."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,7 +34,7 @@ def test_a_device_this_machine_lacks_is_refused(monkeypatch):
         raise AssertionError("Torch not compiled with CUDA enabled")
 
     monkeypatch.setattr(torch, "empty", no_driver)
-    with pytest.raises(ValueError, match=r"device='cuda:0' was asked for.*Use device='auto'"):
+    with pytest.raises(ValueError, match=r"torch cannot use device='cuda:0'.*Use device='auto'"):
         resolve_device("cuda:0")
 
 
@@ -112,7 +112,7 @@ def test_every_operation_that_draws_is_given_a_generator_or_is_known_not_to_be()
     random = [op for op in operations if torch.Tag.nondeterministic_seeded in op.tags]
     left = {op.overloadpacket.__name__ for op in random if _find_draw(op).__qualname__ == plain}
     assert len(random) - len(left) > 50
-    # These are of accelerators alone, or are taken apart before they come here.
+    # These operations exist only on accelerators, or are decomposed before they get here.
     of_accelerators = {"_cudnn_rnn", "miopen_rnn"}
     taken_apart = {"gru", "lstm", "rnn_relu", "rnn_tanh"}
     taken_apart |= {name for name in left if "dropout" in name or "attention" in name}

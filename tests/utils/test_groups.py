@@ -1,4 +1,4 @@
-"""The encoder of groups: every container, every kind of missing value, every refusal."""
+"""Encoding groups: every container, every kind of missing value, every error."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skfair.utils._groups import encode_groups, encode_labels
+from skfair.utils._groups import encode_groups
+from skfair.utils._labels import encode_labels
 
 
 def groups_of(features, n_samples=4, **kwargs):
@@ -21,7 +22,7 @@ def groups_of(features, n_samples=4, **kwargs):
 
 
 class OtherFrame:
-    """A data frame of some other library: ``columns`` and columns by name."""
+    """A data frame of another library: it has ``columns``, and returns columns by name."""
 
     def __init__(self, data):
         self.data = data
@@ -196,7 +197,7 @@ def test_a_label_called_missing_is_not_merged():
         (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), ValueError, "same name"),
         (np.zeros((4, 1, 1)), ValueError, "must be 1-D, or 2-D"),
         ({"a": [[1, 2], [3, 4], [1, 2], [1, 2]]}, TypeError, "cannot be hashed"),
-        ({"a": np.zeros((4, 2))}, ValueError, "one label a sample"),
+        ({"a": np.zeros((4, 2))}, ValueError, "one label per sample"),
         ([{}, {}, {}, {}], TypeError, "cannot be hashed"),
         (
             None,
@@ -232,7 +233,7 @@ def test_labels_round_trip(values):
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=30), st.integers(1, 3))
 def test_text_arrays_are_encoded_as_lists_are(texts, step):
-    array = np.array(texts * 2)[::step]  # of any width, contiguous or not
+    array = np.array(texts * 2)[::step]  # texts of any width, contiguous or not
     codes, labels = encode_labels(array, name="texts")
     assert [labels[code] for code in codes] == array.tolist()
     assert labels == sorted(set(array.tolist()))

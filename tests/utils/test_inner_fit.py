@@ -1,4 +1,4 @@
-"""What fits inside of a fit is not seen by tools that wrap scikit-learn's classes."""
+"""Tools that wrap scikit-learn's classes do not see a fit inside another fit."""
 
 import functools
 
@@ -13,7 +13,7 @@ from skfair.utils._inner_fit import fit_inner
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Names of the classes of scikit-learn whose fit was called, wrapped as MLflow wraps it."""
+    """Record the scikit-learn classes whose fit is called. Wraps fit as MLflow does."""
     names = []
 
     def wrapped(fit):
@@ -26,7 +26,7 @@ def seen(monkeypatch):
 
     for _, kind in sklearn.utils.all_estimators():
         if kind.__module__.startswith("sklearn.preprocessing"):
-            continue  # which scikit-learn's metrics use, and MLflow leaves out, too
+            continue  # scikit-learn's metrics use it, and MLflow does not wrap it either
         for method in {"fit", "fit_transform", "fit_predict"} & vars(kind).keys():
             monkeypatch.setattr(kind, method, wrapped(getattr(kind, method)))
     return names
@@ -46,6 +46,6 @@ def test_what_is_fitted_itself_is_seen(seen):
 def test_nothing_is_seen_inside_of_a_fit(name, kind, seen):
     case = make_case(small_instance(kind))
     if "n_calls" in case.estimator.get_params():
-        case = case.with_parameters(n_calls=12)  # as many as it takes until points are proposed
+        case = case.with_parameters(n_calls=12)  # enough calls for the surrogate to propose points
     case.fit()
     assert seen == []

@@ -1,4 +1,4 @@
-"""Progress bars: named, with units, and without a warning where there are no widgets."""
+"""Progress bars have a name and a unit, and do not warn if ipywidgets is missing."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from torch import nn
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.utils._progress import progress_bar
 
-# As in a notebook where ipywidgets is not installed.
+# A notebook without ipywidgets.
 NOTEBOOK = """
 import sys, types
 shell = types.SimpleNamespace(config={"IPKernelApp": {}})

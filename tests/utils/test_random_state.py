@@ -1,4 +1,4 @@
-"""What is no random_state is refused everywhere, with how to make a seed of it."""
+"""A generator as random_state is refused everywhere, with the code that draws a seed from it."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ GENERATORS = {
 def test_a_generator_is_refused_with_a_seed_that_does(call, seed):
     rng = GENERATORS[seed]()
     with pytest.raises(
-        (ValueError, TypeError), match=r"^random_state is a .* Give a seed"
+        (ValueError, TypeError), match=r"^random_state is a .* Draw a seed"
     ) as error:
         call(rng)
     assert f"random_state={seed}." in str(error.value)

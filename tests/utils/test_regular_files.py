@@ -1,4 +1,4 @@
-"""Only regular files are opened, and what is refused is refused at once and in words."""
+"""Only regular files are opened. Anything else is refused at once, with a clear error."""
 
 import os
 import socket

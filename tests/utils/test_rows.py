@@ -1,4 +1,4 @@
-"""Labels of rows against their positions, for every function that takes two arguments with rows."""
+"""Every function with two arguments of rows refuses indices in different orders."""
 
 from functools import partial
 
@@ -143,7 +143,7 @@ def test_two_orders_of_the_same_labels_are_refused(name, one, two):
     given = {key: plain(ROWS[key]) for key in arguments}
     given[one] = ROWS[one]
     function(**given)
-    # Alike, or under other labels, they are taken as they come.
+    # Equal indices, and indices with other labels, are accepted.
     function(**{**given, two: ROWS[two]})
     function(**{**given, two: ROWS[two].set_axis(range(N))})
     for other in ([*range(1, N), 0], list(range(N))[::-1]):
@@ -201,7 +201,7 @@ def test_labels_that_say_nothing(one, two):
 
 def test_labels_that_occur_twice_have_no_loc_to_be_brought_into_order_by():
     a, b = pd.Series(0, index=[0, 0, 1]), pd.Series(0, index=[0, 1, 0])
-    with pytest.raises(ValueError, match="Bring it into the order of a, or"):
+    with pytest.raises(ValueError, match="Sort b in the order of a, or"):
         check_rows(a=a, b=b)
 
 

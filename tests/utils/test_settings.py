@@ -1,4 +1,4 @@
-"""Settings of a block, of which nothing is left behind it."""
+"""A block with its own settings, which end with the block."""
 
 import threading
 import warnings

@@ -1,4 +1,4 @@
-"""What names of data become in messages: nothing that a terminal acts on, and not much of it."""
+"""Names from data are escaped and shortened in messages."""
 
 import unicodedata
 

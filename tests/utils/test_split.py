@@ -20,11 +20,11 @@ def test_every_cell_is_on_both_sides(cell, fraction, seed):
         n = np.count_nonzero(cell == value)
         n_kept, n_out = ((cell[rows] == value).sum() for rows in (kept, held_out))
         if n == 1:
-            assert n_kept == n_out == 1  # the only row is on both
+            assert n_kept == n_out == 1  # the only row is in both parts
         else:
             assert n_kept + n_out == n
             assert min(n_kept, n_out) >= 1
-            # The share asked for, rounded up, where it leaves one row on either side.
+            # The requested share, rounded up, with at least one row in each part.
             assert abs(n_out - fraction * n) < 1 or n_kept == 1 or n_out == 1
     both = set(kept) & set(held_out)
     assert all(np.count_nonzero(cell == cell[row]) == 1 for row in both)
@@ -59,7 +59,7 @@ def test_rows_are_held_out_equally_often():
     counts = np.zeros(40)
     for seed in range(400):
         counts[split_cells(cell, 0.2, seed)[1]] += 1
-    # One in five; the standard deviation of a count is 8.
+    # One in five rows; the standard deviation of a count is 8.
     assert counts.min() > 80 - 40
     assert counts.max() < 80 + 40
 

@@ -1,4 +1,4 @@
-"""Errors about the data quote little of them, whoever words them."""
+"""Errors quote only a little of the data, also errors from other packages."""
 
 import numpy as np
 import pandas as pd
