@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skfair.base._net import FullBatches, TensorData, train_with_adam
+from skfair.utils._split import draw_folds
 
 _WIDTHS = (16, 32, 64)
 _LONGEST_SIDE = 128  # pixels; larger images are halved before the network sees them
@@ -151,10 +152,7 @@ def measure_leakage(
     if not len(rows):
         return Leakage(np.nan, np.nan, np.nan, chance)
     cell = np.unique(strata[rows] * n_classes + code[rows], return_inverse=True)[1]
-    order = np.random.RandomState(seed).permutation(len(rows))
-    order = order[np.argsort(cell[order], kind="stable")]
-    fold = np.empty(len(rows), dtype=np.int64)
-    fold[order] = np.arange(len(rows)) % _N_FOLDS  # each cell is in all folds
+    fold = draw_folds(cell, _N_FOLDS, seed)
     hits = np.empty(len(rows), dtype=bool)
     target = torch.from_numpy(code)
     for i in range(_N_FOLDS):
