@@ -43,6 +43,21 @@ class Attributes(NamedTuple):
         return self._replace(codes=self.codes[rows], cell=self.cell[rows])
 
 
+def as_list(value: Any) -> list:
+    """Give one entry an attribute: the list itself, or a list of the only attribute's entry."""
+    return value if isinstance(value, list) else [value]
+
+
+def one_or_all(entries: list) -> Any:
+    """Give the list where there are several attributes, and else its only entry."""
+    return entries if len(entries) > 1 else entries[0]
+
+
+def one_or_all_maps(maps: np.ndarray) -> np.ndarray:
+    """Drop the axis of the attributes, before the last two, where there is one attribute only."""
+    return maps if maps.shape[-3] > 1 else maps[..., 0, :, :]
+
+
 def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool) -> Attributes:
     """Encode attributes.
 

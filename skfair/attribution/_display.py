@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfair._images._files import files_of_folder
 from skfair._images._open import Images
+from skfair.attribution._attributes import as_list
+from skfair.attribution._batches import BatchRunner
 from skfair.attribution._masker import PatchAttributionMasker
 from skfair.utils import import_optional, resolve_device
 
@@ -204,7 +206,7 @@ class AttributionDisplay:
             X = files_of_folder(X)
         swaps = kind == "perturbations" and estimator.perturbation == "swap"
         n_read = max(n_images, _SWAPPED) if swaps else n_images
-        images = estimator._open(X if kind == "mean_map" else _first(X, n_read))
+        images, runner = estimator._open(X if kind == "mean_map" else _first(X, n_read))
         total, n_shown = len(X), min(n_images, images.n_samples)
         if kind != "maps" and images.shape != estimator.image_shape_:
             raise ValueError(
@@ -222,7 +224,7 @@ class AttributionDisplay:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(masker).pop(name, None)
         if kind == "mean_map":
-            shown, name = _mean_map(masker, images), f"mean of\n{_count(total)}"
+            shown, name = _mean_map(masker, images, runner), f"mean of\n{_count(total)}"
         else:
             compute = {"maps": _maps, "perturbations": _perturbations}[kind]
             shown, name = compute(masker, images, n_shown), _count(n_shown)
@@ -464,9 +466,8 @@ def _text(value: Any) -> str:
 
 def _meanings(masker: PatchAttributionMasker) -> list[str]:
     """Of each attribute what its maps say is there."""
-    labels = masker.pos_label_ if isinstance(masker.classes_, list) else [masker.pos_label_]
     meanings = []
-    for name, label in zip(masker.attribute_names_, labels, strict=True):
+    for name, label in zip(masker.attribute_names_, as_list(masker.pos_label_), strict=True):
         what = "attribute" if name == "sensitive_features" else name
         plain = label is None or (isinstance(label, bool | np.bool_) and label)
         meanings.append(what if plain else f"{what} = {_text(label)}")
@@ -476,8 +477,7 @@ def _meanings(masker: PatchAttributionMasker) -> list[str]:
 def _scale_name(masker: PatchAttributionMasker) -> str:
     if masker.confidence != "probability":
         return "confidence,\nscaled in each map"
-    labels = masker.pos_label_ if isinstance(masker.classes_, list) else [masker.pos_label_]
-    if None in labels:
+    if None in as_list(masker.pos_label_):
         return "P above guessing"
     meanings = _meanings(masker)
     return f"P({meanings[0] if len(meanings) == 1 else 'attribute'})"
@@ -485,20 +485,22 @@ def _scale_name(masker: PatchAttributionMasker) -> str:
 
 def _named(masker: PatchAttributionMasker, arrays: np.ndarray, one: str) -> dict[str, np.ndarray]:
     """A row for each attribute, of arrays of which the axis before the last two is theirs."""
-    if not isinstance(masker.classes_, list):
+    meanings = _meanings(masker)
+    if len(meanings) == 1:
         return {one: arrays}
-    return {name: arrays[..., i, :, :] for i, name in enumerate(_meanings(masker))}
+    return {name: arrays[..., i, :, :] for i, name in enumerate(meanings)}
 
 
 def _titles(masker: PatchAttributionMasker, array: np.ndarray) -> tuple[list[list[str]], str]:
     """Of each attribute what the score of each image is, in words; and what these words mean."""
-    several, result = isinstance(masker.classes_, list), masker.attribute_score(array)
-    scores: Any = result if several else [result]
-    classes = masker.classes_ if several else [masker.classes_]
-    thresholds, meanings = masker.score_threshold_, _meanings(masker)
+    meanings = _meanings(masker)
     titles, least = [], []
     for score, values, threshold, meaning in zip(
-        scores, classes, thresholds, meanings, strict=True
+        as_list(masker.attribute_score(array)),
+        as_list(masker.classes_),
+        masker.score_threshold_,
+        meanings,
+        strict=True,
     ):
         if score.ndim == 2:
             highest = zip(score.argmax(1), score.max(1), strict=True)
@@ -508,17 +510,17 @@ def _titles(masker: PatchAttributionMasker, array: np.ndarray) -> tuple[list[lis
         titles.append(
             [f"max P {p:.2f}" if f else "not found" for p, f in zip(score, found, strict=True)]
         )
-        least.append(f"{threshold:.2f}" + (f" ({meaning})" if several else ""))
+        least.append(f"{threshold:.2f}" + (f" ({meaning})" if len(meanings) > 1 else ""))
     note = "above each map: highest P of a patch"
     return titles, note + ("\nnot found: below " + ",\n".join(least) if least else "")
 
 
-def _borrowed(masker: PatchAttributionMasker, images: Images, hidden: np.ndarray) -> np.ndarray:
-    """Pixels that are hidden because they are so in another image."""
-    augmentation = masker._augmentation().to(resolve_device(masker.device))
-    augmentation.holes.zero_()  # what is hidden without them is the image's own
-    own = masker._collect(augmentation.hidden, images)
-    return hidden & ~own
+def _borrowed(masker: PatchAttributionMasker, array: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Hidden pixels of images in which nothing is found: the hole of another image."""
+    images, runner = masker._open(array)
+    augmentation = masker._augmentation(masker._hiding()).to(resolve_device(masker.device))
+    augmentation.holes.zero_()  # the pixels that are hidden now are the image's own
+    return hidden & ~runner.collect(augmentation.hidden, images)
 
 
 def _maps(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, Any]:
@@ -530,18 +532,20 @@ def _maps(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, A
         "images": _channels_last(array),
         "maps": maps,
         "hidden": hidden,
-        "borrowed": _borrowed(masker, images, hidden),
+        "borrowed": _borrowed(masker, array, hidden),
         "titles": dict(zip(maps, titles, strict=True)),
         "note": note,
         "scale_name": _scale_name(masker),
     }
 
 
-def _mean_map(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
-    total = sum(batch.sum(0, dtype=np.float64) for _, batch in masker._batches(images))
-    scope = masker._scope()
+def _mean_map(
+    masker: PatchAttributionMasker, images: Images, runner: BatchRunner
+) -> dict[str, Any]:
+    total = sum(batch.sum(0, dtype=np.float64) for _, batch in runner.batches(images))
+    scope = masker._hiding().scope
     maps = _named(masker, masker.mean_map_, "mean map")
-    if isinstance(masker.classes_, list):
+    if len(maps) > 1:
         maps = {f"mean map,\n{name}": one for name, one in maps.items()}
     return {
         "images": _channels_last(total[None] / images.n_samples),
@@ -554,7 +558,7 @@ def _mean_map(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
 
 def _perturbations(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, Any]:
     array = images.read(0, images.n_samples)
-    as_set = masker._scope(), masker.perturbation
+    as_set = masker._hiding().scope, masker.perturbation
     modes = [as_set, *(mode for mode in _MODES if mode != as_set)]
     perturbed = {}
     for scope, change in modes:

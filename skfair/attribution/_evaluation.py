@@ -1,4 +1,6 @@
-"""Patch attribution, stage 2: what the region classifier is worth, on images it has not seen."""
+"""Patch attribution, stage 2: calibrate and evaluate the region classifier on held-out images."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -7,8 +9,161 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn import functional as F
 
+from skfair.attribution._attributes import Attributes, balanced_weight
+from skfair.metrics import expected_calibration_error
+from skfair.utils._split import split_cells
+
+# Images of each value that are held out at least, for the test of what was found, but no more than
+# this share of them.
+_HELD_OUT, _MOST_HELD_OUT = 16, 0.4
 # One region classifier in twenty that knows nothing passes for one that does.
 _LEVEL = 0.05
+
+
+class Evaluation(NamedTuple):
+    """Results of a region classifier on images that it was not trained on.
+
+    Attributes
+    ----------
+    probabilities : list of ndarray of shape (n_samples, n_classes, n_rows, n_cols)
+        Calibrated probabilities of each attribute.
+    temperature : tensor of shape (n_attributes,), float32
+        Divisor of the logits.
+    positive : ndarray of shape (n_attributes,), int64
+        Class that means "the attribute is here"; -1 if there is none.
+    threshold : ndarray of shape (n_attributes,), float64
+        Score from which on the attribute is found in an image.
+    auc : float
+        Area under the ROC curve of the scores, the lowest of all attributes.
+    accuracy : ndarray of shape (n_attributes, n_rows, n_cols), float64
+        Accuracy at each position.
+    calibration_error : float
+        Expected calibration error of the patches, the largest of all attributes.
+    uninformative : list of str
+        Names of the attributes that patches do not tell better than guessing.
+    """
+
+    probabilities: list[np.ndarray]
+    temperature: torch.Tensor
+    positive: np.ndarray
+    threshold: np.ndarray
+    auc: float
+    accuracy: np.ndarray
+    calibration_error: float
+    uninformative: list[str]
+
+
+def hold_out(cell: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into those to train on and those to evaluate on.
+
+    Parameters
+    ----------
+    cell : ndarray of shape (n_samples,), int64
+        Combination of the attributes of each image.
+    fraction : float
+        Share of each cell to hold out. It is more of a cell with few images, as a test on a
+        handful of images says nothing.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    train, held_out : ndarray of int64
+        Rows, sorted.
+    """
+    enough = np.minimum(_HELD_OUT / np.bincount(cell), _MOST_HELD_OUT)
+    return split_cells(cell, np.maximum(fraction, enough), seed)
+
+
+def evaluate(
+    logits: np.ndarray, attributes: Attributes, wanted: list[int | None], *, calibrate: bool
+) -> Evaluation:
+    """Calibrate a region classifier, and evaluate it, from its logits on held-out images.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_outputs, n_rows, n_cols)
+        Logits of all attributes, one after the other.
+    attributes : Attributes
+        True attributes of these images.
+    wanted : list of int or None
+        Class of each attribute that the user says means "it is here"; None to find it out.
+    calibrate : bool
+        Whether to fit the temperature; 1 if not.
+
+    Returns
+    -------
+    Evaluation
+    """
+    n_attributes = len(attributes.classes)
+    parts = torch.from_numpy(logits).split([len(c) for c in attributes.classes], 1)
+    weight = balanced_weight(attributes.cell)
+    temperature, positive = torch.ones(n_attributes), np.full(n_attributes, -1)
+    probabilities, threshold, auc, accuracy, error, uninformative = [], [], [], [], [], []
+    for i, (name, code) in enumerate(zip(attributes.names, attributes.codes.T, strict=True)):
+        if calibrate:
+            temperature[i] = fit_temperature(
+                parts[i], torch.from_numpy(code), torch.from_numpy(weight)
+            )
+        proba = torch.softmax(parts[i] / temperature[i], 1).numpy()
+        probabilities.append(proba)
+        hits = proba.argmax(1) == code[:, None, None]
+        accuracy.append(position_accuracy(hits, weight))
+        n_patches = hits[0].size
+        error.append(
+            expected_calibration_error(
+                np.repeat(code, n_patches),
+                np.moveaxis(proba, 1, 3).reshape(-1, proba.shape[1]),
+                labels=np.arange(proba.shape[1]),
+                sample_weight=np.repeat(weight, n_patches),
+            )
+        )
+        if not is_informative(proba, code):
+            uninformative.append(name)
+        highest = highest_probability(proba)
+        areas = auc_of_classes(highest, code)
+        if proba.shape[1] > 2:
+            auc.append(areas.mean())
+            threshold.append(0.5)  # of the excess over guessing
+            continue
+        there = wanted[i]
+        positive[i] = there = choose_positive(highest, code) if there is None else there
+        auc.append(areas[there])
+        threshold.append(best_threshold(highest[:, there], code == there))
+    return Evaluation(
+        probabilities,
+        temperature,
+        positive,
+        np.array(threshold, dtype=np.float64),
+        float(min(auc)),
+        np.stack(accuracy),
+        max(error),
+        uninformative,
+    )
+
+
+def describe_uninformative(names: list[str], n_images: int) -> str:
+    """Say that the maps show nothing.
+
+    Parameters
+    ----------
+    names : list of str
+        From :class:`Evaluation`.
+    n_images : int
+        Number of held-out images.
+
+    Returns
+    -------
+    str
+        The text of a warning.
+    """
+    return (
+        f"On {n_images} held-out images, patches do not tell {' and '.join(names)} better than "
+        "guessing: the maps show nothing, and the masker would hide pixels at random. Train longer "
+        "(max_epochs), on more images or with larger patches, or ask whether the attribute is "
+        "visible in the images. Hold out more images (validation_fraction) if these are too few "
+        "for the test."
+    )
 
 
 def fit_temperature(logits: torch.Tensor, code: torch.Tensor, weight: torch.Tensor) -> float:

@@ -1,9 +1,10 @@
 """PatchAttributionMasker: where in images an attribute shows, and images without that part."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,34 +13,67 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair._images._input import validate_images
 from skfair._images._open import Images, open_images
-from skfair.attribution._attributes import Attributes
-from skfair.attribution._attribution import PatchAttribution
+from skfair.attribution._attributes import (
+    Attributes,
+    as_list,
+    balanced_weight,
+    encode_attributes,
+    encode_classes,
+    one_or_all,
+    one_or_all_maps,
+    positive_classes,
+)
 from skfair.attribution._augmentation import PatchAugmentation
+from skfair.attribution._batches import BatchRunner
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._decisions import (
+    Hiding,
+    choose_hiding,
+    describe_leakage,
     donor_maps,
     likely_scopes,
     map_agreement,
-    quantiles_of_levels,
+    propose_hidings,
     some_of_each,
-    warn_of_leakage,
     worst_leakage,
 )
+from skfair.attribution._evaluation import (
+    describe_uninformative,
+    evaluate,
+    highest_probability,
+    hold_out,
+)
 from skfair.attribution._fill import FILLS
+from skfair.attribution._grid import PatchGrid, grid_steps
+from skfair.attribution._hiding import perturb_images
 from skfair.attribution._leakage import Leakage
+from skfair.attribution._maps import boxes_around, found_pixels, mean_confidence, scale_maps
 from skfair.attribution._perturbation import Perturbation, auto_margin, hidden_pixels
-from skfair.attribution._statistics import check_fill
-from skfair.base._net import as_tensor
-from skfair.utils import draw_seed, import_optional, resolve_device
+from skfair.attribution._region_classifier import (
+    NETWORKS,
+    RegionClassifier,
+    make_region_classifier,
+    train_region_classifier,
+)
+from skfair.attribution._statistics import DataRange, check_fill, given_range, measure_images
+from skfair.base import TorchEstimator
+from skfair.base._net import as_tensor, load_weights, noise
+from skfair.utils import (
+    LeakageWarning,
+    UninformativeAttributionWarning,
+    draw_seed,
+    import_optional,
+    resolve_device,
+)
+from skfair.utils._random import own_draws, own_generators
+from skfair.utils._rows import check_rows
 from skfair.utils._typed import available_if, fit_context
 
-# With quantile="auto": how far up a map, from the middle of its values to the highest, pixels are
-# hidden from, tried from the smallest area to the largest; which of them, where no network can
-# tell; and what is tried beside them, as a map that is flat at the top has no small area.
-_LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
-_SMALLEST = 0.95
 _MOST_IMAGES = 2000  # on which leakage is measured
+# Frames from `_fit` to the caller of `fit`: fit, the check of parameters and the settings.
+_OF_THE_CALLER = 5
 
 
 def _has_feature_names(masker: Any) -> bool:
@@ -52,7 +86,7 @@ def _has_feature_names(masker: Any) -> bool:
     return True
 
 
-class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttribution):
+class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstimator):
     """Find where in images an attribute shows, and hide it from what is trained on them.
 
     A classifier that gets one patch of an image learns to predict an attribute of the whole
@@ -309,7 +343,7 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
     """
 
     _parameter_constraints: dict = {
-        **PatchAttribution._parameter_constraints,
+        **TorchEstimator._parameter_constraints,
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "patch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "stride": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -403,6 +437,47 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+        """Train the region classifier, make the general map, and measure what is left.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images, see Notes.
+        y : array-like of shape (n_samples,), default=None
+            Classes that another model is to learn from the images. Only `leakage_` needs them:
+            without them what goes along with a class counts as a leak. Continuous values are
+            not used.
+        sensitive_features : array-like of shape (n_samples,) or (n_samples, n_attributes), \
+                default=None
+            The attribute to find, of any number of values: an array, Series, DataFrame or dict of
+            columns. It must be given, and no value may be missing.
+
+        Returns
+        -------
+        self : object
+            The fitted masker.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter, the images or the attribute is not as described; the message says which
+            and how to put it right.
+
+        Warns
+        -----
+        UninformativeAttributionWarning
+            The attribute cannot be told from patches; the maps are then of nothing.
+        LeakageWarning
+            A network still tells the attribute from the images in which it is hidden, or that
+            could not be measured.
+        """
+        with self._fresh_fit():
+            check_rows(X=X, y=y, sensitive_features=sensitive_features)
+            self._fit(X, y, sensitive_features)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> np.ndarray:
         """Fit, and perturb the images.
 
@@ -443,9 +518,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         """
         if self.perturb_at_predict:
             return self.mask(X)
-        images = self._open(X)
-        for _ in self._batches(images):
-            pass  # bad values are found here, not by the next step of a pipeline
+        images, runner = self._open(X)
+        for _ in runner.batches(images):
+            pass  # bad values raise here, and not in the next step of a pipeline
         return images.to_array(copy=False)[0]
 
     @available_if(_has_feature_names)
@@ -509,7 +584,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
         ValueError, TypeError
             The images are not of the kind seen in `fit`, or have values outside `data_range`.
         """
-        return self._perturbed(self._open(X))
+        images, runner = self._open(X)
+        return self._perturbed(images, runner, self._hiding())
 
     def perturbed_pixels(self, X: Any) -> np.ndarray:
         """Find the pixels that :meth:`mask` perturbs.
@@ -526,9 +602,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             image, where nothing is found. With ``perturbation="swap"`` the pixels that are
             filled, without those that are pasted.
         """
-        images = self._open(X)
-        augmentation = self._augmentation().to(resolve_device(self.device))
-        return self._collect(augmentation.hidden, images)
+        images, runner = self._open(X)
+        augmentation = self._augmentation(self._hiding()).to(resolve_device(self.device))
+        return runner.collect(augmentation.hidden, images)
 
     def augmentation(self) -> PatchAugmentation:
         """Make a module that perturbs batches in a training loop, in another way each time.
@@ -563,33 +639,347 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
                 "fill='inpaint' solves an equation for each image, too slow for a training loop. "
                 "Make the images once with masker.mask(X), or take fill='blur'."
             )
-        return self._augmentation()
-
-    def _augmentation(self) -> PatchAugmentation:
         check_is_fitted(self)
         self._validate_params()  # what to hide, and how, may have been set since
-        self._check_swap()
-        quantile = self.quantile_ if isinstance(self.quantile, str) else float(self.quantile)
+        return self._augmentation(self._hiding())
+
+    def attribute(self, X: Any) -> np.ndarray:
+        """Make the pixel maps of images, Algorithm 1 of the paper; no attribute is needed.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width), float32
+            Mean confidence of the patches that each pixel lies in, from 0 to 1. Of the
+            "probability" it is in units that are the same for all images; of other confidences
+            0 and 1 are the lowest and the highest of each image. With
+            ``combine_attributes=False`` and several columns, (n_samples, n_attributes, height,
+            width).
+        """
+        images, runner = self._open(X)
+        classifier = self._classifier()
+        maps = runner.collect(lambda batch: classifier.pixel_map(batch, self.confidence), images)
+        return one_or_all_maps(scale_maps(maps, self.confidence))
+
+    def attribute_score(self, X: Any) -> np.ndarray | list[np.ndarray]:
+        """Score whether images have the attribute at all: the highest probability of a patch.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+            Of ``pos_label_``; with more than two values of the attribute, of each in the order of
+            ``classes_``. The highest of many probabilities is no probability: it ranks images,
+            and ``attribute_auc_`` says how well. With ``combine_attributes=False`` and several
+            columns, a list with one array a column.
+        """
+        scores = []
+        for proba, positive in zip(self._probabilities(X), self._positive, strict=True):
+            highest = highest_probability(proba)
+            scores.append(highest if positive < 0 else highest[:, positive])
+        return one_or_all(scores)
+
+    def masks(self, X: Any) -> np.ndarray:
+        """Mark the pixels in which the attribute is found.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width), bool
+            Where the map of probabilities is more than half way up from the middle of the
+            image's values to the highest; none, where the image's score is below
+            ``score_threshold_``. With ``combine_attributes=False`` and several columns,
+            (n_samples, n_attributes, height, width). It is what to show; what is hidden is in
+            ``perturbed_pixels``.
+        """
+        images, runner = self._open(X)
+        classifier = self._classifier()
+        threshold = as_tensor(self.score_threshold_).to(classifier.mean)
+
+        def found(batch: torch.Tensor) -> torch.Tensor:
+            region = classifier.region_map(batch, "probability")
+            return found_pixels(region, classifier.grid(batch), threshold)
+
+        return one_or_all_maps(runner.collect(found, images))
+
+    def boxes(self, X: Any) -> list:
+        """Find the boxes around each part of :meth:`masks`.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        list of ndarray of shape (n_boxes, 4), int64
+            Of each image the boxes, as in COCO: column and row of the upper left pixel, width
+            and height, in pixels of the images as the masker sees them (files resized, and
+            turned as their EXIF data say). No box where nothing is found. With
+            ``combine_attributes=False`` and several columns, such a list for each column.
+
+        Examples
+        --------
+        As COCO JSON, for a tool to look at or correct the boxes in:
+
+        >>> import json
+        >>> import numpy as np
+        >>> from skfair.attribution import PatchAttributionMasker
+        >>> X = np.random.default_rng(0).integers(0, 128, size=(60, 1, 16, 16), dtype=np.uint8)
+        >>> X[::2, :, 2:6, 9:13] += 120
+        >>> masker = PatchAttributionMasker(patch_size=4, check_leakage=False, random_state=0)
+        >>> masker = masker.fit(X, sensitive_features=np.arange(60) % 2 == 0)
+        >>> found = [(i, box) for i, boxes in enumerate(masker.boxes(X)) for box in boxes.tolist()]
+        >>> coco = {
+        ...     "images": [
+        ...         {"id": i, "file_name": f"{i}.png", "height": 16, "width": 16} for i in range(60)
+        ...     ],
+        ...     "annotations": [
+        ...         {"id": k, "image_id": i, "category_id": 1, "bbox": box, "iscrowd": 0}
+        ...         | {"area": box[2] * box[3]}
+        ...         for k, (i, box) in enumerate(found, 1)
+        ...     ],
+        ...     "categories": [{"id": 1, "name": "stamp"}],
+        ... }
+        >>> text = json.dumps(coco)
+        >>> len(coco["annotations"])
+        30
+        """
+        masks = self.masks(X)
+        columns = [masks] if masks.ndim == 3 else masks.swapaxes(0, 1)
+        return one_or_all([[boxes_around(mask) for mask in column] for column in columns])
+
+    def region_map(self, X: Any) -> np.ndarray:
+        """Compute the confidence of the region classifier at all positions.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_cols), float32
+            In the units of `confidence`: nats for the negative entropy. With
+            ``combine_attributes=False`` and several columns, (n_samples, n_attributes, n_rows,
+            n_cols).
+        """
+        images, runner = self._open(X)
+        classifier = self._classifier()
+        maps = runner.collect(lambda batch: classifier.region_map(batch, self.confidence), images)
+        return one_or_all_maps(maps)
+
+    def region_proba(self, X: Any) -> np.ndarray | list[np.ndarray]:
+        """Compute the probabilities of the attribute's values at all positions.
+
+        Parameters
+        ----------
+        X : array-like, sequence or Dataset
+            Images of the kind seen in `fit`, see Notes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_cols, n_classes), float32
+            In the order of ``classes_``. With ``combine_attributes=False`` and several columns,
+            a list with one array a column.
+        """
+        return one_or_all([np.moveaxis(proba, 1, 3) for proba in self._probabilities(X)])
+
+    @property
+    def patch_size_(self) -> int:
+        """Height and width of the patches, in pixels."""
+        return self.module_.patch_size
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.module_.stride
+
+    @property
+    def pos_label_(self) -> Any:
+        """Value of the attribute that maps show; None if there are more than two."""
+        pairs = zip(as_list(self.classes_), self._positive, strict=True)
+        return one_or_all([None if i < 0 else classes[i] for classes, i in pairs])
+
+    def _fit(self, X: Any, y: Any, sensitive_features: Any) -> None:
+        device = resolve_device(self.device)
+        images = validate_images(self, X, reset=True)
+        if self.image_shape_ is None:
+            raise ValueError(
+                f"X has rows of {self.n_features_in_} features, and image_shape is None, so that "
+                "the shape of the images is unknown. Pass image_shape=(channels, height, width)."
+            )
+        _, height, width = images.shape
+        grid = PatchGrid(height, width, *grid_steps(self.patch_size, self.stride, height, width))
+        attributes = encode_attributes(
+            sensitive_features, n_samples=images.n_samples, combine=self.combine_attributes
+        )
+        wanted = positive_classes(attributes, self.pos_label)
+        strata = encode_classes(y, n_samples=images.n_samples)
+        self._check_swap(attributes.classes)  # errors should not wait for the training
+
+        data_range = given_range(self.data_range, self.input_dtype_)
+        read = self._runner(data_range).batches(images)
+        statistics = measure_images(batch for _, batch in read)
+        if data_range is None:
+            data_range = DataRange(statistics.low, statistics.high, is_given=False)
+        self._colour(statistics.mean, data_range)
+        if isinstance(self.fill, str) and self.fill == "inpaint":
+            import_optional("skimage", extra="inpaint", purpose="fill='inpaint'")
+
+        seed = draw_seed(self.random_state)
+        train, held_out = hold_out(attributes.cell, self.validation_fraction, seed)
+        # The held-out images lie among the others, but are never drawn.
+        weight = np.zeros(images.n_samples)
+        weight[train] = balanced_weight(attributes.cell[train])
+        data = as_tensor(images.read(0, images.n_samples))
+        with own_generators(seed):
+            with own_draws():
+                classifier = make_region_classifier(
+                    self.region_classifier,
+                    grid,
+                    n_classes=[len(c) for c in attributes.classes],
+                    mean=statistics.mean,
+                    std=statistics.std,
+                    position_embedding=self.position_embedding,
+                )
+            train_region_classifier(
+                classifier,
+                data,
+                torch.from_numpy(attributes.codes),
+                torch.from_numpy(weight),
+                label_smoothing=self.label_smoothing,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                batch_size=self.batch_size,
+                max_epochs=self.max_epochs,
+                device=device,
+                description=type(self).__name__ if self.verbose else None,
+            )
+
+        logits = self._runner(data_range).collect(
+            lambda batch: torch.cat(classifier.logits(batch), 1),
+            open_images(data[held_out], data_format="channels_first"),
+        )
+        known = attributes.take(held_out)
+        found = evaluate(logits, known, wanted, calibrate=self.calibration is not None)
+        classifier.temperature.copy_(found.temperature)
+        classifier.show(found.positive)
+        if found.uninformative:
+            message = describe_uninformative(found.uninformative, len(held_out))
+            warnings.warn(message, UninformativeAttributionWarning, stacklevel=_OF_THE_CALLER)
+        about = found.probabilities, known.codes, found.positive
+        mean_map = scale_maps(
+            grid.pixel_map(torch.from_numpy(mean_confidence(*about, self.confidence))).numpy(),
+            self.confidence,
+        )
+        donors = donor_maps(*about, found.threshold, self.confidence)
+
+        self.attribute_names_ = attributes.names
+        self.classes_ = one_or_all(attributes.classes)
+        self.data_range_ = data_range.low, data_range.high
+        self.channel_mean_, self.channel_std_ = statistics.mean, statistics.std
+        self.module_ = classifier
+        self.temperature_ = found.temperature.numpy().astype(np.float64)
+        self.mean_map_ = one_or_all_maps(mean_map)
+        self.region_accuracy_ = one_or_all_maps(found.accuracy)
+        self.calibration_error_ = found.calibration_error
+        self.informative_ = not found.uninformative
+        self.attribute_auc_, self.score_threshold_ = found.auc, found.threshold
+        self._positive, self._donor_maps = found.positive, donors
+
+        scopes = [self.scope]
+        if self.scope == "auto":
+            scopes = likely_scopes(map_agreement(*about, found.threshold))
+        safe, tries = propose_hidings(
+            scopes,
+            None if isinstance(self.quantile, str) else float(self.quantile),
+            {"general": mean_map[:, None], "specific": grid.pixel_map(as_tensor(donors)).numpy()},
+        )
+        self.scope_, self.quantile_ = safe
+        if not self.check_leakage:
+            return
+        hiding, after, before = self._choose_hiding(safe, tries, data, attributes, strata, seed)
+        self.scope_, self.quantile_ = hiding
+        self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
+        self.leakage_interval_ = after.low, after.high
+        leak = describe_leakage(before, after, swapped=self.perturbation == "swap")
+        if leak is not None:
+            warnings.warn(leak, LeakageWarning, stacklevel=_OF_THE_CALLER)
+
+    def _choose_hiding(
+        self,
+        safe: Hiding,
+        tries: list[Hiding],
+        data: torch.Tensor,
+        attributes: Attributes,
+        strata: np.ndarray,
+        seed: int,
+    ) -> tuple[Hiding, Leakage, Leakage]:
+        """Choose the pixels to hide; also the leakage after that, and of the untouched images."""
+        rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
+        untouched = data[rows]
+        runner = self._runner(self._data_range())
+
+        def leakage_of(pixels: torch.Tensor) -> Leakage:
+            return worst_leakage(
+                pixels,
+                attributes.codes[rows],
+                strata[rows],
+                mean=self.channel_mean_,
+                std=self.channel_std_,
+                seed=seed,
+                device=resolve_device(self.device),
+            )
+
+        def leakage_after(hiding: Hiding) -> Leakage:
+            images = open_images(untouched, data_format="channels_first")
+            return leakage_of(as_tensor(self._perturbed(images, runner, hiding)))
+
+        before = leakage_of(untouched)
+        return *choose_hiding(safe, tries, leakage_after, before), before
+
+    def _hiding(self) -> Hiding:
+        """What to hide by the parameters as they are set now."""
+        return Hiding(
+            self.scope_ if self.scope == "auto" else self.scope,
+            self.quantile_ if isinstance(self.quantile, str) else float(self.quantile),
+        )
+
+    def _augmentation(self, hiding: Hiding) -> PatchAugmentation:
+        self._check_swap(as_list(self.classes_))
         margin: int = (
             auto_margin(self.module_.patch_size, self.module_.stride)
             if isinstance(self.margin, str)
             else self.margin
         )
         general = None
-        if self._scope() == "general":
+        if hiding.scope == "general":
             maps = as_tensor(self.mean_map_).reshape(1, -1, *self.mean_map_.shape[-2:])
-            general = hidden_pixels(maps, quantile, margin)[0].any(0)
+            general = hidden_pixels(maps, hiding.quantile, margin)[0].any(0)
         donors = self._grid().pixel_map(as_tensor(self._donor_maps))
-        # Of more than two values none is known to mean that there is nothing.
+        # Where an attribute has more than two values, none of them means "absent".
         threshold = np.where(self._positive < 0, -np.inf, self.score_threshold_)
-        fill = self._fill()
+        fill = self._colour(self.channel_mean_, self._data_range())
         return PatchAugmentation(
             copy.deepcopy(self.module_).cpu(),
             confidence=self.confidence,
-            quantile=quantile,
+            quantile=hiding.quantile,
             margin=margin,
             general=general,
-            holes=hidden_pixels(donors, quantile, margin),
+            holes=hidden_pixels(donors, hiding.quantile, margin),
             threshold=torch.from_numpy(threshold).float(),
             image_shape=self.image_shape_,
             dtype=torch.uint8 if self.input_dtype_ == np.uint8 else torch.float32,
@@ -603,147 +993,56 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
             ),
         )
 
-    def _perturbed(self, images: Images) -> np.ndarray:
-        augmentation = self._augmentation().to(resolve_device(self.device))
+    def _perturbed(self, images: Images, runner: BatchRunner, hiding: Hiding) -> np.ndarray:
+        augmentation = self._augmentation(hiding).to(resolve_device(self.device))
         rng = np.random.default_rng(draw_seed(self.random_state))
-        if self.perturbation == "swap":
-            return self._swapped(images, augmentation, rng)
-        array, view = images.to_array(copy=True)
-        for rows, hidden in self._run(augmentation.hidden, images):
-            # In the type of the user's images, which may be integers, and is what they get back.
-            block, noise = as_tensor(np.ascontiguousarray(view[rows])), None
-            if self.perturbation == "noise":
-                noise = torch.from_numpy(rng.standard_normal(block.shape, dtype=np.float32))
-            changed = augmentation.perturbation(block, hidden, noise).numpy()
-            np.copyto(view[rows], changed, where=hidden.numpy()[:, None])
-        return array
+        return perturb_images(images, augmentation, runner, rng)
 
-    def _swapped(
-        self, images: Images, augmentation: PatchAugmentation, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Fill, and paste parts of images which are known once all have been looked at."""
-
-        def look(batch: torch.Tensor) -> torch.Tensor:
-            hidden, found = augmentation.look(batch, by_content=True)
-            return torch.cat([hidden.flatten(1), found[:, None]], 1)
-
-        array, view = images.to_array(copy=True)
-        both = self._collect(look, images)
-        hidden, found = both[:, :-1].reshape(-1, *images.shape[1:]), both[:, -1]
-        donors, paste = np.arange(len(found)), np.zeros(len(found), dtype=bool)
-        if found.any():
-            # Whatever class and attribute an image has, it gets a part of another with one half.
-            donors = rng.choice(np.flatnonzero(found), len(found))
-            paste = rng.random(len(found)) < 0.5
-        pasted = hidden[donors] & paste[:, None, None]
-        for start in range(0, len(found), self.attribution_batch_size):
-            rows = slice(start, start + self.attribution_batch_size)
-            block = as_tensor(np.ascontiguousarray(view[rows]))
-            # From the images as they came: those before these rows are perturbed by now.
-            others = as_tensor(np.concatenate([images.read(i, i + 1) for i in donors[rows]]))
-            changed = augmentation.perturbation.swap(
-                block,
-                torch.from_numpy(hidden[rows]),
-                others.to(block.dtype),
-                torch.from_numpy(pasted[rows]),
-            )
-            np.copyto(view[rows], changed.numpy(), where=(hidden | pasted)[rows][:, None])
-        return array
-
-    def _scope(self) -> str:
-        return self.scope_ if self.scope == "auto" else self.scope
-
-    def _is_of_one_size(self) -> bool:
-        return not self.module_.any_size or self._scope() == "general"
-
-    def _decide(
-        self,
-        data: torch.Tensor,
-        attributes: Attributes,
-        strata: np.ndarray,
-        held_out: np.ndarray,
-        probabilities: list[np.ndarray],
-        seed: int,
-    ) -> None:
-        """Choose the scope and the quantile, and measure what is left."""
-        codes = attributes.codes[held_out]
-        self._donor_maps = donor_maps(
-            probabilities, codes, self._positive, self.score_threshold_, self.confidence
+    def _open(self, X: Any) -> tuple[Images, BatchRunner]:
+        """Check `X` against the images of ``fit``, and give what reads it."""
+        check_is_fitted(self)
+        self._validate_params()  # what to show, and how, may have been set since
+        images = validate_images(
+            self, X, reset=False, expected_shape=(self.image_shape_[0], -1, -1)
         )
-        scopes = [self.scope]
-        if self.scope == "auto":
-            agreement = map_agreement(probabilities, codes, self._positive, self.score_threshold_)
-            scopes = likely_scopes(agreement)
-        self.scope_ = scopes[0]
-        if isinstance(self.quantile, str):
-            levels = [self._quantiles_of_levels(scope) for scope in scopes]
-            self.quantile_ = levels[0][_SAFE_LEVEL]
-            quantiles = [sorted([_SMALLEST, *each], reverse=True) for each in levels]
-        else:
-            self.quantile_ = float(self.quantile)
-            quantiles = [[self.quantile_] for _ in scopes]
-        # The smaller area first, and of each the scope that is more likely to be right.
-        candidates = [
-            (scope, quantile)
-            for each in zip(*quantiles, strict=True)
-            for scope, quantile in zip(scopes, each, strict=True)
-        ]
-        if self.check_leakage:
-            self._choose(candidates, data, attributes, strata, seed)
-
-    def _quantiles_of_levels(self, scope: str) -> list[float]:
-        """Share of the pixels below each of the levels, in the maps of a scope."""
-        if scope == "general":
-            maps = as_tensor(self.mean_map_).reshape(-1, 1, *self.image_shape_[1:])
-        else:
-            maps = self._grid().pixel_map(as_tensor(self._donor_maps))
-        return quantiles_of_levels(maps.numpy(), _LEVELS)
-
-    def _choose(
-        self,
-        candidates: list[tuple[str, float]],
-        data: torch.Tensor,
-        attributes: Attributes,
-        strata: np.ndarray,
-        seed: int,
-    ) -> None:
-        """Take the first scope and quantile with which the attribute is not told, or the best."""
-        rows = some_of_each(attributes.cell, strata, _MOST_IMAGES, seed)
-        shown, strata, codes = data[rows], strata[rows], attributes.codes[rows]
-        images = open_images(shown, data_format="channels_first")
-
-        def measure(pixels: torch.Tensor) -> Leakage:
-            return worst_leakage(
-                pixels,
-                codes,
-                strata,
-                mean=self.channel_mean_,
-                std=self.channel_std_,
-                seed=seed,
-                device=resolve_device(self.device),
+        one_size = not self.module_.any_size or self._hiding().scope == "general"
+        if images.shape != self.image_shape_ and one_size:
+            raise ValueError(
+                f"X has images of shape {images.shape}, fit saw {self.image_shape_} (channels, "
+                "height, width). The position of a patch and the general map have no meaning on "
+                "images of another size. Resize the images, or fit with position_embedding=False "
+                "and scope='specific'."
             )
+        return images, self._runner(self._data_range())
 
-        before = measure(shown)
-        if not before.low > before.chance:  # nothing can be learned from what is not told anyway
-            candidates = [(self.scope_, self.quantile_)]
-        tried = []
-        for candidate in candidates:
-            self.scope_, self.quantile_ = candidate
-            tried.append((measure(as_tensor(self._perturbed(images))), candidate))
-            if not tried[-1][0].low > before.chance:
-                break
-        else:
-            tried.sort(key=lambda one: one[0].accuracy)
-            tried.append(tried[0])
-        after, (self.scope_, self.quantile_) = tried[-1]
-        self.leakage_, self.leakage_before_ = after.accuracy, before.accuracy
-        self.leakage_interval_ = after.low, after.high
-        warn_of_leakage(before, after, swapped=self.perturbation == "swap")
+    def _runner(self, data_range: DataRange | None) -> BatchRunner:
+        return BatchRunner(self.attribution_batch_size, self.device, bool(self.verbose), data_range)
 
-    def _check_swap(self) -> None:
+    def _data_range(self) -> DataRange:
+        is_given = given_range(self.data_range, self.input_dtype_) is not None
+        return DataRange(*self.data_range_, is_given=is_given)
+
+    def _classifier(self) -> RegionClassifier:
+        return copy.deepcopy(self.module_).to(resolve_device(self.device))
+
+    def _probabilities(self, X: Any) -> list[np.ndarray]:
+        """Probabilities of each attribute, of shape (n_samples, n_classes, n_rows, n_cols)."""
+        images, runner = self._open(X)
+        classifier = self._classifier()
+        joint = runner.collect(lambda batch: torch.cat(classifier.probabilities(batch), 1), images)
+        return np.split(joint, np.cumsum(classifier.n_classes)[:-1], axis=1)
+
+    def _colour(self, mean: np.ndarray, data_range: DataRange) -> str | np.ndarray:
+        """The parameter `fill`, checked: a name of FILLS, or a colour of shape (n_channels,)."""
+        if isinstance(self.fill, str) and self.fill != "mean":
+            return self.fill
+        eight_bit = self.input_dtype_ == np.uint8
+        return check_fill(self.fill, mean, data_range, eight_bit=eight_bit)
+
+    def _check_swap(self, classes: list[np.ndarray]) -> None:
         if self.perturbation != "swap":
             return
-        if isinstance(self.classes_, list) or len(self.classes_) > 2:
+        if len(classes) > 1 or len(classes[0]) > 2:
             raise ValueError(
                 "perturbation='swap' moves one thing that is there or not, and sensitive_features "
                 "has several columns or more than two values. Pass one column of two values, or "
@@ -756,21 +1055,65 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, PatchAttrib
                 "perturb_at_predict=False, or take perturbation='mask'."
             )
 
-    def _measure(self, images: Images) -> None:
-        self._check_swap()  # errors should not wait for the training
-        super()._measure(images)
-        self._fill()
-        if isinstance(self.fill, str) and self.fill == "inpaint":
-            import_optional("skimage", extra="inpaint", purpose="fill='inpaint'")
+    def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
+        if "module_" in state:
+            module = self.module_
+            state["module_"] = dict(module.state_dict())
+            # As they were in the fit; the parameters may have been set since.
+            state["_network_parameters"] = {
+                "patch_size": module.patch_size,
+                "stride": module.stride,
+                "position_embedding": not module.any_size,
+            }
+            for name, kind in NETWORKS.items():
+                if isinstance(module.network, kind):
+                    state["_network_parameters"]["region_classifier"] = name
+        return state
 
-    def _fill(self) -> str | np.ndarray:
-        if isinstance(self.fill, str) and self.fill != "mean":
-            return self.fill
-        slack = 1.0 if self._known_range() is None else 0.0  # as for the images
-        eight_bit = self.input_dtype_ == np.uint8
-        return check_fill(
-            self.fill, self.channel_mean_, *self.data_range_, slack=slack, eight_bit=eight_bit
-        )
+    def _restore_state(self, state: dict[str, Any]) -> None:
+        weights, parameters = state.pop("module_"), state.pop("_network_parameters")
+        self.__dict__.update(state)
+        _, height, width = self.image_shape_
+        network = parameters.get("region_classifier", self.region_classifier)
+        with torch.device("cpu" if isinstance(network, nn.Module) else "meta"):
+            module = make_region_classifier(
+                network,
+                PatchGrid(height, width, parameters["patch_size"], parameters["stride"]),
+                n_classes=[len(classes) for classes in as_list(self.classes_)],
+                mean=self.channel_mean_,
+                std=self.channel_std_,
+                position_embedding=parameters["position_embedding"],
+            )
+        self.module_ = load_weights(module, weights, "module_").eval()
+        self.module_.to_channels_last()  # files have no layouts
+        if "scope_" not in state:
+            self._renew()
+        self.module_.show(self._positive)
+
+    def _renew(self) -> None:
+        """Set what a fit of skfair 0.1 did not: it hid by the paper's rules, without a margin."""
+        n_attributes = len(self.attribute_names_)
+        self.set_params(margin=0)
+        self.scope_, self.quantile_ = self.scope, float(self.quantile)
+        self._positive = np.full(n_attributes, -1)
+        self.score_threshold_ = np.full(n_attributes, 0.5)
+        grid = self._grid()
+        self._donor_maps = np.zeros((n_attributes, 1, grid.n_rows, grid.n_cols), dtype=np.float32)
+
+    def _grid(self) -> PatchGrid:
+        """The positions on images of the size of those in ``fit``."""
+        _, height, width = self.image_shape_
+        return PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
+
+    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
+        size = self.module_.patch_size
+        patches = noise(rng.standard_normal, (self.image_shape_[0], size, size))
+        if patches is None:
+            return None
+        network = copy.deepcopy(self.module_.network).cpu().eval()
+        positions = torch.zeros(len(patches), dtype=torch.int64)
+        with torch.no_grad():
+            return network(torch.from_numpy(patches), positions).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,14 +1,16 @@
 """Patch attribution, stage 1: train a network to see the attribute in single patches."""
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
-from skfair.attribution._region_networks import DenseRegionNet
+from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
 from skfair.base._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
 from skfair.utils._random import generator
 
@@ -71,6 +73,16 @@ class RegionClassifier(nn.Module):
     def grid(self, images: torch.Tensor) -> PatchGrid:
         """The positions on images of this size."""
         return PatchGrid(images.shape[-2], images.shape[-1], self.patch_size, self.stride)
+
+    def show(self, positive: np.ndarray) -> None:
+        """Set which class of each attribute maps show.
+
+        Parameters
+        ----------
+        positive : ndarray of shape (n_attributes,), int64
+            Class that means "the attribute is here"; -1 if there is none.
+        """
+        self.positive = [None if i < 0 else i for i in positive.tolist()]
 
     def to_channels_last(self) -> None:
         """Lay the weights out so that convolutions take up to a third less time on a CPU."""
@@ -179,6 +191,62 @@ class RegionClassifier(nn.Module):
             patches = grid.patches(images, positions, patch // len(grid))
             logits.append(self.network(patches, positions))
         return torch.cat(logits).reshape(len(images), grid.n_rows, grid.n_cols, -1).movedim(3, 1)
+
+
+NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
+
+
+def make_region_classifier(
+    region_classifier: str | nn.Module,
+    grid: PatchGrid,
+    *,
+    n_classes: Sequence[int],
+    mean: np.ndarray,
+    std: np.ndarray,
+    position_embedding: bool,
+) -> RegionClassifier:
+    """Make a region classifier with new weights.
+
+    Parameters
+    ----------
+    region_classifier : {"dense", "resnet18"} or torch.nn.Module
+        The network, or a module that is copied.
+    grid : PatchGrid
+        Positions of the patches on the images of training.
+    n_classes : sequence of int
+        Number of classes of each attribute.
+    mean, std : ndarray of shape (n_channels,)
+        Statistics that standardise the images.
+    position_embedding : bool
+        Whether the networks of skfair are told the position.
+
+    Returns
+    -------
+    RegionClassifier
+
+    Raises
+    ------
+    ValueError
+        A module of the user fails, or returns something else than logits.
+    """
+    arguments = len(mean), grid.patch_size, sum(n_classes)
+    if isinstance(region_classifier, nn.Module):
+        network = copy.deepcopy(region_classifier).cpu()  # where check_network calls it
+        check_network(network, *arguments)
+    elif region_classifier == "dense":
+        shape = (grid.n_rows, grid.n_cols) if position_embedding else None
+        network = DenseRegionNet(*arguments, shape)
+    else:
+        network = ResNetRegionNet(*arguments, len(grid) if position_embedding else None)
+    return RegionClassifier(
+        network,
+        n_classes=n_classes,
+        mean=torch.from_numpy(mean),
+        std=torch.from_numpy(std),
+        patch_size=grid.patch_size,
+        stride=grid.stride,
+        any_size=not position_embedding,
+    )
 
 
 def check_network(network: nn.Module, n_channels: int, patch_size: int, n_outputs: int) -> None:

@@ -60,61 +60,89 @@ def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
     return ImageStatistics(mean, std, float(low.min()), float(high.max()))
 
 
-def check_data_range(data_range: Any) -> tuple[float, float]:
-    """Check the parameter ``data_range``.
+class DataRange(NamedTuple):
+    """Lowest and highest value that images can have.
+
+    Attributes
+    ----------
+    low, high : float
+        The range.
+    is_given : bool
+        Whether the parameter ``data_range`` or the type of the images says so. Otherwise it is
+        the range of the images of ``fit``, and others may have values somewhat outside.
+    """
+
+    low: float
+    high: float
+    is_given: bool
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """Lowest and highest value that raises no error.
+
+        Values may leave a measured range by its width: ``fit`` did not see all values, and images
+        in other units are farther outside.
+        """
+        slack = 0.0 if self.is_given else self.high - self.low
+        return self.low - slack, self.high + slack
+
+    def check(self, batch: np.ndarray) -> None:
+        """Raise where images are not in the expected units.
+
+        Parameters
+        ----------
+        batch : ndarray
+            Values of images.
+
+        Raises
+        ------
+        ValueError
+            A value is outside the range that is allowed.
+        """
+        found, (lowest, highest) = (float(batch.min()), float(batch.max())), self.allowed
+        # In float32, as images are: its nearest to 0.1 is above 0.1.
+        if found[0] < np.float32(lowest) or found[1] > np.float32(highest):
+            source = "data_range says" if self.is_given else "fit saw"
+            raise ValueError(
+                f"X has values from {found[0]:g} to {found[1]:g}, where {source} {self.low:g} to "
+                f"{self.high:g}. Bring the images to that scale, or fit with the data_range that "
+                "they have."
+            )
+
+
+def given_range(data_range: Any, dtype: np.dtype) -> DataRange | None:
+    """Turn the parameter ``data_range`` into a range.
 
     Parameters
     ----------
-    data_range : sequence of two float
+    data_range : "auto" or sequence of two float
+        The parameter.
+    dtype : numpy.dtype
+        Type of the images.
 
     Returns
     -------
-    tuple of two float
+    DataRange or None
+        None if the range has to be measured.
 
     Raises
     ------
     ValueError
-        It is something else.
+        It is not two numbers, the lower one first.
     """
+    if isinstance(data_range, str):
+        return DataRange(0.0, 255.0, is_given=True) if dtype == np.uint8 else None
     values = np.asarray(data_range, dtype=np.float64)
     if values.shape != (2,) or not values[0] < values[1]:
         raise ValueError(
             f"data_range={data_range!r} is not (lowest, highest): two numbers, of which the first "
             "is the smaller one. Take (0, 1) or (0, 255), whichever the images are in, or 'auto'."
         )
-    return float(values[0]), float(values[1])
-
-
-def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, source: str) -> None:
-    """Raise where images are not in the units that are expected.
-
-    Parameters
-    ----------
-    batch : ndarray
-        Values of images.
-    low, high : float
-        The range.
-    slack : float
-        How far outside values may be, in units of ``high - low``.
-    source : str
-        Where the range is from, in the message.
-
-    Raises
-    ------
-    ValueError
-        A value is further outside.
-    """
-    found, allowed = (float(batch.min()), float(batch.max())), slack * (high - low)
-    # In float32, as images are: its nearest to 0.1 is above 0.1.
-    if found[0] < np.float32(low - allowed) or found[1] > np.float32(high + allowed):
-        raise ValueError(
-            f"X has values from {found[0]:g} to {found[1]:g}, where {source} {low:g} to {high:g}. "
-            "Bring the images to that scale, or fit with the data_range that they have."
-        )
+    return DataRange(float(values[0]), float(values[1]), is_given=True)
 
 
 def check_fill(
-    fill: Any, mean: np.ndarray, low: float, high: float, *, slack: float, eight_bit: bool
+    fill: Any, mean: np.ndarray, data_range: DataRange, *, eight_bit: bool
 ) -> np.ndarray:
     """Turn the parameter ``fill`` into a colour.
 
@@ -124,10 +152,8 @@ def check_fill(
         The parameter.
     mean : ndarray of shape (n_channels,)
         Of the images of ``fit``.
-    low, high : float
-        Range of the data.
-    slack : float
-        How far outside the colour may be, in units of ``high - low``.
+    data_range : DataRange
+        Range of the images.
     eight_bit : bool
         Whether the images are uint8.
 
@@ -155,11 +181,12 @@ def check_fill(
             f"fill={fill!r} has shape {colour.shape}: give one number, one for each of the "
             f"{n_channels} channels of the images, or 'mean'."
         )
-    allowed = slack * (high - low)
-    if not ((low - allowed <= colour) & (colour <= high + allowed)).all():
+    lowest, highest = data_range.allowed
+    if not ((lowest <= colour) & (colour <= highest)).all():
         raise ValueError(
-            f"fill={fill!r} is outside the range of the images, {low:g} to {high:g}. Give a colour "
-            "in the units of the images, or the data_range that they have."
+            f"fill={fill!r} is outside the range of the images, {data_range.low:g} to "
+            f"{data_range.high:g}. Give a colour in the units of the images, or the data_range "
+            "that they have."
         )
     if eight_bit and 0 < colour.max() < 1:
         raise ValueError(

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from skfair.attribution import PatchAttributionMasker, _attribution
+from skfair.attribution import PatchAttributionMasker, _masker
 from skfair.utils import UninformativeAttributionWarning
 
 
@@ -25,7 +25,7 @@ def refused(data, quick, monkeypatch):
         pytest.fail("the training was reached")
 
     def refused(match, X=None, sensitive_features="has", error=ValueError, **parameters):
-        monkeypatch.setattr(_attribution, "train_region_classifier", trained)
+        monkeypatch.setattr(_masker, "train_region_classifier", trained)
         X = data.X if X is None else X
         groups = data.has if isinstance(sensitive_features, str) else sensitive_features
         masker = quick(**parameters)
