@@ -16,7 +16,7 @@ from skfair.utils._split import split_cells
 # Images of each value that are held out at least, for the test of what was found, but no more than
 # this share of them.
 _HELD_OUT, _MOST_HELD_OUT = 16, 0.4
-# One region classifier in twenty that knows nothing passes for one that does.
+# One in twenty classifiers that learned nothing counts as informative.
 _LEVEL = 0.05
 
 
@@ -167,16 +167,16 @@ def describe_uninformative(names: list[str], n_images: int) -> str:
 
 
 def fit_temperature(logits: torch.Tensor, code: torch.Tensor, weight: torch.Tensor) -> float:
-    """Find the number by which to divide logits so that the labels are likeliest.
+    """Find the divisor of the logits that makes the labels most likely.
 
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes, n_rows, n_cols)
-        Of all patches.
+        Logits of all patches.
     code : tensor of shape (n_samples,), int64
         Class of each image.
     weight : tensor of shape (n_samples,)
-        Weight of each image; their sum is one.
+        Weight of each image; the sum is 1.
 
     Returns
     -------
@@ -198,7 +198,7 @@ def position_accuracy(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     hits : ndarray of shape (n_samples, n_rows, n_cols), bool
-        Whether the patch of an image is classified right.
+        Whether the classifier is right about each patch.
     weight : ndarray of shape (n_samples,)
         Weight of each image.
 
@@ -224,12 +224,12 @@ def highest_probability(probability: np.ndarray) -> np.ndarray:
 
 
 def is_informative(probability: np.ndarray, code: np.ndarray) -> bool:
-    """Tell whether images that are held out show their class in some way.
+    """Test whether patches of held-out images tell the class of the image.
 
-    Of each class the highest probability over the patches, which finds what is in one place or
-    in any, and the mean of its logarithm, which finds what is everywhere, are compared between
-    the images of the class and the others. The region classifier has not seen these images, so
-    that the rank test (Mann-Whitney) keeps its level whatever the classifier has learned.
+    For each class, two scores are compared between the images of the class and the others: the
+    highest probability over the patches, which finds an attribute in one place, and the mean
+    log odds, which finds an attribute that is everywhere. The region classifier has not seen these
+    images, so that the rank test (Mann-Whitney) keeps its level whatever it has learned.
 
     Parameters
     ----------
@@ -240,14 +240,14 @@ def is_informative(probability: np.ndarray, code: np.ndarray) -> bool:
     Returns
     -------
     bool
-        Whether one of the comparisons is significant; all of them together say so of a
-        classifier that knows nothing in at most one fit of twenty (Bonferroni).
+        Whether one of the comparisons is significant. All comparisons together find a classifier
+        that learned nothing informative in at most one fit of twenty (Bonferroni).
     """
     n_classes = probability.shape[1]
     log_odds = np.log(np.clip(probability, 1e-7, 1 - 1e-7))
     log_odds = (log_odds - np.log(np.clip(1 - probability, 1e-7, 1))).mean((2, 3))
     if n_classes == 2:
-        log_odds = log_odds[:, 1:]  # that of the other class is its negative
+        log_odds = log_odds[:, 1:]  # the log odds of the other class are the negative
     highest = highest_probability(probability)
     tests = [(highest[:, c], c) for c in range(n_classes)]
     tests += [(column, n_classes - len(log_odds.T) + i) for i, column in enumerate(log_odds.T)]
@@ -259,7 +259,7 @@ def is_informative(probability: np.ndarray, code: np.ndarray) -> bool:
 
 
 def auc_of_classes(score: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each class's score against all other classes.
+    """Compute the area under the ROC curve of each class's score, against all other classes.
 
     Parameters
     ----------
@@ -274,21 +274,21 @@ def auc_of_classes(score: np.ndarray, code: np.ndarray) -> np.ndarray:
 
 
 def choose_positive(score: np.ndarray, code: np.ndarray) -> int:
-    """Tell which of two classes means that the attribute is there.
+    """Choose which of two classes means "the attribute is here".
 
-    Where it can be anywhere, a patch can be sure of it, and none of its absence: the highest
-    probability of the class tells the images apart, and that of the other class does not.
+    If the attribute can be at any place, a patch can be sure that it is present, but no patch can
+    be sure that it is absent. Then only the highest probability of "present" tells the images.
 
     Parameters
     ----------
     score : ndarray of shape (n_samples, 2)
-        The highest probability of each class over the patches of images that are held out.
+        Highest probability of each class over the patches of held-out images.
     code : ndarray of shape (n_samples,), int64
 
     Returns
     -------
     int
-        1, unless class 0 tells better by more than chance.
+        1, unless class 0 tells the images better, by more than chance.
     """
     auc = auc_of_classes(score, code)
     sizes = np.bincount(code)
@@ -307,10 +307,10 @@ def best_threshold(score: np.ndarray, has: np.ndarray) -> float:
     Returns
     -------
     float
-        Half way between the scores that it separates.
+        The middle between the scores that it separates.
     """
     below, above, thresholds = roc_curve(has, score)
     best = 1 + int((above - below)[1:].argmax())  # the first threshold is above all scores
-    # The next lower score is that of an image which counts as without.
+    # The next lower score belongs to an image that counts as without the attribute.
     lower = score[score < thresholds[best]]
     return float((thresholds[best] + lower.max()) / 2) if len(lower) else float(thresholds[best])

@@ -303,7 +303,7 @@ def test_what_cannot_be_swapped(data, quick, monkeypatch, columns, parameters):
 
 
 def test_new_images_are_not_swapped(data, quick, swapping, new):
-    match = "perturb_at_predict=True and perturbation='swap' exclude each other.*Leave"
+    match = "perturb_at_predict=True and perturbation='swap' exclude each other.*Pass perturb_at_predict=False"
     masker = quick(perturbation="swap", perturb_at_predict=True)
     with pytest.raises(ValueError, match=match):
         masker.fit(data.X, sensitive_features=data.has)

@@ -183,14 +183,14 @@ def test_the_share_that_is_left(after, left):
     message = describe_leakage(FULL, after, swapped=False)
     accuracy = f"{after.accuracy:.2f} ({after.low:.2f} to {after.high:.2f})"
     assert f"balanced accuracy of {accuracy}" in message
-    assert f"{left} of what told it is left. Hide more (quantile, margin)" in message
-    assert "guessing gets 0.50 and untouched images 0.90" in message
+    assert f"{left} of the leak is left. Hide more (quantile, margin)" in message
+    assert "Guessing gets 0.50, and untouched images get 0.90" in message
 
 
 def test_what_cannot_be_measured():
     message = describe_leakage(UNKNOWN, UNKNOWN, swapped=False)
     assert "leakage_ is NaN" in message
-    assert "only perturbation='swap' can part them" in message
+    assert "only perturbation='swap' can separate them" in message
     message = describe_leakage(UNKNOWN, UNKNOWN, swapped=True)
     assert "leakage_ is NaN" in message
     assert "perturbation='swap'" not in message
@@ -244,7 +244,7 @@ def test_the_same_seed_gives_the_same_leakage(stamped, checked, quick):
 def test_fit_warns_of_what_is_left(stamped, quick):
     # A hole of two pixels in a stamp of sixteen.
     masker = quick(check_leakage=True, quantile=0.99, margin=0)
-    with pytest.warns(LeakageWarning, match=r"still tells .* of what told it is left") as record:
+    with pytest.warns(LeakageWarning, match=r"still tells .* of the leak is left") as record:
         masker.fit(stamped.X, sensitive_features=stamped.has)
     assert masker.leakage_ > 0.8
     (one,) = record
@@ -253,7 +253,7 @@ def test_fit_warns_of_what_is_left(stamped, quick):
 
 def test_an_attribute_that_coincides_with_the_class(stamped, quick):
     masker = quick(check_leakage=True)
-    match = r"leakage_ is NaN.*only perturbation='swap' can part them"
+    match = r"leakage_ is NaN.*only perturbation='swap' can separate them"
     with pytest.warns(LeakageWarning, match=match):
         masker.fit(stamped.X, stamped.has, sensitive_features=stamped.has)
     assert np.isnan(masker.leakage_)

@@ -794,11 +794,13 @@ def test_augmentation_of_images_of_another_kind(data, fitted, scope):
     augment = with_parameters(fitted, scope=scope).augmentation()
     images = torch.from_numpy(data.X[:2])
     for other in (images[:, :, :10], images.permute(0, 2, 3, 1)):
-        with pytest.raises(ValueError, match=r"images has shape .* \(3, 12, 14\), as in fit, was"):
+        with pytest.raises(
+            ValueError, match=r"images has shape .*; expected .* \(3, 12, 14\), as in fit"
+        ):
             augment(other)
     with pytest.raises(ValueError, match=r"type torch.float32, fit saw torch.uint8"):
         augment(images / 255)
-    with pytest.raises(ValueError, match=r"hidden has shape \(2, 12\).*\(2, 12, 14\), was wanted"):
+    with pytest.raises(ValueError, match=r"hidden has shape \(2, 12\); expected .* \(2, 12, 14\)"):
         augment(images, torch.ones(2, 12, dtype=torch.bool))
 
 

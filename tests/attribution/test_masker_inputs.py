@@ -128,7 +128,7 @@ def test_one_constant_image_among_others(data, quick):
 
 def test_rows_without_their_shape(refused, data):
     rows = data.X.reshape(200, -1)
-    assert refused(r"X is made of rows of 504 features, .* Pass image_shape=\(channels,", rows)
+    assert refused(r"X has rows of 504 features, .* Pass image_shape=\(channels,", rows)
     assert refused(r"image_shape=\(3, 12, 13\) does not fit the 504", rows, image_shape=(3, 12, 13))
     assert refused(r"image_shape=\(3, 12\) is not", rows, image_shape=(3, 12))
 
