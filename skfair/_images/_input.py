@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skfair._images._open import Images, check_image_shape, holds_images, open_images
+from skfair._images._layout import check_image_shape
+from skfair._images._open import holds_images, open_images
+from skfair._images._view import Images
 from skfair.utils._validation import validate_rows
 
 

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfair._images._input import validate_images
-from skfair._images._open import Images, open_images
+from skfair._images._open import open_images
+from skfair._images._view import Images
 from skfair.attribution._attributes import (
     Attributes,
     balanced_weight,
