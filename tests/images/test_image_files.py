@@ -11,8 +11,6 @@ from PIL import Image, PngImagePlugin
 from skfair._images._files import oriented_size
 from skfair._images._open import open_images
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture
 def save(tmp_path):
@@ -100,7 +98,7 @@ def test_every_size_becomes_the_one_that_is_wanted(resize, size):
 )
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_images_are_turned_as_exif_says(orientation, turned, kind, tmp_path):
-    pixels = RNG.integers(0, 256, size=(3, 5), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, size=(3, 5), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"0.{kind}"
@@ -331,7 +329,7 @@ def test_folders_without_images_and_single_files_are_refused(save, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_grey_arrays_have_one_channel(dtype):
-    X = RNG.integers(0, 256, size=(5, 7, 6)).astype(dtype)
+    X = np.random.default_rng(0).integers(0, 256, size=(5, 7, 6)).astype(dtype)
     for form in (X, torch.from_numpy(X), X.transpose(0, 2, 1)[:, :, ::-1].transpose(0, 2, 1)):
         images = open_images(form)
         assert (images.n_samples, images.shape) == (5, (1, 7, 6))
