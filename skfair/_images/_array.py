@@ -23,7 +23,7 @@ class ImageArray(Images):
 
     def __init__(self, X: Any, layout: Layout):
         if not isinstance(X, torch.Tensor):
-            X = np.asanyarray(X)  # a memmap stays one
+            X = np.asanyarray(X)  # unlike asarray, this keeps a memmap a memmap
         self.n_samples = check_n_samples(len(X))
         shape = tuple(int(size) for size in X.shape[1:])
         is_rows = len(shape) == 1
@@ -31,12 +31,18 @@ class ImageArray(Images):
             self._check_grey(tuple(X.shape), layout)
             shape = (1, *shape)
         if len(shape) > 3:
-            raise ValueError(f"X has {len(shape) + 1} dimensions, shape {tuple(X.shape)}; wanted 4")
+            raise ValueError(
+                f"X has {len(shape) + 1} dimensions, shape {tuple(X.shape)}; expected 4: "
+                "(n, channels, height, width). Reshape it."
+            )
         if is_rows and layout.image_shape is not None:
             shape = shape_of_rows(shape[0], layout.image_shape)
         elif not is_rows:
             if min(shape) == 0:
-                raise ValueError(f"X has shape {tuple(X.shape)}: images without pixels.")
+                raise ValueError(
+                    f"X has shape {tuple(X.shape)}: images without pixels. Pass images with "
+                    "at least one pixel."
+                )
             check_dtype(X.dtype, "X")
         self._X = X
         self._is_image = len(shape) == 3
@@ -46,7 +52,7 @@ class ImageArray(Images):
             self._channels_last = layout.data_format == "channels_last"
         else:
             self._channels_last = layout.is_channels_last(shape, "X")
-        # Axes as they lie in the data, before the channels are moved to the front.
+        # The order of the axes in the data, before the channels move to the front.
         self._stored_shape = (
             (shape[1], shape[2], shape[0]) if is_rows and self._channels_last else shape
         )
@@ -58,7 +64,7 @@ class ImageArray(Images):
 
     @staticmethod
     def _check_grey(shape: tuple[int, ...], layout: Layout) -> None:
-        """Raise where an array of three dimensions is rather one image with channels."""
+        """Raise if an array of three dimensions looks like one image with channels."""
         if layout.known is not None and layout.fits((1, *shape[1:])):
             return
         if shape[2] in CHANNELS or (shape[0] in (3, 4) and min(shape[1:]) > 4):
@@ -77,18 +83,18 @@ class ImageArray(Images):
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         block = self._channels_first(as_numpy(self._X[start:stop]))
-        with np.errstate(over="ignore"):  # becomes infinity, which is reported as such
+        with np.errstate(over="ignore"):  # too large values become infinity, which `read` reports
             batch = np.array(block, dtype=self.dtype, order="C")
         release_pages(self._X)
         return batch
 
 
 def release_pages(array: Any) -> None:
-    """Give the resident pages of a memory map back to the system; data stay as they are.
+    """Return the resident pages of a memory map to the system; the data do not change.
 
-    Pages that were read or written count as memory of the process until the system wants them
-    back, so that walking over a large file looks like, and is limited as, memory that grows.
-    Maps that keep private changes (mode "c") are left alone, as are arrays that are no maps.
+    Pages that were read or written count as memory of the process until the system reclaims them.
+    So reading through a large file looks like growing memory, and hits the memory limit.
+    This function ignores maps that keep private changes (mode "c") and arrays that are not maps.
     """
     mapping = getattr(array, "_mmap", None)
     if (

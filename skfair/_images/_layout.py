@@ -26,7 +26,7 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
     Raises
     ------
     ValueError
-        It is something else.
+        `image_shape` is not three integers, of which at most one is -1.
     """
     if image_shape is None:
         return None
@@ -38,14 +38,14 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
     ):
         raise ValueError(
             f"image_shape={shown(image_shape)} is not (channels, height, width): three positive "
-            "integers, of which one may be -1 to be worked out."
+            "integers; one of them may be -1, which is then computed from the data."
         )
     channels, height, width = (int(size) for size in shape)
     return channels, height, width
 
 
 class Layout:
-    """What is known of the shape of one image before it is seen, and how to read its axes."""
+    """What is known about the shape of an image in advance, and how to read its axes."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Layout:
         self.known = expected_shape if expected_shape is not None else image_shape
 
     def is_channels_last(self, shape: tuple[int, ...], what: str) -> bool:
-        """Say whether an image array of this shape is (height, width, channels)."""
+        """Tell whether an image array of this shape is (height, width, channels)."""
         last = (shape[2], shape[0], shape[1])
         if self.data_format != "auto":
             channels_last = self.data_format == "channels_last"
@@ -77,13 +77,13 @@ class Layout:
             wanted = "the channel axis is the one at either end with 1, 3 or 4 entries"
         if fits_first == fits_last:
             raise ValueError(
-                f"{what} has images of shape {shape}, of which the channel axis cannot be told: "
+                f"{what} has images of shape {shape}, whose channel axis cannot be told: "
                 f"{wanted}. Pass data_format='channels_first' or 'channels_last'."
             )
         return fits_last
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
-        """Raise unless a sample of this (channels-first) shape is one that is wanted."""
+        """Raise if a sample of this (channels-first) shape does not fit the known shape."""
         if not self.fits(shape):
             source = "fit saw" if self.expected_shape is not None else "image_shape says"
             wanted = str(self.known).replace("-1", "any")
@@ -124,7 +124,7 @@ def check_dtype(dtype: Any, what: str) -> None:
     )
     if floating or dtype in (torch.uint8, np.uint8):
         return
-    x = "X" if what == "X" else "image"  # of a list, each
+    x = "X" if what == "X" else "image"  # in a list, each item is one image
     if isinstance(dtype, torch.dtype):
         scaled, exact = f"({x}.float() / 257).byte()", f"{x}.float() / 65535"
         same, others = f"{x}.byte()", f"{x}.float()"
@@ -133,12 +133,11 @@ def check_dtype(dtype: Any, what: str) -> None:
         same, others = f"{x}.astype('uint8')", f"{x}.astype('float32')"
     if dtype in (torch.uint16, np.uint16):
         advice = (
-            f"Of the full range of 16 bits, {scaled} keeps the 8 bits that images are mostly seen "
-            f"in; {exact} keeps everything, from 0 to 1. Where 12 bits are used, 4095 is in the "
-            "place of 65535"
+            f"If the values use all 16 bits, {scaled} keeps the upper 8 bits, and {exact} keeps "
+            "everything, from 0 to 1. If they use 12 bits, replace 65535 by 4095"
         )
     else:
-        advice = f"Values from 0 to 255 are {same}; {others} keeps others"
+        advice = f"For values from 0 to 255 use {same}; for other values use {others}"
     raise ValueError(
         f"{what} has dtype {dtype}; images are uint8 (0 to 255) or floating. {advice}. Give new "
         "images in the same units."

@@ -1,9 +1,8 @@
-"""Opening images: one view, read batch by batch, of whatever form a user's images have.
+"""Opens images of any accepted form as one view, which is read batch by batch.
 
 Every image estimator takes the same inputs: arrays of images, rows of pixels, files, datasets.
-:func:`open_images` decides once, from the first sample, what they are; :meth:`Images.read` then
-gives any slice of them as one contiguous array of channels-first images, so that memory is
-bounded by the slice.
+:func:`open_images` recognises the form once, from the first sample. :meth:`Images.read` then
+returns any slice as one contiguous array of channels-first images. The slice bounds the memory.
 """
 
 import os
@@ -20,7 +19,7 @@ from skfair._images._view import Images
 
 
 def holds_images(X: Any) -> bool:
-    """Tell images from two-dimensional rows, which are scikit-learn's to validate.
+    """Tell whether X holds images, or two-dimensional rows, which scikit-learn validates.
 
     Parameters
     ----------
@@ -31,14 +30,14 @@ def holds_images(X: Any) -> bool:
     -------
     bool
         True for arrays of three or more dimensions, map-style datasets, and sequences or single
-        columns of image files or images, whatever is in them. False for all else:
-        :func:`open_images` takes it once it is a valid array of rows.
+        columns of image files or images, even if some of them are invalid. False for everything
+        else: the caller validates `X` as an array of rows before :func:`open_images`.
 
     Raises
     ------
     ValueError, TypeError
-        It holds images, or leads to some, in a form of which no single one can be asked for; the
-        message says what to give.
+        `X` holds images in a form without access to single images, such as a DataLoader. The
+        message says what to pass instead.
 
     Examples
     --------
@@ -69,7 +68,7 @@ def open_images(
 ) -> Images:
     """Open images in any accepted form.
 
-    Of arrays and datasets nothing but the first sample is looked at, of files the head of each.
+    This function looks at the first sample of an array or dataset, and at the head of each file.
 
     Parameters
     ----------
@@ -83,24 +82,26 @@ def open_images(
           without it the row itself is the sample;
         - a sequence of image files, Pillow images, or arrays of one image: a list, array or
           Series, a frame or array of one column, or anything else with a length and an index, as
-          a column of a Hugging Face dataset. Files are read by
-          Pillow, have one of `FILE_FORMATS`, and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
-          They are turned as their EXIF data say;
+          a column of a Hugging Face dataset. Pillow reads the files. A file has one of
+          `FILE_FORMATS` and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, and is turned as its
+          EXIF data say;
         - a folder: the image files in it, sorted by name;
-        - a map-style :class:`torch.utils.data.Dataset` of those. Of items that are tuples,
-          as in (image, label), the first entry is taken.
+        - a map-style :class:`torch.utils.data.Dataset` of those. If an item is a tuple, as in
+          (image, label), its first entry is the image.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows are reshaped to it, files and Pillow images are resized
-        to it, arrays have to have it. One entry may be -1.
+        to it, arrays must have it. One entry may be -1.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
-        Where the channel axis of arrays is. "auto" takes the shape that is known already
-        (`expected_shape` or `image_shape`), and without one the end of the image at which
-        there are 1, 3 or 4 entries; rows are channels first. Where both ends would do it raises.
+        Where the channel axis of arrays is. "auto" compares with the shape that is
+        already known (`expected_shape` or `image_shape`). Without a known shape, it takes the
+        first or last axis, whichever has 1, 3 or 4 entries. It raises if both fit. Rows are
+        channels first.
     expected_shape : tuple of int, default=None
-        Shape that the samples must have, as found by an earlier call (in ``fit``).
+        Shape that the samples must have: the one that ``fit`` found.
     resize : {"stretch", "pad", "crop"}, default="stretch"
-        How files and Pillow images get the size of `image_shape`: height and width each by
-        themselves, or both by one factor, and then the border is repeated or the centre cut out.
+        How files and Pillow images get the size of `image_shape`. "stretch" scales height and width
+        separately. "pad" and "crop" scale both by one factor; then "pad" repeats the border and
+        "crop" cuts out the centre.
 
     Returns
     -------
@@ -109,9 +110,9 @@ def open_images(
     Raises
     ------
     ValueError
-        X is empty, has another number of dimensions, another shape than the expected one, an
-        ambiguous layout, a type that is neither uint8 nor floating, or a file that is no image
-        or too large a one.
+        X is empty, has a wrong number of dimensions, a shape other than the expected one, an
+        ambiguous layout, or a dtype that is neither uint8 nor floating; or a file is not an image
+        or is too large.
     TypeError
         X is a dataset without length or random access.
 

@@ -1,4 +1,4 @@
-"""Images from a sequence of files, Pillow images or arrays, which are read one by one."""
+"""Images from a sequence of files, Pillow images or arrays, read one by one."""
 
 import math
 import os
@@ -21,18 +21,18 @@ from skfair.utils._arrays import as_numpy
 from skfair.utils._shown import shown
 
 _MOST_NAMED = 10
-_MOST_RANGES = 200  # of rows that are named by their numbers
-_MOST_LOADED = 1000  # images of which pixels are read too, where others are known to be bad
+_MOST_RANGES = 200  # ranges of row numbers in one message
+_MOST_LOADED = 1000  # images whose pixels are read as well, once one bad image is known
 
 
 class ImageSequence(Images):
-    """Files, Pillow images or single arrays, fetched one by one."""
+    """Files, Pillow images or arrays of one image, fetched one by one."""
 
     def __init__(self, items: Any, layout: Layout):
         self._items = items
         self._layout = layout
         self.n_samples = check_n_samples(len(items))
-        # What the items of others cost to get, or raise, is not known.
+        # An item of any other sequence may be slow to fetch, or may raise.
         self._at_hand = isinstance(items, (list, tuple, np.ndarray))
         if self._at_hand:
             self._survey()
@@ -45,7 +45,7 @@ class ImageSequence(Images):
         return array, array
 
     def _survey(self) -> None:
-        """Look at the head of each file, so that bad files and sizes are known before any work."""
+        """Read the head of each file, to report bad files and differing sizes before any work."""
         sizes: dict[tuple[int, int], list[int]] = {}
         errors = {}
         for row in range(self.n_samples):
@@ -75,9 +75,9 @@ class ImageSequence(Images):
             raise ValueError(
                 f"X has images of {len(sizes)} sizes, from {small[0]} x {small[1]} pixels "
                 f"({self._name(sizes[small][0])}) to {large[0]} x {large[1]} "
-                f"({self._name(sizes[large][0])}), width x height. Images of one call have one "
-                "shape: give image_shape=(channels, height, width), to which files are resized, "
-                f"for instance image_shape=(3, {height}, {width}), near the median; resize='pad' "
+                f"({self._name(sizes[large][0])}), width x height. All images of one call have one "
+                "shape. Pass image_shape=(channels, height, width), to which files are resized, "
+                f"for instance image_shape=(3, {height}, {width}), near the median. resize='pad' "
                 "or 'crop' keeps the ratio of their sides."
             )
 
@@ -88,15 +88,15 @@ class ImageSequence(Images):
             if image.shape != self.shape or image.dtype != self.dtype:
                 raise ValueError(
                     f"{self._name(row)} is an image of shape {image.shape}, {image.dtype}; the "
-                    f"first one has {self.shape}, {self.dtype} (channels, height, width). Images "
-                    "of one call have one shape and type: image_shape=(channels, height, width) "
-                    "resizes image files."
+                    f"first one has {self.shape}, {self.dtype} (channels, height, width). All "
+                    "images of one call have one shape and dtype: image_shape=(channels, height, "
+                    "width) resizes image files."
                 )
             batch[row - start] = image
         return batch
 
     def _load_or_name_all(self, row: int) -> np.ndarray:
-        """Load an image; if it cannot be read, name all others that cannot be either."""
+        """Load an image; if that fails, name all images that cannot be read."""
         try:
             return self._load(row)
         except UnreadableImageError as error:
@@ -106,7 +106,7 @@ class ImageSequence(Images):
         self._name_all(errors, range(row + 1, self.n_samples))
 
     def _name_all(self, errors: dict[int, str], others: range) -> NoReturn:
-        """Raise one error for all images that cannot be read, among them those of `others`."""
+        """Try the images of `others`, and raise one error that names all unreadable images."""
         for row in others:
             if row in errors:
                 continue
@@ -115,7 +115,7 @@ class ImageSequence(Images):
             except UnreadableImageError as error:
                 errors[row] = str(error)
             except ValueError:
-                pass  # for when these are mended
+                pass  # its turn comes once the unreadable images are mended
         rows = sorted(errors)
         if len(rows) == 1:
             raise UnreadableImageError(errors[rows[0]])
@@ -123,8 +123,8 @@ class ImageSequence(Images):
         rest = rows[_MOST_NAMED:]
         more = f"\n- and {len(rest)} more, rows {_in_ranges(rest)}" if rest else ""
         raise UnreadableImageError(
-            f"X has {len(rows)} images of {self.n_samples} that cannot be read. Mend them, or "
-            f"leave them out of X and of all that goes with its rows:\n{named}{more}"
+            f"X has {len(rows)} images of {self.n_samples} that cannot be read. Repair them, or "
+            f"remove them from X and from everything with the same rows:\n{named}{more}"
         )
 
     def _load(self, row: int) -> np.ndarray:
@@ -157,7 +157,7 @@ class ImageSequence(Images):
                 array = array.transpose(2, 0, 1)
         else:
             raise ValueError(
-                f"{name} is a {type(image).__name__} of shape {array.shape}; wanted an "
+                f"{name} is a {type(image).__name__} of shape {array.shape}; expected an "
                 "image: a file, a Pillow image, or an array of 2 or 3 dimensions."
             )
         given = image if isinstance(image, torch.Tensor) else array
@@ -176,7 +176,7 @@ def _name_of(item: Any, row: int) -> str:
 
 
 def _in_ranges(rows: list[int]) -> str:
-    """Name rows, which are sorted, in as few words as can be."""
+    """Name sorted row numbers as ranges, such as "2, 5 to 9"."""
     starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1]
     ends = [*(i - 1 for i in starts[1:]), len(rows) - 1]
     words = [

@@ -1,4 +1,4 @@
-"""The view of images that every image estimator reads, whatever form the images have."""
+"""The view of images that every image estimator reads, independent of their form."""
 
 from abc import ABC, abstractmethod
 
@@ -8,12 +8,12 @@ import numpy as np
 class Images(ABC):
     """Images that are read slice by slice.
 
-    Made by :func:`open_images`.
+    :func:`~skfair._images._open.open_images` makes it.
 
     Attributes
     ----------
     n_samples : int
-        How many there are.
+        Number of images.
     shape : tuple of int
         Shape of one sample: (channels, height, width), or (n_features,) for rows that are
         not images.
@@ -26,17 +26,18 @@ class Images(ABC):
     dtype: np.dtype
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Read samples `start` to `stop` into an array of their own.
+        """Read samples `start` to `stop` into a new array.
 
         Returns
         -------
         ndarray of shape (stop - start, *shape)
-            C-contiguous, of type `dtype`, not shared with the data: who gets it may write to it.
+            C-contiguous, of type `dtype`. It shares no memory with the data; the caller may
+            write to it.
 
         Raises
         ------
         ValueError
-            A sample has NaN or infinity, or another shape or type than the first one.
+            A sample has NaN or infinity, or its shape or dtype differs from that of the first one.
         """
         batch = self._read(start, stop)
         if batch.dtype != np.uint8:
@@ -52,18 +53,18 @@ class Images(ABC):
 
     @abstractmethod
     def to_array(self, *, copy: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Give all samples as one array, in the form they have.
+        """Return all samples as one array, in the form that they have.
 
         Parameters
         ----------
         copy : bool
-            Whether to copy an array that was opened. Files and datasets are read in any case.
+            Whether to copy an array that was opened. Files and datasets are always read.
 
         Returns
         -------
         array : ndarray
-            As an array or tensor that was opened, in layout and type; of files and datasets,
-            images of shape (n_samples, *shape) and type `dtype`.
+            For an array or tensor: its layout and dtype. For files and datasets: images of shape
+            (n_samples, *shape) and dtype `dtype`.
         view : ndarray of shape (n_samples, *shape)
             The same memory, channels first.
         """
