@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skfair._images._open import Images
+from skfair._images._view import Images
 from skfair.attribution._statistics import DataRange
 from skfair.base._net import as_tensor
 from skfair.utils import resolve_device

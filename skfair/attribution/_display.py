@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skfair._images._files import files_of_folder
-from skfair._images._open import Images
+from skfair._images._view import Images
 from skfair.attribution._attributes import as_list
 from skfair.attribution._batches import BatchRunner
 from skfair.attribution._masker import PatchAttributionMasker

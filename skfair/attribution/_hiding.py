@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skfair._images._open import Images
+from skfair._images._view import Images
 from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._batches import BatchRunner
 from skfair.base._net import as_tensor

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfair._images._input import validate_images
-from skfair._images._open import Images, open_images
+from skfair._images._open import open_images
+from skfair._images._view import Images
 from skfair.attribution._attributes import (
     Attributes,
     as_list,
@@ -483,9 +484,8 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             A network still tells the attribute from the perturbed images, or the leakage could
             not be measured.
         """
-        with self._fresh_fit():
-            check_rows(X=X, y=y, sensitive_features=sensitive_features)
-            self._fit(X, y, sensitive_features)
+        check_rows(X=X, y=y, sensitive_features=sensitive_features)
+        self._fit(X, y, sensitive_features)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
