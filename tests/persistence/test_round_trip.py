@@ -558,7 +558,7 @@ def test_what_is_no_data_is_named(tmp_path):
         skfair.save(estimator, path)
     estimator, _ = fitted("ClusterMarginClassifier")
     estimator.note = "mine"
-    with pytest.raises(TypeError, match="attribute 'note' is none that such an estimator has"):
+    with pytest.raises(TypeError, match="attribute 'note' does not exist in such an estimator"):
         skfair.save(estimator, path)
     with pytest.raises(ValueError, match="'n_units' parameter"):
         skfair.save(skfair.ClusterMarginClassifier(n_units=0), path)
