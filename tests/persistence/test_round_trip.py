@@ -547,7 +547,7 @@ def test_what_is_no_data_is_named(tmp_path):
     class Mine(skfair.ClusterMarginClassifier):
         pass
 
-    with pytest.raises(TypeError, match="Mine is not among the classes"):
+    with pytest.raises(TypeError, match="Mine cannot be saved as data"):
         skfair.save(Mine(), path)
     estimator, _ = fitted("ClusterMarginClassifier")
     estimator.diagnostics_["of mine"] = object()
@@ -558,11 +558,11 @@ def test_what_is_no_data_is_named(tmp_path):
         skfair.save(estimator, path)
     estimator, _ = fitted("ClusterMarginClassifier")
     estimator.note = "mine"
-    with pytest.raises(TypeError, match="attribute 'note' is none that such an estimator has"):
+    with pytest.raises(TypeError, match="attribute 'note' does not exist in such an estimator"):
         skfair.save(estimator, path)
     with pytest.raises(ValueError, match="'n_units' parameter"):
         skfair.save(skfair.ClusterMarginClassifier(n_units=0), path)
-    with pytest.raises(TypeError, match=r"OneHotEncoder is not among the classes.*skops"):
+    with pytest.raises(TypeError, match=r"OneHotEncoder cannot be saved as data.*skops"):
         skfair.save(make_pipeline(OneHotEncoder().fit([["a"], ["b"]])), path)
     assert not path.exists()
 
@@ -570,13 +570,21 @@ def test_what_is_no_data_is_named(tmp_path):
 @pytest.mark.parametrize(
     "factories, error, message",
     [
-        (None, ValueError, r"needs some: 'estimator' \(was .*Sequential\).*factories="),
+        (
+            None,
+            ValueError,
+            r"needs parts made by code: 'estimator' \(was .*Sequential\).*factories=",
+        ),
         ({}, ValueError, "'estimator'"),
         ({"network": make_network}, ValueError, "'estimator'"),
-        ({"estimator": make_network, "x": make_network}, ValueError, "factories has 'x'"),
-        (make_network(), TypeError, "a Sequential, where a function without arguments"),
+        ({"estimator": make_network, "x": make_network}, ValueError, "factories has the name 'x'"),
+        (make_network(), TypeError, "a Sequential. It must be a function without arguments"),
         ({"estimator": 3}, TypeError, "is a int"),
-        (lambda: 3, InvalidModelError, "makes a int, where a network or a function was saved"),
+        (
+            lambda: 3,
+            InvalidModelError,
+            "returns a int. The saved estimator had a network or a function",
+        ),
         (
             lambda: nn.Linear(4, 1),
             InvalidModelError,
