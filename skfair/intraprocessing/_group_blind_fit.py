@@ -7,21 +7,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from skfair.intraprocessing._group_blind import (
+from skfair.intraprocessing._group_blind import class_values, cross_fit, make_events, solve
+from skfair.intraprocessing._judge import Judge, Question
+from skfair.intraprocessing._posteriors import (
     L2,
     L2_OF_LABELS,
     Linear,
     Scaler,
-    class_values,
-    cross_fit,
     fit_posteriors,
     fit_scaler,
-    make_events,
     predict_out_of_fold,
-    solve,
 )
-from skfair.intraprocessing._judge import Judge, Question
-from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certificate import FairnessCertificate, certify
 from skfair.metrics._certify import certify
 from skfair.metrics._rate_tests import holds
 from skfair.utils._split import draw_folds

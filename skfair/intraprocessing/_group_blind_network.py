@@ -11,9 +11,9 @@ import torch
 from torch import fx, nn
 
 from skfair.base._trace import of_torch_alone, trace
-from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._layers import read_layers
 from skfair.intraprocessing._network import LogitNetwork, Output, as_logits, as_outputs
+from skfair.intraprocessing._posteriors import Linear
 
 _TINY = 1e-30  # its logarithm exists in float32
 

@@ -17,7 +17,6 @@ from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._debiasing_data import encode_compared_groups
 from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._gaps import SURE
-from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._group_blind_fit import (
     UNCORRECTED,
     Data,
@@ -35,6 +34,7 @@ from skfair.intraprocessing._group_blind_network import (
 from skfair.intraprocessing._judge import Question, report
 from skfair.intraprocessing._layers import layer_inputs
 from skfair.intraprocessing._network import LogitNetwork, find_network
+from skfair.intraprocessing._posteriors import Linear
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (
     FallbackWarning,

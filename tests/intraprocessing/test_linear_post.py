@@ -25,17 +25,15 @@ from torch import nn
 
 import skfair
 from skfair import LinearPostDebiaser
-from skfair.intraprocessing._group_blind import (
+from skfair.intraprocessing._group_blind import class_values, make_events, solve
+from skfair.intraprocessing._posteriors import (
     Linear,
-    class_values,
     fit_logistic,
     fit_posteriors,
     fit_scaler,
-    make_events,
     predict_out_of_fold,
-    solve,
 )
-from skfair.intraprocessing._group_blind import curvature_root as root_of
+from skfair.intraprocessing._posteriors import curvature_root as root_of
 from skfair.utils import FallbackWarning, InfeasibleConstraintWarning, SmallGroupWarning
 from skfair.utils._random import seeded
 from skfair.utils._split import draw_folds
