@@ -18,7 +18,7 @@ from skfair.intraprocessing._posteriors import (
     fit_scaler,
     predict_out_of_fold,
 )
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._certify import certify
 from skfair.metrics._rate_tests import holds
 from skfair.utils._split import draw_folds
