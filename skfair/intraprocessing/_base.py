@@ -136,18 +136,20 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     Examples
     --------
-    A debiaser that scales all weights:
+    A debiaser that shrinks the weight of the second feature, which is the group here:
 
     {biased_network}
-    >>> class ScalingDebiaser(IntraprocessingDebiaser):
+    >>> class ShrinkingDebiaser(IntraprocessingDebiaser):
     ...     def _search(self, search):
-    ...         for factor in (0.5, 2.0):
-    ...             search.go_to({name: factor * w for name, w in search.original.items()})
-    ...             search.consider(candidate="scaled", step=factor)
-    >>> debiaser = ScalingDebiaser(network, epsilon=0.1)
+    ...         for factor in (0.5, 0.0):
+    ...             state = {name: weight.clone() for name, weight in search.original.items()}
+    ...             state["network.weight"][:, 1] *= factor
+    ...             search.go_to(state)
+    ...             search.consider(candidate="shrunk", step=factor)
+    >>> debiaser = ShrinkingDebiaser(network, epsilon=0.2, random_state=0)
     >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
-    >>> debiaser.trials_.candidate.tolist()
-    ['original', 'threshold', 'scaled', 'scaled']
+    >>> debiaser.trials_.candidate.tolist(), debiaser.best_trial_
+    (['original', 'threshold', 'shrunk', 'shrunk'], 3)
     """
 
     _parameter_constraints: dict = {

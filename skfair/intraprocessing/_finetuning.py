@@ -303,15 +303,15 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
                 logit = network(rows[:2]).sum()
         except Exception as error:
             raise ValueError(
-                f"The network in estimator runs on X without gradients, and with them it does not "
-                f"({type(error).__name__}: {error}). {type(self).__name__} trains it: give one "
-                "that runs in training, or use RandomPerturbationDebiaser."
+                "The network in estimator runs on X without gradients, but not with gradients "
+                f"({type(error).__name__}: {error}). {type(self).__name__} trains the network: "
+                "give one that runs with gradients, or use RandomPerturbationDebiaser."
             ) from error
         if not logit.requires_grad:
             raise ValueError(
-                "estimator puts out values without gradients, as under torch.no_grad() or after "
-                f"detach() in its forward, and {type(self).__name__} trains by gradients. Take "
-                "that out of forward, or use RandomPerturbationDebiaser."
+                "The network in estimator returns outputs without gradients, as under "
+                f"torch.no_grad() or after detach() in its forward, and {type(self).__name__} "
+                "trains by gradients. Take that out of forward, or use RandomPerturbationDebiaser."
             )
 
     def _soft_bias(self, search: Search) -> SoftBias:

@@ -62,21 +62,26 @@ class Search:
 
     Examples
     --------
-    A debiaser that scales all weights:
+    A debiaser that shrinks the weight of the second feature, which is the group here:
 
     >>> import numpy as np, torch
     >>> from skfair.intraprocessing import IntraprocessingDebiaser
-    >>> class ScalingDebiaser(IntraprocessingDebiaser):
+    >>> class ShrinkingDebiaser(IntraprocessingDebiaser):
     ...     def _search(self, search):
-    ...         for factor in (0.5, 2.0):
-    ...             search.go_to({name: w * factor for name, w in search.original.items()})
-    ...             search.consider(candidate="scaled", step=factor)
+    ...         for factor in (0.5, 0.0):
+    ...             state = {name: weight.clone() for name, weight in search.original.items()}
+    ...             state["network.weight"][:, 1] *= factor
+    ...             search.go_to(state)
+    ...             search.consider(candidate="shrunk", step=factor)
     >>> rng = np.random.default_rng(0)
-    >>> group, y = rng.integers(2, size=(2, 200))
-    >>> X = np.column_stack([y + rng.normal(size=200), group]).astype("float32")
-    >>> debiaser = ScalingDebiaser(torch.nn.Linear(2, 1), epsilon=0.5)
-    >>> debiaser.fit(X, y, sensitive_features=group).trials_.candidate.tolist()
-    ['original', 'threshold', 'scaled', 'scaled']
+    >>> group, y = rng.integers(2, size=(2, 2000))
+    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
+    >>> network = torch.nn.Linear(2, 1)
+    >>> with torch.no_grad():
+    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    >>> debiaser = ShrinkingDebiaser(network, epsilon=0.2, random_state=0)
+    >>> debiaser.fit(X, y, sensitive_features=group).best_trial_
+    3
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def _without_gradients(self, X):
 
 
 IN_EVAL = r"estimator does not run on X.*in eval mode.*KeyError: 'cache'"
-ONE_TENSOR = r"estimator puts out a {}, where one tensor.*forward returns the logits"
+ONE_TENSOR = r"estimator returns a {}; expected one tensor.*forward returns the logits"
 REFUSED = {
     "in training only": (DEBIASERS, Odd(_only_if(lambda net, X: net.training)), IN_EVAL),
     "with gradients only": (DEBIASERS, Odd(_only_if(lambda *_: torch.is_grad_enabled())), IN_EVAL),
@@ -67,7 +67,11 @@ REFUSED = {
         Odd(_only_if(lambda *_: not torch.is_grad_enabled())),
         r"estimator runs on X without gradients.*KeyError: 'cache'",
     ),
-    "no gradients": (TRAINED, Odd(_without_gradients), "estimator puts out values without grad"),
+    "no gradients": (
+        TRAINED,
+        Odd(_without_gradients),
+        "estimator returns outputs without gradients",
+    ),
 }
 
 

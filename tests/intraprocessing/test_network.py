@@ -497,12 +497,12 @@ def test_a_network_for_other_rows():
 
 
 def test_a_network_that_returns_no_tensor():
-    with pytest.raises(ValueError, match="puts out a tuple, where one tensor"):
+    with pytest.raises(ValueError, match="returns a tuple; expected one tensor"):
         fit(Returns(lambda logit: (logit, logit)))
 
 
 def test_a_network_that_returns_fewer_rows():
-    with pytest.raises(ValueError, match="puts out 150 rows for the 300 of X"):
+    with pytest.raises(ValueError, match="returns 150 rows for the 300 rows of X"):
         fit(Returns(lambda logit: logit[::2]))
 
 
@@ -698,5 +698,5 @@ def dropped(logit):
 
 @pytest.mark.parametrize("function", [centred, dropped])
 def test_rows_that_depend_on_their_batch_or_on_chance_are_refused(function):
-    with pytest.raises(ValueError, match=r"estimator puts out other values .* in another batch"):
+    with pytest.raises(ValueError, match=r"returns other values .* in another batch"):
         fit(Returns(function))
