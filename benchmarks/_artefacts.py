@@ -1,8 +1,8 @@
 """Artefacts that a benchmark plants into images, so that the true pixels are known.
 
-A sticker and faint text are anywhere, a ruler with tick marks is in one place. Those of
-`DEVELOPMENT` are for choices, those of `REPORT` for tables: they differ in colour, shape, size,
-letters, and the ruler in its place.
+A sticker and faint text can be anywhere; a ruler with tick marks is in one place. The artefacts of
+`DEVELOPMENT` are for choices, those of `REPORT` for tables. The two sets differ in colour, shape,
+size and letters, and the ruler in its place.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ _SIZE = 64  # of the images that sizes are given for
 
 @dataclass(frozen=True)
 class Artefact:
-    """What is drawn over an image.
+    """A stamp that is drawn over an image.
 
     Attributes
     ----------
     stamp : ndarray of shape (height, width, 4), uint8
         Red, green, blue and opacity.
     area : ndarray of shape (height, width), bool
-        Which of its pixels count as the artefact: of text the box around the letters.
+        The pixels that count as the artefact; for text, the box around the letters.
     place : tuple of two int, or None
-        Row and column of the upper left corner; None, if it is anywhere.
+        Row and column of the upper left corner; None if it can be anywhere.
     """
 
     stamp: np.ndarray
@@ -32,7 +32,7 @@ class Artefact:
     place: tuple[int, int] | None = None
 
     def plant(self, X, rng):
-        """Draw it into every image.
+        """Draw the artefact into every image.
 
         Returns images of the shape of `X`, uint8 of (n, 3, height, width), and the true pixels,
         bool of (n, height, width).
@@ -80,7 +80,7 @@ def _ruler(size, height, width, place, colour, ink, every):
 
 
 def _text(size, letters, colour, opacity, height):
-    """Letters that shine through; their colour is that of the pixel to the share `opacity`."""
+    """Transparent letters; `opacity` is the share of their colour in a pixel."""
     font = ImageFont.load_default(height * size / _SIZE)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(letters))
     image = Image.new("L", (right - left, bottom - top), 0)

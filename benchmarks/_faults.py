@@ -1,8 +1,8 @@
-"""Faults that are done to skfair on purpose: kills, full disks, damaged files, crowds.
+"""Injected faults: killed processes, full disks, damaged files, several processes with one store.
 
-Each function does one kind of fault many times and returns what was tried, how many times, and
-what was lost: one line for each time that a result was wrong, or something else than the promised
-error came. Benchmark and tests call the same functions, with other numbers.
+Each function injects one kind of fault many times. It returns what was tried, how many times, and
+what was lost: one line for each wrong result and for each error other than the promised one. The
+benchmark and the tests call the same functions, with other numbers.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from skfair.persistence import InvalidModelError
 from skfair.persistence._files import _PART
 from skfair.persistence._files import FILE as _MODEL
 
-# Children are forked from a server that has imported all this, and so start in a moment.
+# Children are forked from a server that has imported everything, so that they start fast.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["skfair", __name__])
 _N_IMAGES = 40
@@ -51,9 +51,9 @@ class Tried(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Features in whole numbers, so that they are the same in any batch, to the last bit.
+    """An encoder with integer features, which are the same bits in any batch.
 
-    It notes the images that it was given, which their first pixel numbers, and takes its time.
+    It logs the images that it was given, by the number in their first pixel, and it is slow.
     """
 
     def __init__(self, log: Path | None = None, seconds: float = 0.0, n_features: int = 6):
@@ -73,19 +73,19 @@ class Encoder(nn.Module):
 
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:
-    """What comes before the encoder."""
+    """The step before the encoder."""
     return images.float()
 
 
 def images(n: int = _N_IMAGES) -> np.ndarray:
-    """Images of which the first pixel is the number."""
+    """Images whose first pixel is their number."""
     X = np.random.default_rng(0).integers(0, 256, size=(n, 3, 6, 6), dtype=np.uint8)
     X[:, 0, 0, 0] = np.arange(n)
     return X
 
 
 def featurizer(store: Path | None, encoder: nn.Module | None = None) -> FrozenEncoderFeaturizer:
-    """Make one with a small batch, and a name, since its log is not what it computes."""
+    """Make a featurizer with small batches, and a name, since the log is no part of the result."""
     return FrozenEncoderFeaturizer(
         encoder or Encoder(),
         preprocess=as_floats,
@@ -101,7 +101,7 @@ def featurize(store: Path | None, log: Path | None, seconds: float) -> np.ndarra
 
 
 def search(store: Path | None, log: Path | None, seconds: float) -> np.ndarray:
-    """Search over a pipeline, of which the featurizer encodes."""
+    """Search over a pipeline whose featurizer encodes."""
     pipeline = make_pipeline(
         featurizer(store, Encoder(log, seconds)), LogisticRegression(max_iter=20, tol=1.0)
     )
@@ -122,7 +122,7 @@ def classifier(seed: int) -> ClusterMarginClassifier:
 
 
 def answers(estimator: ClusterMarginClassifier) -> bytes:
-    """What a classifier says, in bits."""
+    """The bytes of all that a classifier returns."""
     return estimator.predict_proba(np.random.default_rng(9).normal(size=(8, 2))).tobytes()
 
 
@@ -142,7 +142,7 @@ def _logged(log: Path) -> list[int]:
 
 @contextlib.contextmanager
 def _noted(lost: list[str], what: str) -> Iterator[None]:
-    """An error is something lost, too."""
+    """Count an error as a loss, too."""
     try:
         yield
     except Exception as error:
@@ -168,9 +168,9 @@ def _in_child(pipe: Connection, function: Callable, *arguments) -> None:
 
 @contextlib.contextmanager
 def _child(function: Callable, *arguments) -> Iterator[Callable]:
-    """A process that has begun to compute; ended with SIGKILL where it has not ended by itself.
+    """A process that has begun to compute; the block's end kills it if it still runs (SIGKILL).
 
-    Gives a function that waits for what it returns; None where it ends without.
+    Yields a function that waits for the result of the process; None if it ends without a result.
     """
     here, there = _CONTEXT.Pipe()
     process = _CONTEXT.Process(target=_in_child, args=(there, function, *arguments))
@@ -196,7 +196,7 @@ def _child(function: Callable, *arguments) -> Iterator[Callable]:
 def kill_while_encoding(
     folder: Path, n_times: int, compute: Callable = featurize, what: str = "featurizing"
 ) -> Tried:
-    """Kill a process that fills a store, at any moment, and compute again with what it left."""
+    """Kill a process that fills a store, at random moments, and compute again with what it left."""
     rng = np.random.default_rng(0)
     expected, lost = compute(None, None, 0.0).tobytes(), []
     for i in range(n_times):
@@ -230,7 +230,7 @@ def _save(pickled: bytes, path: Path) -> None:
 
 
 def kill_while_saving(folder: Path, n_times: int) -> Tried:
-    """Kill a process that saves one model over another, at any moment."""
+    """Kill a process that saves one model over another, at random moments."""
     rng = np.random.default_rng(1)
     models, path, lost = [classifier(0), classifier(1)], folder / "model", []
     known = [answers(model) for model in models]
@@ -239,7 +239,7 @@ def kill_while_saving(folder: Path, n_times: int) -> Tried:
         before = (path / _MODEL).stat().st_ino
         with _child(_save_for_ever, pickle.dumps(models), path), _noted(lost, f"kill {i}"):
             _wait_until(lambda before=before: (path / _MODEL).stat().st_ino != before)
-            time.sleep(rng.uniform(0, 0.02))  # a few times what a save takes
+            time.sleep(rng.uniform(0, 0.02))  # a few times as long as a save
         with _noted(lost, f"kill {i}"):
             if answers(skfair.load(path)) not in known:
                 lost.append(f"kill {i}: neither of the models")
@@ -249,7 +249,7 @@ def kill_while_saving(folder: Path, n_times: int) -> Tried:
         left = [file for file in path.iterdir() if file.name != _MODEL]
         if len(left) > 1 or not all(_PART.fullmatch(file.name) for file in left):
             lost.append(f"kill {i}: left {sorted(os.listdir(path))}")
-        for file in left:  # which nothing removes but who may know that nobody saves
+        for file in left:  # only somebody who knows that nobody saves may remove these
             file.unlink()
     return Tried("Process killed while saving over a model", n_times, lost)
 
@@ -258,7 +258,7 @@ def kill_while_saving(folder: Path, n_times: int) -> Tried:
 
 
 def _limited(limit: int, function: Callable, *arguments) -> tuple:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails, and not the process
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead of the process
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         function(*arguments)
@@ -268,7 +268,7 @@ def _limited(limit: int, function: Callable, *arguments) -> tuple:
 
 
 def _error_under_limit(limit: int, function: Callable, *arguments) -> tuple:
-    """Run in a process whose files cannot grow beyond a limit; what it raised."""
+    """Run in a process whose files cannot grow beyond a limit; returns the error that it raised."""
     with _child(_limited, limit, function, *arguments) as receive:
         return receive() or ("no answer", False, "")
 
@@ -278,7 +278,7 @@ def _featurize_wide(store: Path) -> np.ndarray:
 
 
 def full_disk_while_encoding(folder: Path, n_times: int) -> Tried:
-    """Let a store come to the end of the disk, then give it room again."""
+    """Fill the disk while a store grows, then give it room again."""
     expected, lost = featurizer(None, Encoder(n_features=4096)).fit_transform(images()), []
     for i, limit in enumerate(np.linspace(1_000, 600_000, n_times).astype(int)):
         store = folder / f"full{i}.sqlite"
@@ -294,7 +294,7 @@ def full_disk_while_encoding(folder: Path, n_times: int) -> Tried:
 
 
 def full_disk_while_saving(folder: Path, n_times: int) -> Tried:
-    """Save over a model where there is no room."""
+    """Save over a model on a full disk."""
     old, new, path, lost = classifier(0), classifier(1), folder / "full model", []
     skfair.save(old, path)
     names = sorted(os.listdir(path))
@@ -342,7 +342,7 @@ def _missing_folder(store: Path) -> Path:
 
 
 def _unwritable_folder(store: Path) -> Path:
-    return Path("/proc/store.sqlite")  # not by root either
+    return Path("/proc/store.sqlite")  # root cannot create it either
 
 
 _BAD_STORES = (
@@ -352,7 +352,7 @@ _BAD_STORES = (
 
 
 def bad_stores(folder: Path, n_times: int = len(_BAD_STORES)) -> Tried:
-    """Name files as a store that are none, or cannot be one."""
+    """Use files as a store that are no store, or cannot be one."""
     lost = []
     for i, make in enumerate(_BAD_STORES[:n_times]):
         named = folder / f"bad{i}.sqlite"
@@ -379,7 +379,7 @@ def _features(*arguments) -> bytes:
 
 
 def crowds(folder: Path, n_times: int) -> Tried:
-    """Two and four processes that fill one store at once."""
+    """Two and four processes that fill one store at the same time."""
     expected, lost = featurize(None, None, 0.0).tobytes(), []
     for i in range(n_times):
         store, log, n = folder / f"crowd{i}.sqlite", folder / f"crowd{i}.log", (2, 4)[i % 2]
@@ -409,7 +409,7 @@ def _load_damaged(path: Path, known: bytes, what: str) -> list[str]:
 
 
 def flipped_bytes(folder: Path, n_times: int | None = None) -> Tried:
-    """Flip a bit of each byte of a saved model, or of as many as asked for."""
+    """Flip a bit of each byte of a saved model, or of the given number of bytes."""
     model, path = classifier(0), folder / "flipped"
     skfair.save(model, path)
     rng, known, lost = np.random.default_rng(2), answers(model), []
@@ -426,7 +426,7 @@ def flipped_bytes(folder: Path, n_times: int | None = None) -> Tried:
 
 
 def truncated_models(folder: Path, n_times: int | None = None) -> Tried:
-    """Cut a saved model at each length, or at as many as asked for."""
+    """Cut a saved model at each length, or at the given number of lengths."""
     model, path = classifier(0), folder / "cut"
     skfair.save(model, path)
     known, lost, n_tried = answers(model), [], 0
@@ -457,7 +457,7 @@ def mixed_models(folder: Path, n_times: int) -> Tried:
 
 
 def links(folder: Path, n_times: int) -> Tried:
-    """Save to and load from where links lead to somebody's files, at every name that there is."""
+    """Save and load through links to other people's files, at every name that skfair writes."""
     home, lost = folder / "home", []
     (home / "deep").mkdir(parents=True)
     (home / "thesis.txt").write_text("mine")

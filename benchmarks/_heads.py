@@ -1,7 +1,7 @@
 """The heads of frozen features that are compared, each a function of a draw.
 
 A method gets a :class:`Draw` and returns the classes that it predicts for the evaluation data, or
-None where the task has not got what the method needs.
+None if the task lacks the data that the method needs.
 """
 
 from functools import cached_property
@@ -59,15 +59,15 @@ def ridge_features(X):
 def ridge_model(n, n_classes, class_weight=None):
     """Logistic regression with mean loss + ridge / 2 |W|^2, W of one column for each class.
 
-    scikit-learn sums the loss, and of two classes it has one column for both, the difference of
-    two opposite ones, whose square is twice theirs.
+    scikit-learn sums the loss. For two classes it has one column, the difference of two opposite
+    columns, and the square of that difference is twice the sum of their squares.
     """
     C = (2 if n_classes == 2 else 1) / (RIDGE * n)
     return LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
 
 
 def ridge_logistic_regression(draw):
-    """What skfair's linear head is without any adjustment."""
+    """The linear head of skfair without any adjustment."""
     task = draw.task
     project = ridge_features(task.X)
     model = ridge_model(len(task.y), len(np.unique(task.y)), "balanced")
@@ -82,11 +82,11 @@ def logistic_regression(draw):
 
 
 def weighted_errors(draw):
-    """The step of AFR (Qiu et al. 2023): samples weigh the more, the less their class is likely.
+    """The step of AFR (Qiu et al. 2023): the less likely its class, the larger a sample's weight.
 
     Weights are exp(-gamma p), classes balanced, with p the out-of-fold probability of the sample's
     class by the ridge logistic regression, so that no data is set aside. AFR chooses gamma on
-    validation data with group labels, which nobody has here: it is fixed.
+    validation data with group labels. Here there is no such data, and gamma is fixed.
     """
     task = draw.task
     n_classes = len(np.unique(task.y))
@@ -103,7 +103,7 @@ def weighted_errors(draw):
 
 
 def balanced_groups(draw):
-    """Ridge logistic regression in which each group, of class and attribute, weighs the same."""
+    """Ridge logistic regression in which each group of class and attribute has the same weight."""
     task = draw.task
     if task.attribute is None:
         return None
@@ -158,7 +158,7 @@ def adjusted(draw):
 def adjusted_with_labels(n, chosen="suggested"):
     """LogitAdjustedClassifier with `n` labels (None: all), suggested at once or drawn at random.
 
-    "right class" are suggested ones without those whose class is wrong, which get no label.
+    With "right class", suggested samples whose class is wrong get no label.
     """
 
     def fit(draw):
@@ -183,7 +183,7 @@ def adjusted_with_labels(n, chosen="suggested"):
 BASELINE = "ridge logistic regression"
 REFIT = "refit on a balanced set"
 RIGHT_CLASS = "LogitAdjustedClassifier, 50 labels, none where the class is wrong"
-# The module of skfair that a method runs, by which what was measured is remembered.
+# The module of skfair that a method runs: records are kept by its code.
 MARGIN, ADJUSTED = "skfair.margin._cluster_margin", "skfair.adjustment._logit_adjusted"
 METHODS = {
     BASELINE: (ridge_logistic_regression, None),

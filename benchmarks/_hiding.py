@@ -1,22 +1,22 @@
-"""Hide an artefact that goes along with the class, in every way, and look what a network learns.
+"""Hide an artefact that is correlated with the class, in every way, and see what a network learns.
 
 **Draws.** 1,200 training images, half of either class. An artefact is planted in 95 % of the
-second class and 5 % of the first, or in all of the second and none of the first. Images to judge
-on have as many of either class, are never among those of training, and are judged in two versions,
-without the artefact and with it.
+second class and 5 % of the first, or in all of the second and none of the first. The images to
+judge on are never training images, and both classes are equally frequent. They are judged in two
+versions, without the artefact and with it.
 
 - *Faces*: MTFL at 64 pixels, gender. Development draws take all of their faces from the official
   training part, reported draws all of theirs from the official test part, which is of another
   source: 600 women and 600 men to train on, 500 and 500 others to judge on, drawn anew with each
-  seed. So no face of a reported draw has had a part in any choice.
-- *Digits*: those that scikit-learn has, enlarged from 8 to 64 pixels; odd or even? All that are
-  not for training are judged on, as many odd as even ones. Development and reported draws differ
-  in the artefacts and the seeds.
+  seed. So no choice used a face of a reported draw.
+- *Digits*: those of scikit-learn, enlarged from 8 to 64 pixels; odd or even? All images that are
+  not for training judge, as many odd as even ones. Development and reported draws differ in the
+  artefacts and the seeds.
 
 **Measures.** *Clean* is the accuracy on images without the artefact, *swapped* that where the first
-class has it and the second has not. *Flips* are the share of images whose answer changes as the
-artefact is put on. *Leakage* is ``leakage_`` of the masker, or what its function says of images
-that were hidden in another way.
+class has it and the second has not. *Flips* is the share of images whose answer changes when the
+artefact is added. *Leakage* is ``leakage_`` of the masker, or the result of its function for images
+that were masked in another way.
 
 **Arms** are the functions of `ARMS`. All train the same network, from the same weights, on images
 of the same draw.
@@ -106,9 +106,9 @@ def make_draw(images, artefact, correlation, seed):
 
 
 class Network(nn.Module):
-    """Four blocks of a convolution and batch normalisation: of the class, or of the artefact.
+    """Four blocks of a convolution and batch normalisation, to tell the class or the artefact.
 
-    Maxima, rather than strides, carry a small thing at any place to the output: without them a
+    Maxima, rather than strides, carry a small object at any place to the output. Without them a
     network hardly uses the sticker, and there is nothing to hide.
     """
 
@@ -136,7 +136,7 @@ class Network(nn.Module):
 
 
 def train_network(X, y, seed, weight=None, epochs=EPOCHS):
-    """Train on uint8 images; rows are drawn by `weight`, where it is given."""
+    """Train on uint8 images; if `weight` is given, rows are drawn by it."""
     images, labels = torch.from_numpy(X), torch.from_numpy(y).float()[:, None]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -211,7 +211,7 @@ class Cell:
         return self.masker.perturbed_pixels(self.draw.X)
 
     def with_settings(self, **parameters):
-        """What the fitted masker makes of the images, once it is set differently."""
+        """The images that the fitted masker returns under other parameters."""
         before = {name: self.masker.get_params()[name] for name in parameters}
         images = self.masker.set_params(**parameters).mask(self.draw.X)
         self.masker.set_params(**before)
@@ -225,7 +225,7 @@ class Cell:
 
 
 def random_holes(cell):
-    """Of each image a hole of its own, of random shape, and as large as the masker's."""
+    """Masks of random shape, another one for each image, as large as the masker's."""
     grid = PatchGrid(SIZE, SIZE, 16, 2)
     generator = torch.Generator().manual_seed(cell.draw.seed)
     blobs = torch.randn(len(cell.draw.X), 1, grid.n_rows, grid.n_cols, generator=generator)
@@ -235,7 +235,7 @@ def random_holes(cell):
 
 
 def true_pixels(cell, margin=0, everywhere=True):
-    """Hide what was planted, and `everywhere` such a hole also where nothing was planted."""
+    """Hide the artefact; with `everywhere`, also mask its place in images without an artefact."""
     draw = cell.draw
     hidden = draw.true
     if margin:
@@ -246,12 +246,12 @@ def true_pixels(cell, margin=0, everywhere=True):
 
 
 def true_margin(cell):
-    """The ruler's last tick marks are enough for a network, so that it is dilated."""
+    """The same with a ruler dilated: its last tick marks are enough for a network."""
     one_place = (cell.draw.true == cell.draw.true[0]).all()
     return RULER_MARGIN if one_place else 0
 
 
-# What a network is trained on, by arm, and whether skfair has a part in it.
+# By arm: the function that makes the training images, and whether it uses skfair.
 ARMS = {
     "nothing hidden": (lambda cell: cell.draw.X, False),
     "random masks": (random_holes, True),
@@ -292,7 +292,7 @@ def judged(cell, arm):
 
 
 def leakage(cell, arm):
-    """What the masker reports, or its function says: accuracy and interval."""
+    """The leakage that the masker reports, or that its function returns: accuracy and interval."""
     draw = cell.draw
     fitted = {"masker": "masker", "masker, swap": "swapping"}
     if arm in fitted:
@@ -316,7 +316,7 @@ def leakage(cell, arm):
 
 
 def iou_at_true_area(pixel_map, true):
-    """Of the highest pixels, as many as the artefact has, and the artefact: overlap to union."""
+    """Intersection over union of the artefact and as many of the highest pixels."""
     highest = np.argsort(-pixel_map.ravel(), kind="stable")[: true.sum()]
     both = true.ravel()[highest].sum()
     return both / (2 * true.sum() - both)
@@ -358,7 +358,7 @@ def occlusion_maps(network, images, mean):
     return found.sum(1).detach().numpy()
 
 
-# On a network that tells from the whole image whether the artefact is there.
+# These explain a network that detects the artefact in the whole image.
 PEERS = {
     "integrated gradients": gradient_maps,
     "Grad-CAM": cam_maps,
@@ -367,7 +367,7 @@ PEERS = {
 
 
 def some_judged(draw):
-    """As many of either class; images without the artefact, with it, and where it is."""
+    """Equally frequent classes; images without the artefact, with it, and where it is."""
     rows = np.concatenate([np.flatnonzero(draw.judged == c)[: N_LOCATED // 2] for c in (0, 1)])
     return draw.off[rows], draw.on[rows], draw.judged_true[rows]
 

@@ -1,7 +1,7 @@
-"""What is measured of hidden artefacts, in which order, and the tables and pictures of it.
+"""The measurements of hidden artefacts, in their order, and their tables and pictures.
 
-Records are kept in a file, so that a run which was cut short goes on; those that skfair has a
-part in are measured again once its code has changed.
+Records are kept in the cache, so that a run that was stopped goes on. Records that depend on skfair
+are measured again after a change of its code.
 """
 
 import subprocess
@@ -45,7 +45,7 @@ ARTEFACTS = {
 }
 OF_DEVELOPMENT = 100  # added to the seeds of development draws
 N_CONFOUNDED = 4000  # faces that the masker is fitted on
-# The rest is of one seed more each: a run that is stopped has whole tables all the same.
+# Each further entry adds one seed, so that a run that is stopped still has whole tables.
 SPLITS = (
     ("eyeglasses", 0), ("smiling", 0), ("eyeglasses", 1), ("smiling", 1), ("eyeglasses", 2),
     ("eyeglasses", 3),
@@ -66,12 +66,11 @@ def cells(seeds):
 
 
 class Results:
-    """Records in memory and in a file."""
+    """Records in memory and in the cache."""
 
     def __init__(self, arguments):
         self.arguments = arguments
-        cache = arguments.cache
-        self.remembered = Remembered(None if cache is None else cache / "hiding.jsonl")
+        self.remembered = Remembered(arguments.cache, "hiding")
         self.kind = "development" if arguments.development else "reported"
         ours = short_digest(*(parsed(name)[0] for name in ("_hiding", "_artefacts", "_masking")))
         self.digests = {
@@ -85,7 +84,7 @@ class Results:
         return self.remembered.records.get(self.key(*names, library=library))
 
     def measure(self, *names, library, how):
-        """Measure what is not known yet, and say how long it took."""
+        """Measure a record that is missing, and print how long it took."""
         key = self.key(*names, library=library)
         if key in self.remembered.records or self.arguments.tables:
             return
@@ -124,7 +123,7 @@ class Run:
                     "judged", *where, arm, library=ARMS[arm][1],
                     how=lambda cell=cell, arm=arm: judged(cell, arm),
                 )  # fmt: skip
-                # Nothing is told of images that are resampled; of a share of 1 it cannot be.
+                # Resampling hides nothing. With a share of 1 only the masker measures leakage.
                 if arm != "resampled" and (where[1] < 1 or arm.startswith("masker")):
                     self.results.measure(
                         "leakage", *where, arm, library=True,
@@ -139,7 +138,7 @@ class Run:
                 )
 
     def found(self, what, images, share, artefact, arm=None):
-        """The records that there are of all seeds."""
+        """The records that exist, of all seeds."""
         if what in ("located", "leakage"):
             library = True
         else:
@@ -153,7 +152,7 @@ class Run:
 
 
 def spread(records, name):
-    """Mean ± standard deviation; a dash, where there is none."""
+    """Mean ± standard deviation; a dash if there are no values."""
     values = np.array([r[name] for r in records if name in r and r[name] is not None], float)
     values = values[~np.isnan(values)]
     if not len(values):
@@ -205,7 +204,7 @@ def hiding_table(run, report, images, share):
 
 
 def chosen_table(run, report):
-    """What the defaults chose, by draw."""
+    """The scope and the quantile that the defaults chose, by draw."""
     header = [
         "images, share, artefact",
         "scope",
@@ -272,7 +271,7 @@ def agreement_table(run, report):
 
 
 def confounded(data, name, fold, arm):
-    """As the part "gap", with a masker at its defaults."""
+    """The measurement of the part "gap", with a masker at its defaults."""
     X, table = load_faces(data, 64)
     male, has = table["male"].to_numpy().astype(np.int64), table[name].to_numpy().astype(np.int64)
     split = Split(table, name, fold)
@@ -336,7 +335,7 @@ def confounder_table(run, report):
 
 
 def photographs(n, size, seed):
-    """Random crops of the two photographs that scikit-learn has, at random sizes, uint8."""
+    """Random crops of the two photographs of scikit-learn, at random sizes, uint8."""
     rng = np.random.default_rng(seed)
     sources = [Image.fromarray(image) for image in load_sample_images().images]
     X = np.empty((n, 3, size, size), dtype=np.uint8)
@@ -351,14 +350,14 @@ def photographs(n, size, seed):
 
 
 def planted_photographs(name, n, size, seed):
-    """Crops, every second one with the artefact, and which."""
+    """Crops, every second one with the artefact, and whether each has it."""
     X = photographs(n, size, seed)
     has = np.random.default_rng(seed).permutation(n) % 2
     with_it, _ = REPORT[name](size).plant(X, np.random.default_rng(seed + 1))
     return np.where(has.astype(bool)[:, None, None, None], with_it, X), has
 
 
-# Images are made in place, so that making them is not what takes the most memory.
+# Images are made in place, so that making them does not set the peak of memory.
 MEMORY = """
 import re, warnings, numpy as np, torch
 from skfair.attribution import PatchAttributionMasker
@@ -433,8 +432,8 @@ def cost_table(run, report):
 # --- pictures
 
 PICTURED = 96  # pixels
-# Photographs to fit on, and settings. From 600 the text is not found. Of 2,000 leakage is not
-# measured, to save time, so that the quantile is given.
+# How many photographs to fit on, and settings. With 600 the text is not found. With 2,000 leakage
+# is not measured, to save time; therefore the quantile is given.
 PICTURE_FITS = {
     "sticker": (600, {}), "ruler": (600, {}),
     "text": (2000, {"quantile": 0.95, "check_leakage": False}),
@@ -442,7 +441,7 @@ PICTURE_FITS = {
 
 
 def pictures(folder):
-    """Of each artefact: photographs that no fit has seen, the map, what is left."""
+    """For each artefact: photographs that no fit has seen, the maps, and the masked photographs."""
     from matplotlib import pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)

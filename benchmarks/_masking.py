@@ -1,6 +1,6 @@
 """The experiment of the paper on MTFL faces: a gender classifier that learns from a confounder.
 
-Training faces are chosen so that the confounder goes along with gender; tests are balanced over
+Training faces are chosen so that the confounder is correlated with gender. Tests are balanced over
 the four cells of gender and confounder, and are never perturbed.
 """
 
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from skfair.datasets import make_balanced_subset, make_biased_subset
 
 MALE = {"male": 1, "female": 0}
-# Who has the confounder in training: glasses are rare on women, so it is men; women smile, as in
-# the paper. Of each cell, so many faces are for validation, and at most so many for a test.
+# Who has the confounder in training: men wear glasses, because few women do; women smile, as in
+# the paper. Then, for each cell, the number of faces for validation, and the most for a test.
 CONFOUNDERS = {"eyeglasses": ("male", 60, 400), "smiling": ("female", 150, 400)}
-# Parts that the faces are split into, and how many of them are tested: where no cell is rare, two
-# have enough.
+# The number of parts that the faces are split into, and the tested ones: where no cell is rare, two
+# parts have enough faces.
 N_FOLDS = 4
 TESTED = {"eyeglasses": range(N_FOLDS), "smiling": range(2)}
 # Chosen once, for the ordinary model on the biased data, by accuracy on validation faces.
@@ -26,8 +26,8 @@ LR, GAMMA, EPOCHS, BATCH = 3e-4, 0.6, 6, 128
 class Split:
     """Rows of one draw.
 
-    `fold` None is the official split. Validation faces are the same in all draws, and are of the
-    official training part.
+    With `fold` None, the draw is the official split. Validation faces are the same in all draws,
+    and come from the official training part.
     """
 
     def __init__(self, table, confounder, fold):
@@ -65,7 +65,7 @@ class Split:
         self.biased = self._draw(
             male, has, {(carrier, 1): with_it, (carrier, 0): n - with_it, (other, 0): n}, seed
         )
-        # As many faces, and the confounder as often in both genders: as often as there is.
+        # As many faces, and the confounder equally often in both genders, as often as possible.
         both = min(size[other, 1], with_it)
         counts = {(g, h): both if h else n - both for g in (0, 1) for h in (0, 1)}
         self.balanced = self._draw(male, has, counts, seed)
@@ -76,7 +76,7 @@ class Split:
 
 
 class Dropout(nn.Module):
-    """Dropout with a rate rounded to 1/256: torch's takes a third of the time of this training."""
+    """Dropout with a rate rounded to 1/256; torch's would take a third of the training time."""
 
     def __init__(self, rate):
         super().__init__()
@@ -88,7 +88,7 @@ class Dropout(nn.Module):
         n = X.numel()
         draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None)
         keep = (draws.view(torch.uint8)[:n] >= self.cut).to(X.dtype) * (256 / (256 - self.cut))
-        # In the order in which X lies in memory, which is channels last.
+        # In the memory order of X, which is channels last.
         lies = X.movedim(1, -1)
         return X * keep.reshape(lies.shape).movedim(-1, 1)
 
@@ -144,22 +144,22 @@ class Standardise(nn.Module):
 
 @torch.no_grad()
 def scores(network, X):
-    """Logit of "male" less that of "female"."""
+    """Logit of "male" minus logit of "female"."""
     logits = torch.cat([network(part) for part in torch.from_numpy(X).split(256)])
     return (logits[:, 1] - logits[:, 0]).numpy()
 
 
 def matched_threshold(network, X, y):
-    """The threshold at which as many of these images are called male as are."""
+    """The threshold at which as many of these images are called male as are male."""
     return np.quantile(scores(network, X), 1 - y.mean())
 
 
 def measure(network, X, male, has, threshold=0.0):
     """Accuracies, and what the confounder does.
 
-    ``gap`` is |men - women|. On a test with as many of either it is the surplus of one answer,
-    so that a model can have none and use the confounder all the same. ``effect`` is how much more
-    often a face is called male with the confounder than without it, mean over genders.
+    ``gap`` is |men - women|. On a test with as many men as women it is the surplus of one answer,
+    so that a model without a gap can still use the confounder. ``effect`` is how much more often a
+    face is called male with the confounder than without it, mean over genders.
     """
     called_male = scores(network, X) > threshold
     right = called_male == male

@@ -1,4 +1,4 @@
-"""Published methods as their authors describe them: the baselines of accuracy and of speed.
+"""Published methods as their authors describe them: baselines of accuracy and of speed.
 
 Settings of the margin method: the best fixed ones known for these features (Adam at 1e-3, 40
 epochs, batches of 256, s 8, sigma 0.15, gradient norm 0.25, weight decay of the amplifier 1; for
@@ -135,9 +135,9 @@ def threshold_search(
 ):
     """The threshold search of Savani et al. (2020), with the work that the released code does.
 
-    For each of 501 thresholds five bootstrap samples are drawn, all six rates of the two groups
-    are taken of each, and the mean of the balanced accuracies of those samples whose bias is
-    within the tolerance is what is maximised.
+    For each of 501 thresholds five bootstrap samples are drawn, and all six rates of the two groups
+    are computed for each sample. The search maximises the mean of the balanced accuracies, where a
+    sample whose bias is beyond the tolerance counts as zero.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def threshold_search(
     measure : {"demographic_parity", "equal_opportunity", "average_odds"}
         The bias.
     epsilon, margin : float
-        The bias has to be below their difference.
+        The bias has to be smaller than ``epsilon - margin``.
     balanced_accuracy : callable, optional
         The released code uses scikit-learn's; plain NumPy if not given.
 

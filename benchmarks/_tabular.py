@@ -5,11 +5,13 @@ as AIF360 prepares them, and the network family of Savani et al. (2020), trained
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _remember import remembered_network
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -117,20 +119,12 @@ class TabularTasks:
         if not network:
             return task
         suffix = "" if with_attribute else "_noattr"
-        return replace(task, network=self._network(task, f"{name}_{seed}{suffix}.pt"))
-
-    def _network(self, task: TabularTask, file: str) -> nn.Module:
-        path = None if self._cache is None else self._cache / file
-        if path is None or not path.exists():
-            module = train(task)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(module.state_dict(), path)
-            return module
-        with seeded(task.seed):  # leaves torch's generator as it was
-            module = build_network(len(task.columns))
-        module.load_state_dict(torch.load(path, weights_only=True))
-        return module.eval()
+        build = partial(build_network, len(task.columns))
+        with seeded(seed):
+            network = remembered_network(
+                self._cache, f"{name}_{seed}{suffix}", build, lambda: train(build(), task)
+            )
+        return replace(task, network=network)
 
 
 def build_network(n_features: int, *, width: int = 32, n_hidden: int = 11) -> nn.Sequential:
@@ -146,41 +140,41 @@ def build_network(n_features: int, *, width: int = 32, n_hidden: int = 11) -> nn
     return nn.Sequential(*layers, nn.Linear(width, 1))
 
 
-def train(task: TabularTask, *, lr: float = 1e-3, max_epochs: int = 200) -> nn.Module:
+def train(
+    module: nn.Module, task: TabularTask, *, lr: float = 1e-3, max_epochs: int = 200
+) -> nn.Module:
     """Train a network on nine tenths of the training rows; stop early by the loss on the tenth.
 
-    The published code stops on the debiasing rows, which makes them training data of the network
-    that they are to correct; here they stay unseen.
+    The published code stops by the loss on the debiasing rows. These rows are then training data of
+    the network that they have to correct. Here the network never sees them.
     """
     X = torch.as_tensor(task.X_train)
     y = torch.as_tensor(task.y_train, dtype=torch.float32)
     size, patience = BATCH_SIZE[task.name], PATIENCE[task.name]
     loss = nn.BCEWithLogitsLoss()
-    with seeded(task.seed):
-        module = build_network(X.shape[1])
-        order = torch.randperm(len(X))
-        held, fit = order[: len(X) // 10], order[len(X) // 10 :]
-        optimizer = torch.optim.Adam(module.parameters(), lr=lr)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience // 2)
-        best, waited, weights = np.inf, 0, module.state_dict()
-        for _ in range(max_epochs):
-            module.train()
-            for batch in fit[torch.randperm(len(fit))].split(size):
-                if len(batch) == 1:  # BatchNorm cannot train on one row
-                    continue
-                optimizer.zero_grad()
-                loss(module(X[batch])[:, 0], y[batch]).backward()
-                optimizer.step()
-            module.eval()
-            with torch.no_grad():
-                held_loss = loss(module(X[held])[:, 0], y[held]).item()
-            plateau.step(held_loss)
-            waited += 1
-            if held_loss < best:
-                best, waited = held_loss, 0
-                weights = {k: v.clone() for k, v in module.state_dict().items()}
-            if waited > patience:
-                break
+    order = torch.randperm(len(X))
+    held, fit = order[: len(X) // 10], order[len(X) // 10 :]
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience // 2)
+    best, waited, weights = np.inf, 0, module.state_dict()
+    for _ in range(max_epochs):
+        module.train()
+        for batch in fit[torch.randperm(len(fit))].split(size):
+            if len(batch) == 1:  # BatchNorm cannot train on one row
+                continue
+            optimizer.zero_grad()
+            loss(module(X[batch])[:, 0], y[batch]).backward()
+            optimizer.step()
+        module.eval()
+        with torch.no_grad():
+            held_loss = loss(module(X[held])[:, 0], y[held]).item()
+        plateau.step(held_loss)
+        waited += 1
+        if held_loss < best:
+            best, waited = held_loss, 0
+            weights = {k: v.clone() for k, v in module.state_dict().items()}
+        if waited > patience:
+            break
     module.load_state_dict(weights)
     return module.eval()
 

@@ -1,7 +1,7 @@
 """The real tasks on which heads of frozen features are measured, and their development draws.
 
 All features are those of one frozen ImageNet encoder (EfficientNet-lite0, 1,280 numbers an
-image). A task is drawn by a seed. Defaults are chosen with ``development=True``: other draws,
+image). A seed draws a task. Defaults are chosen with ``development=True``: other draws,
 evaluated on rows on which no reported draw is evaluated. Reported draws are evaluated on the
 official test split. Development draws are evaluated on rows of the training split that the
 draw left over. UTKFace has no split, so each of its groups is halved once: one half of it is
@@ -21,13 +21,13 @@ class Task:
     Attributes
     ----------
     X, y : training features and classes
-    attribute : the sensitive feature of the training data; only a few of its values are
-        ever shown to a method, and only where the table says so
+    attribute : the sensitive feature of the training data; a method sees only a few of its values,
+        and only where the table says so
     X_eval, y_eval, cell_eval : evaluation data; ``cell_eval`` numbers the groups whose accuracy
         is reported
     X_balanced, y_balanced : a small group-balanced labelled set, for the last-layer refit;
         None where too few rows are left
-    wrong : rows of training whose class is wrong, as whoever looks at them sees
+    wrong : training rows whose class is wrong, which people who look at the images see
     """
 
     X: np.ndarray

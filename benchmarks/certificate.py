@@ -1,13 +1,14 @@
-"""How often a certificate is wrong, where the truth is known.
+"""How often a certificate is wrong on populations whose truth is known.
 
 Run: python benchmarks/certificate.py [--repetitions 2000] [--part fixed] [--write docs/tables]
 
 A certificate at a confidence of .95 may be wrong in one case of twenty. Rows are drawn from
-populations in which two groups differ by epsilon exactly, .05, which is the hardest. *Fixed*: one
-classifier, tested by itself. *Search*: thresholds of a score, ordered on tuning rows by the
-probability to be certified, tested in that order on as many other rows, up to the first that is
-not; wrong if any that was certified should not have been. Beside it how often there is a
-certificate where groups do not differ. *Distillation*: the whole debiaser, 300 fits a cell.
+populations in which two groups differ by exactly epsilon, .05, which is the hardest case. *Fixed*:
+one classifier, tested alone; another column says how often there is a certificate where groups do
+not differ. *Search*: thresholds of a score are ordered on tuning rows by their probability to be
+certified, and tested in that order on as many other rows, up to the first that is not certified. A
+search is wrong if it certifies any threshold that it should not. *Distillation*: the whole
+debiaser, 300 fits a cell.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _tables import list_table, plain_table
+from _tables import Table, publish
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,7 +31,7 @@ from skfair.utils._random import seeded
 EPSILON, DELTA = 0.05, 0.05
 EVEN, UNEVEN = {2: (1000, 1000), 5: (1000,) * 5}, {2: (5000, 200), 5: (4000, 2000, 1000, 400, 200)}
 N_THRESHOLDS = 25
-# The same counts come again and again.
+# The same counts occur again and again.
 _rate_tests.exact_p_value = lru_cache(2**20)(_rate_tests.exact_p_value)
 
 
@@ -65,8 +66,8 @@ def fixed_cells(repetitions):
 def certified_fixed(constraint, sizes, rate, gap, repetitions):
     """Count the certificates of a classifier whose true positive rates differ by a gap.
 
-    Rows of either class are as many. Of "equalized_odds" the false positive rates have no gap, so
-    that one of the two has to be found out.
+    Both classes have equally many rows. For "equalized_odds" the false positive rates have no gap,
+    so that the test has to find the gap in one of two rates.
     """
     rng = np.random.default_rng(0)
     totals = np.stack([sizes, sizes], axis=1)
@@ -122,7 +123,7 @@ def searched(constraint, sizes, scores, repetitions):
     rng = np.random.default_rng(0)
     totals = np.stack([sizes, sizes], axis=1)
     thresholds = np.linspace(0.02, 1 + gap - 0.02, N_THRESHOLDS)[:, None, None]
-    # Scores of negatives are the same in all groups, unless both classes count alike.
+    # Negatives have the same scores in all groups, unless the constraint ignores the class.
     shift = np.stack([gaps(len(sizes), gap)] * 2, axis=1)
     if constraint == "equalized_odds":
         shift[:, 0] = 0
@@ -147,7 +148,7 @@ def searched(constraint, sizes, scores, repetitions):
 
 
 def cumulated(rng, totals, rates):
-    """Rows above each threshold, of one draw of scores: (n_thresholds, n_groups, 2)."""
+    """Counts of rows above each threshold, for one draw of scores: (n_thresholds, n_groups, 2)."""
     left, counts = totals.copy(), np.zeros(rates.shape, dtype=np.int64)
     before = np.ones_like(rates[0])
     for k, rate in enumerate(rates):  # from low thresholds to high ones
@@ -161,7 +162,7 @@ def cumulated(rng, totals, rates):
 def distillation_cells(repetitions):
     """``DistillationDebiaser(confidence=0.95)`` on rows drawn anew, of a known population.
 
-    How large the gap of a network is in the population is measured on 200,000 rows.
+    The gap of a network in the population is measured on 200,000 rows.
     """
     for constraint, n_groups, n_rows in (
         ("demographic_parity", 2, 2000),
@@ -194,7 +195,7 @@ def distillation_cells(repetitions):
 
 
 def draw_people(n_groups, n_rows, seed):
-    """Rows of groups with unlike shares of positives, which the features tell in part."""
+    """Rows of groups with different shares of positives, which the features tell in part."""
     rng = np.random.default_rng(seed)
     group = rng.integers(n_groups, size=n_rows)
     y = (rng.random(n_rows) < 0.35 + 0.3 * group / (n_groups - 1)).astype(int)
@@ -252,9 +253,7 @@ def main():
     for part in args.part:
         cells, title, header = PARTS[part]
         rows = [*cells(min(args.repetitions, 300) if part == "distillation" else args.repetitions)]
-        print(plain_table(title, header, rows), flush=True)
-        if args.write:
-            (args.write / f"certificate_{part}.rst").write_text(list_table(title, header, rows))
+        publish(args.write, f"certificate_{part}", Table(title, header, rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What FrozenEncoderFeaturizer costs, as ratios taken in one run.
+"""The cost of FrozenEncoderFeaturizer, as ratios taken in one run.
 
     python benchmarks/featurizer.py
 
@@ -84,7 +84,7 @@ def seconds(function, *args):
 
 
 def both_seconds(function, *args):
-    """Seconds by the clock and of processor time, which other work on the machine leaves alone."""
+    """Seconds by the clock, and processor time, which does not count other processes."""
     start = time.process_time()
     elapsed = seconds(function, *args)
     return elapsed, time.process_time() - start
@@ -93,7 +93,7 @@ def both_seconds(function, *args):
 def throughput():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = resnet18().eval().to(device)
-    print(f"\nThroughput on {device}, bare loop's time / featurizer's (wanted: at least 0.95)")
+    print(f"\nThroughput on {device}, bare loop's time / featurizer's (goal: at least 0.95)")
     for size, n in ((64, 384), (32, 512)):
         X = random_images(n, size)
         featurizer = FrozenEncoderFeaturizer(encoder, batch_size=BATCH_SIZE).fit(X)
@@ -111,7 +111,7 @@ def throughput():
 
 
 def second_transform(folder):
-    print("\nSecond transform from the store, first time / second time (wanted: at least 20)")
+    print("\nSecond transform from the store, first time / second time (goal: at least 20)")
     for size, n in ((64, 1024), (128, 256)):
         X = random_images(n, size)
         featurizer = FrozenEncoderFeaturizer(
@@ -137,7 +137,7 @@ def stream(n, folder):
     out = np.lib.format.open_memmap(folder / "out.npy", mode="w+", dtype=np.float32, shape=shape)
     featurizer = FrozenEncoderFeaturizer(nn.Conv2d(3, 64, 8, 8), batch_size=256, device="cpu")
     featurizer.fit(X).transform(X, out=out)
-    # Linux only. Not ru_maxrss: a child starts with its parent's.
+    # Linux only. Not ru_maxrss, which starts with the value of the parent process.
     status = Path("/proc/self/status").read_text()
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
 

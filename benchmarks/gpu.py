@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --output gpu.md                  # where everything is installed
     python benchmarks/gpu.py --small --device cpu             # a rehearsal, without a GPU
 
-Prints one Markdown table. Each row stands for itself: one that fails says why, the others go on,
-and the exit status is 1. A row for which the budget leaves no time is skipped, and says so.
+Prints one Markdown table. Rows are independent: a row that fails says why, the others go on, and
+the exit status is 1. A row for which the budget leaves no time is skipped, and says so.
 """
 
 import argparse
@@ -35,15 +35,20 @@ from torch.nn import functional as F
 
 import skfair
 from skfair import intraprocessing
+from skfair.discovery import all_estimators
 from skfair.utils import FairnessWarning, resolve_device, seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 N_REPEATS = 5
-ROW_SECONDS = 15  # after which no further pair is begun
-# Of predictions on the CPU from those on the GPU. Rows run in float64; images in float32, in which
-# cuDNN multiplies with ten bits (TF32) unless it is told otherwise.
+ROW_SECONDS = 15  # after this time no further pair begins
+# Allowed differences between predictions on the CPU and on the GPU. Rows run in float64, images in
+# float32, where cuDNN multiplies with ten bits (TF32) by default.
 ROWS_TOLERANCE, IMAGES_TOLERANCE = 1e-5, 2e-2
-DEBIASERS = [name for name in intraprocessing.__all__ if name.endswith("Debiaser")]
+DEBIASERS = [
+    name
+    for name, kind in all_estimators()
+    if issubclass(kind, intraprocessing.IntraprocessingDebiaser)
+]
 
 
 class OutOfTime(BaseException):
@@ -52,7 +57,7 @@ class OutOfTime(BaseException):
 
 @dataclass
 class Result:
-    """What a row found: a ratio, and what goes beside it."""
+    """The result of a row: a ratio, and the texts of the other columns."""
 
     ratio: float
     against: str
@@ -63,7 +68,7 @@ class Result:
 
 @dataclass
 class Machine:
-    """Where things run, and how large they are there."""
+    """The device that everything runs on, and the sizes to use there."""
 
     device: torch.device
     small: bool = False
@@ -95,9 +100,9 @@ class Machine:
         return (torch.cuda.max_memory_allocated(self.device) - before) / 2**20
 
     def compare(self, ours, bare, against, less=None):
-        """Time two functions in turns; the ratio is the median of those of the pairs.
+        """Time two functions in turns; the ratio is the median of the ratios of the pairs.
 
-        The time of `less`, if given, is taken off that of `ours`.
+        The time of `less`, if given, is subtracted from that of `ours`.
         """
         start = time.perf_counter()
         functions = [ours, bare] if less is None else [ours, bare, less]
@@ -193,7 +198,7 @@ def train(net, X, y, loss, batch_size, n_epochs, clip=math.inf):
 
 
 def adjusted_head(machine):
-    """What a head with a hidden layer takes more than a linear one; all labels are known."""
+    """The additional time of a head with a hidden layer over a linear one; all labels are known."""
     n, d, n_epochs = machine.pick((50_000, 256, 6), (400, 16, 6))
     X, y, group = biased_rows(n, d)
 
@@ -217,7 +222,7 @@ def adjusted_head(machine):
 
 
 def biased_rows(n, d):
-    """Rows of which a network of :func:`biased_network` prefers one group."""
+    """Rows in which a network of :func:`biased_network` prefers one group."""
     rng = np.random.default_rng(0)
     y, group = rng.integers(2, size=(2, n))
     X = rng.standard_normal((n, d), dtype=np.float32)
@@ -352,7 +357,7 @@ def attribution_epochs(machine):
 
 
 def made(machine, name):
-    """A small estimator on the device, fitted; what it is asked; its factories; how near."""
+    """A small estimator fitted on the device; its method; its factories; the tolerance."""
     if name in DEBIASERS:
         X, y, group = biased_rows(400, 8)
         estimator = debiaser_on(machine, name, biased_network(8, 16))
@@ -375,7 +380,7 @@ def made(machine, name):
 
 
 def moved(machine, name):
-    """Fit on each device, save, load on the other; the larger difference of what is predicted."""
+    """Fit on each device, save, load on the other; the larger difference of the predictions."""
     devices = machine.device, torch.device("cpu")
     found = []
     for here, there in (devices, devices[::-1]):
@@ -397,7 +402,7 @@ def repeated(machine, name):
     small = Machine(machine.device, small=True)
     one, two = (ask(estimator) for estimator, ask, *_ in (made(small, name) for _ in range(2)))
     share, furthest = float((one == two).mean()), np.abs(one - two).max()
-    # Not promised of convolutions that are trained: cuDNN adds up in any order.
+    # Not promised for trained convolutions: cuDNN adds up in any order.
     if share < 1 and name != "PatchAttributionMasker":
         raise AssertionError(
             f"of the predictions {1 - share:.1%} differ, by {furthest:.2g} at most"
@@ -410,8 +415,8 @@ def repeated(machine, name):
 
 
 def device_tests(machine, left):
-    """The tests that run on every device that there is."""
-    # Warnings of a driver or of another version are none of ours.
+    """Run the tests for every device of this machine."""
+    # Warnings of a driver or of another version are not skfair's.
     options = ["-q", "-p", "no:cacheprovider", "-W", "default", "-m", "device"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "tests/test_devices.py"],
@@ -441,7 +446,7 @@ class Table:
         return self.budget - (time.monotonic() - self.start)
 
     def add(self, what: str, function: Callable[..., Result], *arguments, needs: float):
-        """Add what `function` finds, unless its `needs` (seconds) are more than there are left."""
+        """Add the result of `function`, unless it `needs` more seconds than are left."""
         if self.left() < needs:
             note = f"skipped: {max(self.left(), 0):.0f} s left of {self.budget:g}"
             self.rows.append((what, "", "", "", "", note))
@@ -460,7 +465,7 @@ class Table:
             return
         finally:
             if self.machine.device.type == "cuda":
-                torch.cuda.empty_cache()  # what one row keeps, the next one may need
+                torch.cuda.empty_cache()  # the next row may need the memory that this row keeps
         self.rows.append(
             (
                 what,
@@ -487,7 +492,7 @@ class Table:
 
 @contextmanager
 def at_most(seconds):
-    """Break off what takes longer, where the system can."""
+    """Stop the block after so many seconds, if the system can."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -536,7 +541,7 @@ def described(machine):
 
 
 def fill(table, *, tests):
-    """All rows, what matters most first; needs are generous guesses for a card of today."""
+    """All rows, the most important first; `needs` are generous estimates for a card of today."""
     few = 0.2 if table.machine.small else 1.0
     if tests:
         table.add("device tests", device_tests, min(90, table.left()), needs=30 * few)

@@ -3,9 +3,9 @@
 #
 #     bash benchmarks/gpu.sh [--wheels FOLDER] [--output FILE] [arguments of gpu.py]
 #
-# What skfair needs and is not there is installed from the wheels in FOLDER, without a network, into
-# a virtual environment of its own (VENV, .gpu-venv by default) that sees the packages of PYTHON
-# (python3 by default). torch is taken as it is, and never installed.
+# Missing packages are installed from the wheels in FOLDER, without a network, into a virtual
+# environment of its own (VENV, .gpu-venv by default) that sees the packages of PYTHON (python3 by
+# default). torch has to be installed already, and is never changed.
 set -euo pipefail
 
 wheels='' arguments=()

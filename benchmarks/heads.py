@@ -1,13 +1,13 @@
 """Heads of frozen features on real data: accuracy by group, labels needed, wrong labels, speed.
 
-    python benchmarks/heads.py --data PATH --results FILE           # reported draws
-    python benchmarks/heads.py --data PATH --results FILE --development
+    python benchmarks/heads.py --data PATH --cache FOLDER           # reported draws
+    python benchmarks/heads.py --data PATH --cache FOLDER --development
     python benchmarks/heads.py --data PATH --part defaults          # cluster margins, one by one
     python benchmarks/heads.py --data PATH --part margin            # their ablations
     python benchmarks/heads.py --part speed                         # ratios, no data needed
 
-What is measured is kept in the file of results, so that a run which was cut short goes on; of a
-method whose code has changed since, it is measured again. ``--tables`` measures nothing more.
+``--cache`` keeps what was measured, so that a run that was stopped goes on where it was. A method
+whose code has changed is measured again. ``--tables`` measures nothing more.
 Every row of a table is fitted on the same draws. ``--write FOLDER`` also writes the tables as
 reStructuredText, which is how those of the documentation were made.
 """
@@ -25,7 +25,7 @@ import torch
 from _heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
 from _published import ordinary_training, published
 from _remember import Remembered, library_code, parsed, short_digest
-from _tables import list_table, plain_table, processor_time
+from _tables import Table, processor_time, publish
 from _tasks import Tasks
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -83,11 +83,11 @@ SHARES = (0.05, 0.1)
 
 
 class Measured:
-    """Scores by task, wrong labels, seed and method, in memory and in the file of results."""
+    """Scores by task, wrong labels, seed and method, in memory and in the cache."""
 
     def __init__(self, arguments):
         self.kind = "development" if arguments.development else "reported"
-        self.remembered = Remembered(arguments.results)
+        self.remembered = Remembered(arguments.cache, "heads")
         self.digests = {
             method: short_digest(library_code(module) if module else parsed("_heads")[0])
             for method, (_, module) in METHODS.items()
@@ -137,7 +137,7 @@ def accuracy(arguments):
     measured = Measured(arguments)
     names = arguments.tasks or list(TITLES)
     chosen = [m for m in METHODS if not arguments.methods or m in arguments.methods]
-    methods = [m for m in chosen if m != RIGHT_CLASS]  # the same as without where none is wrong
+    methods = [m for m in chosen if m != RIGHT_CLASS]  # equal to the row without wrong classes
     if not arguments.tables:
         for seed in range(max(n_draws(arguments, name) for name in names)):
             for name in names:
@@ -191,7 +191,7 @@ def gains(measured, name, method):
 
 
 def gains_by_task(measured):
-    """What the heads that one would choose from gain in each task, worst / average group."""
+    """The gains of the heads to choose from, in each task, worst / average group."""
     methods = [
         "ClusterMarginClassifier",
         "LogitAdjustedClassifier",
@@ -211,7 +211,7 @@ def gains_by_task(measured):
 
 
 def lowest(differences, column=0):
-    """The lowest mean over the draws among some tasks, and which it is of."""
+    """The lowest mean over the draws among some tasks, and the task that has it."""
     means = {name: d[:, column].mean() for name, d in differences.items() if len(d)}
     if not means:
         return "-"
@@ -299,15 +299,11 @@ def wrong_table(measured, what):
 
 def write(arguments, kind, title, header, rows):
     rows = [row for row in rows if set(row[1:]) != {"-"}]
-    print(plain_table(title, header, rows))
-    if arguments.write is not None:
-        arguments.write.mkdir(parents=True, exist_ok=True)
-        path = arguments.write / f"{kind}.rst"
-        path.write_text(list_table(title, header, rows), encoding="utf-8")
+    publish(arguments.write, kind, Table(title, header, rows))
 
 
 def published_margins(**parameters):
-    """ClusterMarginClassifier as it was published but for the parameters."""
+    """ClusterMarginClassifier as published, with these parameters changed."""
 
     def fit(task, seed):
         parameters_ = {"scale": 8.0, **parameters}
@@ -333,7 +329,7 @@ CHOSEN_ON = ("mtfl_smiling", "mtfl_glasses", "cmnist_995", "cmnist_900")
 
 
 def one_by_one(n_classes):
-    """The defaults of cluster margins at the published scale, and each of them changed alone."""
+    """The defaults of cluster margins at the published scale, and each default changed alone."""
     epochs, decay, lr = min(3 * n_classes, 20), 0.7 / n_classes, 1.28 / 1280
     margins = published_margins
     return {
@@ -382,7 +378,7 @@ def margins(arguments):
 
 
 def biased_sample(n, d):
-    """Features of which ten show the class and ten others a bias that goes along with it."""
+    """Features; ten show the class, and ten others a bias that is correlated with the class."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=n)
     bias = np.where(rng.random(n) < 0.95, y, 1 - y)
@@ -480,7 +476,7 @@ def epochs():
             ).fit(X, y)
 
         ratios = []
-        for _ in range(7):  # in turns, and in processor time: others may use the machine
+        for _ in range(7):  # in turns, and in processor time, since others may use the machine
             once, many = processor_time(fit, 1), processor_time(fit, 1 + n_epochs)
             bare = processor_time(bare_epochs, *tensors, batch_size, n_epochs)
             ratios.append((many - once) / bare)
@@ -513,10 +509,8 @@ def main():
     parser.add_argument("--data", type=Path, help="folder that holds features/*.npz")
     parser.add_argument("--part", choices=PARTS, default="heads")
     parser.add_argument("--development", action="store_true", help="draws for choices")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="where to keep what is measured"
-    )
-    parser.add_argument("--tables", action="store_true", help="of the file of results alone")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of results, to go on from")
+    parser.add_argument("--tables", action="store_true", help="of the cache alone")
     parser.add_argument("--tasks", nargs="+", choices=TITLES, help="default: all of the table")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all")
     parser.add_argument("--no-noise", action="store_true", help="no wrong labels")

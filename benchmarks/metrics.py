@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from _tables import list_table, plain_table
+from _tables import Table, publish
 from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate
 from sklearn.metrics import accuracy_score
 
@@ -60,7 +60,7 @@ def worst_group(rows, repeats):
 
 
 def intervals(rows, n_boot, n_fairlearn, weighted):
-    """fairlearn's time for `n_boot` is that for `n_fairlearn`, times the number of them."""
+    """fairlearn's time for `n_boot` draws is extrapolated from that for `n_fairlearn` draws."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=rows)
     prediction = np.where(rng.random(rows) < 0.8, y, 1 - y)
@@ -118,10 +118,7 @@ def main():
         [what, f"{slow:.3g} s", f"{fast:.2g} s", f"{slow / fast:,.0f}"]
         for what, slow, fast in measured
     ]
-    title = "Group metrics: time of one call"
-    print(plain_table(title, header, rows))
-    if args.write:
-        (args.write / "metrics_speed.rst").write_text(list_table(title, header, rows))
+    publish(args.write, "metrics_speed", Table("Group metrics: time of one call", header, rows))
 
 
 if __name__ == "__main__":

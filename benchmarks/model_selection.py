@@ -1,9 +1,9 @@
-"""What a search under a fairness constraint chooses, and whether the constraint holds on new rows.
+"""The choice of a search under a fairness constraint, and whether it holds on new rows.
 
 Run: python benchmarks/model_selection.py --data PATH [--cache FOLDER] [--write docs/tables]
 
-On the tabular tasks of intra-processing: searched on the 20 % with known groups by five folds,
-judged on the 20 % for testing. The candidates of one search are the same for all ways to choose.
+The tasks are the tabular ones of intra-processing. A search has five folds of the 20 % with known
+groups, and is judged on the 20 % for testing. All ways to choose get the candidates of one search.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
-from _tables import list_table, plain_table
+from _tables import Table, publish
 from _tabular import TabularTasks
 from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import clone
@@ -54,7 +54,7 @@ CHOICES = {
 
 
 def threshold_optimizer(task):
-    """fairlearn's, which needs the groups to predict; by how much it may miss parity."""
+    """fairlearn's, which needs the groups to predict; the grid is the distance from parity."""
     optimizer = ThresholdOptimizer(
         estimator=LogisticRegression(max_iter=300),
         objective="balanced_accuracy_score",
@@ -67,7 +67,7 @@ def threshold_optimizer(task):
 
 
 def distillation(task):
-    """skfair's debiaser of the task's network, which needs no groups to predict."""
+    """skfair's debiaser of the task's network; the grid is epsilon."""
     debiaser = DistillationDebiaser(task.network, output="logits", random_state=0)
     return debiaser, {"epsilon": [0.01, 0.03, 0.05, 0.07, 0.1, 0.2]}
 
@@ -133,10 +133,8 @@ def main():
         title = (
             f"``{estimator}``, demographic parity within .05, {arguments.seeds} splits, in percent"
         )
-        print(plain_table(title, header, rows), flush=True)
-        if arguments.write:
-            file = arguments.write / f"model_selection_{estimator.lower()}.rst"
-            file.write_text(list_table(title, header, rows))
+        file = f"model_selection_{estimator.lower()}"
+        publish(arguments.write, file, Table(title, header, rows))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""PatchAttributionMasker on real faces: where it looks, whether it is calibrated, what it is worth.
+"""PatchAttributionMasker on real faces: where it looks, its calibration, and its worth.
 
     python benchmarks/patch_attribution.py --data PATH                # two hours on two cores
     python benchmarks/patch_attribution.py --data PATH --part where   # speed, memory, gap, networks
     python benchmarks/patch_attribution.py --data PATH --part hide    # an hour on one core
 
-Part ``hide`` plants artefacts into faces and digits, so that the true pixels are known, and asks
-whether the masker finds them, whether a network learns them from what it has hidden, and whether
-``leakage_`` says so; `_hiding.py` has the protocol. It needs the extra ``benchmark``, captum in it.
-``--development`` takes the images and the artefacts that choices are made on.
+Part ``hide`` plants artefacts into faces and digits, so that the true pixels are known. It measures
+whether the masker finds them, whether a network learns them from the masked images, and whether
+``leakage_`` says so; `_hiding.py` has the protocol. This part needs captum, of the extra
+``benchmark``. With ``--development`` it runs on the images and artefacts that choices are made on.
 
 ``--write FOLDER`` also writes the tables as reStructuredText and, beside them in ``images``, the
 pictures of the docs. Pictures show means over thousands of faces and no single one.
@@ -16,7 +16,6 @@ pictures of the docs. Pictures show means over thousands of faces and no single 
 import argparse
 import functools
 import itertools
-import json
 import subprocess
 import sys
 import time
@@ -28,7 +27,8 @@ import torch
 from _faces import load_faces
 from _hiding_tables import hiding
 from _masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
-from _tables import list_table, plain_table, processor_time
+from _remember import Remembered
+from _tables import Table, processor_time, publish
 
 from skfair.attribution import PatchAttributionMasker
 from skfair.attribution._confidence import CONFIDENCES
@@ -38,7 +38,7 @@ from skfair.attribution._region_classifier import RegionClassifier
 from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
 from skfair.metrics import ReliabilityDisplay, expected_calibration_error
 
-# Attribute, and the landmarks whose mean row is the middle of where it shows.
+# Attributes, and the landmarks whose mean row is the middle of the band where they show.
 BANDS = {
     "eyeglasses": ("left_eye_y", "right_eye_y"),
     "smiling": ("mouth_left_y", "mouth_right_y"),
@@ -46,7 +46,7 @@ BANDS = {
 }
 BAND = 16 / 128  # half its height, as a share of the image
 GOALS = {"eyeglasses": 0.85, "smiling": 0.60}
-# The tables of all parts but "hide" were made with these, the defaults of former versions.
+# The defaults of former versions, with which the tables of all parts but "hide" were made.
 FORMER = {
     "position_embedding": True, "confidence": "negative_entropy", "scope": "general", "margin": 0,
     "noise_std": 0.5, "check_leakage": False, "lr": 3e-3, "batch_size": 32,
@@ -64,7 +64,7 @@ def share_in_band(pixel_map, band):
 
 
 def look(X, table, attribute, seed, n_test=None, **parameters):
-    """Fit on training faces; what the maps and the probabilities are worth on the test faces."""
+    """Fit on training faces; measure the maps and the probabilities on the test faces."""
     value = table[attribute].to_numpy()
     train = np.flatnonzero(table["split"] == "train")
     test = np.flatnonzero(table["split"] == "test")
@@ -78,7 +78,7 @@ def look(X, table, attribute, seed, n_test=None, **parameters):
     if BANDS[attribute] is not None:
         rows = table.iloc[train][list(BANDS[attribute])].to_numpy()
         band = rows.mean(), BAND * X.shape[2]
-    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    grid = PatchGrid(*X.shape[2:], masker.patch_size_, masker.stride_)
     record = {"seconds": seconds, "map": masker.mean_map_}
     proba = masker.region_proba(X[test])
     for name, confidence in CONFIDENCES.items():
@@ -119,7 +119,7 @@ def look_row(label, records):
 
 
 def where(arguments):
-    """Where the maps are high, and whether the probabilities are right."""
+    """Where the maps are high, and whether the probabilities are calibrated."""
     X, table = load_faces(arguments.data, 64)
     rows, shown = [], {}
     for attribute in BANDS:
@@ -165,15 +165,11 @@ def pictures(arguments, X, shown):
 
 def report(arguments, name, title, header, rows, below=""):
     """Print a table, and put it into the folder of ``--write``."""
-    print(plain_table(title, header, rows) + below, flush=True)
-    if arguments.write is not None:
-        arguments.write.mkdir(parents=True, exist_ok=True)
-        text = list_table(title, header, rows) + (f"\n{below}" if below else "")
-        (arguments.write / f"patch_attribution_{name}.rst").write_text(text, encoding="utf-8")
+    publish(arguments.write, f"patch_attribution_{name}", Table(title, header, rows, below))
 
 
 class PatchByPatch(torch.nn.Module):
-    """A dense network as it would run if it were any other: on one patch after the other."""
+    """A dense network that runs like any other network: on one patch after the other."""
 
     def __init__(self, network, stride=None):
         super().__init__()
@@ -183,7 +179,7 @@ class PatchByPatch(torch.nn.Module):
     def forward(self, patches, positions):
         if self.stride is None:
             return self.network(patches, positions)
-        # The very operations that run over a whole image.
+        # The same operations as over a whole image.
         features = self.network._features(patches, self.stride)
         place = self.network.position.flatten(1)[:, positions].T[..., None, None]
         return self.network._classify(features, place)[..., 0, 0]
@@ -255,7 +251,7 @@ def speed(arguments):
 
 
 def memory(arguments):
-    """Memory above images and maps while maps are made, in processes of their own."""
+    """Memory above images and maps while maps are computed, each in a new process."""
     rows = []
     for n in (1_000, 10_000):
         for batch in (8, 32, 128):
@@ -308,7 +304,7 @@ MODES = list(itertools.product(("general", "specific"), ("mask", "noise")))
 
 
 def names_of_arms(quantiles):
-    """All ways to train: nothing hidden, balanced data, and what hides pixels, by quantile."""
+    """All ways to train: nothing hidden, balanced data, and the masks, by quantile."""
     hiding = [
         f"{kind}, {q}"
         for q in quantiles
@@ -318,41 +314,37 @@ def names_of_arms(quantiles):
 
 
 def hide(name, X, rows, masker):
-    """What perturbs a batch in this way of training, and the pixels."""
+    """The function that perturbs a batch in this way of training, and the pixels."""
     kind, q = name.split(", ")
     scope, perturbation = kind.split(" ")
     if scope != "random":
         masker.set_params(scope=scope, perturbation=perturbation, quantile=float(q))
         return masker.augmentation(), torch.from_numpy(masker.perturbed_pixels(X[rows]))
     masker.set_params(scope="general", perturbation=perturbation)
-    grid = PatchGrid(*X.shape[2:], masker.patch_size, masker.stride)
+    grid = PatchGrid(*X.shape[2:], masker.patch_size_, masker.stride_)
     blobs = torch.randn(1, 1, grid.n_rows, grid.n_cols, generator=torch.Generator().manual_seed(0))
     hidden = hidden_pixels(grid.pixel_map(blobs), float(q), 0)[:, 0]
     return masker.augmentation(), hidden.expand(len(rows), -1, -1)
 
 
 def train_all(data, confounder, fold, seed, wanted, cache):
-    """Train in every way on one split; what is in the cache is not done again."""
+    """Train in every way on one split, except for those in the cache."""
     torch.set_num_threads(1)
-    paths = {
-        name: None if cache is None else cache / f"{confounder}_{fold}_{seed}_{name}.json"
-        for name in wanted
-    }
-    done = {name: json.loads(p.read_text()) for name, p in paths.items() if p and p.exists()}
-    if len(done) == len(paths):
-        return list(done.values())
+    remembered = Remembered(cache, "gap")
+    keys = {name: (confounder, fold, seed, name) for name in wanted}
+    if all(key in remembered.records for key in keys.values()):
+        return [remembered.records[key] for key in keys.values()]
     X, table = load_faces(data, 64)
     male, has = table["male"].to_numpy().astype(int), table[confounder].to_numpy()
     split = Split(table, confounder, fold)
     masker = PatchAttributionMasker(patch_size=16, max_epochs=3, random_state=seed, **FORMER)
     masker.fit(X[split.rest], sensitive_features=has[split.rest])
-    for name, path in paths.items():
-        if name in done:
-            continue
+
+    def train_one(name):
         rows = split.balanced if name == "balanced data" else split.biased
         how = hide(name, X, rows, masker) if ", " in name else (None, None)
         network = train(X[rows], male[rows], seed, *how)
-        # Trained on masked images and shown whole ones, a model may answer "male" too often.
+        # A model that was trained on masked images may answer "male" too often for unmasked ones.
         matched = matched_threshold(network, X[rows], male[rows])
         record = {"arm": name, "fold": fold, "seed": seed}
         for part in ("validation", "test"):
@@ -362,15 +354,15 @@ def train_all(data, confounder, fold, seed, wanted, cache):
             if name.startswith("general"):
                 masked = masker.mask(X[on])
                 record[f"{part} masked"] = measure(network, masked, male[on], has[on])
-        done[name] = record
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record))
-    return [done[name] for name in wanted]
+        return record
+
+    return [
+        remembered.measured(key, lambda name=name: train_one(name)) for name, key in keys.items()
+    ]
 
 
 def choose(records, measured):
-    """The mode that measures least on validation faces, of those that lose at most .02 there."""
+    """The mode that measures least on validation faces, among those that lose at most .02 there."""
 
     def mean(arm, measure):
         return np.mean([r["validation"][measure] for r in records if r["arm"] == arm])
@@ -411,12 +403,12 @@ def gap_rows(records, chosen, ways):
 
 
 def verdict(records, chosen, way):
-    """How much of the gap is closed, with the standard error over draws."""
+    """The share of the gap that is closed, with the standard error over draws."""
     draws = sorted({(str(r["fold"]), r["seed"]) for r in records})
     test = {(r["arm"], str(r["fold"]), r["seed"]): r[f"test{way}"] for r in records}
 
     def each(arm, measure):
-        # Seeds of one split are averaged first: they are tested on the same faces.
+        # Seeds of one split are averaged first, because they are tested on the same faces.
         values = np.array([test[arm, *draw][measure] for draw in draws])
         folds = [fold for fold, _ in draws]
         if len(set(folds)) == 1:
@@ -441,7 +433,7 @@ def verdict(records, chosen, way):
 
 
 def gap(arguments):
-    """What hiding the confounder does to a model of gender."""
+    """The effect of hiding the confounder on a model of gender."""
     parallel = joblib.Parallel(n_jobs=arguments.jobs)
 
     def run(confounder, draws, wanted):

@@ -1,11 +1,11 @@
-"""What is lost when processes are killed, disks are full, files are damaged and data are odd.
+"""What is lost when processes are killed, disks are full, files are damaged or data are odd.
 
 Run: python benchmarks/reliability.py [--quick] [--write docs/tables]
 
-Every fault is done many times, at random moments and places of fixed seeds. A result that differs
-by a bit from an undisturbed one, a file that was good and is not, an error that is not the one
-that is promised, and a result without an error where there should be one count as lost. Ends with
-an exit code that is not zero if anything was.
+Every fault is injected many times, at random moments and places with fixed seeds. These count as
+lost: a result that differs by a bit from an undisturbed one, a good file that becomes bad, an error
+other than the promised one, and a result where an error is due. The exit status is 1 if anything
+was lost.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import _faults
 import numpy as np
-from _tables import list_table, plain_table
+from _tables import Table, publish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzzing"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "persistence"))
@@ -24,7 +24,7 @@ import calls
 import forged
 import odd_data
 
-# By what the message of a fault begins with.
+# Kinds of losses, by the beginnings of their messages.
 _KINDS = {
     "Odd data: an error that is not a ValueError or TypeError in words": (
         "bare",
@@ -45,7 +45,7 @@ def _draw(rng, good, changes):
         try:
             with np.errstate(all="ignore"):
                 good = changes[name](rng, good)
-        except Exception:  # not everything can be changed twice
+        except Exception:  # some data cannot be changed twice
             continue
     return good
 
@@ -70,7 +70,7 @@ def _call(rng, name):
 
 
 def odd_calls(n_times):
-    """Fit, predict and transform with odd data; what was lost, by kind."""
+    """Fit, predict and transform with odd data; returns the losses, by kind."""
     lost = {kind: [] for kind in _KINDS}
     names = sorted(calls.ESTIMATORS)
     for i in range(n_times):
@@ -85,7 +85,7 @@ def odd_calls(n_times):
 
 
 def forged_models(n_times):
-    """Load models in which anything was changed and the digest made right again."""
+    """Load models in which anything was changed and the digest was made valid again."""
     wrong, _ = forged.run(n_times)
     return _faults.Tried("Saved model forged", n_times, [f"case {c}: {what}" for c, what in wrong])
 
@@ -124,9 +124,7 @@ def main():
     header = ["what was done", "times", "lost"]
     rows = [[row.what, f"{row.n_times:,}", f"{len(row.lost):,}"] for row in tried]
     title = "Reliability: faults on purpose, and what was lost"
-    print(plain_table(title, header, rows))
-    if args.write:
-        (args.write / "reliability.rst").write_text(list_table(title, header, rows))
+    publish(args.write, "reliability", Table(title, header, rows))
     return int(any(row.lost for row in tried))
 
 

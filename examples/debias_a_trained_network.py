@@ -2,13 +2,13 @@
 Debias a network that is already trained
 ========================================
 
-A network of plain torch decides who is invited. It learned from past decisions, in which the
-north was favoured, and although nobody tells it where an application comes from, other features
-do. There is a small set of applications whose region is known. A debiaser makes of the network one
-that invites about the same share of both regions, and that needs no region to decide.
+A network of plain torch decides who is invited. It learned from past decisions that favoured the
+north. The region of an application is not among the features, but other features reveal it. The
+region is known for a small set of applications. With this set, a debiaser returns a network that
+invites about the same share of both regions. That network needs no region to decide.
 
-The data are generated, so that we know what went into them. Nothing is downloaded, and no file is
-left behind. Run it with::
+The data are generated, so that the truth is known. Nothing is downloaded, and no file is left
+behind. Run it with::
 
     python examples/debias_a_trained_network.py
 """
@@ -28,8 +28,8 @@ from skfair.utils import import_optional
 # %%
 # The network, trained without skfair
 # -----------------------------------
-# An application has three features that tell how good it is, four that tell where it comes from,
-# and four that tell nothing. Past decisions were about merit, with a bonus for the north.
+# An application has three features that reveal its merit, four that reveal its region, and four
+# without information. Past decisions were about merit, with a bonus for the north.
 
 
 def draw(n, rng):
@@ -66,7 +66,7 @@ network.eval()
 
 
 def predict(module, X):
-    """As wherever the network is in use: without skfair."""
+    """Predict as in production, without skfair."""
     with torch.no_grad():
         return (module(torch.from_numpy(X))[:, 0] > 0).numpy().astype(int)
 
@@ -74,9 +74,9 @@ def predict(module, X):
 # %%
 # Another threshold is not enough
 # -------------------------------
-# Both debiasers get the network as it is, rows that it was not trained on, and the regions of
-# these rows. The constraint is that the shares invited differ by less than .05. The network that
-# was given stays as it was.
+# Both debiasers get the trained network, rows that it was not trained on, and the regions of these
+# rows. The constraint is that the selection rates differ by less than .05. The debiasers do not
+# change the given network.
 
 threshold = ThresholdDebiaser(network, constraint="demographic_parity", epsilon=0.05)
 threshold.fit(X_debias, y_debias, sensitive_features=region_debias)
@@ -99,18 +99,18 @@ for name, predicted in predictions.items():
     )
 
 # %%
-# With one threshold for everybody the shares come close only where next to nobody is invited.
-# That meets the constraint, and is of no use to anyone. The distilled network has changed in all
-# its layers: it has learned to take away, from what it sees, what the region adds.
+# With one threshold for everybody, the selection rates are similar only where hardly anybody is
+# invited. That meets the constraint, and is useless. The distilled network has changed in all its
+# layers: it has learned to subtract the effect of the region from its features.
 
 # %%
 # Who pays
 # --------
-# In the report a group is a decision of the past and a region: "1, north" are the applications of
-# the north that were accepted. More of the south is invited now, of those that were accepted and of
-# those that were not; less of the north, likewise. Hence two groups are "right" less often, in the
-# sense of agreeing with decisions that favoured the north. Who is better off, and whether the right
-# ones are invited, no report can tell from such labels.
+# In the report a group is a past decision and a region: "1, north" are the applications of the
+# north that were accepted. The debiased network invites more of the south, both of the accepted and
+# of the rejected applications, and fewer of the north. Hence two groups are "right" less often,
+# where "right" means that the network agrees with decisions that favoured the north. From such
+# labels no report can tell who is better off, and whether the right applications are invited.
 
 report = fairness_report(
     y_test,
@@ -123,17 +123,17 @@ print(report)
 # %%
 # How sure is it?
 # ---------------
-# ``bias_`` was measured on the part of the 2,000 debiasing rows that tuned no weights, from which
-# the shares are known only so well. A larger set would make the interval narrower.
+# ``bias_`` was measured on those of the 2,000 debiasing rows that tuned no weights. The interval
+# shows how well so few rows determine the bias. A larger set would make the interval narrower.
 
 low, high = distilled.bias_interval_
 print(f"bias {distilled.bias_:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 print(f"feasible: {distilled.feasible_}, threshold on the logit: {distilled.threshold_:+.2f}")
 
 # %%
-# The test rows are many more, and neither the network nor the debiaser has seen them: they can
-# prove that the shares of all such applications differ by less than .05, with a risk of 5 % to be
-# wrong. With ``confidence=0.95`` a debiaser keeps rows for such a proof of its own.
+# There are more test rows, and neither the network nor the debiaser has seen them. They can prove
+# that the selection rates of all such applications differ by less than .05, with a risk of error of
+# 5 %. With ``confidence=0.95`` a debiaser keeps rows for such a proof of its own.
 
 certificate = fairness_certificate(
     y_test, predictions["distilled"], sensitive_features=region_test, epsilon=0.05
@@ -141,11 +141,11 @@ certificate = fairness_certificate(
 print(certificate)
 
 # %%
-# Everything that was considered is in ``trials_``; here the candidates lie on the way from the
-# original network to the distilled one, at ``step`` 1, and beyond it, each with its best threshold.
-# They are as they looked in the choice; the row that was taken is as it was measured afterwards.
-# Beyond, because the features tell the region only in part, and with it only a part of what there
-# is to take away.
+# ``trials_`` has all candidates. Here the candidates lie on the line from the original network
+# (``step`` 0) to the distilled one (``step`` 1) and beyond, each with its best threshold. Steps
+# beyond 1 can help because the features reveal the region only in part, so that the distilled
+# network removes only a part of the bias. Candidates have the values that they had in the choice;
+# the chosen one has the values that were measured afterwards.
 
 columns = ["candidate", "step", "bias", "performance", "probability", "feasible"]
 print(distilled.trials_[columns].to_string(float_format="{:.3f}".format))
@@ -159,9 +159,8 @@ plt.show()
 # %%
 # Back to where the network came from
 # -----------------------------------
-# ``to_module`` gives a network of plain torch with the same inputs and outputs, the threshold
-# folded in: zero is the right one for its logit. Saved and opened again it runs where skfair is
-# not installed.
+# ``to_module`` returns a network of plain torch with the same inputs and outputs. The threshold is
+# included, so that zero is the threshold of its logit. A saved network runs without skfair.
 
 file = io.BytesIO()
 torch.save(distilled.to_module(), file)

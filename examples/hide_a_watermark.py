@@ -3,15 +3,15 @@ Hide a watermark from a network
 ===============================
 
 Is the digit even or odd? Nearly all odd digits of the training images come from a source that puts
-its watermark into a corner, and nearly all even ones from another that does not. A small network
-learns the watermark. :class:`~skfair.attribution.PatchAttributionMasker` finds out where the
-watermark is, hides that place in the images that the network is trained on, and tells whether a
-network still sees it. At prediction nothing is hidden, and nobody has to know whether an image has
-a watermark. At last all odd digits have it, and no even one.
+its watermark into a corner, and nearly all even ones from a source without watermarks. A small
+network learns this shortcut. :class:`~skfair.attribution.PatchAttributionMasker` finds the place of
+the watermark, hides it in the training images of the network, and measures whether a network still
+sees it. At prediction nothing is hidden, and nobody has to know whether an image has a watermark.
+In the last section all odd digits have the watermark, and no even one.
 
-The digits are real (the handwritten ones that come with scikit-learn); the watermark is planted, so
-that we know the truth. Nothing is downloaded, and no file is left behind, except the picture if you
-ask for it::
+The digits are real (the handwritten ones of scikit-learn). The watermark is planted, so that the
+truth is known. Nothing is downloaded. No file is left behind, except the picture if you ask for
+it::
 
     python examples/hide_a_watermark.py [picture.png]
 """
@@ -36,8 +36,8 @@ from skfair.utils import LeakageWarning, import_optional
 # %%
 # Images, and a watermark
 # -----------------------
-# The digits are enlarged to 24 pixels and have a margin, so that they are 32 pixels wide. The
-# watermark is a ring with a dot, eight pixels wide, through which the image can be seen.
+# The digits are enlarged to 24 pixels and get a margin, so that images are 32 pixels wide. The
+# watermark is a transparent ring with a dot, eight pixels wide.
 
 digits, labels = load_digits(return_X_y=True)
 digits = ndimage.zoom(digits.reshape(-1, 8, 8) / 16, (1, 3, 3), order=1)
@@ -59,8 +59,8 @@ def put_watermark(images, chosen):
 
 
 # %%
-# In training 95 % of the odd digits have it, and 5 % of the even ones. In the test set it says
-# nothing: each image is there twice, without and with it.
+# In training 95 % of the odd digits have the watermark, and 5 % of the even ones. In the test set
+# the watermark is independent of the class: each image occurs twice, without and with it.
 
 rng = np.random.default_rng(0)
 X_train, X_test, y_train, y_test = train_test_split(
@@ -77,8 +77,8 @@ y_test = np.tile(y_test, 2)
 # %%
 # A network that learns the watermark
 # -----------------------------------
-# Three convolutions, trained by skorch. For comparison the same is trained on the images as they
-# were without any watermark, which outside of examples nobody has.
+# Three convolutions, trained by skorch. For comparison, the same network is trained on the images
+# without any watermark, which exist only in examples.
 
 
 class Network(nn.Module):
@@ -108,17 +108,17 @@ def make_network():
     )
 
 
-codes = (y_train == "odd").astype(np.int64)  # of the labels, as torch wants them
+codes = (y_train == "odd").astype(np.int64)  # the dtype of labels in torch
 plain = make_network().fit(X_train, codes)
 clean = make_network().fit(X_clean, codes)
 
 # %%
 # The same network behind a masker
 # --------------------------------
-# The masker needs to know which training images have the watermark, but not where it is. It gets
-# this from the pipeline, for which scikit-learn's metadata routing is switched on. All else it
-# finds out: that the watermark is always at one place, so that the same pixels can be hidden in
-# all images, and how many of them.
+# The masker has to know which training images have the watermark, but not where the watermark is.
+# The pipeline passes the labels on, because scikit-learn's metadata routing is switched on. The
+# masker finds out that the watermark is always in one place, so that the same pixels can be hidden
+# in all images. It also finds out how many pixels to hide.
 
 masker = PatchAttributionMasker(random_state=0)
 model = make_pipeline(masker, make_network())
@@ -139,10 +139,10 @@ print(f"test images are left as they are: {unchanged}")
 # %%
 # Where it looked
 # ---------------
-# Some test images without the watermark, and the same with it. The masker was told nothing about
-# them. In the corner the probability of a watermark is near one where there is one, and near zero
-# where there is none. Of the digits the maps are half sure, and not without reason: as nearly all
-# odd digits have the watermark, an odd digit is a sign of it.
+# Some test images without the watermark, and the same images with it. The masker does not know
+# which is which. In the corner, the probability of a watermark is near one with a watermark and
+# near zero without. On the digits the probabilities are in between, for a reason: nearly all odd
+# digits have the watermark, so an odd digit is evidence of it.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 some = np.concatenate([np.arange(4), n_test + np.arange(4)])
@@ -160,11 +160,11 @@ plt.show()
 # %%
 # Who gets what
 # -------------
-# A group is a class with or without the watermark. The plain network is right about what is
-# usual, odd with the watermark and even without it, and often wrong about the rest. Behind the
-# masker it reads the digits, and is about as good as if there had never been a watermark. That has
-# a price: reading is harder than finding a ring, so that the two groups in which the ring gave the
-# answer away lose some points of their accuracy.
+# A group is a class with or without the watermark. The plain network is right in the two frequent
+# groups, odd with the watermark and even without it, and often wrong in the others. Behind the
+# masker, the network reads the digits, and is about as good as if there had never been a watermark.
+# That has a price: reading is harder than finding a ring, so that the two groups that the shortcut
+# served lose some points of their accuracy.
 
 predictions = {
     name: np.array(["even", "odd"])[estimator.predict(X_test)]
@@ -174,8 +174,8 @@ watermark = np.where(watermark_test, "watermark", "none")
 print(fairness_report(y_test, predictions, sensitive_features={"watermark": watermark}))
 
 # %%
-# Each test image is there twice. How often does the watermark alone change the answer? Of the
-# "clean" network too it changes some, as anything does that is drawn across a digit.
+# Each test image occurs twice. How often does the watermark alone change the answer? Some answers
+# of the "clean" network change, too, as they do for anything that is drawn across a digit.
 
 for name, predicted in predictions.items():
     changed = (predicted[:n_test] != predicted[n_test:]).mean()
@@ -184,9 +184,9 @@ for name, predicted in predictions.items():
 # %%
 # Can the map be trusted?
 # -----------------------
-# It shows how sure the masker is of each patch, so it is worth as much as this confidence is. The
-# test images get watermarks as the training images did, and the diagram compares confidence and
-# accuracy over all their patches.
+# The map shows the confidence of the masker in each patch, so the map is only as good as that
+# confidence. For this diagram, the test images get watermarks in the same way as the training
+# images. The diagram compares confidence and accuracy over all their patches.
 
 usual = rng.random(n_test) < np.where(y_test[:n_test] == "odd", 0.95, 0.05)
 probabilities = masker.region_proba(put_watermark(X_test[:n_test], usual))
@@ -199,10 +199,11 @@ plt.show()
 # %%
 # All odd digits have it
 # ----------------------
-# Now no image contradicts the watermark. A network that tells it cannot be told from one that tells
-# odd digits, and ``leakage_`` is NaN, which a warning says. ``perturbation="swap"`` makes images
-# that contradict: half of all, odd or even, get the watermark of another image, and whatever was in
-# its place is filled in all of them.
+# Now no image contradicts the shortcut. A network that detects the watermark cannot be
+# distinguished from one that detects odd digits. ``leakage_`` is NaN, and a warning says so.
+# ``perturbation="swap"`` makes images that contradict the shortcut: half of all images, odd or
+# even, get the watermark of another image. In all images, the original content of its place is
+# filled.
 
 always = y_train == "odd"
 X_always = put_watermark(X_clean, always)
@@ -219,11 +220,12 @@ for name, images in [("as they are", X_always), ("swapped", X_swapped)]:
 # %%
 # When it cannot work
 # -------------------
-# - The attribute has to show in a part of the image. One that shows everywhere, as a filter does,
-#   makes all patches sure, and hides any of them. Where no patch tells it, ``fit`` warns.
-# - What lies under the watermark is hidden with it. In a corner that costs little; across the
-#   digit, the network would lose what it has to see.
-# - Where the attribute coincides with the class, the digit is as good a sign of it as the ring is.
-#   A ring is easier to see; a faint mark might not be, and then the digits would be hidden.
-# - The network was never trained on what is in the corner, and yet sees it at prediction. Here it
-#   hardly minds; on your own data, measure it as above.
+# - The attribute has to show in a part of the image. An attribute that shows everywhere, such as a
+#   filter, has a high confidence in all patches, and any of them may be hidden. If no patch shows
+#   the attribute, ``fit`` warns.
+# - Masking also hides the content under the watermark. In a corner that costs little. Across the
+#   digit, the network would lose the pixels that it needs.
+# - If the attribute coincides with the class, the digit is as good evidence as the ring. A ring is
+#   easier to see. A faint mark might not be, and then the masker would hide the digits.
+# - The network was never trained on the content of the corner, and yet sees it at prediction. Here
+#   that has hardly any effect; on your own data, measure it as above.

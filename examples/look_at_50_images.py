@@ -3,14 +3,14 @@ Look at 50 images
 =================
 
 Is the digit even or odd? In the training images 98 % of the even digits are red and 98 % of the odd
-ones blue, as in the :doc:`quickstart <quickstart>`. Here somebody suspects that colour goes along
-with the class, and has the time to look at 50 of the 800 training images and to write down their
-colours. :class:`~skfair.adjustment.LogitAdjustedClassifier` says which 50, and uses their colours
-in training. To predict, it needs no colour.
+ones blue, as in the :doc:`quickstart <quickstart>`. Here somebody suspects that colour is
+correlated with the class, and has the time to look at 50 of the 800 training images and to write
+down their colours. :class:`~skfair.adjustment.LogitAdjustedClassifier` suggests these 50 images,
+and uses their colours in training. To predict, it needs no colour.
 
-The digits are real (the handwritten ones that come with scikit-learn); the colours are planted, so
-that we know the truth. Nothing is downloaded, and no file is left behind, except the picture if you
-ask for it::
+The digits are real (the handwritten ones of scikit-learn). The colours are planted, so that the
+truth is known. Nothing is downloaded. No file is left behind, except the picture if you ask for
+it::
 
     python examples/look_at_50_images.py [picture.png]
 """
@@ -43,9 +43,9 @@ def make_model(seed, **parameters):
 # %%
 # Without any label
 # -----------------
-# Ordinary training is the same model with ``strength=0``. The other model knows no colour yet. Two
-# classifiers have each seen one half of the images, and what they agree on takes the place of the
-# colour. That is enough to say which images to look at.
+# Ordinary training is the same model with ``strength=0``. The other model knows no colour yet. It
+# trains two classifiers, each on one half of the images, and takes what both agree on instead of
+# the colour. That is enough to suggest images to look at.
 
 data = make_colored_digits(random_state=0)
 ordinary = make_model(0, strength=0).fit(data.X_train, data.y_train)
@@ -57,9 +57,9 @@ ask = model[-1].suggest_labels(50)  # positions in X_train
 # %%
 # The 50 images
 # -------------
-# Half of them are drawn at random: these tell how frequent each colour is. The other half stick out
-# in their class: the rare images are looked for there. The picture shows them by class, those in
-# the rare colour of the class first.
+# Half of the suggested images are drawn at random: they show how frequent each colour is. The other
+# half are unusual in their class: they are likely to contain the rare images. The picture shows the
+# images by class, those in the rare colour of the class first.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 usual = {"even": "red", "odd": "blue"}
@@ -85,8 +85,9 @@ plt.show()
 # %%
 # With their colours
 # ------------------
-# A colour for each of the 50, None for all others, and the same ``fit`` again. From the random half
-# and a model of the colour, ``fit`` infers how colour goes along with the class in all 800 images.
+# Pass a colour for each of the 50 images and None for all others, and call the same ``fit`` again.
+# From the random half and a model of the colour, ``fit`` infers how colour is correlated with the
+# class in all 800 images.
 
 
 def look_at(rows):
@@ -109,8 +110,8 @@ print(f"really in the rare colour of their class: {rare.sum()} of {len(rare)}, "
 # %%
 # Who gets what
 # -------------
-# In the test images colour says nothing: each digit is there once in red and once in blue. The
-# groups that colour served lose some of their accuracy, and the report says so.
+# In the test images colour is independent of the class: each digit occurs once in red and once in
+# blue. The groups that the shortcut served lose some of their accuracy, and the report says so.
 
 predictions = {
     "ordinary": ordinary.predict(data.X_test),
@@ -147,11 +148,11 @@ for name, mean, spread in zip(predictions, means, spreads, strict=True):
 # %%
 # What to take away
 # -----------------
-# - Half of the suggested images are there to be *ordinary*. Label all 50: if you leave out those
-#   that look uninteresting, the rare ones look more frequent than they are.
-# - Here colour is far easier to see than parity. Where what goes along with a class is not easier
-#   than the class, fewer of the suggested images are rare ones, and it takes more labels: see
+# - Half of the suggested images are *ordinary* on purpose. Label all 50: if you leave out those
+#   that look uninteresting, the rare images seem more frequent than they are.
+# - Here colour is far easier to see than parity. If the shortcut is not easier to see than the
+#   class, fewer of the suggested images are rare, and you need more labels: see
 #   :ref:`which-head-labels`. The method itself is in :doc:`/user_guide/logit_adjustment`.
-# - Labels are of one attribute. They say nothing about another one that nobody looked at.
-# - Which classifier to take with no labels, with some and with all of them:
-#   :doc:`/user_guide/which_head`.
+# - Labels are for one attribute. They say nothing about other attributes.
+# - :doc:`/user_guide/which_head` says which classifier to take with no labels, with some and with
+#   all of them.

@@ -4,12 +4,12 @@ Quickstart: digits whose colour gives the answer away
 
 Is the digit even or odd? In the training images 98 % of the even digits are red and 98 % of
 the odd ones blue, and the encoder that turns images into features cannot be changed. Ordinary
-training on its features learns the colour. :class:`~skfair.adjustment.LogitAdjustedClassifier`
-learns more of the digit, first without being told any colour, then with 50 colours that somebody
-has looked at.
+training on its features learns the colour, a shortcut.
+:class:`~skfair.adjustment.LogitAdjustedClassifier` learns more of the digit, first without any
+colour labels, then with 50 colours that somebody wrote down.
 
-The digits are real (the handwritten ones that come with scikit-learn); the colours are planted,
-so that we know the truth. Nothing is downloaded. Run it with::
+The digits are real (the handwritten ones of scikit-learn). The colours are planted, so that the
+truth is known. Nothing is downloaded. Run it with::
 
     python examples/quickstart.py [picture.png]
 """
@@ -28,12 +28,12 @@ from skfair.metrics import fairness_report
 from skfair.utils import import_optional
 
 # %%
-# Models that differ in what they know
-# ------------------------------------
-# All are pipelines: the frozen encoder, then a classifier of its features. With ``memory``
-# the features are kept in a file, so that an image is encoded once, whichever of the
-# models asks for it first. With ``strength=0`` the classifier is ordinary training. The third
-# model gets the colours of those 50 training images that ``suggest_labels`` names.
+# Models with different information
+# ---------------------------------
+# All models are pipelines: the frozen encoder, then a classifier of its features. With ``memory``
+# the features are kept in a file, so that each image is encoded once for all models. With
+# ``strength=0`` the classifier is ordinary training. The third model gets the colours of the 50
+# training images that ``suggest_labels`` names.
 
 encoder = load_digits_encoder()
 folder = tempfile.TemporaryDirectory()
@@ -64,9 +64,9 @@ def compare(seed):
 # %%
 # Who gets what
 # -------------
-# In the test images colour says nothing: each digit is there once in red and once in blue. A
-# group is a class in a colour. The report shows the price, too: the groups that ordinary
-# training served best, whose colour goes with their class, lose some of their accuracy.
+# In the test images colour is independent of the class: each digit occurs once in red and once in
+# blue. A group is a class in a colour. The report shows the price, too: the groups with the usual
+# colour of their class, which the shortcut served, lose some of their accuracy.
 
 data, model, predictions, report = compare(seed=0)
 print(report)
@@ -89,12 +89,12 @@ for name in predictions:
 # %%
 # What the labels showed
 # ----------------------
-# ``diagnostics_`` says what the fit rests on. Of 50 labels the number that conflict is the one to
-# look at: with a handful of them, the correction is weak, and more labels help. Without any
-# labels it can go wrong: where the classes are easier to see than the colour, the method takes them
-# for the colour. On your own data you will not know. What to take with what you have, and what
-# it costs where it goes wrong, is in :doc:`/user_guide/which_head`; the 50 images are shown
-# in :doc:`look_at_50_images`.
+# ``diagnostics_`` says which data the fit is based on. Look at the number of labels that conflict
+# with the usual colour. If there are only a few, the correction is weak, and more labels help.
+# Without any labels the method can fail: if the classes are easier to see than the colour, it
+# mistakes them for the colour. On your own data you will not know which is the case.
+# :doc:`/user_guide/which_head` says which classifier to take for your labels, and the cost of a
+# failure. :doc:`look_at_50_images` shows the 50 images.
 
 found = model[-1].diagnostics_
 print(
@@ -105,8 +105,9 @@ print(
 # %%
 # The picture
 # -----------
-# Fifty training images of each class as they come, one in the other colour; test images that
-# ordinary training gets wrong and 50 labels right; and the four groups with their 95 % intervals.
+# The picture has fifty training images of each class, one of them in the other colour. It has test
+# images that ordinary training gets wrong and the model with 50 labels right. It has the four
+# groups with their 95 % intervals.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 

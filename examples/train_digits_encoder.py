@@ -1,9 +1,9 @@
 """Train the encoder that comes with skfair and save its weights (about a minute, by hand).
 
-A stand-in for the frozen encoders that people really have. It sees the first 597 images of
+The encoder stands for the frozen encoders that people have. It sees the first 597 images of
 scikit-learn's digits, which no other part of skfair uses, turned, scaled and moved a little, in
-random colours. Without any class label it learns to give, from its 96 features and by linear
-maps only, the colour of the image and the image without its colour.
+random colours. It needs no class labels. It learns 96 features from which linear maps reconstruct
+the colour of the image and the image without its colour.
 
 Run: python examples/train_digits_encoder.py [file.safetensors]
 """

@@ -2,11 +2,11 @@
 Choose a debiaser under a fairness constraint
 =============================================
 
-A trained network is to be debiased, and how hard is a question of hyperparameters. A grid search
-chooses them on data with known groups: the best balanced accuracy among the candidates whose
-difference in the share of positive decisions holds on rows that they were not debiased on. Then the
-same two lines, ``scoring=`` and ``refit=``, choose a ``LogisticRegression`` and fairlearn's
-``ThresholdOptimizer`` and ``ExponentiatedGradient``.
+Hyperparameters decide how strongly a debiaser corrects a trained network. A grid search chooses
+them on data with known groups. It takes the best balanced accuracy among the candidates whose
+selection rates differ by little enough on held-out rows. Then the same two lines, ``scoring=`` and
+``refit=``, choose a ``LogisticRegression`` and fairlearn's ``ThresholdOptimizer`` and
+``ExponentiatedGradient``.
 
 The data are generated. Run it with::
 
@@ -37,8 +37,8 @@ from skfair.model_selection import GroupStratifiedKFold, constrained_refit, pare
 from skfair.utils import import_optional
 
 # %%
-# A network that is there already
-# -------------------------------
+# A trained network
+# -----------------
 # Applications, with past decisions that favoured the north; the region itself is not a feature.
 
 
@@ -73,11 +73,11 @@ for _ in range(10):
 # %%
 # The two lines
 # -------------
-# What is scored: the balanced accuracy of everybody, and the difference between the regions in the
-# share of positive decisions, which is negative as a score. What is taken: the best by the first
-# among those that are within .1 by the second, on folds that contain each decision of each region.
-# Both scorers ask for the regions by themselves; nothing else has to be set up but scikit-learn's
-# metadata routing.
+# ``scoring=`` has two scores: the balanced accuracy of all rows, and the difference between the
+# selection rates of the regions, which is negative as a score. ``refit=`` takes the candidate with
+# the best balanced accuracy among those whose difference is at most .1. The folds contain each
+# decision of each region. Both scorers request the regions by themselves. Only scikit-learn's
+# metadata routing has to be switched on.
 
 scoring = {
     "balanced accuracy": make_fairness_scorer(balanced_accuracy_score, "overall"),
@@ -97,7 +97,7 @@ def choose(estimator, grid):
 
 search = choose(
     make_pipeline(
-        FrozenEstimator(scaler),  # as it was when the network was trained
+        FrozenEstimator(scaler),  # fitted before the network was trained
         AdversarialFinetuneDebiaser(network, constraint="demographic_parity", random_state=0),
     ),
     {
@@ -111,7 +111,7 @@ print(front.to_string(index=False, float_format="{:.3f}".format))
 
 # %%
 # The picture shows every candidate with its standard error over the folds, the constraint, and the
-# front: the candidates that no other beats in both.
+# Pareto front: the candidates that no other candidate beats in both scores.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(search)
@@ -120,10 +120,10 @@ plt.show()
 # %%
 # The chosen model and the plain one
 # ----------------------------------
-# On rows that chose nothing. Parity was asked for, and it is what came. Who pays is in the report,
-# group by group: measured by the decisions of the past, which favoured the north, the errors of
-# the chosen model are more unequal than those of the plain one. Whether that is an objection
-# depends on what these decisions were worth.
+# Both models are compared on rows that chose nothing. The constraint was parity, and the chosen
+# model has parity. The report shows who pays, group by group. Measured by the past decisions, which
+# favoured the north, the errors of the chosen model are more unequal than those of the plain one.
+# Whether that is an objection depends on the quality of these decisions.
 
 with torch.no_grad():
     logits = network(torch.from_numpy(scaler.transform(X_test)).float())[:, 0]
@@ -139,10 +139,11 @@ plt.show()
 # %%
 # The same two lines for other estimators
 # ---------------------------------------
-# A ``LogisticRegression`` knows nothing of groups: only the scorers see them. fairlearn's
-# ``ThresholdOptimizer`` needs them to predict, too, and is given them once it has asked. Its
-# ``ExponentiatedGradient`` does not name the argument, so that it takes a class of its own. Both
-# draw their predictions; asking for a seed, they are scored on the same ones each time.
+# A ``LogisticRegression`` takes no groups: only the scorers see them. fairlearn's
+# ``ThresholdOptimizer`` needs groups to predict, too, and gets them after it has requested them.
+# ``ExponentiatedGradient`` of fairlearn does not name the argument in ``fit``, so that it needs a
+# subclass with the request. Both estimators draw their predictions at random. They request a seed,
+# so that all scores are of the same predictions.
 
 
 class RoutedExponentiatedGradient(ExponentiatedGradient):
@@ -171,4 +172,4 @@ for name, (estimator, grid) in others.items():
     print(f"{name:>21}: balanced accuracy {accuracy:.3f}, difference {-parity:.3f}")
 
 # %%
-# No logistic regression holds: the least biased one is taken, and a warning says so.
+# No ``LogisticRegression`` meets the constraint. The search takes the least biased one, and warns.

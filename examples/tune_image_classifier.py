@@ -2,13 +2,13 @@
 Choose an image classifier under a fairness constraint
 =======================================================
 
-How hard should a classifier lean against a bias? That is a hyperparameter, and accuracy alone
-chooses the wrong value: on images as biased as those it was trained on, the biased model wins. Here
-a grid search takes the most accurate candidate among those that treat two colours alike, in two
-lines: ``scoring=`` and ``refit=``.
+How strongly should a classifier correct a bias? That is a hyperparameter, and accuracy alone
+chooses the wrong value: on images as biased as the training images, the biased model wins. Here a
+grid search takes the most accurate candidate among those with similar error rates for two colours.
+That takes two lines: ``scoring=`` and ``refit=``.
 
-The digits are real, the colours are planted: 90 % of the even digits are red, and 90 % of the odd
-ones are blue. Nothing is downloaded. Run it with::
+The digits are real, and the colours are planted: 90 % of the even digits are red, and 90 % of the
+odd ones are blue. Nothing is downloaded. Run it with::
 
     python examples/tune_image_classifier.py
 """
@@ -34,9 +34,9 @@ data = make_colored_digits(correlation=0.9, random_state=0)
 # %%
 # The search
 # ----------
-# The groups (here the colours) are known for the images that the search is done with. They are used
-# to choose: ``set_fit_request`` keeps them from the training, which needs none. Each fold gets its
-# share of each class in each colour, the rare ones included, so that there is something to measure.
+# The groups (here the colours) of the images of the search are known. The search uses them to
+# choose only: ``set_fit_request`` keeps them out of the training. Each fold gets its share of each
+# class in each colour, including the rare ones, so that the disparity can be measured.
 
 model = Pipeline(
     [
@@ -67,8 +67,9 @@ print(f"chosen: {search.best_params_}")
 # %%
 # What accuracy alone would have chosen
 # -------------------------------------
-# Each candidate with its standard error over the folds. The most accurate one lies to the right,
-# far beyond the constraint: on images as biased as the training images the colour helps.
+# The picture shows each candidate with its standard error over the folds. The most accurate one
+# lies to the right, far beyond the constraint: on images as biased as the training images, the
+# shortcut helps.
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(search)
@@ -80,7 +81,8 @@ print(front.to_string(index=False, float_format="{:.3f}".format))
 # %%
 # The chosen model and the plain one
 # ----------------------------------
-# In the test images colour says nothing. The plain model is the one that accuracy alone chooses.
+# In the test images colour is independent of the class. The plain model is the one that accuracy
+# alone chooses.
 
 most_accurate = search.cv_results_["params"][search.cv_results_["mean_test_accuracy"].argmax()]
 plain = clone(model).set_params(**most_accurate).fit(data.X_train, data.y_train)
@@ -98,5 +100,6 @@ GroupMetricsDisplay.from_report(report)
 plt.show()
 
 # %%
-# The constraint was held on the folds, where a few dozen images wear the rare colour: elsewhere it
-# will not hold to the second decimal. ``standard_errors=1`` asks for a margin.
+# The chosen model meets the constraint on the folds, where a few dozen images have the rare colour.
+# On other images it may miss the constraint in the second decimal. ``standard_errors=1`` adds a
+# margin.

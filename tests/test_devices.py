@@ -36,9 +36,8 @@ DEBIASERS = [name for name in skfair.__all__ if name.endswith("Debiaser")]
 ESTIMATORS = [name for name in skfair.__all__ if name[0].isupper()]
 
 N = 120
-RNG = np.random.default_rng(0)
-X, Y, GROUPS = biased_rows(RNG, N)
-IMAGES = RNG.integers(0, 200, size=(N, 3, 8, 8), dtype=np.uint8)
+X, Y, GROUPS = biased_rows(np.random.default_rng(0), N)
+IMAGES = np.random.default_rng(1).integers(0, 200, size=(N, 3, 8, 8), dtype=np.uint8)
 IMAGES[GROUPS == 1, :, :4, :4] += 50
 
 

@@ -1,1 +1,1 @@
-"""Images in whatever form they come, as arrays with channels first."""
+"""Reads images in any accepted form as arrays with channels first."""

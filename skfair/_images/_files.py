@@ -1,4 +1,4 @@
-"""Image files and Pillow images: what may be opened, which way up it is, and its size."""
+"""Image files and Pillow images: which may be opened, their orientation and size."""
 
 import os
 import re
@@ -13,22 +13,22 @@ from skfair.utils._imports import import_optional
 from skfair.utils._regular_files import open_regular
 from skfair.utils._shown import plain, shown
 
-# Pillow tries some forty formats, and for one of them, EPS, starts an interpreter of PostScript.
+# Pillow knows some forty formats. For one of them, EPS, it starts a PostScript interpreter.
 FILE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 FILE_SUFFIXES = (
     *(".bmp", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm"),
     *(".pnm", ".tif", ".tiff", ".webp"),
 )
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits, which is more than any file of these has
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and where height and width change
+_MOST_BYTES_A_PIXEL = 16  # four channels of 32 bits: more than any of these formats has
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 # Pillow's name for channels of 16 bits in a file. "BGR;16" has 16 bits for all of them together.
 _DEEP = re.compile(";16[BLN]")
 _EXIF_OF_PNG = {"exif", "Raw profile type exif", "xmp"}
 
 
 class UnreadableImageError(ValueError):
-    """An image file is damaged, missing, too large, or no image."""
+    """An image file is damaged, missing, too large, or not an image."""
 
 
 def files_of_folder(folder: str | os.PathLike) -> list[Path]:
@@ -37,24 +37,24 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     Parameters
     ----------
     folder : path-like
-        Folders in it are not opened.
+        Subfolders are not opened.
 
     Returns
     -------
     list of Path
-        Files with the suffix of a format that is read, but for hidden ones (".a.png").
+        Files with the suffix of a supported format, without hidden ones (".a.png").
 
     Raises
     ------
     ValueError
-        It is no folder, or has no images.
+        `folder` is not a folder, or has no images.
     """
     path = Path(folder)
-    if not os.path.isdir(folder):  # of "", which Path takes for the current folder, it is False
+    if not os.path.isdir(folder):  # not Path.is_dir: Path("") is the current folder
         what = "is a file" if os.path.exists(folder) else "does not exist"
         raise ValueError(
-            f"X = {shown(os.fspath(folder), 200)} {what}, where images were wanted: a folder of "
-            "image files, or a list of them. Give a single image as [path]."
+            f"X = {shown(os.fspath(folder), 200)} {what}; expected a folder of image files, "
+            "or a list of them. Give a single image as [path]."
         )
     files = sorted(
         one
@@ -64,22 +64,22 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
     if not files:
         raise ValueError(
             f"X = {shown(os.fspath(folder), 200)} is a folder without image files "
-            f"({', '.join(FILE_FORMATS)}, by their suffix). Folders in it are not opened: give a "
-            "list of files, sorted(Path(folder).rglob('*.png')) for instance."
+            f"({', '.join(FILE_FORMATS)}, by their suffix). Subfolders are not opened. Give a "
+            "list of files, for instance sorted(Path(folder).rglob('*.png'))."
         )
     return files
 
 
 @contextmanager
 def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
-    """Open an image file, of which Pillow reads only the head before its pixels are asked for.
+    """Open an image file. Pillow reads only its head until the caller asks for pixels.
 
     Parameters
     ----------
     path : path-like
         A regular file in one of `FILE_FORMATS`.
     row : str
-        What to call it in messages, before its path.
+        Its name in messages, before its path.
 
     Yields
     ------
@@ -88,7 +88,8 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
     Raises
     ------
     UnreadableImageError
-        It is no such file, or has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+        The file is not a regular file in one of the formats, or has more than
+        ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
     """
     pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
     name = f"{row} = {shown(os.fspath(path), 200)}"
@@ -98,14 +99,16 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
         raise UnreadableImageError(str(error)) from error
     with file:
         most, n_bytes = pillow.MAX_IMAGE_PIXELS, os.fstat(file.fileno()).st_size
-        if most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL:  # some are read whole
+        if (
+            most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL
+        ):  # Pillow reads files of some formats whole
             raise UnreadableImageError(
-                f"{name} has {n_bytes:,} bytes, more than the "
-                f"{most:,} pixels of PIL.Image.MAX_IMAGE_PIXELS can have. Give smaller images."
+                f"{name} has {n_bytes:,} bytes, more than an image of "
+                f"{most:,} pixels (PIL.Image.MAX_IMAGE_PIXELS) can have. Give smaller images."
             )
         with _in_words(name):
             image = pillow.open(file, formats=FILE_FORMATS)
-            tags = getattr(image, "tag_v2", {})  # of TIFF, whose tiles may be larger than it
+            tags = getattr(image, "tag_v2", {})  # a tile of a TIFF may be larger than the image
             tile = int(tags.get(322, 0)), int(tags.get(323, 0))
         for width, height in (image.size, tile):
             if most is not None and width * height > most:
@@ -118,48 +121,50 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
 
 
 def oriented_size(image: Any) -> tuple[int, int]:
-    """Width and height of an image once it is turned as its EXIF data say."""
+    """Return width and height of an image after it is turned as its EXIF data say."""
     turned = False
-    with suppress(Exception):  # damaged data say nothing
-        if hasattr(image, "tag_v2"):  # TIFF: Pillow turns the size early, and getexif undoes that
+    with suppress(Exception):  # damaged EXIF data are ignored
+        if hasattr(
+            image, "tag_v2"
+        ):  # TIFF: Pillow has already swapped the size, and getexif undoes that
             if image.tag_v2.get(_ORIENTATION) in _TURNED:
                 return int(image.tag_v2[257]), int(image.tag_v2[256])
             return image.size
         late = image.format == "PNG" and not _EXIF_OF_PNG & set(image.info)
-        if not late:  # or Pillow looks behind the pixels, and for that decodes all of them
+        if not late:  # late EXIF data follow the pixels: Pillow would decode all of them
             turned = image.getexif().get(_ORIENTATION) in _TURNED
     return image.size[::-1] if turned else image.size
 
 
 def check_depth(image: Any, name: str) -> None:
-    """Refuse an image of more than 8 bits a channel, which must not be cut off in silence.
+    """Refuse an image with more than 8 bits a channel; conversion would silently lose bits.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Its pixels are not read.
     name : str
-        What to call it in messages.
+        Its name in messages.
 
     Raises
     ------
     UnreadableImageError
-        It has them.
+        The image has more than 8 bits a channel.
     """
     if image.mode.startswith(("I", "F")):
         raise UnreadableImageError(
             f"{name} has 16 or more bits a pixel (Pillow mode {shown(image.mode)}), "
-            "which does not fit 8 bits. Pass such images as a floating array from 0 to 1, divided "
-            "by the highest value that they can have (65535; of 12 bits, 4095): (np.stack("
+            "more than the 8 bits that are read. Pass such images as a floating array from 0 to 1, "
+            "divided by their highest possible value (16 bits: 65535, 12 bits: 4095): (np.stack("
             "[np.asarray(Image.open(path)) for path in paths])[:, None] / 65535).astype('float32')."
         )
-    # Colours keep their mode, and Pillow cuts the lower half off when it reads the pixels.
+    # The mode of colour images does not show 16 bits; Pillow drops the lower 8 when it reads.
     if _DEEP.search(str(getattr(image, "tile", [])[:1])):
         raise UnreadableImageError(
-            f"{name} has 16 bits a channel, of which Pillow reads the upper 8. Where all 16 bits "
-            "are used that is enough: give [Image.open(path).convert('RGB') for path in paths]. "
-            "Else read them with another package (tifffile, OpenCV), and give a floating array "
-            "from 0 to 1, divided by the highest value that they can have."
+            f"{name} has 16 bits a channel, and Pillow reads only the upper 8. If the values use "
+            "all 16 bits, these are enough: give [Image.open(path).convert('RGB') for path in "
+            "paths]. Otherwise read the files with another package (tifffile, OpenCV), and give a "
+            "floating array from 0 to 1, divided by the highest possible value."
         )
 
 
@@ -172,13 +177,13 @@ def pixels_of(
     ----------
     image : PIL.Image.Image
     n_channels : int
-        1, 3 or 4; anything else gives RGB.
+        1, 3 or 4; any other number means RGB.
     size : tuple of two int, or None
-        Width and height; None leaves them as they are.
+        Width and height; None keeps the size of the image.
     resize : {"stretch", "pad", "crop"}
-        What happens to the ratio of the sides.
+        How the image gets that size; see :func:`~skfair._images._open.open_images`.
     name : str
-        What to call the image in messages.
+        Name of the image in messages.
 
     Returns
     -------
@@ -195,14 +200,14 @@ def pixels_of(
     check_depth(image, name)
     with _in_words(name):
         image.load()
-    with suppress(Exception):  # damaged data say nothing
+    with suppress(Exception):  # damaged EXIF data are ignored
         image = ops.exif_transpose(image)
     with _in_words(name):
         image = image.convert(_MODES.get(n_channels, "RGB"))
     if size is not None and image.size != size:
         image = _resized(image, n_channels, size, resize)
     array = np.asarray(image)
-    if size is not None and image.size != size:  # by one factor, and one side is too short
+    if size is not None and image.size != size:  # "pad": one side is shorter
         missing = [(want - have) for want, have in zip(size[::-1], array.shape, strict=False)]
         before = [side // 2 for side in missing]
         widths = [(b, side - b) for b, side in zip(before, missing, strict=True)]
@@ -217,8 +222,8 @@ def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) ->
     if most is not None and size[0] * size[1] > most:
         raise ValueError(
             f"image_shape={(n_channels, *size[::-1])} has {size[0] * size[1]:,} pixels, and images "
-            f"are resized to no more than {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller "
-            "one."
+            f"are resized to at most {most:,} (PIL.Image.MAX_IMAGE_PIXELS). Give a smaller "
+            "shape."
         )
     how = pillow.Resampling.BILINEAR
     if resize == "pad":
@@ -232,11 +237,13 @@ def _resized(image: Any, n_channels: int, size: tuple[int, int], resize: str) ->
 
 @contextmanager
 def _in_words(name: str) -> Iterator[None]:
-    """Say which image Pillow cannot read; on damaged ones it raises errors of any type."""
+    """Name the image that Pillow cannot read; it raises errors of any type on damaged images."""
     try:
         yield
     except Exception as error:
-        unknown = type(error).__name__ == "UnidentifiedImageError"  # which shows the open file
+        unknown = (
+            type(error).__name__ == "UnidentifiedImageError"
+        )  # whose text shows the open file object
         reason = f"{type(error).__name__}{'' if unknown else ': ' + plain(str(error))[:200]}"
         raise UnreadableImageError(
             f"{name} is not an image that can be read ({reason}). Files are read in "

@@ -1,11 +1,13 @@
-"""Images of an estimator: X as ``fit`` gets it, and as later calls have to give it again."""
+"""Opens the images of an estimator in ``fit``, and checks later calls against ``fit``."""
 
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skfair._images._open import Images, check_image_shape, holds_images, open_images
+from skfair._images._layout import check_image_shape
+from skfair._images._open import holds_images, open_images
+from skfair._images._view import Images
 from skfair.utils._validation import validate_rows
 
 
@@ -21,16 +23,16 @@ def validate_images(
     Parameters
     ----------
     estimator : object
-        Gets ``image_shape_`` (None for rows that are no images), ``input_dtype_`` and, where X
-        is made of rows, ``n_features_in_`` and ``feature_names_in_``.
+        This function sets its ``image_shape_`` (None for rows that are not images),
+        ``input_dtype_`` and, if X consists of rows, ``n_features_in_`` and
+        ``feature_names_in_``.
     X : array-like, sequence or Dataset
         As :func:`open_images` takes it.
     reset : bool
-        True in ``fit``, which sets these attributes; False later, where X is checked
-        against them.
+        True in ``fit``, to set these attributes. False in later calls, to check X against them.
     expected_shape : tuple of int, optional
-        Shape that samples must have if `reset` is False; -1 stands for any size. The shape
-        that ``fit`` saw if not given.
+        Shape that samples must have if `reset` is False; -1 stands for any size. By default the
+        shape that ``fit`` saw.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def validate_images(
     Raises
     ------
     ValueError, TypeError
-        X is none of what is accepted, or differs from what ``fit`` saw.
+        X has a form that is not accepted, or differs from what ``fit`` saw.
     """
     is_rows = not holds_images(X)
     if not reset and is_rows != hasattr(estimator, "n_features_in_"):
@@ -50,16 +52,16 @@ def validate_images(
         )
         came = f"shape {tuple(X.shape)}" if hasattr(X, "shape") else type(X).__name__
         raise ValueError(
-            f"X ({came}) is not of the kind that was fitted, {wanted}. Pass X in the same "
-            "form to fit and transform."
+            f"X ({came}) is of another form than X in fit ({wanted}). Pass X in the same form to "
+            "fit and transform."
         )
     if is_rows:
         checked = validate_rows(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        # The checked one is the same data, but no longer knows that it is a memory map.
+        # `checked` has the same data, but is no longer a memory map.
         X = X if isinstance(X, np.memmap) else checked
     elif reset:
         for name in ("n_features_in_", "feature_names_in_"):
-            vars(estimator).pop(name, None)  # of an earlier fit on rows
+            vars(estimator).pop(name, None)  # an earlier fit on rows set them
     if not reset and expected_shape is None:
         expected_shape = estimator.image_shape_ or (estimator.n_features_in_,)
     images = open_images(
@@ -74,7 +76,7 @@ def validate_images(
         estimator.input_dtype_ = images.dtype
     elif images.dtype != estimator.input_dtype_:
         raise ValueError(
-            f"X holds {images.dtype} values, fit saw {estimator.input_dtype_}: 8-bit values go "
-            "from 0 to 255 and floats mostly do not. Convert X, or fit again."
+            f"X holds {images.dtype} values, fit saw {estimator.input_dtype_}. uint8 values range "
+            "from 0 to 255, floating values mostly from 0 to 1. Convert X, or fit again."
         )
     return images

@@ -1,4 +1,4 @@
-"""Frozen features to classes, adjusted for an attribute that is known, partly known or inferred."""
+"""Classify frozen features by logit adjustment, with an attribute that is known or inferred."""
 
 from skfair.adjustment._logit_adjusted import LogitAdjustedClassifier
 

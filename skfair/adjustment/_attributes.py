@@ -1,4 +1,4 @@
-"""Logit adjustment with labels: a model of the attribute, and how it goes along with the class."""
+"""Logit adjustment with some labels: a model of the attribute, and its relation to the class."""
 
 from dataclasses import dataclass
 
@@ -9,30 +9,33 @@ from skfair.adjustment._linear import Linear, fit_softmax
 from skfair.adjustment._twins import class_counts, expected_counts
 
 _RIDGE = 0.1
-_TWIN_RIDGE = 0.003  # of what the twins say: it is worth more than any one component
-_ASKED_WEIGHT = 0.1  # of a label that was asked for, in what is frequent in a class
-_ASKED_ALIGNED = 0.2  # of a sample that was asked for and proved not to conflict
+# Ridge on the logits of the twins, which tell more than any single component.
+_TWIN_RIDGE = 0.003
+# Weight of a label that is not from the random part, where values in a class are counted.
+_ASKED_WEIGHT = 0.1
+# Weight in the attribute model of a sample outside the random part that does not conflict.
+_ASKED_ALIGNED = 0.2
 _EM_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute as it is inferred from some labels.
+    """An attribute that was inferred from some labels.
 
     Attributes
     ----------
     model : Linear
-        Scores of its values for projected rows, as if each of two values were as frequent in
-        each class, or of more the usual one as all others together.
+        Maps projected rows to scores of the values. With two values, both count as equally
+        frequent in each class; with more values, the most frequent value of a class counts as
+        frequent as all its other values together.
     posterior : ndarray of shape (n_samples, n_values)
-        P(value | features, class) of the training samples, one for those that are labelled.
+        P(value | features, class) of the training samples. A labelled sample has 1 for its value.
     softened : ndarray of shape (n_samples, n_values)
-        The same by the features and only half of what the class says, for the offset of the head:
-        the class is what the head is to learn.
+        The same with the square root of P(value | class), for the offset of the head.
     prior : ndarray of shape (n_values, n_classes)
-        P(class | value), the classes being equally frequent.
+        P(class | value), for equally frequent classes.
     conflicting : ndarray of shape (n_labelled,), bool
-        Of the labelled samples, those whose value is not the most frequent one of their class.
+        True for the labelled samples whose value is not the most frequent value of their class.
     """
 
     model: Linear
@@ -51,7 +54,7 @@ def infer_attribute(
     twin_logits: np.ndarray,
     twins: Linear,
 ) -> Attribute:
-    """Infer an attribute of all samples from the labels of some.
+    """Infer the attribute of all samples from the labels of some samples.
 
     Parameters
     ----------
@@ -62,11 +65,11 @@ def infer_attribute(
     values : ndarray of shape (n_samples,), int
         Value of the attribute, -1 where it is not known.
     at_random : ndarray of shape (n_samples,), bool
-        Labelled samples that are a random sample.
+        True for the labelled samples that are taken for a random sample.
     twin_logits : ndarray of shape (n_samples, n_classes)
-        What twins say that have not seen the sample.
+        Logits of each sample, from twins that have not seen the sample.
     twins : Linear
-        What the mean of the twins says of a new sample.
+        Mean of the twins, for new samples.
 
     Returns
     -------
@@ -88,11 +91,11 @@ def infer_attribute(
     w = own * np.where(random | conflicting, 1.0, _ASKED_ALIGNED)
     w /= np.bincount(cell, weights=w)[cell]
     raw = fit_softmax(features, a, w, n_values, ridge=_RIDGE)
-    # As one map of projected rows: what the twins say is linear in them.
+    # One map of projected rows is enough, because the logits of the twins are linear in them.
     first = raw.coef[:, :n_classes] * factor
     offset = raw.intercept - first @ twin_logits.mean(axis=0)
     model = Linear(first @ twins.coef + raw.coef[:, n_classes:], first @ twins.intercept + offset)
-    # Training samples by twins that have not seen them.
+    # The logits of a training sample come from twins that have not seen the sample.
     scores = twin_logits @ first.T + Z @ raw.coef[:, n_classes:].T + offset
 
     share = (own[conflicting & random].sum() + 0.5) / (own[random].sum() + 5)
@@ -107,8 +110,9 @@ def infer_attribute(
         posterior[rows] = np.eye(n_values)[a]
         sums = expected_counts(posterior, codes, weight)
         within = (sums + 1) / (np.bincount(codes, weights=weight) + n_values)
-    # By the features alone the offset would be right, were the few labels enough to learn from. By
-    # the class as well, a conflicting sample is taken for an aligned one too often.
+    # With the features alone, the offset depends on an attribute model from few labels. With all of
+    # P(value | class), a conflicting sample is too often taken for an aligned one. The square root
+    # lies between the two.
     softened = likelihood * np.sqrt(within.T[codes])
     softened /= softened.sum(axis=1, keepdims=True)
     softened[rows] = np.eye(n_values)[a]

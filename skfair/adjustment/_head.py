@@ -1,4 +1,4 @@
-"""Logit adjustment, the head: linear or with a hidden layer, and which of them the data ask for."""
+"""Logit adjustment, the head: linear or with a hidden layer, and the choice between the two."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from skfair.utils import draw_seed
 _N_UNITS = 128
 _LR, _BATCH_SIZE = 5e-3, 64
 _MOST_EPOCHS = 20
-# McNemar's statistic from which the hidden layer is worth it.
+# The hidden layer is used above this value of McNemar's statistic.
 _CLEARLY = 3.0
-_MOST_COMPARED = 10_000  # samples; of more, a part is compared
+_MOST_COMPARED = 10_000  # samples; above that, a part of the samples is compared
 
 
 class HiddenLayerNet(nn.Module):
-    """One hidden layer; in training, the offset of each sample is added to its logits."""
+    """One hidden layer; training adds an offset to the logits of each sample."""
 
     def __init__(self, n_inputs: int, n_classes: int):
         super().__init__()
@@ -57,12 +57,12 @@ def fit_hidden_layer(
     device : torch.device
         Where to train.
     description : str or None
-        Name on the progress bar; None shows none.
+        Name on the progress bar; None shows no bar.
 
     Returns
     -------
     torch.nn.Sequential
-        From projected rows to logits, on `device`.
+        Maps projected rows to logits, on `device`.
     """
     n_classes = offset.shape[1]
     data = TensorData(
@@ -90,7 +90,7 @@ def fit_hidden_layer(
 
 
 def first_projected(head: nn.Sequential, projection: Linear) -> nn.Sequential:
-    """The head, of the rows before they were projected; on the CPU in eval mode."""
+    """Fold the projection into the head; the result is on the CPU in eval mode."""
     hidden, activation, output = (layer.cpu() for layer in head)
     weights, bias = (p.detach().numpy().astype(np.float64) for p in hidden.parameters())
     return nn.Sequential(
@@ -99,8 +99,8 @@ def first_projected(head: nn.Sequential, projection: Linear) -> nn.Sequential:
 
 
 def as_layer(linear: Linear) -> nn.Linear:
-    """A linear map as a layer of torch, float32."""
-    with torch.device("meta"):  # nothing is drawn that would be replaced
+    """Turn a linear map into a layer of torch, float32."""
+    with torch.device("meta"):  # draws no initial weights, which would be replaced
         layer = nn.Linear(linear.coef.shape[1], len(linear.coef))
     weights = {"weight": linear.coef, "bias": linear.intercept}
     layer.load_state_dict(
@@ -121,12 +121,25 @@ def hidden_layer_is_better(
 ) -> bool:
     """Compare both heads out-of-fold, trained without offsets.
 
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_components)
+        Projected rows.
+    codes, weight : ndarray of shape (n_samples,)
+        Class and weight of each sample.
+    ridge : float
+        Ridge of the linear head.
+    random_state : RandomState
+        Draws the samples, the folds and the seed of the networks.
+    device : torch.device
+        Where the networks train.
+
     Returns
     -------
     bool
-        Whether a hidden layer is clearly better in the mean over the classes: McNemar's
-        statistic is above three, each sample weighing as it does in training. Where one class
-        is rare, unweighted accuracy would take the head that forgets it.
+        Whether the hidden layer is clearly better in the mean over the classes: McNemar's
+        statistic is above three, with the class-balanced weights of training. If one class is
+        rare, unweighted accuracy would prefer the head that ignores this class.
     """
     n_classes = codes.max() + 1
     if len(Z) > _MOST_COMPARED:

@@ -1,21 +1,24 @@
-"""Logit adjustment, which labels to ask for, and which of those given are a random sample."""
+"""Logit adjustment: which samples to label, and which labelled samples are a random sample."""
 
 import numpy as np
 from sklearn.utils import gen_batches
 
-# The order is a matter of the rows alone: another fit on the same samples, in another order, in a
-# fold or in another process, can tell which of its labels were asked for at random.
+# The random order depends on the rows alone. Therefore another fit on the same samples, in another
+# order, in a fold or in another process, recognises the samples that were suggested at random.
 _SEED = 1_609_459_200
 _TURN = 0x9E3779B97F4A7C15
 _SPREAD = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 _BLOCK = 1024  # rows that are hashed at once
-_LABELLED_SHARE = 0.8  # of the first ones in that order: not everything that is asked is answered
+# Least share of labelled samples in the random part: some of the suggested samples stay unlabelled.
+_LABELLED_SHARE = 0.8
 _LEAST_RANDOM = 5
-_SPARSE = 0.4  # share of labels beyond these, above which all come from elsewhere
+# If a larger share of the samples beyond the random part is labelled, all labels were chosen in
+# another way.
+_SPARSE = 0.4
 
 
 def random_order(X: np.ndarray) -> np.ndarray:
-    """Order samples by a hash of their features, as good as at random.
+    """Order samples by a hash of their features, which serves as a random order.
 
     Parameters
     ----------
@@ -29,7 +32,7 @@ def random_order(X: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    A part of the samples is in the same order.
+    A part of the samples has the same order as in all samples.
 
     >>> import numpy as np
     >>> X = np.arange(10, dtype=np.float32)[:, None]
@@ -42,12 +45,12 @@ def random_order(X: np.ndarray) -> np.ndarray:
     for rows in gen_batches(len(X), _BLOCK):
         bits = (X[rows] + np.float32(0)).view(np.uint32)  # minus zero is zero
         keys[rows] = bits.astype(np.uint64) @ (2 * factors + 1)
-    # Equal rows are told apart by how many of them came before.
+    # Equal rows get different keys, by the number of equal rows before them.
     order = np.argsort(keys, kind="stable")
     first = np.r_[True, np.diff(keys[order]) != 0]
     turn = np.arange(len(X)) - np.maximum.accumulate(np.where(first, np.arange(len(X)), 0))
     keys[order] += turn.astype(np.uint64) * np.uint64(_TURN)
-    # Rows that are close have keys that are: the finalizer of SplitMix64 spreads them.
+    # Similar rows have similar keys: the finalizer of SplitMix64 spreads the keys.
     for shift, factor in _SPREAD:
         keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
     return np.argsort(keys ^ (keys >> np.uint64(31)), kind="stable")
@@ -59,17 +62,17 @@ def random_part(labelled: np.ndarray, order: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     labelled : ndarray of shape (n_samples,), bool
-        Samples with a label.
+        True for samples with a label.
     order : ndarray of shape (n_samples,), int
         The samples in random order.
 
     Returns
     -------
     ndarray of shape (n_samples,), bool
-        The labelled ones among the first in the order, as far as at least four fifths of these are
-        labelled. All labelled ones where these are fewer than five, or where more than two fifths
-        of the others are labelled as well: the labels come from elsewhere then, and are taken for
-        a random sample.
+        True for the labelled samples in the longest first part of the order in which at least
+        four fifths are labelled. True for all labelled samples if that part has fewer than five,
+        or if more than two fifths of the samples beyond it are labelled: then the labels were
+        chosen in another way, and all of them are taken for a random sample.
     """
     share = labelled[order].cumsum() / np.arange(1, len(order) + 1)
     reach = np.flatnonzero(share >= _LABELLED_SHARE)
@@ -83,14 +86,14 @@ def random_part(labelled: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def conspicuous_order(surprise: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Order samples by how much they stick out, the classes taking turns.
+    """Order samples by how conspicuous they are; the classes take turns.
 
     Parameters
     ----------
     surprise : ndarray of shape (n_samples,)
-        The larger, the more a sample sticks out in its class.
+        The larger, the more conspicuous is the sample in its class.
     codes : ndarray of shape (n_samples,), int
-        Classes.
+        Class of each sample.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Logit adjustment, the parts that are linear: the projection, and regression with offsets."""
+"""Logit adjustment, the linear parts: the projection, and regression with offsets."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from scipy.special import expit, logsumexp
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
-_BLOCK = 8192  # rows that are worked on at once
-_EXACT = 2048  # features up to which the covariance is decomposed whole
+_BLOCK = 8192  # rows in one step
+_EXACT = 2048  # largest number of features for which the whole covariance is decomposed
 _OVERSAMPLED, _POWER_ITERATIONS = 10, 4
-_DOUBLE = 1 << 24  # numbers of a projection that is kept in float64
+_DOUBLE = 1 << 24  # largest number of entries of projected rows that are kept in float64
 _MEAN_SQUARE = 256.0
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A map from rows to one score for each class or attribute value.
+    """A linear map from rows to one score for each class or attribute value.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Linear:
     intercept: np.ndarray
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        """The scores, float64 of shape (n_samples, n_outputs)."""
+        """Compute the scores, float64 of shape (n_samples, n_outputs)."""
         if X.dtype == np.float64 or len(X) <= _BLOCK:
             return X.astype(np.float64, copy=False) @ self.coef.T + self.intercept
         scores = np.empty((len(X), len(self.coef)))
@@ -39,12 +39,12 @@ class Linear:
         return scores
 
     def after(self, first: "Linear") -> "Linear":
-        """This map of what another one puts out, as one map."""
+        """Compose the two maps into one: first the other map, then this one."""
         return Linear(self.coef @ first.coef, self.coef @ first.intercept + self.intercept)
 
 
 def mean_map(maps: list[Linear]) -> Linear:
-    """The map whose scores are the mean of those of several."""
+    """Average several maps: the scores of the result are the mean of their scores."""
     return Linear(
         np.mean([m.coef for m in maps], axis=0), np.mean([m.intercept for m in maps], axis=0)
     )
@@ -53,10 +53,11 @@ def mean_map(maps: list[Linear]) -> Linear:
 def principal_components(
     X: np.ndarray, weight: np.ndarray, n_components: int, rng: np.random.RandomState
 ) -> Linear:
-    """Map rows to their principal components, all divided by one number.
+    """Find the map of rows to their principal components, all divided by one number.
 
-    Memory beyond X is that of a few blocks of rows, and of the square of the number of features
-    or, where there are more than 2,048, of a few vectors for each component.
+    Beyond X, this needs memory for a few blocks of rows and for the covariance of the features.
+    With more than 2,048 features, it needs a few vectors for each component instead of the
+    covariance.
 
     Parameters
     ----------
@@ -65,15 +66,15 @@ def principal_components(
     weight : ndarray of shape (n_samples,)
         Weight of each row.
     n_components : int
-        How many; at most `n_features`.
+        Number of components; at most `n_features`.
     rng : RandomState
-        Starts the subspace iteration of many features.
+        Draws the start of the subspace iteration, which is used for many features.
 
     Returns
     -------
     Linear
-        Of mean zero, and of a mean squared length of 256: the ridge of a regression then means
-        the same for the features of every encoder.
+        The projected rows have mean zero and a mean squared length of 256, so that the ridge of a
+        regression has the same effect with the features of every encoder.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def principal_components(
     """
     share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
     blocks = [*gen_batches(len(X), _BLOCK)]
-    # From the first row on, so that the mean of a constant feature is exactly that constant.
+    # Differences to the first row make the mean of a constant feature exactly that constant.
     origin = X[0].astype(np.float64)
     mean = origin + sum(share[rows] @ (X[rows] - origin) for rows in blocks)
 
@@ -128,7 +129,7 @@ def _each(blocks, centred):
 
 
 def project(projection: Linear, X: np.ndarray) -> np.ndarray:
-    """Project rows; in float64 where few, in float32 where their copy would take much memory."""
+    """Project rows, in float64; in float32 if a float64 copy would take much memory."""
     size = len(X) * len(projection.coef)
     Z = np.empty((len(X), len(projection.coef)), np.float64 if size <= _DOUBLE else np.float32)
     for rows in gen_batches(len(X), _BLOCK):
@@ -147,7 +148,7 @@ def fit_softmax(
     start: Linear | None = None,
     max_iter: int = 200,
 ) -> Linear:
-    """Multinomial logistic regression with an offset for each row and class.
+    """Fit a multinomial logistic regression with an offset for each row and class.
 
     Parameters
     ----------
@@ -156,18 +157,18 @@ def fit_softmax(
     codes : ndarray of shape (n_samples,), int
         Classes.
     weight : ndarray of shape (n_samples,)
-        Weight of each row; only their ratios count.
+        Weight of each row; only the ratios of the weights count.
     n_classes : int
         Number of classes.
     ridge : float
-        Half of it times the sum of squares of the coefficients is added to the weighted mean of
-        the cross-entropy; intercepts are free.
+        Half of the ridge times the sum of the squared coefficients is added to the weighted mean
+        of the cross-entropy. The intercepts have no penalty.
     offset : ndarray of shape (n_samples, n_classes), default=None
-        Added to the logits of the row in training.
+        Added to the logits of the rows in training.
     start : Linear, default=None
-        Where the search starts; at zero for None.
+        Start of the optimisation; None starts at zero.
     max_iter : int, default=200
-        Steps of L-BFGS at most.
+        Largest number of steps of L-BFGS.
 
     Returns
     -------
@@ -175,8 +176,8 @@ def fit_softmax(
 
     Examples
     --------
-    Without features the intercepts are the log shares, up to a constant; an offset takes their
-    place.
+    Without informative features, the intercepts are the log shares, up to a constant. With the
+    log shares as an offset, the intercepts are zero.
 
     >>> import numpy as np
     >>> Z, codes = np.zeros((4, 1)), np.array([0, 0, 0, 1])
@@ -191,8 +192,8 @@ def fit_softmax(
     share = weight.astype(np.float64) / weight.sum(dtype=np.float64)
     n_inputs = Z.shape[1]
     blocks = [*gen_batches(len(Z), _BLOCK)]
-    # Of two classes, one column: the logit of the second less that of the first. Half of it each
-    # has half the sum of squares.
+    # Two classes need one column, the logit of the second class less the logit of the first. Split
+    # into halves of opposite sign, it has half the sum of squares.
     two = n_classes == 2
     compare, penalty = (_compare_two, ridge / 2) if two else (_compare_many, ridge)
     shape = (1 if two else n_classes, n_inputs + 1)
@@ -230,14 +231,14 @@ def fit_softmax(
 
 
 def _compare_two(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy of each row, and its derivative by the logit."""
+    """Compute the cross-entropy of each row, and its derivative by the logit."""
     sign = 1.0 - 2 * codes
     against = sign * logits[:, 0]
     return np.logaddexp(0, against), (sign * expit(against))[:, None]
 
 
 def _compare_many(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy of each row, and its derivatives by the logits."""
+    """Compute the cross-entropy of each row, and its derivatives by the logits."""
     logits -= logits.max(axis=1, keepdims=True)
     there = np.arange(len(codes)), codes
     own = logits[there]
@@ -249,11 +250,11 @@ def _compare_many(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np
 
 
 def balanced_weight(codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weights under which each class that occurs has the same total."""
+    """Scale the weights so that each class in `codes` has the same total weight."""
     totals = np.bincount(codes, weights=weight)
     return weight / totals[codes]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log of the softmax of each row."""
+    """Compute the log of the softmax of each row."""
     return logits - logsumexp(logits, axis=1, keepdims=True)

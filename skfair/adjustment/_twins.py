@@ -1,10 +1,11 @@
-"""Logit adjustment without labels: what two classifiers that see half of the data each agree on.
+"""Logit adjustment without labels: two classifiers, each trained on half of the data.
 
-Each of two twins is trained on its half and predicts the other one. Where they confidently
-predict another class than the sample's, that class becomes its label for the next round: the
-twins come to agree on what both find easiest, which is the spurious correlation where that is
-easier than the class. What a twin predicts in the end for samples that it has not seen stands for
-an attribute with as many values as there are classes.
+The procedure follows XRM (Pezeshki et al., ICML 2024, section 3). Each of two twins is trained on
+one half of the samples and predicts the other half. If a twin confidently predicts another class
+than the class of a sample, the predicted class becomes the sample's label for the next round. The
+twins then agree on the rule that both find easiest. This is the spurious correlation if it is
+easier to learn than the class. In the last round, the class that a twin predicts for a sample it
+has not seen stands for an attribute with as many values as there are classes.
 """
 
 from dataclasses import dataclass
@@ -16,23 +17,24 @@ from skfair.adjustment._linear import Linear, balanced_weight, fit_softmax, mean
 
 _ROUNDS = 3
 _REPEATS, _FEW_REPEATS = 5, 2
-_MANY = 40_000  # samples times classes, from which there are few repeats
+_MANY = 40_000  # samples times classes, from which on there are few repeats
 _STEPS = 60
-_MOST_TRAINED = 20_000  # samples that a twin sees; of those that none sees, the mean is taken
+# Largest number of samples that a twin sees. A sample that neither twin sees gets their mean.
+_MOST_TRAINED = 20_000
 # Added to each count of a class and a predicted class.
 _PRIOR_COUNT = 0.5
 
 
 @dataclass(frozen=True)
 class Twins:
-    """What twins say.
+    """Predictions of the twins.
 
     Attributes
     ----------
     predicted : ndarray of shape (n_repeats, n_samples), int
-        Class that the twin which has not seen the sample predicts, in each repeat.
+        In each repeat, the class that is predicted by the twin that has not seen the sample.
     logits : ndarray of shape (n_samples, n_classes)
-        Mean over the repeats of its logits.
+        Mean over the repeats of the logits of these twins.
     mean : Linear
         Mean of all twins, for new rows.
     """
@@ -56,7 +58,7 @@ def train_twins(
     ridge : float
         Ridge of each regression.
     rng : RandomState
-        Draws halves and flips.
+        Draws the halves and the flips.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def train_twins(
         halves = _halves(codes, rng)
         pair = _train_pair(Z, codes, weight, halves, ridge, rng)
         mean = mean_map(pair)
-        unseen = mean(Z)  # of samples that neither has seen
+        unseen = mean(Z)  # stays for samples that neither twin has seen
         for half, twin in zip(halves, pair[::-1], strict=True):
             unseen[half] = twin(Z[half])
         predicted.append(unseen.argmax(axis=1))
@@ -79,7 +81,7 @@ def train_twins(
 
 
 def _halves(codes: np.ndarray, rng: np.random.RandomState) -> list[np.ndarray]:
-    """Halves with half of each class, or of many samples a part of each half."""
+    """Draw two halves with half of each class; with many samples, a part of each half."""
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     step = max(1, -(-len(order) // (2 * _MOST_TRAINED)))
@@ -94,7 +96,7 @@ def _train_pair(
     ridge: float,
     rng: np.random.RandomState,
 ) -> list[Linear]:
-    """Train two twins, which change one another's labels."""
+    """Train two twins; each changes the labels of the other one's samples."""
     n_classes = codes.max() + 1
     parts, weights = [Z[half] for half in halves], [weight[half] for half in halves]
     labels = [codes[half] for half in halves]
@@ -115,7 +117,7 @@ def _train_pair(
 
 
 def _flip(logits: np.ndarray, labels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Take the predicted class for the label, the more often the surer it is."""
+    """Replace labels by the predicted class; the surer a prediction, the more often."""
     n_classes = logits.shape[1]
     chance = 1 / n_classes
     sure = (softmax(logits, axis=1).max(axis=1) - chance) / (1 - chance)
@@ -125,7 +127,7 @@ def _flip(logits: np.ndarray, labels: np.ndarray, rng: np.random.RandomState) ->
 def log_prior_given_guess(
     guess: np.ndarray, codes: np.ndarray, weight: np.ndarray, n_classes: int
 ) -> np.ndarray:
-    """Log P(class | predicted class) for each sample, as if classes were equally frequent.
+    """Estimate log P(class | predicted class) of each sample, for equally frequent classes.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ def log_prior_given_guess(
 def class_counts(
     values: np.ndarray, codes: np.ndarray, weight: np.ndarray, n_values: int, n_classes: int
 ) -> np.ndarray:
-    """Weighted counts of shape (n_values, n_classes), in units of a sample."""
+    """Count samples by value and class, with weights of mean one: (n_values, n_classes)."""
     weight = weight * (len(weight) / weight.sum())
     return np.bincount(
         values * n_classes + codes, weights=weight, minlength=n_values * n_classes
@@ -154,5 +156,5 @@ def class_counts(
 
 
 def expected_counts(posterior: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted counts of shape (n_values, n_classes) where each value has a probability."""
+    """Sum the weights by value and class, for probabilities of the values."""
     return np.stack([np.bincount(codes, weights=weight * p) for p in posterior.T])

@@ -1,4 +1,4 @@
-"""Where in images an attribute shows, and training images without it."""
+"""Patch attribution: find where in images an attribute shows, and hide it from training."""
 
 from skfair.attribution._display import AttributionDisplay
 from skfair.attribution._masker import PatchAttributionMasker

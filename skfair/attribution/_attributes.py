@@ -1,4 +1,4 @@
-"""Patch attribution, the attribute: from ``sensitive_features`` to what is predicted."""
+"""Patch attribution, the attribute: encode ``sensitive_features`` for training."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from skfair.utils import encode_groups
 from skfair.utils._labels import as_objects, encode_labels
 from skfair.utils._shown import plain, shown
 
-_FEWEST = 4  # images of a value
+_FEWEST = 4  # images of each value
 
 
 class Attributes(NamedTuple):
@@ -25,7 +25,7 @@ class Attributes(NamedTuple):
     classes : list of ndarray
         Values of each attribute, sorted.
     names : tuple of str
-        What to call each attribute.
+        Name of each attribute.
     """
 
     codes: np.ndarray
@@ -34,7 +34,7 @@ class Attributes(NamedTuple):
     names: tuple[str, ...]
 
     def take(self, rows: np.ndarray) -> "Attributes":
-        """The attributes of some images.
+        """Select the attributes of some images.
 
         Returns
         -------
@@ -43,17 +43,32 @@ class Attributes(NamedTuple):
         return self._replace(codes=self.codes[rows], cell=self.cell[rows])
 
 
+def as_list(value: Any) -> list:
+    """Give one entry an attribute: the list itself, or a list of the only attribute's entry."""
+    return value if isinstance(value, list) else [value]
+
+
+def one_or_all(entries: list) -> Any:
+    """Give the list where there are several attributes, and else its only entry."""
+    return entries if len(entries) > 1 else entries[0]
+
+
+def one_or_all_maps(maps: np.ndarray) -> np.ndarray:
+    """Drop the axis of the attributes, before the last two, where there is one attribute only."""
+    return maps if maps.shape[-3] > 1 else maps[..., 0, :, :]
+
+
 def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool) -> Attributes:
-    """Encode attributes.
+    """Encode the attribute of each image, or the attributes.
 
     Parameters
     ----------
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
-        One value, or one a column, for each image.
+        One value for each image, or one for each image and column.
     n_samples : int
         Number of images.
     combine : bool
-        Whether several columns are one attribute, with their combinations as classes.
+        Whether several columns are one attribute whose classes are the combinations.
 
     Returns
     -------
@@ -62,14 +77,9 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
     Raises
     ------
     ValueError, TypeError
-        There is no attribute, it is missing for some images, or it has only one class.
+        There is no attribute, some images have no value, an attribute has one class only or
+        another value for each image, or a value has too few images.
     """
-    if sensitive_features is None:
-        raise ValueError(
-            "sensitive_features is None, where the attribute of each image was wanted: it is what "
-            "is looked for. Pass fit(X, sensitive_features=...); in a pipeline or search, under "
-            "sklearn.config_context(enable_metadata_routing=True)."
-        )
     groups = encode_groups(sensitive_features, n_samples=n_samples)
     names: tuple[str, ...] = ("sensitive_features",)
     columns: list[tuple] = [groups.labels]
@@ -87,7 +97,7 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
         if len(values) == n_samples > 2:
             raise ValueError(
                 f"{plain(name)} has {n_samples} values in {n_samples} images, another one for "
-                "each. Give an attribute that several images share, not what tells them apart."
+                "each. Give an attribute whose values several images share, not an identifier."
             )
         check_enough(code[groups.codes], values, name)
         codes.append(code[groups.codes])
@@ -96,7 +106,7 @@ def encode_attributes(sensitive_features: Any, *, n_samples: int, combine: bool)
 
 
 def check_enough(code: np.ndarray, values: Any, name: str) -> None:
-    """Raise where a value has too few images to learn what it looks like and to test it.
+    """Raise if a value has too few images to learn from and to test on.
 
     Parameters
     ----------
@@ -105,32 +115,32 @@ def check_enough(code: np.ndarray, values: Any, name: str) -> None:
     values : sequence
         The values.
     name : str
-        What to call the attribute.
+        Name of the attribute, for the message.
     """
     sizes = np.bincount(code)
     rarest = int(sizes.argmin())
-    # Of a handful of images all told nobody expects a map.
+    # From a handful of images in total nobody expects a map, so the limit is lower there.
     if sizes[rarest] < min(_FEWEST, len(code) / 10):
         raise ValueError(
             f"{plain(name)} has the value {shown(values[rarest])} in {sizes[rarest]} of "
             f"{len(code)} images, too few to learn where it shows. Give at least {_FEWEST} images "
-            "of each value, and better fifty, or leave the images with this value out."
+            "of each value, better fifty, or leave out the images with this value."
         )
 
 
 def positive_classes(attributes: Attributes, pos_label: Any) -> list[int | None]:
-    """Find which class of each attribute `pos_label` is.
+    """Find the class of each attribute that `pos_label` names.
 
     Parameters
     ----------
     attributes : Attributes
     pos_label : object
-        The parameter; None if it is to be found out.
+        The parameter; None to find the class out later.
 
     Returns
     -------
     list of int or None
-        None where it is not known.
+        Position among the classes; None where `pos_label` does not say.
 
     Raises
     ------
@@ -146,13 +156,13 @@ def positive_classes(attributes: Attributes, pos_label: Any) -> list[int | None]
         values = shown([classes.tolist() for classes in attributes.classes])
         raise ValueError(
             f"pos_label={shown(pos_label)} is not a value of an attribute that has two values; "
-            f"the values are {values}. Give the value that means that the attribute is there."
+            f"the values are {values}. Give the value that means that the attribute is present."
         )
     return positive
 
 
 def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
-    """Encode the classes within which the attribute must not be told.
+    """Encode the classes within which leakage is measured.
 
     Parameters
     ----------
@@ -164,12 +174,12 @@ def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_samples,), int64
-        Zeros where there are no classes: `y` is None, continuous, or has several columns.
+        All zeros if there are no classes: `y` is None, continuous, or has several columns.
 
     Raises
     ------
     ValueError
-        There is another number of them.
+        The length of `y` is not the number of images.
     """
     if y is None:
         return np.zeros(n_samples, dtype=np.int64)
@@ -186,7 +196,7 @@ def encode_classes(y: Any, *, n_samples: int) -> np.ndarray:
 
 
 def balanced_weight(cell: np.ndarray) -> np.ndarray:
-    """Weights under which all cells count the same.
+    """Compute weights of images under which all cells count the same.
 
     Parameters
     ----------
@@ -195,7 +205,7 @@ def balanced_weight(cell: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_samples,), float64
-        Their sum is one.
+        Their sum is 1.
     """
     _, cell, counts = np.unique(cell, return_inverse=True, return_counts=True)
     return 1 / (len(counts) * counts[cell])

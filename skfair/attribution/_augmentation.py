@@ -1,4 +1,4 @@
-"""Patch attribution in a training loop: perturb a batch, in another way each time."""
+"""Patch attribution, stage 4 in a training loop: perturb batches, with new draws each time."""
 
 import zlib
 
@@ -13,31 +13,31 @@ from skfair.attribution._region_classifier import RegionClassifier
 class PatchAugmentation(nn.Module):
     """Perturb images batch by batch.
 
-    Made by :meth:`PatchAttributionMasker.augmentation`. What is drawn (noise, the holes of images
-    in which nothing is found, what is swapped) comes from torch's own generator, so that it is
-    another each time, and the same in each run of a seeded training.
+    :meth:`PatchAttributionMasker.augmentation` makes it. Noise, swaps and the holes of images in
+    which nothing is found are drawn from torch's own generator: they differ from batch to batch,
+    and are the same in each run of a seeded training.
 
     Parameters
     ----------
     classifier : RegionClassifier
-        What the maps come from.
+        Makes the maps.
     confidence : str
-        What the maps show, one of :data:`skfair.attribution._confidence.CONFIDENCES`.
+        Confidence in the maps, one of :data:`skfair.attribution._confidence.CONFIDENCES`.
     quantile : float
         Share of the pixels that is kept, before the margin.
     margin : int
-        Pixels around the others that are hidden too.
+        Pixels by which the hidden area grows on each side.
     general : tensor of shape (height, width), bool, or None
         Pixels to perturb in all images; None if each image has a map of its own.
     holes : tensor of shape (n_attributes, n_holes, height, width), bool
-        What was hidden in other images that have the attribute.
+        Hidden pixels of other images that have the attribute.
     threshold : tensor of shape (n_attributes,)
-        Score from which on the attribute is found in an image. Minus infinity, where all
-        images have some value that shows.
+        Score from which on the attribute is found in an image. Minus infinity for an attribute
+        of which every value shows.
     image_shape : tuple of three int
         (channels, height, width) of the images of ``fit``.
     dtype : torch.dtype
-        ``uint8`` if these were, else ``float32``.
+        ``uint8`` if the images of ``fit`` were, otherwise ``float32``.
     perturbation : Perturbation
         What happens to the pixels.
     """
@@ -74,7 +74,7 @@ class PatchAugmentation(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "PatchAugmentation":
-        """Stay in eval mode, also as a part of a model that is trained."""
+        """Stay in eval mode, also as a part of a model in training."""
         return super().train(False)
 
     def forward(self, images: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
@@ -85,9 +85,8 @@ class PatchAugmentation(nn.Module):
         images : tensor of shape (n, n_channels, height, width) or (n_channels, height, width)
             In the units and of the size of the images of ``fit``, on the device of this module.
         hidden : array-like of shape (n, height, width) or (height, width), bool, optional
-            Pixels to perturb, if they are known from
-            :meth:`PatchAttributionMasker.perturbed_pixels`; making the maps of each image again
-            in each epoch takes time.
+            Pixels to perturb, from :meth:`PatchAttributionMasker.perturbed_pixels`. It saves the
+            time to make the maps of each image again in each epoch.
 
         Returns
         -------
@@ -96,8 +95,8 @@ class PatchAugmentation(nn.Module):
         Raises
         ------
         ValueError
-            The images are not of the size or type of those in ``fit``, or parts are to be swapped
-            and there is one image only.
+            The images do not have the size or type of those in ``fit``, `hidden` does not have the
+            size of the images, or ``perturbation="swap"`` gets a single image.
         """
         if hidden is not None:
             hidden = torch.as_tensor(hidden, device=images.device)
@@ -107,8 +106,9 @@ class PatchAugmentation(nn.Module):
         if self.perturbation.kind == "swap" and len(images) == 1:
             raise ValueError(
                 "images is a single image, and perturbation='swap' moves parts between the images "
-                "of a batch: alone, one with the attribute would get it back and no other ever "
-                "would. Give batches, or make the images once with masker.mask(X)."
+                "of a batch: a single image with the attribute would get its own part back, and "
+                "an image without would get none. Give batches, or make the images once with "
+                "masker.mask(X)."
             )
         found = None
         if self.perturbation.kind == "swap":
@@ -118,12 +118,12 @@ class PatchAugmentation(nn.Module):
             hidden = self.hidden(images, by_content=False)
         if hidden.shape != (len(images), *images.shape[2:]):
             raise ValueError(
-                f"hidden has shape {tuple(hidden.shape)}, where that of one value a pixel, "
-                f"{(len(images), *images.shape[2:])}, was wanted. Give what perturbed_pixels finds."
+                f"hidden has shape {tuple(hidden.shape)}; expected one value a pixel, "
+                f"{(len(images), *images.shape[2:])}. Give the result of perturbed_pixels."
             )
         if found is None:
             return self.perturbation(images, hidden)
-        # Drawn on the CPU, so that a seed does the same on every device.
+        # Drawn on the CPU, so that a seed gives the same draws on every device.
         paste = (torch.rand(len(images)) < 0.5).to(images.device)
         having = found.nonzero()[:, 0]
         if not len(having):
@@ -137,18 +137,18 @@ class PatchAugmentation(nn.Module):
         size = self.image_shape if fixed else (self.image_shape[0], *images.shape[2:])
         if tuple(images.shape[1:]) != size:
             raise ValueError(
-                f"images has shape {tuple(images.shape)}, where (n, channels, height, width) with "
-                f"{self.image_shape}, as in fit, was wanted. Resize the images, or move the "
-                "channels, images.permute(0, 3, 1, 2)."
+                f"images has shape {tuple(images.shape)}; expected (n, channels, height, width) "
+                f"with {self.image_shape}, as in fit. Resize the images, or move the channels, "
+                "images.permute(0, 3, 1, 2)."
             )
         if (images.dtype == torch.uint8) != (self.dtype == torch.uint8):
             raise ValueError(
                 f"images has type {images.dtype}, fit saw {self.dtype}: 8-bit values go from 0 to "
-                "255 and floats mostly do not. Perturb the images before they are scaled."
+                "255, and floats mostly do not. Perturb the images before you scale them."
             )
 
     def hidden(self, images: torch.Tensor, *, by_content: bool = True) -> torch.Tensor:
-        """Find the pixels to perturb; of one map for all images no network has to be run.
+        """Find the pixels to perturb, without the network if one map serves all images.
 
         Parameters
         ----------
@@ -165,14 +165,14 @@ class PatchAugmentation(nn.Module):
         return self.look(images, by_content=by_content)[0]
 
     def look(self, images: torch.Tensor, *, by_content: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Find the pixels to perturb, and the images in which the attribute is.
+        """Find the pixels to perturb, and the images in which the attribute is found.
 
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
         by_content : bool
-            Whether the hole of an image in which nothing is found depends on what the image
-            shows, and on nothing else. If not, it is drawn.
+            Whether the content of an image in which nothing is found decides whose hole it gets.
+            If not, the hole is drawn.
 
         Returns
         -------
@@ -199,8 +199,8 @@ class PatchAugmentation(nn.Module):
     ) -> torch.Tensor:
         """Turn the confidence at all positions into the pixels to perturb.
 
-        An image in which nothing is found gets the hole of another one. Else the attribute could
-        be told from there being no hole, or one that is in no sensible place.
+        An image in which nothing is found gets the hole of another image. Without it, a network
+        could tell the attribute by whether an image has a hole, and where.
 
         Parameters
         ----------
@@ -223,6 +223,6 @@ class PatchAugmentation(nn.Module):
         else:
             which = torch.randint(n_holes, (len(images),))
         holes = self.holes[:, which.to(images.device)].movedim(1, 0)
-        if holes.shape != hidden.shape:  # images of another size than in fit
+        if holes.shape != hidden.shape:  # images that do not have the size of those in fit
             holes = F.interpolate(holes.float(), size=hidden.shape[2:]) > 0.5
         return torch.where(found[..., None, None], hidden, holes).any(1)

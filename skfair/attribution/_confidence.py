@@ -1,12 +1,12 @@
-"""Patch attribution, confidence: how sure the region classifier is, which is what maps show."""
+"""Patch attribution, confidence: how sure the region classifier is (Section 3.2 of the paper)."""
 
 import torch
 
 
 def _probability(probability: torch.Tensor, positive: int | None = None) -> torch.Tensor:
-    # A confident "it is not here" counts as nothing, so that an image without the attribute has
-    # a dark map. Of many values, none of which is known to mean "absent", the likeliest counts,
-    # by how much it is above guessing.
+    # A confident "absent" counts as zero, so that an image without the attribute has a dark map.
+    # With more than two values none is known to mean "absent": the highest probability counts,
+    # scaled so that guessing is 0.
     if positive is not None:
         return probability[:, positive]
     chance = 1 / probability.shape[1]
@@ -14,8 +14,8 @@ def _probability(probability: torch.Tensor, positive: int | None = None) -> torc
 
 
 def _negative_entropy(probability: torch.Tensor, positive: int | None = None) -> torch.Tensor:
-    # Equation 4 of the paper prints the entropy itself; its name, its use and the released code
-    # mean this: the surer, the higher.
+    # Equation 4 of the paper prints the entropy itself, but its name, its use and the released code
+    # take the negative: the surer, the higher.
     return torch.special.entr(probability).sum(1).neg()
 
 
@@ -28,8 +28,8 @@ def _margin(probability: torch.Tensor, positive: int | None = None) -> torch.Ten
     return first - second
 
 
-# From probabilities of shape (n, n_classes, ...), and the class that means "it is here" where
-# there is one, to confidences of shape (n, ...).
+# Functions of the probabilities, shape (n, n_classes, ...), and of the class that means "the
+# attribute is here", or None. They return confidences of shape (n, ...).
 CONFIDENCES = {
     "probability": _probability,
     "negative_entropy": _negative_entropy,

@@ -1,8 +1,7 @@
-"""Patch attribution, between finding and hiding: one place or many, and what is left."""
+"""Patch attribution, stage 4: choose which pixels to hide, by the maps and by the leakage."""
 
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,13 +9,33 @@ import torch
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._evaluation import highest_probability
 from skfair.attribution._leakage import Leakage, measure_leakage
-from skfair.utils import LeakageWarning
 
 _N_DONORS = 32
 # On development faces the agreement was 0.97 for a ruler, 0.49 to 0.80 for marks in a corner, 0.3
-# and 0.5 for smiles and glasses, and 0.12 for what was small and anywhere. What is large and
-# anywhere covers the middle more often than the border.
+# and 0.5 for smiles and glasses, and 0.12 for small marks at random places. Large marks at random
+# places cover the middle more often than the border, and agree more.
 _NO_PLACE, _MOSTLY, _ONE_PLACE = 0.1, 0.4, 0.9
+# The heights from which on pixels are hidden with quantile="auto", from 0, the median of a map, to
+# 1, its highest value. They are tried from the smallest area to the largest. The second is taken
+# where no network can tell. The smallest quantile is tried too, as a map that is flat at the top
+# has no small area.
+_LEVELS, _SAFE_LEVEL = (0.9, 0.75, 0.5), 1
+_SMALLEST = 0.95
+
+
+class Hiding(NamedTuple):
+    """A choice of the pixels to hide.
+
+    Attributes
+    ----------
+    scope : {"general", "specific"}
+        Whether one map serves all images, or each image has its own.
+    quantile : float
+        Share of the pixels that is kept, before the margin.
+    """
+
+    scope: str
+    quantile: float
 
 
 def donor_maps(
@@ -26,16 +45,16 @@ def donor_maps(
     threshold: np.ndarray,
     confidence: str,
 ) -> np.ndarray:
-    """Keep the confidences of some images that have the attribute, as holes for others.
+    """Keep the confidences of some images that have the attribute, as holes for other images.
 
     Parameters
     ----------
     probabilities : list of ndarray of shape (n_samples, n_classes, n_rows, n_cols)
-        Of each attribute, on images that are held out.
+        Probabilities of each attribute, on held-out images.
     codes : ndarray of shape (n_samples, n_attributes), int64
         Class of each image.
     positive : ndarray of shape (n_attributes,), int64
-        Class that means "it is here"; -1 if there is none.
+        Class that means "the attribute is here"; -1 if there is none.
     threshold : ndarray of shape (n_attributes,)
         Score from which on the attribute is found.
     confidence : str
@@ -63,7 +82,7 @@ def donor_maps(
 def map_agreement(
     probabilities: list[np.ndarray], codes: np.ndarray, positive: np.ndarray, threshold: np.ndarray
 ) -> float:
-    """Mean correlation of an image's map with the mean of the maps of the other images.
+    """Compute the mean correlation of an image's map with the mean map of the other images.
 
     Parameters
     ----------
@@ -73,8 +92,8 @@ def map_agreement(
     Returns
     -------
     float
-        About 0 where the attribute is somewhere else in each image, 1 where it is at one place; of
-        several attributes the lowest, of several values the mean.
+        About 0 if the attribute is at another place in each image, 1 if it is at one place. With
+        several attributes the lowest, with more than two values the mean.
     """
     lowest = 1.0
     for proba, code, there, least in zip(probabilities, codes.T, positive, threshold, strict=True):
@@ -95,7 +114,7 @@ def map_agreement(
 
 
 def likely_scopes(agreement: float) -> list[str]:
-    """Order the scopes by how well maps agree, and leave out the one that cannot be right.
+    """Order the scopes by the agreement of the maps, without a scope that cannot be right.
 
     Parameters
     ----------
@@ -114,20 +133,20 @@ def likely_scopes(agreement: float) -> list[str]:
 
 
 def quantiles_of_levels(maps: np.ndarray, levels: Sequence[float]) -> list[float]:
-    """Share of the pixels below some heights of their map.
+    """Compute the share of the pixels below some heights of their map.
 
     Parameters
     ----------
     maps : ndarray of shape (n_attributes, n_maps, height, width)
-        Of pixels or of positions.
+        Maps of pixels or of positions.
     levels : sequence of float
         Heights, from 0, the median of a map, to 1, its highest value.
 
     Returns
     -------
     list of float
-        Of each level the median over the maps, of the attribute with the largest areas; from 0.5
-        to 0.995.
+        Median over the maps for each level, for the attribute with the largest areas; from 0.5 to
+        0.995.
     """
     flat = maps.reshape(*maps.shape[:2], -1)
     low, high = np.median(flat, 2, keepdims=True), flat.max(2, keepdims=True)
@@ -138,22 +157,87 @@ def quantiles_of_levels(maps: np.ndarray, levels: Sequence[float]) -> list[float
     return shares
 
 
+def propose_hidings(
+    scopes: Sequence[str], quantile: float | None, maps: Mapping[str, np.ndarray]
+) -> tuple[Hiding, list[Hiding]]:
+    """List the hidings to try, by the area that they hide.
+
+    Parameters
+    ----------
+    scopes : sequence of {"general", "specific"}
+        The likelier one first.
+    quantile : float or None
+        The parameter; None to try several.
+    maps : mapping of str to ndarray of shape (n_attributes, n_maps, height, width)
+        Pixel maps of each scope.
+
+    Returns
+    -------
+    safe : Hiding
+        The one to take where leakage cannot be measured.
+    tries : list of Hiding
+        The smallest area first, and for each area the likelier scope first.
+    """
+    if quantile is not None:
+        return Hiding(scopes[0], quantile), [Hiding(scope, quantile) for scope in scopes]
+    levels = [quantiles_of_levels(maps[scope], _LEVELS) for scope in scopes]
+    quantiles = [sorted([_SMALLEST, *each], reverse=True) for each in levels]
+    tries = [
+        Hiding(scope, q)
+        for each in zip(*quantiles, strict=True)
+        for scope, q in zip(scopes, each, strict=True)
+    ]
+    return Hiding(scopes[0], levels[0][_SAFE_LEVEL]), tries
+
+
+def choose_hiding(
+    safe: Hiding,
+    tries: Sequence[Hiding],
+    measure: Callable[[Hiding], Leakage],
+    before: Leakage,
+) -> tuple[Hiding, Leakage]:
+    """Choose the first hiding after which no network tells the attribute, or else the best one.
+
+    Parameters
+    ----------
+    safe, tries
+        From :func:`propose_hidings`.
+    measure : callable
+        From a hiding to the leakage that is left.
+    before : Leakage
+        Leakage of the untouched images. If no network tells the attribute from them, nothing can
+        be learned from the others: `safe` is taken.
+
+    Returns
+    -------
+    hiding : Hiding
+    after : Leakage
+        Leakage that this hiding leaves.
+    """
+    tried = []
+    for hiding in tries if before.low > before.chance else [safe]:
+        tried.append((hiding, measure(hiding)))
+        if not tried[-1][1].low > before.chance:
+            return tried[-1]
+    return min(tried, key=lambda one: one[1].accuracy)
+
+
 def some_of_each(cell: np.ndarray, strata: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Draw images so that rare combinations of class and attribute are all there.
+    """Draw images so that all rare combinations of class and attribute are among them.
 
     Parameters
     ----------
     cell, strata : ndarray of shape (n_samples,), int64
         Attribute and class of each image.
     most : int
-        How many to draw at most.
+        Highest number of images to draw.
     seed : int
         Seed of the draw.
 
     Returns
     -------
     ndarray of int64
-        Rows, sorted; all, if they are not more than `most`.
+        Rows, sorted; all rows, if there are at most `most`.
     """
     order = np.random.RandomState(seed).permutation(len(cell))
     if len(order) <= most:
@@ -169,7 +253,7 @@ def some_of_each(cell: np.ndarray, strata: np.ndarray, most: int, seed: int) -> 
 def worst_leakage(
     images: torch.Tensor, codes: np.ndarray, strata: np.ndarray, **how: Any
 ) -> Leakage:
-    """Measure the leakage of each attribute, and give that of the one that is told best.
+    """Measure the leakage of each attribute, and return that of the attribute that leaks most.
 
     Parameters
     ----------
@@ -190,39 +274,44 @@ def worst_leakage(
     return max(each, key=lambda one: np.nan_to_num(one.low - one.chance, nan=np.inf))
 
 
-def warn_of_leakage(before: Leakage, after: Leakage, *, swapped: bool) -> None:
-    """Warn where the attribute is not hidden, or where it is not known whether it is.
+def describe_leakage(before: Leakage, after: Leakage, *, swapped: bool) -> str | None:
+    """Say that the attribute is not hidden, or that it is not known whether it is.
 
     Parameters
     ----------
     before, after : Leakage
-        From the untouched images, and from those in which it is hidden.
+        Leakage of the untouched images, and of the perturbed ones.
     swapped : bool
-        Whether parts were swapped.
+        Whether ``perturbation="swap"``.
+
+    Returns
+    -------
+    str or None
+        The text of a warning; None if there is nothing to warn of.
     """
     if np.isnan(after.accuracy):
-        remedy = "" if swapped else " Where they coincide, only perturbation='swap' can part them."
-        message = (
-            "In no class are there images with each value of the attribute (at least "
-            "four of each), so that a network that tells the attribute cannot be told from one "
-            f"that tells the class: leakage_ is NaN.{remedy}"
+        remedy = (
+            "" if swapped else " Where both coincide, only perturbation='swap' can separate them."
         )
-    elif after.low > after.chance:
+        return (
+            "No class of y has at least four images with each value of the attribute, so that the "
+            "check cannot distinguish a network that tells the attribute from one that tells the "
+            f"class: leakage_ is NaN.{remedy}"
+        )
+    if after.low > after.chance:
         left = (after.accuracy - after.chance) / max(before.accuracy - after.chance, 1e-12)
-        message = (
-            f"A network still tells the attribute from the images in which it is hidden, with a "
-            f"balanced accuracy of {after.accuracy:.2f} ({after.low:.2f} to {after.high:.2f}), "
-            f"where guessing gets {after.chance:.2f} and untouched images {before.accuracy:.2f}: "
-            f"{min(left, 1):.0%} of what told it is left. Hide more (quantile, margin), compare "
-            "scope='general' and 'specific', or take perturbation='swap'; without y this may be "
-            "what goes along with the attribute, so pass y."
+        return (
+            f"A network still tells the attribute from the perturbed images, with a balanced "
+            f"accuracy of {after.accuracy:.2f} ({after.low:.2f} to {after.high:.2f}). Guessing "
+            f"gets {after.chance:.2f}, and untouched images get {before.accuracy:.2f}: "
+            f"{min(left, 1):.0%} of the leak is left. Hide more (quantile, margin), compare "
+            "scope='general' and 'specific', or pass perturbation='swap'. Without y, anything "
+            "correlated with the attribute counts as a leak, so pass y."
         )
-    elif not before.low > before.chance:
-        message = (
+    if not before.low > before.chance:
+        return (
             f"Networks do not tell the attribute from untouched images either (balanced accuracy "
-            f"{before.accuracy:.2f}), so that leakage_ says nothing about what is hidden. Fit on "
+            f"{before.accuracy:.2f}), so that leakage_ does not show whether it is hidden. Fit on "
             "more images."
         )
-    else:
-        return
-    warnings.warn(message, LeakageWarning, stacklevel=8)
+    return None

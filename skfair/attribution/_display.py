@@ -1,4 +1,4 @@
-"""Patch attribution as a picture: maps over images, and images before and after."""
+"""Patch attribution, pictures: maps over images, and images before and after perturbation."""
 
 import copy
 import os
@@ -12,55 +12,58 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skfair._images._files import files_of_folder
-from skfair._images._open import Images
+from skfair._images._view import Images
+from skfair.attribution._attributes import as_list
+from skfair.attribution._batches import BatchRunner
 from skfair.attribution._masker import PatchAttributionMasker
 from skfair.utils import import_optional, resolve_device
 
 _KINDS = ("maps", "mean_map", "perturbations")
 _MODES = [(scope, change) for scope in ("general", "specific") for change in ("mask", "noise")]
 _LUMINANCE = (0.299, 0.587, 0.114)
-# Its hues can be told apart by the colour-blind too, and it is ever lighter; the image can be
-# seen through it.
+# Colour-blind people can tell the hues of this colour map, and its lightness only rises. The image
+# stays visible below it.
 _MAP_STYLE = {"cmap": "viridis", "alpha": 0.65}
-_AS_IT_IS: dict[str, Any] = {"parse_math": False}  # names may have dollars in them
+_AS_IT_IS: dict[str, Any] = {"parse_math": False}  # names may contain dollars
 _LINE = 1.2  # points, and half of it in black on either side
 _GAP = 0.06  # between images, in sides of an image
 _TITLE = 0.2  # above an image with a title, likewise
 _PANEL, _WIDE, _HIGH = (0.7, 2.2), 9.0, 6.5  # inches: an image, and all of them together
-_SWAPPED = 100  # images that parts come from, where a picture shows what a swap does
+_SWAPPED = 100  # images from which parts come in a picture of a swap
 
 
 class AttributionDisplay:
-    """Images, and below them where an attribute shows in them, or what becomes of them.
+    """Plot images, and below them the maps of an attribute or the perturbed images.
 
-    Made by :meth:`from_estimator`, or from arrays. The upper row shows the images. A row of maps
-    shows them in grey under colours, on one scale for all maps, with lines around the pixels that
-    are hidden. A row of perturbed images shows what is left.
+    :meth:`from_estimator` makes it from a masker; it can also be made from arrays. The upper row
+    shows the images. A row of maps shows the images in grey under colours, on one scale for all
+    maps, with lines around the hidden pixels. A row of perturbed images shows what is left. The
+    maps are those of Section 3.2 of [1]_, the perturbations those of Section 3.3.
 
     Parameters
     ----------
     images : array-like of shape (n_images, height, width) or (n_images, height, width, n_channels)
         Grey images, or images with one, three (RGB) or four (RGBA) channels.
     maps : mapping of str to array-like of shape (n_images, height, width), default=None
-        What to call each row of maps, and a map of each image, from 0 to 1.
+        Name of each row of maps, and a map of each image, from 0 to 1.
     hidden : array-like of shape (n_images, height, width), bool, default=None
         Pixels to outline in all maps.
     borrowed : array-like of shape (n_images, height, width), bool, default=None
-        Those of them that are hidden though nothing was found there, because they are what is
-        hidden in another image. They get a dashed line, the others a solid one.
+        Hidden pixels that come from another image, as nothing was found in this image. They get
+        a dashed line, the others a solid one.
     titles : mapping of str to sequence of n_images str, default=None
-        What to write above the maps of a row; the names are those of `maps`.
+        Texts above the maps of a row; the names are those of `maps`.
     note : str, default=None
-        What to write below all images.
+        Text below all images.
     scale_name : str, default="confidence"
-        What to write beside the colours.
+        Text beside the colours.
     perturbed : mapping of str to array-like of the shape of `images`, default=None
-        What to call each row of perturbed images, and the images.
+        Name of each row of perturbed images, and the images.
     data_range : tuple of two float, default=None
-        Values that are shown as black and as white; those outside are shown as the nearest. If
-        None, 0 and 255 for uint8 images, and else the lowest and highest value in `images`.
+        Values shown as black and as white. Values outside are shown as the nearest of both. If
+        None, 0 and 255 for uint8 images, otherwise the lowest and highest value in `images`.
     image_name : str, default="images"
-        What to call the upper row.
+        Name of the upper row.
 
     Attributes
     ----------
@@ -73,11 +76,11 @@ class AttributionDisplay:
     maps_ : dict of str to ndarray of shape (n_images,), matplotlib AxesImage
         The maps, without the images under them.
     outlines_ : dict of str to ndarray of shape (n_images,), matplotlib Line2D
-        The solid lines around what is hidden, in each row of maps; empty without `hidden`.
+        The solid lines around hidden pixels, in each row of maps; empty without `hidden`.
     borrowed_outlines_ : dict of str to ndarray of shape (n_images,), matplotlib Line2D
-        The dashed lines; empty if there is nothing for them to go around.
+        The dashed lines around borrowed pixels; empty if there are none.
     titles_ : dict of str to ndarray of shape (n_images,), matplotlib Text
-        What is written above maps.
+        The texts above maps.
     perturbed_ : dict of str to ndarray of shape (n_images,), matplotlib AxesImage
         The perturbed images.
     colorbar_ : matplotlib Colorbar or None
@@ -86,12 +89,17 @@ class AttributionDisplay:
     Raises
     ------
     ValueError
-        The arrays do not fit together, or are no images or maps.
+        The arrays do not fit together, or are not images or maps.
 
     See Also
     --------
-    PatchAttributionMasker : Where maps and hidden pixels come from.
-    skfair.metrics.ReliabilityDisplay : Whether the confidence in the maps is justified.
+    PatchAttributionMasker : Makes the maps and hides the pixels.
+    skfair.metrics.ReliabilityDisplay : Shows whether the confidence in the maps is justified.
+
+    References
+    ----------
+    .. [1] S. De Coninck, S. Leroux and P. Simoens, "Mitigating Bias Using Model-Agnostic Data
+       Attribution", CVPR Workshops, 2024. arXiv:2405.05031.
 
     Examples
     --------
@@ -141,35 +149,35 @@ class AttributionDisplay:
         ax: Any = None,
         map_kw: dict[str, Any] | None = None,
     ) -> "AttributionDisplay":
-        """Show what a masker has found in images, or what it does to them.
+        """Plot the maps that a masker makes of images, or the images that it perturbs.
 
         Parameters
         ----------
         estimator : fitted PatchAttributionMasker
-            Left as it is.
+            The masker; it is not changed.
         X : array-like, sequence or Dataset
             Images of the kind seen in ``fit``.
         kind : {"maps", "mean_map", "perturbations"}, default="maps"
-            What to show.
+            Rows to plot.
 
             - "maps": the map of each image (:meth:`PatchAttributionMasker.attribute`), with lines
-              around what :meth:`PatchAttributionMasker.mask` hides; dashed around the hole of
-              another image, which is hidden where nothing is found. Above it the score of the
-              image (:meth:`PatchAttributionMasker.attribute_score`), which is the highest
-              probability of a patch, or that the attribute is not found, if it is below
-              ``score_threshold_``; of more than two values the one with the highest score. Of
-              several attributes that are not combined each has a row, in the order of the columns.
+              around the pixels that :meth:`PatchAttributionMasker.mask` hides. A line is dashed
+              around the hole of another image, which an image gets if nothing is found in it.
+              Above the map is the score of the image
+              (:meth:`PatchAttributionMasker.attribute_score`), the highest probability of a patch,
+              or "not found" if the score is below ``score_threshold_``. With more than two values
+              it is the value with the highest score. Several attributes that are not combined have a
+              row each, in the order of the columns.
             - "mean_map": the general map, ``mean_map_``, over the mean of all images in `X`,
-              with lines around what ``scope="general"`` hides.
-            - "perturbations": what :meth:`PatchAttributionMasker.mask` makes of the images as the
-              masker is set; and below, what it would make of them under each other `scope`, with
-              "mask" and "noise". With ``perturbation="swap"`` the parts come from the first 100
-              images of `X`.
+              with lines around the pixels that ``scope="general"`` hides.
+            - "perturbations": the result of :meth:`PatchAttributionMasker.mask` with the current
+              parameters, and below it the results with each other `scope`, "mask" and "noise".
+              With ``perturbation="swap"`` the parts come from the first 100 images of `X`.
         n_images : int, default=8
-            The first so many images of `X` are shown, or all if there are fewer. "mean_map"
-            takes the mean over all in any case.
+            Number of images to plot, the first ones of `X`; all if `X` has fewer. "mean_map"
+            always takes the mean over all images.
         ax : matplotlib Axes, default=None
-            Axes to draw into; new ones, of a size that suits, if not given.
+            Axes to draw into; by default new ones of a suitable size.
         map_kw : dict, default=None
             Passed to ``Axes.imshow`` for the maps: `cmap` or `alpha`, for instance.
 
@@ -180,20 +188,20 @@ class AttributionDisplay:
         Raises
         ------
         TypeError
-            `estimator` is no masker.
+            `estimator` is not a masker.
         sklearn.exceptions.NotFittedError
             `estimator` is not fitted.
         ValueError
             `kind` or `n_images` is not as described, or the images are not of the kind seen in
-            ``fit``, or have other than one, three or four channels.
+            ``fit``, or do not have one, three or four channels.
         ImportError
             matplotlib is not installed.
         """
         if not isinstance(estimator, PatchAttributionMasker):
             raise TypeError(
-                f"estimator is {type(estimator).__name__}, where a fitted PatchAttributionMasker "
-                "was wanted. Of a pipeline give the step, pipeline[0]; of maps from elsewhere the "
-                "arrays: AttributionDisplay(images, maps={name: maps}).plot()."
+                f"estimator is {type(estimator).__name__}; expected a fitted "
+                "PatchAttributionMasker. From a pipeline pass the step, pipeline[0]. For other maps "
+                "pass the arrays: AttributionDisplay(images, maps={name: maps}).plot()."
             )
         if kind not in _KINDS:
             raise ValueError(f"kind={kind!r} is unknown. Take one of {', '.join(_KINDS)}.")
@@ -204,16 +212,16 @@ class AttributionDisplay:
             X = files_of_folder(X)
         swaps = kind == "perturbations" and estimator.perturbation == "swap"
         n_read = max(n_images, _SWAPPED) if swaps else n_images
-        images = estimator._open(X if kind == "mean_map" else _first(X, n_read))
+        images, runner = estimator._open(X if kind == "mean_map" else _first(X, n_read))
         total, n_shown = len(X), min(n_images, images.n_samples)
         if kind != "maps" and images.shape != estimator.image_shape_:
             raise ValueError(
-                f"X has images of shape {images.shape}, and kind={kind!r} is about the map of the "
-                f"images of fit, which have shape {estimator.image_shape_} (channels, height, "
-                "width). Resize the images, or take kind='maps'."
+                f"X has images of shape {images.shape}, but kind={kind!r} needs the shape of the "
+                f"images of fit, {estimator.image_shape_} (channels, height, width). Resize the "
+                "images, or pass kind='maps'."
             )
-        # A copy that takes arrays, channels first, whatever form the images of `fit` had. Its
-        # random state is its own, so that the masker's next noise is what it would have been.
+        # This copy takes arrays, channels first, whatever form the images of `fit` had. It has a
+        # random state of its own, so that the masker draws the same noise as without this plot.
         masker = copy.copy(estimator).set_params(
             image_shape=None,
             data_format="channels_first",
@@ -222,7 +230,7 @@ class AttributionDisplay:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(masker).pop(name, None)
         if kind == "mean_map":
-            shown, name = _mean_map(masker, images), f"mean of\n{_count(total)}"
+            shown, name = _mean_map(masker, images, runner), f"mean of\n{_count(total)}"
         else:
             compute = {"maps": _maps, "perturbations": _perturbations}[kind]
             shown, name = compute(masker, images, n_shown), _count(n_shown)
@@ -232,12 +240,12 @@ class AttributionDisplay:
         return display.plot(ax, map_kw=map_kw)
 
     def plot(self, ax: Any = None, *, map_kw: dict[str, Any] | None = None) -> "AttributionDisplay":
-        """Draw the picture.
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw into; new ones, of a size that suits, if not given.
+            Axes to draw into; by default new ones of a suitable size.
         map_kw : dict, default=None
             Passed to ``Axes.imshow`` for the maps: `cmap` or `alpha`, for instance.
 
@@ -285,7 +293,7 @@ class AttributionDisplay:
         self.titles_, self.perturbed_, self.colorbar_ = {}, {}, None
         grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
         for row, (name, maps) in enumerate(self.maps.items(), 1):
-            # Light, so that a colour looks the same wherever it is.
+            # In light grey, so that a colour looks the same on dark and on bright pixels.
             draw(row, 0.5 + 0.5 * _luminance(colours), **grey)
             self.maps_[name] = draw(row, maps, **(_MAP_STYLE | (map_kw or {})), vmin=0, vmax=1)
             if self.hidden is not None:
@@ -315,7 +323,7 @@ class AttributionDisplay:
                 drawn[i] = ax.text(i * across + width / 2, top - 0.1 * room, title, **style)
             self.titles_[name] = drawn
         if self.maps:
-            # As a part of the axes it is beside the maps in whatever layout the axes are.
+            # As a part of the axes, the colour bar stays beside the maps in any layout.
             end = tops[len(self.maps)] + height
             place = (right + 1.5 * gap, tops[1], 2 * gap, end - tops[1])
             scale = ax.inset_axes(place, transform=ax.transData)
@@ -326,7 +334,7 @@ class AttributionDisplay:
         return self
 
     def _below(self) -> list[str]:
-        """What is written below all images, line by line."""
+        """The lines of text below all images."""
         lines = [] if self.note is None else self.note.split("\n")
         if self.hidden is not None:
             lines.append(f"outlined: hidden, {self.hidden.mean():.0%} of pixels")
@@ -338,9 +346,9 @@ class AttributionDisplay:
         images, n_channels = self.images, (self.images.shape[3:] or (1,))[0]
         if images.ndim not in (3, 4) or images.size == 0 or n_channels not in (1, 3, 4):
             raise ValueError(
-                f"images has shape {images.shape}, where (n_images, height, width) or (n_images, "
-                "height, width, n_channels) with 1, 3 or 4 channels was wanted. Move the channels "
-                "to the end, np.moveaxis(images, 1, -1), and take those that are to be seen."
+                f"images has shape {images.shape}; expected (n_images, height, width) or "
+                "(n_images, height, width, n_channels) with 1, 3 or 4 channels. Move the channels "
+                "to the end, np.moveaxis(images, 1, -1), and select the channels to show."
             )
         if not np.isfinite(images).all():
             raise ValueError("images has NaN or infinity. Leave such images out.")
@@ -348,27 +356,28 @@ class AttributionDisplay:
             len(self.data_range) == 2 and self.data_range[0] < self.data_range[1]
         ):
             raise ValueError(
-                f"data_range={self.data_range!r} is not (lowest, highest): two numbers, of which "
-                "the first is the smaller one."
+                f"data_range={self.data_range!r} is not (lowest, highest), two numbers with "
+                "lowest < highest. Pass (0, 1) or (0, 255), as the images are scaled."
             )
         for name, maps in self.maps.items():
             if maps.shape != images.shape[:3]:
                 raise ValueError(
-                    f"maps[{name!r}] has shape {maps.shape}, where {images.shape[:3]} was wanted: "
-                    "a value for each pixel of each image."
+                    f"maps[{name!r}] has shape {maps.shape}; expected {images.shape[:3]}. Give "
+                    "one value for each pixel of each image."
                 )
             if not ((maps >= 0) & (maps <= 1)).all():
                 raise ValueError(
-                    f"maps[{name!r}] has values from {maps.min():g} to {maps.max():g}, where 0 to "
-                    "1 was wanted. Scale the maps, as masker.attribute(X) does."
+                    f"maps[{name!r}] has values from {maps.min():g} to {maps.max():g}; expected "
+                    "0 to 1. Scale the maps, as masker.attribute(X) does."
                 )
         if self.hidden is not None and (
             not self.maps or self.hidden.dtype != bool or self.hidden.shape != images.shape[:3]
         ):
             raise ValueError(
-                f"hidden has shape {self.hidden.shape} and dtype {self.hidden.dtype}, with "
-                f"{len(self.maps)} maps to draw it in, where {images.shape[:3]}, bool and one map "
-                "or more were wanted. Give what masker.perturbed_pixels(X) gives, and maps."
+                f"hidden has shape {self.hidden.shape} and dtype {self.hidden.dtype}, and there "
+                f"are {len(self.maps)} rows of maps to draw it in; expected {images.shape[:3]}, "
+                "bool and at least one row of maps. Pass the result of masker.perturbed_pixels(X), "
+                "and maps."
             )
         if self.borrowed is not None and (
             self.hidden is None
@@ -377,9 +386,9 @@ class AttributionDisplay:
             or (self.borrowed & ~self.hidden).any()
         ):
             raise ValueError(
-                f"borrowed has shape {self.borrowed.shape} and dtype {self.borrowed.dtype}, where "
-                "a part of the pixels of hidden, bool and of the same shape, was wanted. Give "
-                "hidden too, and borrowed & hidden."
+                f"borrowed has shape {self.borrowed.shape} and dtype {self.borrowed.dtype}; "
+                "expected a part of the pixels of hidden, bool and of the same shape. Pass hidden "
+                "too, and borrowed & hidden."
             )
         for name, titles in self.titles.items():
             if (
@@ -388,19 +397,19 @@ class AttributionDisplay:
                 or titles.shape != images.shape[:1]
             ):
                 raise ValueError(
-                    f"titles[{name!r}] has shape {titles.shape} and dtype {titles.dtype}, where "
-                    f"the name of a row of maps and a list of {len(images)} str, one an image, "
-                    f"were wanted. The rows are {', '.join(self.maps) or 'none'}."
+                    f"titles[{name!r}] has shape {titles.shape} and dtype {titles.dtype}; "
+                    f"expected the name of a row of maps and a list of {len(images)} str, one for "
+                    f"each image. The rows of maps are: {', '.join(self.maps) or 'none'}."
                 )
         for name, perturbed in self.perturbed.items():
             if perturbed.shape != images.shape:
                 raise ValueError(
-                    f"perturbed[{name!r}] has shape {perturbed.shape}, where that of images, "
-                    f"{images.shape}, was wanted. Give the same images, perturbed."
+                    f"perturbed[{name!r}] has shape {perturbed.shape}; expected the shape of "
+                    f"images, {images.shape}. Give the same images, perturbed."
                 )
 
     def _colours(self, images: np.ndarray) -> np.ndarray:
-        """Scale images for display: RGB or RGBA, from 0 to 1."""
+        """Scale images for display, to RGB or RGBA from 0 to 1."""
         if self.data_range is not None:
             low, high = self.data_range
         elif self.images.dtype == np.uint8:
@@ -435,18 +444,18 @@ class AttributionDisplay:
 def _arrays(argument: str, named: Mapping[str, ArrayLike] | None) -> dict[str, np.ndarray]:
     if named is not None and not isinstance(named, Mapping):
         raise TypeError(
-            f"{argument} is {type(named).__name__}, where a mapping from names to arrays was "
-            f"wanted. Give a name to the row: {argument}={{name: array}}."
+            f"{argument} is {type(named).__name__}; expected a mapping from names to arrays. Give "
+            f"the row a name: {argument}={{name: array}}."
         )
     return {name: np.asarray(array) for name, array in (named or {}).items()}
 
 
 def _first(X: Any, n: int) -> Any:
-    """The first samples, in whatever form they are."""
+    """The first samples, in the form of `X`."""
     if isinstance(X, torch.utils.data.Dataset):
         return torch.utils.data.Subset(X, range(min(n, len(X))))  # type: ignore[arg-type]  # not all have
     if not hasattr(X, "__getitem__"):
-        return X  # no images; the masker says so
+        return X  # not images; the masker raises an error that says so
     return getattr(X, "iloc", X)[:n]
 
 
@@ -463,10 +472,9 @@ def _text(value: Any) -> str:
 
 
 def _meanings(masker: PatchAttributionMasker) -> list[str]:
-    """Of each attribute what its maps say is there."""
-    labels = masker.pos_label_ if isinstance(masker.classes_, list) else [masker.pos_label_]
+    """Name what the maps of each attribute show."""
     meanings = []
-    for name, label in zip(masker.attribute_names_, labels, strict=True):
+    for name, label in zip(masker.attribute_names_, as_list(masker.pos_label_), strict=True):
         what = "attribute" if name == "sensitive_features" else name
         plain = label is None or (isinstance(label, bool | np.bool_) and label)
         meanings.append(what if plain else f"{what} = {_text(label)}")
@@ -476,29 +484,30 @@ def _meanings(masker: PatchAttributionMasker) -> list[str]:
 def _scale_name(masker: PatchAttributionMasker) -> str:
     if masker.confidence != "probability":
         return "confidence,\nscaled in each map"
-    labels = masker.pos_label_ if isinstance(masker.classes_, list) else [masker.pos_label_]
-    if None in labels:
+    if None in as_list(masker.pos_label_):
         return "P above guessing"
     meanings = _meanings(masker)
     return f"P({meanings[0] if len(meanings) == 1 else 'attribute'})"
 
 
 def _named(masker: PatchAttributionMasker, arrays: np.ndarray, one: str) -> dict[str, np.ndarray]:
-    """A row for each attribute, of arrays of which the axis before the last two is theirs."""
-    if not isinstance(masker.classes_, list):
+    """Split arrays into a row for each attribute, along the axis before the last two."""
+    meanings = _meanings(masker)
+    if len(meanings) == 1:
         return {one: arrays}
-    return {name: arrays[..., i, :, :] for i, name in enumerate(_meanings(masker))}
+    return {name: arrays[..., i, :, :] for i, name in enumerate(meanings)}
 
 
 def _titles(masker: PatchAttributionMasker, array: np.ndarray) -> tuple[list[list[str]], str]:
-    """Of each attribute what the score of each image is, in words; and what these words mean."""
-    several, result = isinstance(masker.classes_, list), masker.attribute_score(array)
-    scores: Any = result if several else [result]
-    classes = masker.classes_ if several else [masker.classes_]
-    thresholds, meanings = masker.score_threshold_, _meanings(masker)
+    """Describe the scores of the images for each attribute, and explain these texts."""
+    meanings = _meanings(masker)
     titles, least = [], []
     for score, values, threshold, meaning in zip(
-        scores, classes, thresholds, meanings, strict=True
+        as_list(masker.attribute_score(array)),
+        as_list(masker.classes_),
+        masker.score_threshold_,
+        meanings,
+        strict=True,
     ):
         if score.ndim == 2:
             highest = zip(score.argmax(1), score.max(1), strict=True)
@@ -508,17 +517,17 @@ def _titles(masker: PatchAttributionMasker, array: np.ndarray) -> tuple[list[lis
         titles.append(
             [f"max P {p:.2f}" if f else "not found" for p, f in zip(score, found, strict=True)]
         )
-        least.append(f"{threshold:.2f}" + (f" ({meaning})" if several else ""))
+        least.append(f"{threshold:.2f}" + (f" ({meaning})" if len(meanings) > 1 else ""))
     note = "above each map: highest P of a patch"
     return titles, note + ("\nnot found: below " + ",\n".join(least) if least else "")
 
 
-def _borrowed(masker: PatchAttributionMasker, images: Images, hidden: np.ndarray) -> np.ndarray:
-    """Pixels that are hidden because they are so in another image."""
-    augmentation = masker._augmentation().to(resolve_device(masker.device))
-    augmentation.holes.zero_()  # what is hidden without them is the image's own
-    own = masker._collect(augmentation.hidden, images)
-    return hidden & ~own
+def _borrowed(masker: PatchAttributionMasker, array: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Hidden pixels that come from another image."""
+    images, runner = masker._open(array)
+    augmentation = masker._augmentation(masker._hiding()).to(resolve_device(masker.device))
+    augmentation.holes.zero_()  # the pixels that are hidden now are the image's own
+    return hidden & ~runner.collect(augmentation.hidden, images)
 
 
 def _maps(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, Any]:
@@ -530,18 +539,20 @@ def _maps(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, A
         "images": _channels_last(array),
         "maps": maps,
         "hidden": hidden,
-        "borrowed": _borrowed(masker, images, hidden),
+        "borrowed": _borrowed(masker, array, hidden),
         "titles": dict(zip(maps, titles, strict=True)),
         "note": note,
         "scale_name": _scale_name(masker),
     }
 
 
-def _mean_map(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
-    total = sum(batch.sum(0, dtype=np.float64) for _, batch in masker._batches(images))
-    scope = masker._scope()
+def _mean_map(
+    masker: PatchAttributionMasker, images: Images, runner: BatchRunner
+) -> dict[str, Any]:
+    total = sum(batch.sum(0, dtype=np.float64) for _, batch in runner.batches(images))
+    scope = masker._hiding().scope
     maps = _named(masker, masker.mean_map_, "mean map")
-    if isinstance(masker.classes_, list):
+    if len(maps) > 1:
         maps = {f"mean map,\n{name}": one for name, one in maps.items()}
     return {
         "images": _channels_last(total[None] / images.n_samples),
@@ -554,7 +565,7 @@ def _mean_map(masker: PatchAttributionMasker, images: Images) -> dict[str, Any]:
 
 def _perturbations(masker: PatchAttributionMasker, images: Images, n: int) -> dict[str, Any]:
     array = images.read(0, images.n_samples)
-    as_set = masker._scope(), masker.perturbation
+    as_set = masker._hiding().scope, masker.perturbation
     modes = [as_set, *(mode for mode in _MODES if mode != as_set)]
     perturbed = {}
     for scope, change in modes:
@@ -566,13 +577,13 @@ def _perturbations(masker: PatchAttributionMasker, images: Images, n: int) -> di
 
 
 def _luminance(colours: np.ndarray) -> np.ndarray:
-    """The images in grey, on white where they are transparent."""
+    """Convert images to grey, on white where they are transparent."""
     opacity = colours[..., 3] if colours.shape[3] == 4 else 1.0
     return colours[..., :3] @ _LUMINANCE * opacity + (1 - opacity)
 
 
 def _outline(hidden: np.ndarray) -> np.ndarray:
-    """Lines between pixels that are hidden and pixels that are not, as one line with gaps.
+    """Find the lines between hidden and visible pixels, as one line with gaps.
 
     Parameters
     ----------
@@ -581,7 +592,7 @@ def _outline(hidden: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (3 * n_lines, 2)
-        Of each line x and y of its ends, and NaN.
+        x and y of both ends of each line, then NaN.
     """
     inside = np.pad(hidden, 1)
     level = _runs(inside[1:, 1:-1] != inside[:-1, 1:-1])[..., ::-1]
@@ -591,6 +602,6 @@ def _outline(hidden: np.ndarray) -> np.ndarray:
 
 
 def _runs(edges: np.ndarray) -> np.ndarray:
-    """Where edges follow one another in a row of the array, (row, first) and (row, end)."""
+    """Find runs of neighbouring edges in each row of the array: (row, first) and (row, end)."""
     change = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     return np.stack([np.argwhere(change == 1), np.argwhere(change == -1)], 1)

@@ -1,4 +1,4 @@
-"""Patch attribution, fills: what stands in the place of pixels that are hidden."""
+"""Patch attribution, stage 4, fills: the colours of hidden pixels."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ _N_PASSES = 4  # of a mean filter on each level
 
 
 def _blur(images: torch.Tensor, hidden: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Continue what is visible around, ever smoother towards the middle of what is hidden.
+    """Continue the visible surroundings of a hole, smoother towards its middle.
 
-    The image is halved again and again, each pixel the mean of the visible ones below it. On the
-    way back what is hidden gets the values of the coarser image, and is smoothed: without that a
-    slope is off by up to a quarter of what it rises over the hole, as the mean of half a block
-    stands for the whole.
+    The image is halved again and again; each pixel is the mean of the visible pixels below it. On
+    the way back, hidden pixels get the values of the coarser image and are smoothed. Without this
+    smoothing, a slope would be off by up to a quarter of its rise over the hole, as the mean of
+    half a block would stand for the whole block.
     """
     visible = (~hidden[:, None]).to(images.dtype)
     levels = [(images * visible, visible)]
@@ -35,17 +35,17 @@ def _blur(images: torch.Tensor, hidden: torch.Tensor, mean: torch.Tensor) -> tor
 
 
 def _inpaint(images: torch.Tensor, hidden: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Solve the biharmonic equation over what is hidden, in scikit-image."""
+    """Solve the biharmonic equation over the hidden pixels, in scikit-image."""
     restoration = import_optional("skimage.restoration", extra="inpaint", purpose="fill='inpaint'")
     filled = mean.expand_as(images).clone()
     for image, pixels, out in zip(images, hidden, filled, strict=True):
         if pixels.all() or not pixels.any():
-            continue  # nothing to begin with, or nothing to do
+            continue  # no pixel to start from, or no pixel to fill
         array = image.double().cpu().numpy()
         result = restoration.inpaint_biharmonic(array, pixels.cpu().numpy(), channel_axis=0)
         out.copy_(torch.from_numpy(np.asarray(result)))
     return filled
 
 
-# From images, the pixels that are hidden and the mean colour, to images in which these are filled.
+# Functions of images, their hidden pixels and the mean colour, that return the filled images.
 FILLS = {"blur": _blur, "inpaint": _inpaint}

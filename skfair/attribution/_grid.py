@@ -1,4 +1,4 @@
-"""Patch attribution, geometry: where the patches lie, and from their values to those of pixels."""
+"""Patch attribution, geometry: positions of patches, and pixel maps from values of patches."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _PATCH = 16  # pixels
 def grid_steps(
     patch_size: int | str, stride: int | str, height: int, width: int
 ) -> tuple[int, int]:
-    """Choose size and distance of patches where they are not given.
+    """Choose the size and the distance of patches, where they are "auto".
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def grid_steps(
     side = min(height, width)
     if isinstance(patch_size, str):
         patch_size = max(1, min(side // 4, _PATCH))
-        # The larger the images, the more pixels has what is on them; and the time of a fit stays.
+        # Objects in larger images have more pixels, and the time of a fit stays the same.
         while 12 * patch_size < side:
             patch_size *= 2
     if isinstance(stride, str):
@@ -42,11 +42,11 @@ def grid_steps(
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Positions of a square patch that is moved over an image.
+    """Positions of a square patch that moves over an image.
 
     Positions are counted row by row: position i has its upper left corner at row
-    ``i // n_cols * stride`` and column ``i % n_cols * stride``. The last ones may reach beyond the
-    image, by less than a stride; :meth:`pad` gives images the pixels that they see there.
+    ``i // n_cols * stride`` and column ``i % n_cols * stride``. The last patches may reach beyond
+    the image, by less than a stride; :meth:`pad` gives images the pixels that patches see there.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class PatchGrid:
         if stride > k:
             raise ValueError(
                 f"stride={stride} is larger than patch_size={k}: no patch would see the pixels "
-                f"between two of them. Take stride={k} or less."
+                f"between two patches. Take stride={k} or less."
             )
 
     @property
@@ -95,7 +95,7 @@ class PatchGrid:
         return self.n_rows * self.n_cols
 
     def pad(self, images: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column of images as far as the last patches reach.
+        """Repeat the last row and column of images up to the end of the last patches.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class PatchGrid:
         Returns
         -------
         tensor of shape (n, n_channels, padded height, padded width)
-            `images` itself where the grid ends at their border.
+            `images` itself if the grid ends at the border of the images.
         """
         below, right = (
             (n - 1) * self.stride + self.patch_size - side
@@ -115,7 +115,7 @@ class PatchGrid:
         return F.pad(images, (0, right, 0, below), mode="replicate")
 
     def corners(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row and column of the upper left pixel of each position.
+        """Compute the row and the column of the upper left pixel of each position.
 
         Returns
         -------
@@ -134,9 +134,9 @@ class PatchGrid:
         images : tensor of shape (n, n_channels, height, width)
             Padded by :meth:`pad`.
         positions : tensor of shape (n_patches,), int64
-            Where each patch lies.
+            Position of each patch.
         which : tensor of shape (n_patches,), int64
-            The image that it is of.
+            Image of each patch.
 
         Returns
         -------
@@ -148,10 +148,10 @@ class PatchGrid:
         return windows[which, :, y, x]
 
     def pixel_map(self, region_map: torch.Tensor) -> torch.Tensor:
-        """Mean of all patches that a pixel lies in, Algorithm 1 of the paper.
+        """Average over all patches that contain a pixel: Algorithm 1 of the paper.
 
-        The sum over the patches is one over rows and one over columns, so that it takes two
-        products with small matrices.
+        The sum over the patches is a sum over rows and a sum over columns, so that two products
+        with small matrices compute it.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Patch attribution, last stage's check: whether a network still tells the attribute."""
+"""Patch attribution, stage 5: whether networks still tell the attribute from perturbed images."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skfair.base._net import FullBatches, TensorData, train_with_adam
+from skfair.utils._split import draw_folds
 
 _WIDTHS = (16, 32, 64)
 _LONGEST_SIDE = 128  # pixels; larger images are halved before the network sees them
@@ -20,16 +21,16 @@ _FEWEST = 4  # images of a class with one value of the attribute, or the class i
 
 
 class Leakage(NamedTuple):
-    """How well a network tells the attribute from images that it has not seen.
+    """Accuracy with which networks tell the attribute from images that they have not seen.
 
     Attributes
     ----------
     accuracy : float
-        Mean of the recalls of all cells of class and attribute; NaN where it cannot be measured.
+        Mean recall over all cells of class and attribute; NaN if it cannot be measured.
     low, high : float
-        95 % interval of the accuracy of these networks over images to judge on.
+        95 % interval of the accuracy of these networks over the test images.
     chance : float
-        What guessing gets.
+        Accuracy of guessing.
     """
 
     accuracy: float
@@ -39,14 +40,14 @@ class Leakage(NamedTuple):
 
 
 class WholeImageNet(nn.Module):
-    """A small convolutional network with the highest and the mean output over the image.
+    """Small convolutional network that pools the highest and the mean output over the image.
 
     Parameters
     ----------
     n_classes : int
         Values of the attribute.
     mean, std : tensor of shape (n_channels,)
-        By which images are standardised.
+        Statistics that standardise the images.
     """
 
     mean: torch.Tensor
@@ -101,7 +102,7 @@ def comparable_images(code: np.ndarray, strata: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of int64
-        Rows; none, if in each class some value of the attribute occurs less than four times.
+        Rows; empty if no class has each value of the attribute four times.
     """
     counts = np.zeros((strata.max() + 1, code.max() + 1), dtype=np.int64)
     np.add.at(counts, (strata, code), 1)
@@ -120,23 +121,23 @@ def measure_leakage(
     seed: int,
     device: torch.device,
 ) -> Leakage:
-    """Train networks to tell the attribute on a part of the images, and judge them on the rest.
+    """Train networks to tell the attribute on one fold of the images, and test them on the other.
 
-    All cells of class and attribute count the same, in training and in judgement. The class then
-    says nothing about the attribute, so that what goes along with the class is no leak.
+    All cells of class and attribute count the same, in training and in the test. The class then
+    tells nothing about the attribute, so that evidence of the class is not a leak.
 
     Parameters
     ----------
     images : tensor of shape (n_samples, n_channels, height, width)
-        What is left of the images.
+        The perturbed images.
     code : ndarray of shape (n_samples,), int64
         Value of the attribute.
     strata : ndarray of shape (n_samples,), int64
-        Class of each image; zeros, if classes are not known.
+        Class of each image; zeros if there are no classes.
     n_classes : int
-        Values of the attribute.
+        Number of values of the attribute.
     mean, std : ndarray of shape (n_channels,)
-        By which images are standardised.
+        Statistics that standardise the images.
     seed : int
         Seeds the networks, the folds and the batches.
     device : torch.device
@@ -151,16 +152,13 @@ def measure_leakage(
     if not len(rows):
         return Leakage(np.nan, np.nan, np.nan, chance)
     cell = np.unique(strata[rows] * n_classes + code[rows], return_inverse=True)[1]
-    order = np.random.RandomState(seed).permutation(len(rows))
-    order = order[np.argsort(cell[order], kind="stable")]
-    fold = np.empty(len(rows), dtype=np.int64)
-    fold[order] = np.arange(len(rows)) % _N_FOLDS  # each cell is in all folds
+    fold = draw_folds(cell, _N_FOLDS, seed)
     hits = np.empty(len(rows), dtype=bool)
     target = torch.from_numpy(code)
     for i in range(_N_FOLDS):
         train, test = rows[fold != i], rows[fold == i]
         weight = 1 / np.bincount(cell)[cell[fold != i]]
-        # As the training takes them, so that few images get as many steps as many.
+        # The size that the training takes; with it few images get as many steps as many images.
         batch_size = min(_BATCH, max(1, len(train) // 10))
         network, _ = train_with_adam(
             WholeImageNet,
@@ -184,8 +182,8 @@ def measure_leakage(
                 hits[np.searchsorted(rows, part)] = found == code[part]
     n, right = np.bincount(cell), np.bincount(cell, weights=hits)
     accuracy = float((right / n).mean())
-    # With two more hits and two more misses a cell (Agresti and Coull), so that a cell without
-    # a miss is not taken for one that cannot have any.
+    # Agresti and Coull: two more hits and two more misses in each cell, so that a cell without a
+    # miss does not get an interval of length zero.
     recall = (right + 2) / (n + 4)
     error = norm.isf(_LEVEL / 2) * np.sqrt((recall * (1 - recall) / (n + 4)).sum()) / len(n)
     low, high = max(accuracy - float(error), 0.0), min(accuracy + float(error), 1.0)

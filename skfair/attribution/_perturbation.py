@@ -1,4 +1,4 @@
-"""Patch attribution, last stage: hide the pixels under a part of the map."""
+"""Patch attribution, stage 4: perturb the pixels with the highest values in the map."""
 
 from dataclasses import dataclass
 
@@ -9,37 +9,37 @@ from skfair.attribution._fill import FILLS
 
 
 def auto_margin(patch_size: int, stride: int) -> int:
-    """How far a map falls short of the border of what it shows.
+    """Choose the margin: how far a map ends before the border of the attribute.
 
     Parameters
     ----------
     patch_size, stride : int
-        The grid.
+        Size and distance of the patches.
 
     Returns
     -------
     int
-        In pixels.
+        Margin in pixels.
     """
     return max(1, patch_size // 4, stride // 2)
 
 
 def hidden_pixels(pixel_map: torch.Tensor, quantile: float, margin: int) -> torch.Tensor:
-    """Mark the pixels above a quantile of their map, and those around them.
+    """Mark the pixels above a quantile of their map, and the pixels around them.
 
     Parameters
     ----------
     pixel_map : tensor of shape (n, n_maps, height, width)
     quantile : float
-        Share of the pixels that are not above it.
+        Share of the pixels that are not above the quantile.
     margin : int
-        Pixels, in rows and in columns, by which what is marked grows on all sides.
+        Pixels, in rows and in columns, by which the marked area grows on all sides.
 
     Returns
     -------
     tensor of the shape of `pixel_map`, bool
-        Where values are equal, fewer than a share of ``1 - quantile`` may be marked before they
-        grow, never more.
+        Before the area grows, at most a share of ``1 - quantile`` is marked; less where values are
+        equal.
     """
     flat = pixel_map.flatten(2)
     n_pixels = flat.shape[2]
@@ -56,16 +56,16 @@ def hidden_pixels(pixel_map: torch.Tensor, quantile: float, margin: int) -> torc
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What happens to the marked pixels; all others are left as they are, to the bit.
+    """Change of the marked pixels (Section 3.3 of the paper); all others stay, to the bit.
 
     Attributes
     ----------
     kind : {"mask", "noise", "swap"}
-        The pixels are filled, or get noise, or are filled and those of another image pasted.
+        Fill the pixels, add noise to them, or fill them and paste pixels of another image.
     fill : str or tensor of shape (n_channels,), float64
         One of :data:`FILLS`, or a colour in the units of the images.
     mean : tensor of shape (n_channels,), float64
-        The colour of images of which nothing is visible.
+        The colour of images whose pixels are all hidden.
     noise_scale : tensor of shape (n_channels,), float64
         Standard deviation of the noise, in the units of the images.
     low, high : float
@@ -87,11 +87,11 @@ class Perturbation:
         Parameters
         ----------
         images : tensor of shape (n, n_channels, height, width)
-            Of any type.
+            Images of any type.
         hidden : tensor of shape (n, height, width), bool
             Pixels to perturb.
         noise : tensor of the shape of `images`, optional
-            Standard normal; drawn from torch's default generator if not given.
+            Standard normal numbers; by default from torch's own generator.
 
         Returns
         -------
@@ -129,9 +129,9 @@ class Perturbation:
         hidden : tensor of shape (n, height, width), bool
             Pixels to fill.
         donors : tensor of the shape and type of `images`
-            Of each image the one from which it gets pixels.
+            For each image, the image whose pixels it gets.
         pasted : tensor of shape (n, height, width), bool
-            Which pixels it gets; none, for an image that is to have no such part.
+            The pixels that are pasted; all False for an image that gets none.
 
         Returns
         -------

@@ -1,43 +1,45 @@
-"""Patch attribution, stage 1: train a network to see the attribute in single patches."""
+"""Patch attribution, stage 1: train a network to predict the attribute from single patches."""
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
-from skfair.attribution._region_networks import DenseRegionNet
+from skfair.attribution._region_networks import DenseRegionNet, ResNetRegionNet
 from skfair.base._net import EpochBar, FullBatches, TensorData, TensorNet, one_cycle
 from skfair.utils._random import generator
 
-# Coarsest grid of one training pass, in positions along a side: neighbouring patches share most
-# of their pixels, and a grid that starts elsewhere each time sees all of them.
+# Positions along a side in the coarsest grid of one training pass. Neighbouring patches share most
+# of their pixels, and a grid that starts at another position each time sees all of them.
 _POSITIONS_A_SIDE = 12
 
 
 class RegionClassifier(nn.Module):
-    """A network on patches, and what it takes to run it over images.
+    """A network that sees patches, and the grid on which it runs over images (Section 3.1).
 
     Parameters
     ----------
     network : torch.nn.Module
-        From standardised patches and their positions to logits.
+        Takes standardised patches and their positions, and returns logits.
     n_classes : sequence of int
-        Classes of each attribute; the logits of all attributes lie side by side.
+        Number of classes of each attribute. The logits of all attributes follow one another.
     mean, std : tensor of shape (n_channels,)
-        By which the images are standardised.
+        Statistics that standardise the images.
     patch_size, stride : int
-        The grid.
+        Size and distance of the patches.
     any_size : bool, default=False
-        Whether images may be of another size than those of training; else the number of a
-        position means something to the network.
+        Whether images may have another size than those of training. They may not if the network
+        uses the number of a position.
 
     Attributes
     ----------
     positive : list of int or None
-        Of each attribute the class that means "it is here"; None where no class is known to.
+        Class of each attribute that means "the attribute is here"; None if there is none.
         Set after the training.
     """
 
@@ -69,19 +71,29 @@ class RegionClassifier(nn.Module):
         self.register_buffer("temperature", torch.ones(len(self.n_classes)))
 
     def grid(self, images: torch.Tensor) -> PatchGrid:
-        """The positions on images of this size."""
+        """Give the positions on images of this size."""
         return PatchGrid(images.shape[-2], images.shape[-1], self.patch_size, self.stride)
 
+    def show(self, positive: np.ndarray) -> None:
+        """Set which class of each attribute maps show.
+
+        Parameters
+        ----------
+        positive : ndarray of shape (n_attributes,), int64
+            Class that means "the attribute is here"; -1 if there is none.
+        """
+        self.positive = [None if i < 0 else i for i in positive.tolist()]
+
     def to_channels_last(self) -> None:
-        """Lay the weights out so that convolutions take up to a third less time on a CPU."""
-        # torch's types of `to` leave out that it takes a layout.
+        """Set the layout of weights with which convolutions take up to a third less CPU time."""
+        # torch's type hints of `to` lack this argument.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the logits of patches at random positions, for training.
 
         A dense network sees many patches of each image, on a coarse grid that starts at a
-        random position; any other sees one patch of each.
+        random position. Any other network sees one patch of each image.
 
         Parameters
         ----------
@@ -122,7 +134,7 @@ class RegionClassifier(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the logits of each attribute at all positions; temperature is left out."""
+        """Compute the logits of each attribute at all positions, without the temperature."""
         grid = self.grid(images)
         images = self._standardise(images, grid)
         if isinstance(self.network, DenseRegionNet):
@@ -147,12 +159,12 @@ class RegionClassifier(nn.Module):
         return self.confidence(self.probabilities(images), confidence)
 
     def confidence(self, probabilities: Sequence[torch.Tensor], confidence: str) -> torch.Tensor:
-        """Turn what :meth:`probabilities` gives into what :meth:`region_map` gives."""
+        """Compute the result of :meth:`region_map` from that of :meth:`probabilities`."""
         pairs = zip(probabilities, self.positive, strict=True)
         return torch.stack([CONFIDENCES[confidence](*pair) for pair in pairs], 1)
 
     def pixel_map(self, images: torch.Tensor, confidence: str) -> torch.Tensor:
-        """Compute the mean confidence of the patches that each pixel lies in.
+        """Compute the mean confidence of the patches that contain each pixel (Algorithm 1).
 
         Parameters
         ----------
@@ -172,7 +184,7 @@ class RegionClassifier(nn.Module):
 
     def _patch_by_patch(self, grid: PatchGrid, images: torch.Tensor) -> torch.Tensor:
         n_patches = len(images) * len(grid)
-        at_once = images[:, 0].numel() // self.patch_size**2  # so many have the pixels of these
+        at_once = images[:, 0].numel() // self.patch_size**2  # as many pixels as the images
         logits = []
         for patch in torch.arange(n_patches, device=images.device).split(at_once):
             positions = patch % len(grid)
@@ -181,27 +193,83 @@ class RegionClassifier(nn.Module):
         return torch.cat(logits).reshape(len(images), grid.n_rows, grid.n_cols, -1).movedim(3, 1)
 
 
-def check_network(network: nn.Module, n_channels: int, patch_size: int, n_outputs: int) -> None:
-    """Try a user's network on two patches.
+NETWORKS = {"dense": DenseRegionNet, "resnet18": ResNetRegionNet}
+
+
+def make_region_classifier(
+    region_classifier: str | nn.Module,
+    grid: PatchGrid,
+    *,
+    n_classes: Sequence[int],
+    mean: np.ndarray,
+    std: np.ndarray,
+    position_embedding: bool,
+) -> RegionClassifier:
+    """Make a region classifier with new weights.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        From patches and their positions to logits.
-    n_channels, patch_size, n_outputs : int
-        What it gets, and what it has to give.
+    region_classifier : {"dense", "resnet18"} or torch.nn.Module
+        The network, or a module that is copied.
+    grid : PatchGrid
+        Positions of the patches on the images of training.
+    n_classes : sequence of int
+        Number of classes of each attribute.
+    mean, std : ndarray of shape (n_channels,)
+        Statistics that standardise the images.
+    position_embedding : bool
+        Whether the networks of skfair are told the position.
+
+    Returns
+    -------
+    RegionClassifier
 
     Raises
     ------
     ValueError
-        It fails, or gives something else.
+        A module of the user fails, or returns something else than logits.
+    """
+    arguments = len(mean), grid.patch_size, sum(n_classes)
+    if isinstance(region_classifier, nn.Module):
+        network = copy.deepcopy(region_classifier).cpu()  # where check_network calls it
+        check_network(network, *arguments)
+    elif region_classifier == "dense":
+        shape = (grid.n_rows, grid.n_cols) if position_embedding else None
+        network = DenseRegionNet(*arguments, shape)
+    else:
+        network = ResNetRegionNet(*arguments, len(grid) if position_embedding else None)
+    return RegionClassifier(
+        network,
+        n_classes=n_classes,
+        mean=torch.from_numpy(mean),
+        std=torch.from_numpy(std),
+        patch_size=grid.patch_size,
+        stride=grid.stride,
+        any_size=not position_embedding,
+    )
+
+
+def check_network(network: nn.Module, n_channels: int, patch_size: int, n_outputs: int) -> None:
+    """Call a user's network with two patches.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes patches and their positions, and returns logits.
+    n_channels, patch_size, n_outputs : int
+        Shape of its patches, and number of its logits.
+
+    Raises
+    ------
+    ValueError
+        It fails, or returns something else.
     """
     patches = torch.zeros(2, n_channels, patch_size, patch_size)
     called = (
         f"region_classifier, called with patches of shape {tuple(patches.shape)}, float32, and "
         "positions of shape (2,), int64,"
     )
-    wanted = f"Its forward(patches, positions) has to return logits of shape (2, {n_outputs})."
+    wanted = f"Its forward(patches, positions) must return logits of shape (2, {n_outputs})."
     try:
         with torch.no_grad():
             logits = network.eval()(patches, torch.zeros(2, dtype=torch.int64))
@@ -218,7 +286,7 @@ class RegionLoss(nn.Module):
     Parameters
     ----------
     n_classes : sequence of int
-        Classes of each attribute.
+        Number of classes of each attribute.
     label_smoothing : float
         Share of the label that is spread over all classes.
     """
@@ -266,22 +334,22 @@ def train_region_classifier(
     device: torch.device,
     description: str | None,
 ) -> None:
-    """Train in a skorch net: AdamW, the learning rate up to `lr` and down to zero.
+    """Train with AdamW; the learning rate rises to `lr` and falls to zero.
 
     Parameters
     ----------
     classifier : RegionClassifier
         Trained in place; ends in eval mode.
     images : tensor of shape (n_samples, n_channels, height, width)
-        In the type that the user's images have, which takes the least memory.
+        In the type of the user's images, which takes the least memory.
     codes : tensor of shape (n_samples, n_attributes), int64
         Class of each attribute.
     sampling_weight : tensor of shape (n_samples,)
-        Images are drawn with replacement, in proportion to it.
+        Images are drawn with replacement, in proportion to their weight.
     description : str or None
         Name on the progress bar; None shows none.
     """
-    # Ten steps an epoch at least, so that epochs mean something for few images too.
+    # At least ten steps an epoch, so that an epoch trains enough with few images too.
     batch_size = min(batch_size, max(2, len(images) // 10))
     n_steps = max_epochs * -(-len(images) // batch_size)
     bar = [] if description is None else [EpochBar(description)]

@@ -1,4 +1,4 @@
-"""Patch attribution, the networks that predict an attribute from a patch and its position."""
+"""Patch attribution, stage 1: networks that predict an attribute from a patch and its position."""
 
 import math
 
@@ -6,18 +6,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-_WIDTHS = (32, 48, 64, 96)  # of the last convolutions; any before them have the first
+_WIDTHS = (32, 48, 64, 96)  # of the last convolutions; earlier ones have the first width
 _POSITION_CHANNELS = 16
 _HIDDEN = 64
-_FINE_PATCH = 16  # pixels; larger patches are seen through a mean filter that makes them so small
+_FINE_PATCH = 16  # pixels; a mean filter brings larger patches down to this size
 
 
 def receptive_kernels(patch_size: int) -> list[int]:
-    """Kernel sizes of convolutions that together see exactly one patch.
+    """Compute kernel sizes of convolutions that together see exactly one patch.
 
     The taps of layer i are ``2**i`` pixels apart, so that few layers see far. All kernels have
-    at least three taps; what is missing to `patch_size` is put in as binary digits, and the
-    rest into the last layer.
+    at least three taps. The pixels that are then missing to `patch_size` are written as a binary
+    number: each digit adds a tap to its layer, and the last layer gets the rest.
 
     Parameters
     ----------
@@ -45,15 +45,15 @@ def receptive_kernels(patch_size: int) -> list[int]:
 class DenseRegionNet(nn.Module):
     """Network of unpadded convolutions whose receptive field is one patch.
 
-    Run over a whole image it gives, in one pass, what it would give for each patch alone: the
-    position, which the published network has as a channel of its input, enters after the
+    One pass over a whole image gives the same logits as one pass for each patch. The published
+    network gets the position as a channel of its input; here the position enters after the
     convolutions, where each output belongs to one patch.
 
-    The output of a layer is computed only where a later layer needs it. The same weights
-    therefore serve any stride, and a coarse one, for training, takes little time.
+    Each layer computes its output only where a later layer needs it. The same weights
+    therefore serve any stride, and a coarse stride, for training, takes little time.
 
-    Patches of 32 pixels and more are seen through a mean filter. With a layer of weights in its
-    place, training on faces took twice as long and found less.
+    A mean filter shrinks patches of 32 pixels and more. With a layer of weights in place of the
+    filter, training on faces took twice as long and found less.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class DenseRegionNet(nn.Module):
     n_outputs : int
         Logits for each patch.
     grid_shape : tuple of two int, or None
-        (n_rows, n_cols) of the positions; None makes a network that is not told the position.
+        (n_rows, n_cols) of the positions; None for a network that does not use the position.
     """
 
     def __init__(
@@ -84,15 +84,15 @@ class DenseRegionNet(nn.Module):
             nn.Conv2d(before, after, kernel, bias=False)
             for before, after, kernel in zip(widths[:-1], widths[1:], kernels, strict=True)
         )
-        # Without it training takes many times as long.
+        # Without normalisation, training takes many times as long.
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.position = None
         n_place = 0
         if grid_shape is not None:
             self.position = nn.Parameter(_cosines(*grid_shape))
             n_place = len(self.position)
-            # What a feature says depends on where it is: on faces this, and a position that is
-            # smooth from the start, halve the time of training.
+            # The meaning of a feature depends on its position. On faces this gate, and a smooth
+            # initial position map, halve the time of training.
             self.gate = nn.Conv2d(n_place, _HIDDEN, 1)
         self.hidden = nn.Conv2d(widths[-1] + n_place, _HIDDEN, 1)
         self.output = nn.Conv2d(_HIDDEN, n_outputs, 1)
@@ -128,7 +128,7 @@ class DenseRegionNet(nn.Module):
         every : int, default=1
             Compute only every so many rows and columns of positions.
         first : tuple of two int, default=(0, 0)
-            The first row and column of positions to compute.
+            First row and column of positions to compute.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class DenseRegionNet(nn.Module):
 
     def _features(self, images: torch.Tensor, stride: int) -> torch.Tensor:
         spacings = [self.shrink * 2**i for i in range(len(self.convolutions))]
-        jump = 1  # pixels between neighbours in what a layer gets
+        jump = 1  # pixels of the image between neighbours in the input of a layer
         if self.blur > 1:
             jump = math.gcd(stride, *spacings)
             images = F.avg_pool2d(images, self.blur, jump)
@@ -168,9 +168,9 @@ class DenseRegionNet(nn.Module):
 
 
 def _cosines(n_rows: int, n_cols: int) -> torch.Tensor:
-    """The lowest frequencies over a grid, of shape (_POSITION_CHANNELS, n_rows, n_cols)."""
+    """The waves of lowest frequency on a grid, shape (_POSITION_CHANNELS, n_rows, n_cols)."""
     waves = [(u, v) for u in range(_POSITION_CHANNELS) for v in range(_POSITION_CHANNELS)]
-    waves = sorted(waves, key=lambda wave: (sum(wave), wave))[1:]  # but the constant one
+    waves = sorted(waves, key=lambda wave: (sum(wave), wave))[1:]  # without the constant wave
     y, x = (torch.pi * (torch.arange(n, dtype=torch.float32) + 0.5) / n for n in (n_rows, n_cols))
     return torch.stack(
         [torch.outer(torch.cos(u * y), torch.cos(v * x)) for u, v in waves[:_POSITION_CHANNELS]]
@@ -178,7 +178,7 @@ def _cosines(n_rows: int, n_cols: int) -> torch.Tensor:
 
 
 class ResNetRegionNet(nn.Module):
-    """The published network: a ResNet-18 for small images, the position as one more channel.
+    """The published network (Section 3.1): a ResNet-18 with the position as one more channel.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class ResNetRegionNet(nn.Module):
     n_outputs : int
         Logits for each patch.
     n_positions : int or None
-        Positions of the patch; None makes a network that is not told the position.
+        Number of positions; None for a network that does not use the position.
     """
 
     def __init__(self, n_channels: int, patch_size: int, n_outputs: int, n_positions: int | None):

@@ -1,4 +1,4 @@
-"""Patch attribution, the units of the images: what is their mean, spread and range."""
+"""Patch attribution, the units of the images: mean, standard deviation and range of values."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -9,14 +9,15 @@ from skfair.utils._shown import shown
 
 
 class ImageStatistics(NamedTuple):
-    """What is known of the values of images.
+    """Statistics of the values of images.
 
     Attributes
     ----------
     mean, std : ndarray of shape (n_channels,), float64
-        Of all pixels. A channel of one value only has a standard deviation of 1.
+        Mean and standard deviation over all pixels. A constant channel has a standard deviation
+        of 1.
     low, high : float
-        Lowest and highest of all values.
+        Lowest and highest value.
     """
 
     mean: np.ndarray
@@ -39,7 +40,7 @@ def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
     Raises
     ------
     ValueError
-        All images are of one and the same colour.
+        All images have the same constant colour.
     """
     n_pixels, total, squares = 0, np.zeros(1), np.zeros(1)
     low, high = np.full(1, np.inf), np.full(1, -np.inf)
@@ -52,7 +53,7 @@ def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
     if (low == high).all():
         raise ValueError(
             "X holds images of one constant colour: each channel has the same value in every pixel "
-            "of every image. Give images in which there is something to see."
+            "of every image. Give images that show something."
         )
     mean = total / n_pixels
     variance = np.maximum(squares / n_pixels - mean**2, 0.0)
@@ -60,61 +61,89 @@ def measure_images(batches: Iterable[np.ndarray]) -> ImageStatistics:
     return ImageStatistics(mean, std, float(low.min()), float(high.max()))
 
 
-def check_data_range(data_range: Any) -> tuple[float, float]:
-    """Check the parameter ``data_range``.
+class DataRange(NamedTuple):
+    """Lowest and highest value that images can have.
+
+    Attributes
+    ----------
+    low, high : float
+        The range.
+    is_given : bool
+        Whether the parameter ``data_range`` or the type of the images says so. Otherwise it is
+        the range of the images of ``fit``, and others may have values somewhat outside.
+    """
+
+    low: float
+    high: float
+    is_given: bool
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """Lowest and highest value that raises no error.
+
+        Values may leave a measured range by its width: ``fit`` did not see all values, and images
+        in other units are farther outside.
+        """
+        slack = 0.0 if self.is_given else self.high - self.low
+        return self.low - slack, self.high + slack
+
+    def check(self, batch: np.ndarray) -> None:
+        """Raise where images are not in the expected units.
+
+        Parameters
+        ----------
+        batch : ndarray
+            Values of images.
+
+        Raises
+        ------
+        ValueError
+            A value is outside the range that is allowed.
+        """
+        found, (lowest, highest) = (float(batch.min()), float(batch.max())), self.allowed
+        # In float32, as images are: the float32 number nearest to 0.1 is above 0.1.
+        if found[0] < np.float32(lowest) or found[1] > np.float32(highest):
+            source = "data_range says" if self.is_given else "fit saw"
+            raise ValueError(
+                f"X has values from {found[0]:g} to {found[1]:g}, where {source} {self.low:g} to "
+                f"{self.high:g}. Bring the images to that scale, or fit with the data_range of "
+                "these images."
+            )
+
+
+def given_range(data_range: Any, dtype: np.dtype) -> DataRange | None:
+    """Turn the parameter ``data_range`` into a range.
 
     Parameters
     ----------
-    data_range : sequence of two float
+    data_range : "auto" or sequence of two float
+        The parameter.
+    dtype : numpy.dtype
+        Type of the images.
 
     Returns
     -------
-    tuple of two float
+    DataRange or None
+        None if the range has to be measured.
 
     Raises
     ------
     ValueError
-        It is something else.
+        The parameter is not two numbers, the lower one first.
     """
+    if isinstance(data_range, str):
+        return DataRange(0.0, 255.0, is_given=True) if dtype == np.uint8 else None
     values = np.asarray(data_range, dtype=np.float64)
     if values.shape != (2,) or not values[0] < values[1]:
         raise ValueError(
-            f"data_range={data_range!r} is not (lowest, highest): two numbers, of which the first "
-            "is the smaller one. Take (0, 1) or (0, 255), whichever the images are in, or 'auto'."
+            f"data_range={data_range!r} is not (lowest, highest), two numbers with lowest < "
+            "highest. Pass (0, 1) or (0, 255), as the images are scaled, or 'auto'."
         )
-    return float(values[0]), float(values[1])
-
-
-def check_values(batch: np.ndarray, low: float, high: float, *, slack: float, source: str) -> None:
-    """Raise where images are not in the units that are expected.
-
-    Parameters
-    ----------
-    batch : ndarray
-        Values of images.
-    low, high : float
-        The range.
-    slack : float
-        How far outside values may be, in units of ``high - low``.
-    source : str
-        Where the range is from, in the message.
-
-    Raises
-    ------
-    ValueError
-        A value is further outside.
-    """
-    found, allowed = (float(batch.min()), float(batch.max())), slack * (high - low)
-    # In float32, as images are: its nearest to 0.1 is above 0.1.
-    if found[0] < np.float32(low - allowed) or found[1] > np.float32(high + allowed):
-        raise ValueError(
-            f"X has values from {found[0]:g} to {found[1]:g}, where {source} {low:g} to {high:g}. "
-            "Bring the images to that scale, or fit with the data_range that they have."
-        )
+    return DataRange(float(values[0]), float(values[1]), is_given=True)
 
 
 def check_fill(
-    fill: Any, mean: np.ndarray, low: float, high: float, *, slack: float, eight_bit: bool
+    fill: Any, mean: np.ndarray, data_range: DataRange, *, eight_bit: bool
 ) -> np.ndarray:
     """Turn the parameter ``fill`` into a colour.
 
@@ -123,11 +152,9 @@ def check_fill(
     fill : "mean", float or sequence of float
         The parameter.
     mean : ndarray of shape (n_channels,)
-        Of the images of ``fit``.
-    low, high : float
-        Range of the data.
-    slack : float
-        How far outside the colour may be, in units of ``high - low``.
+        Mean of each channel over the images of ``fit``.
+    data_range : DataRange
+        Range of the images.
     eight_bit : bool
         Whether the images are uint8.
 
@@ -138,7 +165,7 @@ def check_fill(
     Raises
     ------
     ValueError
-        It has another number of channels than the images, or is outside the range.
+        The colour has another number of channels than the images, or is outside the range.
     """
     if isinstance(fill, str):
         return mean
@@ -147,19 +174,20 @@ def check_fill(
         colour = np.asarray(fill, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"fill={shown(fill)} is no colour: give one number, one for each of the {n_channels} "
-            "channels of the images, or 'mean'."
+            f"fill={shown(fill)} is not a colour. Give one number, one for each of the "
+            f"{n_channels} channels of the images, or 'mean'."
         ) from error
     if colour.shape not in ((), (n_channels,)):
         raise ValueError(
-            f"fill={fill!r} has shape {colour.shape}: give one number, one for each of the "
+            f"fill={fill!r} has shape {colour.shape}. Give one number, one for each of the "
             f"{n_channels} channels of the images, or 'mean'."
         )
-    allowed = slack * (high - low)
-    if not ((low - allowed <= colour) & (colour <= high + allowed)).all():
+    lowest, highest = data_range.allowed
+    if not ((lowest <= colour) & (colour <= highest)).all():
         raise ValueError(
-            f"fill={fill!r} is outside the range of the images, {low:g} to {high:g}. Give a colour "
-            "in the units of the images, or the data_range that they have."
+            f"fill={fill!r} is outside the range of the images, {data_range.low:g} to "
+            f"{data_range.high:g}. Give a colour in the units of the images, or the data_range "
+            "of the images."
         )
     if eight_bit and 0 < colour.max() < 1:
         raise ValueError(

@@ -28,6 +28,7 @@ from skfair.base._networks import (
 )
 from skfair.featurize._fingerprint import check_module, module_digest
 from skfair.featurize._onnx_model import OnnxModel, open_onnx
+from skfair.featurize._outputs import check_axes, check_output, pool
 from skfair.utils._device import resolve_device
 from skfair.utils._shown import shown, shown_all
 
@@ -205,7 +206,7 @@ class BatchEncoder:
         # The features set out now: asked for later, they would come after the next batch, for
         # which a card does things in order, and it would be idle while that one is read.
         with torch.inference_mode():
-            pooled = _pool(_check_output(output, len(batch)), self.pooling).float()
+            pooled = pool(check_output(output, len(batch)), self.pooling).float()
             features = pooled.to("cpu", non_blocking=True)
         there = torch.cuda.Event()
         there.record(torch.cuda.current_stream(output.device))
@@ -215,7 +216,7 @@ class BatchEncoder:
         """Ask of the first batch of a fit what would make all features wrong, unseen."""
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
         free = kind != "callable"  # which may cost money
-        shape = tuple(_check_output(output, len(batch)).shape)
+        shape = tuple(check_output(output, len(batch)).shape)
         check_axes(shape, batch, self.pooling, self._run if free else None)
         among = self._first_row(output, len(batch))
         if free:
@@ -256,7 +257,7 @@ class BatchEncoder:
             )
 
     def _first_row(self, output: Any, n_rows: int) -> torch.Tensor:
-        return _pool(_check_output(output, n_rows), self.pooling)[0].detach().double().cpu()
+        return pool(check_output(output, n_rows), self.pooling)[0].detach().double().cpu()
 
     def _tolerance(self) -> float:
         encoder: Any = self.encoder
@@ -277,7 +278,7 @@ class BatchEncoder:
             features = output.features.numpy()
         else:
             with torch.inference_mode():
-                pooled = _pool(_check_output(output, n_rows), self.pooling)
+                pooled = pool(check_output(output, n_rows), self.pooling)
                 features = pooled.to("cpu", torch.float32).numpy()
         self.check_width(features.shape[1], "encoder returned")
         finite = np.isfinite(features)
@@ -300,75 +301,6 @@ class BatchEncoder:
                 "(and one encoder_id) has one number of features: pool its output, fit again "
                 "after changing it, and then name another encoder_id."
             )
-
-
-def check_axes(
-    shape: tuple[int, ...], batch: np.ndarray, pooling: str, run: Callable | None
-) -> None:
-    """Refuse maps and tokens of which other axes are pooled than those of positions.
-
-    What changes with the size of the image is a position. Where the encoder takes one size only,
-    sides as those of the image, or equal ones, are likely positions.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the output for `batch`.
-    batch : ndarray of shape (n, ...)
-    pooling : str
-    run : callable or None
-        The encoder, if it may be run once more.
-
-    Raises
-    ------
-    ValueError
-    """
-    if len(shape) == 2 or pooling == "flatten":
-        return
-    first = last = False
-    if len(shape) == 4:
-        first, last = (_like_positions(sides, batch.shape[2:]) for sides in (shape[2:], shape[1:3]))
-        if first and not last:
-            return
-    changed = _changed_axes(shape, batch, run)
-    if (1 in changed) != (len(shape) - 1 in changed):
-        last = (len(shape) == 4) == (1 in changed)
-    elif len(shape) == 4 and changed:
-        last = False
-    if last and len(shape) == 4:
-        raise ValueError(
-            f"encoder returned maps of shape {shape}, where (n, features, height, width) was "
-            "wanted, and the features seem to come last, or it cannot be told. Wrap the encoder "
-            "in one that returns rows: .mean((1, 2)) of these maps if features come last, "
-            ".mean((2, 3)) if they come first."
-        )
-    if last and len(shape) == 3:
-        raise ValueError(
-            f"encoder returned an output of shape {shape}, where (n, tokens, features) was "
-            "wanted: its last axis grows with the image, and the other one does not. Wrap the "
-            "encoder so that it returns .transpose(1, 2) of it."
-        )
-
-
-def _like_positions(sides: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """Whether two sides are equal, or to each other as those of the image, up to rounding."""
-    if sides[0] == sides[1] or len(image) != 2:
-        return sides[0] == sides[1]
-    return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image) and min(sides) > 1
-
-
-def _changed_axes(shape: tuple[int, ...], batch: np.ndarray, run: Callable | None) -> set[int]:
-    """Axes of the output that change when the image is twice as large; none if it cannot be."""
-    if run is None or batch.ndim != 4:
-        return set()
-    try:
-        larger = run(batch[:1].repeat(2, axis=2).repeat(2, axis=3))
-    except Exception:  # of whatever kind: most encoders take one size
-        return set()
-    there = tuple(getattr(larger, "shape", ()))
-    if len(there) != len(shape):
-        return set()
-    return {axis for axis in range(1, len(shape)) if there[axis] != shape[axis]}
 
 
 def _opposite(samples: np.ndarray) -> np.ndarray:
@@ -496,57 +428,3 @@ def _check_layer(layer: str, names: Collection[str]) -> None:
         raise ValueError(
             f"layer={shown(layer, _ROOM)} is not in encoder. Names near it: {', '.join(listed)}."
         )
-
-
-def _check_output(output: Any, n_rows: int) -> torch.Tensor:
-    """Turn an encoder's output into a floating tensor of 2 to 4 dimensions, or say what it is."""
-    if not isinstance(output, torch.Tensor):
-        try:
-            if isinstance(output, tuple):  # several outputs, which asarray might stack
-                raise TypeError("several outputs")
-            array = np.asarray(output)
-            output = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"encoder returned a {type(output).__name__}, not an array or tensor. Choose an "
-                "intermediate output with layer=, or wrap the encoder so that it returns one."
-            ) from error
-    if output.is_quantized:
-        output = output.dequantize()
-    if output.is_meta:
-        raise ValueError("encoder returned a tensor on the device 'meta', which holds no values.")
-    if not output.is_floating_point():
-        raise TypeError(
-            f"encoder returned {output.dtype} values; features are floating. Return floats, and "
-            "not the classes or tokens that they lead to."
-        )
-    if output.ndim not in (2, 3, 4):
-        raise ValueError(
-            f"encoder returned an output of shape {tuple(output.shape)}; wanted 2 dimensions "
-            "(n, features), 3 (n, tokens, features) or 4 (n, features, height, width)."
-        )
-    if len(output) != n_rows:
-        raise ValueError(
-            f"encoder returned {len(output)} rows for a batch of {n_rows} samples. It must "
-            "return one row a sample, in their order."
-        )
-    if output.numel() == 0:
-        raise ValueError(f"encoder returned no features: shape {tuple(output.shape)}.")
-    return output
-
-
-def _pool(output: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Pool (n, tokens, d) and (n, d, h, w) to (n, d); 2-D passes as it is."""
-    if output.ndim == 2:
-        return output
-    if pooling == "flatten":
-        return output.flatten(1)
-    if pooling == "cls":
-        if output.ndim == 4:
-            raise ValueError(
-                f"pooling='cls' takes the first token, and encoder returned maps of shape "
-                f"{tuple(output.shape)}. Use pooling='mean', 'max' or 'flatten'."
-            )
-        return output[:, 0]
-    axes = (1,) if output.ndim == 3 else (2, 3)
-    return output.float().mean(axes) if pooling == "mean" else output.amax(axes)

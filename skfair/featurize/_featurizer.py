@@ -18,8 +18,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from skfair._images._array import release_pages
 from skfair._images._input import validate_images
-from skfair._images._open import Images, release_pages
+from skfair._images._view import Images
 from skfair.base._fresh_fit import FreshFit
 from skfair.base._net import noise
 from skfair.base._portable import PortableState

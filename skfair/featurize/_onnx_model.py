@@ -1,33 +1,29 @@
 """ONNX models by their contents: read once, checked, and opened from what was read."""
 
 import hashlib
-import math
 import os
-import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from skfair.featurize._onnx_format import (
+    check_model,
+    external_tensors,
+    is_external,
+    is_file_name,
+    parse_model,
+    place_of,
+    reason_of,
+)
 from skfair.utils._device import resolve_device
 from skfair.utils._imports import import_optional
 from skfair.utils._regular_files import open_regular
-from skfair.utils._shown import plain, shown, shown_all
+from skfair.utils._shown import shown, shown_all
 
-# Operators that name files or functions of the process.
-_REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen"}
-_MAX_REPEATS = 4  # how often tensors may use the same bytes of a file, on average
-_MAX_PARTS = 2**19  # fields of all messages; some 20 to 60 for each operation of a network
-# How many numbers of a packed list count as a part, by protobuf's types for 32 and 64 bits: they
-# take 12 and 24 bytes each, since such lists grow by doubling and the halves stay.
-_NUMBERS_A_PART = {1: 32, 3: 32, 2: 16, 4: 16}
-_NOT_LAST_BYTES = bytes(range(128, 256))  # of a number
-_MAX_DIMS = 64
-_MAX_LOCATION = 4096  # letters, as paths have
 _LARGE = 2**16  # bytes of a tensor
 _JUST_NOW = 100_000_000  # ns; a file may change twice within one tick of its file system's clock
 
@@ -69,12 +65,12 @@ class OnnxModel:
     """
 
     def __init__(self, files: dict[str, bytes]):
-        if not files or not _is_name(next(iter(files))):
+        if not files or not is_file_name(next(iter(files))):
             raise ValueError(
                 f"files=[{shown_all(files)}] must start with the model, under a relative name."
             )
         self.name = next(iter(files))
-        used = _check(self.name, _parse(self.name, files[self.name]), files)
+        used = check_model(self.name, parse_model(self.name, files[self.name]), files)
         self.files = {name: files[name] for name in dict.fromkeys([self.name, *used])}
         digest = hashlib.sha256()
         for content in self.files.values():  # their names stand in the model, its own says nothing
@@ -265,7 +261,7 @@ def _read(path: str | os.PathLike) -> tuple[OnnxModel, dict[str, os.stat_result]
     model, state = _read_file(str(path))
     files, states = {path.name: model}, {str(path): state}
     folders = {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
-    for _, location, _, _ in _external_tensors(path.name, _parse(path.name, model)):
+    for _, location, _, _ in external_tensors(path.name, parse_model(path.name, model)):
         if location in files:
             continue
         named = path.parent / location
@@ -295,184 +291,6 @@ def _version(state: os.stat_result) -> tuple:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _parse(name: str, data: bytes) -> Any:
-    onnx = import_optional("onnx", extra="onnx", purpose="An .onnx file as encoder")
-    protobuf = import_optional("google.protobuf.message", extra="onnx", purpose="An .onnx file")
-    proto = onnx.ModelProto()
-    if _has_more_parts(data, proto.DESCRIPTOR, _MAX_PARTS):
-        raise ValueError(
-            f"encoder={shown(name)} has more than {_MAX_PARTS} parts, or numbers that take as much "
-            "memory. No network has, which keeps its large tensors as raw_data: save it so."
-        )
-    try:
-        proto.ParseFromString(data)  # at most 100 messages within each other
-    except protobuf.DecodeError as error:
-        raise ValueError(
-            f"encoder={shown(name)} cannot be opened as an ONNX model: {_reason(error)}"
-        ) from error
-    # onnxruntime may know more of the format; it is to see what is checked here, and no more.
-    proto.DiscardUnknownFields()
-    return proto
-
-
-def _has_more_parts(data: bytes, descriptor: Any, most: int) -> bool:
-    """Count the parts of a message before each of them becomes an object, 80 times its size."""
-    inner: dict[Any, dict[int, Any]] = {}
-    stack = [(descriptor, 0, len(data))]
-    n_parts = 0
-    try:
-        while stack and n_parts <= most and len(stack) < 300:  # the parser goes 100 deep
-            kind, at, end = stack.pop()
-            if kind not in inner:
-                inner[kind] = {
-                    field.number: field.message_type or _NUMBERS_A_PART.get(field.cpp_type)
-                    for field in kind.fields
-                }
-            fields = inner[kind]
-            while at < end and n_parts <= most:
-                n_parts += 1
-                tag, at = _varint(data, at)
-                if tag & 7 == 0:
-                    _, at = _varint(data, at)
-                elif tag & 7 == 2:
-                    size, at = _varint(data, at)
-                    field = fields.get(tag >> 3)
-                    if isinstance(field, int):  # each number has one last byte
-                        numbers = data[at : at + size].translate(None, _NOT_LAST_BYTES)
-                        n_parts += len(numbers) // field
-                    elif field is not None:
-                        stack.append((kind, at + size, end))
-                        stack.append((field, at, min(at + size, end)))
-                        break
-                    at += size
-                else:
-                    at += {1: 8, 5: 4}.get(tag & 7, 0)
-    except IndexError:  # cut short, which the parser says
-        pass
-    return n_parts > most
-
-
-def _reason(error: Exception) -> str:
-    return plain(str(error)[:1000])  # with names of the file in it
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[at] > 127 and shift < 63:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-    return value | (data[at] & 127) << shift, at + 1
-
-
-def _messages(message: Any) -> Iterator[Any]:
-    """Go through a message and all within it, wherever they stand."""
-    stack = [iter((message,))]  # generators in generators would pass each part on 100 times
-    while stack:
-        part = next(stack[-1], None)
-        if part is None:
-            stack.pop()
-            continue
-        yield part
-        for field, value in part.ListFields():
-            if field.message_type is not None:
-                stack.append(iter((value,) if hasattr(value, "ListFields") else value))
-
-
-def _is_external(message: Any) -> bool:
-    name = message.DESCRIPTOR.name
-    return name == "TensorProto" and (
-        message.data_location == message.EXTERNAL or bool(message.external_data)
-    )
-
-
-def _external_tensors(name: str, proto: Any) -> Iterator[tuple[Any, str, int, int]]:
-    """Find the tensors that are kept outside; each with its location, offset and size."""
-    for message in _messages(proto):
-        if _is_external(message):
-            yield message, *_place(name, message)
-
-
-def _is_name(location: str) -> bool:
-    """Whether a location is the name of a file in a folder, on every system."""
-    return (
-        isinstance(location, str)  # and not bytes, which are no text
-        and len(location) <= _MAX_LOCATION
-        and str(PurePosixPath(location)) != "."
-        and not PurePosixPath(location).is_absolute()
-        and not PureWindowsPath(location).drive
-        and ".." not in PurePosixPath(location).parts
-        and not set(location) & set("\\*\0")  # some with * are addresses to onnxruntime
-    )
-
-
-def _place(name: str, tensor: Any) -> tuple[str, int, int]:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if len(entries) < len(tensor.external_data) or not _is_name(location):
-        raise ValueError(
-            f"encoder={shown(name)} keeps weights in {shown(location)}; wanted the name of a file "
-            "in the folder of the model. Save it again with onnx.save."
-        )
-    bits = _bits(tensor)
-    try:
-        offset = int(entries.get("offset") or 0)
-        # Not more, since the time for a product grows with the square of their number.
-        size = -(-math.prod(tensor.dims[:_MAX_DIMS]) * bits // 8)
-        fits = min(tensor.dims, default=0) >= 0 and int(entries.get("length") or size) == size
-    except ValueError:  # a number that is none
-        fits = False
-    if not (fits and bits and len(tensor.dims) <= _MAX_DIMS and 0 <= offset < 2**63 > size):
-        raise ValueError(
-            f"encoder={shown(name)} has a tensor {shown(tensor.name)} whose bytes in "
-            f"{shown(location)} are not those of its shape and type. Save it again with onnx.save."
-        )
-    return str(PurePosixPath(location)), offset, size
-
-
-def _bits(tensor: Any) -> int:
-    """Bits of a number, or 0 for types without a fixed size."""
-    try:
-        kind = type(tensor).DataType.Name(tensor.data_type)
-    except ValueError:
-        return 0
-    named = re.search(r"\d+", kind)  # as in INT8 and FLOAT4E2M1
-    return int(named[0]) if named else {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}.get(kind, 0)
-
-
-def _check(name: str, proto: Any, files: dict[str, bytes]) -> list[str]:
-    """Check that a model is complete and stays within its files; list those with its weights."""
-    used: dict[str, int] = {}
-    for message in _messages(proto):
-        kind = message.DESCRIPTOR.name
-        if kind == "NodeProto" and message.op_type in _REFUSED_OPERATORS:
-            raise ValueError(
-                f"encoder={shown(name)} has the operator {shown(message.op_type)}, which can open "
-                "files or call functions. Export it without."
-            )
-        if kind != "TensorProto" or not _is_external(message):
-            continue
-        location, offset, size = _place(name, message)
-        if location not in files:
-            raise ValueError(
-                f"encoder={shown(name)} keeps weights in {shown(location)}, which is not among its "
-                f"files [{shown_all(files)}]. Pass it along, or read the model with OnnxModel.read."
-            )
-        if offset + size > len(files[location]):
-            raise ValueError(
-                f"encoder={shown(name)} has a tensor {shown(message.name)} in the bytes {offset} "
-                f"to {offset + size} of {shown(location)}, which has {len(files[location])}. Is "
-                "the file cut short?"
-            )
-        used[location] = used.get(location, 0) + size
-    for location, size in used.items():
-        if size > _MAX_REPEATS * len(files[location]):
-            raise ValueError(
-                f"encoder={shown(name)} makes {size} bytes of weights out of "
-                f"{len(files[location])} in {shown(location)}. Save it again with onnx.save."
-            )
-    return list(used)
-
-
 def _open_session(model: OnnxModel, provider: str) -> Any:
     onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
     options = onnxruntime.SessionOptions()
@@ -487,7 +305,7 @@ def _open_session(model: OnnxModel, provider: str) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # of many classes, without a common one
         raise ValueError(
-            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {_reason(error)}"
+            f"encoder={shown(model.name)} cannot be opened as an ONNX model: {reason_of(error)}"
         ) from error
 
 
@@ -497,16 +315,16 @@ def _without_paths(model: OnnxModel) -> tuple[bytes, dict[str, bytes]]:
     onnxruntime takes large weights of the graph itself from memory. All else that is kept outside
     (shapes, subgraphs, functions) it would look for on the disk, and so that goes inside.
     """
-    proto = _parse(model.name, model.files[model.name])
+    proto = parse_model(model.name, model.files[model.name])
     proto.ClearField("metadata_props")  # in which onnxruntime may be told to find settings
     large = []
-    for tensor in filter(_is_external, proto.graph.initializer):
-        location, offset, size = _place(model.name, tensor)
+    for tensor in filter(is_external, proto.graph.initializer):
+        location, offset, size = place_of(model.name, tensor)
         if size >= _LARGE:
             large.append((tensor, location, offset, size))
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-    for tensor, location, offset, size in list(_external_tensors(model.name, proto)):
+    for tensor, location, offset, size in list(external_tensors(model.name, proto)):
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = model.files[location][offset : offset + size]

@@ -19,180 +19,106 @@ from skfair.intraprocessing._critics import (
     TrainAdversary,
     TrainCritic,
 )
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._finetuning import CellBatches, FinetuningDebiaser
 from skfair.intraprocessing._output_layer import HiddenActivations, find_output_layer
 from skfair.intraprocessing._search import Search
 from skfair.utils._random import own_draws
 
 
+@fill_docstring
 class AdversarialFinetuneDebiaser(FinetuningDebiaser):
     """Fine-tune a trained network against an adversary that sees its bias.
 
-    With ``adversary="bias"`` a critic *g* learns to estimate the soft bias of a set of rows,
-    and all layers of the network go down the cross-entropy of the labels times
-    :math:`1 + \\lambda\\,|g|` (adversarial fine-tuning in [1]_). With ``adversary="attribute"``
-    an adversary learns to tell the group from the logit, and the network's gradient is freed
-    of what helps the adversary and goes against it (equation 1 of [2]_, on a network that is
-    trained already). After each epoch the network is a candidate, with its exact threshold.
+    With ``adversary="bias"``, a critic *g* learns to estimate the soft bias of a set of rows.
+    All layers of the network then descend the cross-entropy of the labels times
+    :math:`1 + \\lambda\\,|g|` (the adversarial fine-tuning of [1]_). With
+    ``adversary="attribute"``, an adversary learns to predict the group from the logit. The
+    part that helps the adversary is removed from the network's gradient, and the network moves
+    against the adversary (equation 1 of [2]_, applied to a network that is already trained).
+    After each epoch the network is a candidate, with its exact best threshold.
 
     Parameters
     ----------
-    estimator : torch.nn.Module, skorch net or skfair classifier
-        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
-        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
-        logit or probability a row, or to two. It is copied and never changed. A skorch net
-        that is not fitted yet is cloned and fitted first, on the rows that tune the weights.
-    constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
-"equalized_odds"}, default="demographic_parity"
-        What must be nearly equal between groups: the share predicted positive; the true
-        positive rate; the mean of true and false positive rate; or each of the two. With two
-        groups the bias is the value of the first group (in sorted order) less that of the
-        second; with more, and for "equalized_odds", the largest difference.
-    epsilon : float, default=0.05
-        The constraint: the bias lies between ``-epsilon`` and ``epsilon``.
-    performance : {"balanced_accuracy", "accuracy", "f1"} or callable, \
-default="balanced_accuracy"
-        What to keep high; a callable is ``f(y_true, y_pred)``.
+    {estimator}
+    {constraint_by_name}
+    {epsilon}
+    {performance}
     adversary : {"bias", "attribute"}, default="bias"
         What the adversary estimates: the bias of a set of rows, or the group of a row.
     critic : {"set", "flat"}, default="set"
-        Under ``adversary="bias"``, what *g* looks at: the logit, label and group of each row,
-        averaged within groups and classes; or, as published, the hidden activations of a
-        batch, one row after the other.
+        What *g* sees, with ``adversary="bias"``. "set": the logit, label and group of each row,
+        averaged within groups and classes. "flat", as published: the hidden activations of a
+        batch, concatenated row by row.
     penalty : float, default=20.0
-        The weight :math:`\\lambda` of the estimated bias, under ``adversary="bias"``.
+        The weight :math:`\\lambda` of the estimated bias, with ``adversary="bias"``.
     alpha : float, default=3.0
-        Weight of going against the adversary, under ``adversary="attribute"``.
-    validation_fraction : float, default=0.3
-        Share of the rows, of each group and class alike, on which no weights are tuned. They
-        judge the candidates, and all that is said of the result is measured on them.
-    lr : float, default=0.001
-        Learning rate of Adam.
-    batch_size : int, default=512
-        Rows in a batch, as many of each group and class as of any other; one that has fewer
-        gives all of its rows. The weights of the rows make up for it.
-    max_epochs : int, default=24
-        Passes over the rows that tune the weights, each of ten batches at least.
-    confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
-        times the probability that it holds on new rows, twice as many as it is measured on,
-        among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less twice the expected excess of the largest difference over `epsilon`. A float
-        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
-        `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
-        published rule.
-    margin : float, default=0.01
-        Used with ``confidence=None`` only.
-    small_groups : {"shrink", "exclude", "error"}, default="shrink"
-        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
-        more than two groups towards each other, those of few rows the most; "exclude" leaves
-        small groups out of the constraint, since what they get cannot be estimated; "error"
-        refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.5
-        Share of the rows that are kept for the certificate, of each group alike. Used with a
-        number as `confidence` only.
-    output : {"auto", "logits", "probabilities"}, default="auto"
-        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
-        finds it out from the outputs, or raises where they could be either.
-    classes : array-like of shape (2,), default=None
-        The labels in the order of the network's outputs; of a single output, the label of a large
-        one comes second. That is the positive class. None takes the order that a skorch net or
-        skfair classifier has learned, and else sorts the labels.
-    device : str or torch.device, default="auto"
-        Where to search and predict; "auto" takes CUDA, MPS or CPU.
-    random_state : int, RandomState or None, default=None
-        Seeds the split of the rows, the batches and the adversary. The same int gives the same
-        bits on the same device.
-    verbose : int, default=0
-        1 shows a progress bar.
+        Weight of the move against the adversary, with ``adversary="attribute"``.
+    {validation_fraction}
+    {lr}
+    {batch_size}
+    {max_epochs}
+    {confidence}
+    {margin}
+    {small_groups}
+    {calibration_fraction}
+    {output}
+    {classes}
+    {device}
+    {random_state}
+        Seeds the split of the rows, the batches and the adversary.
+    {verbose}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (2,)
-        Class labels, sorted.
-    n_features_in_ : int
-        Second dimension of X: features, or channels of an image.
-    module_ : torch.nn.Module
-        The debiased network, with the threshold folded into its output: inputs and outputs
-        are those of the original network, and the usual threshold is the right one.
-    threshold_ : float
-        What was subtracted from the network's logit, that of the positive class less that of the
-        other.
-    bias_, performance_ : float
-        Bias and performance, measured on rows that tuned no weights, by cross-validation of
-        the choice; with a certificate on its calibration rows.
-    objective_ : float
-        What was maximised.
-    bias_interval_ : tuple of two floats
-        A 95 % interval for the bias in the population, from the sampling error of the rates.
-    feasible_ : bool
-        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
-        with a number as `confidence`, whether the certificate holds.
-    pairs_ : DataFrame
-        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
-        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
-        rows). Without rows for a callable constraint.
-    certificate_ : FairnessCertificate or None
-        What was shown at the stated confidence; None without one.
-    interrupted_ : bool
-        Whether Ctrl-C ended the search early.
-    trials_ : DataFrame
-        A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
-        the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
-        network at its own threshold, row 1 the same with the best one. As they looked in the
-        choice, where the best looks too good; the row of `best_trial_` as it is reported.
-        "epoch" counts from 1.
-    best_trial_ : int
-        Row of the one that was taken.
-    history_ : DataFrame
-        Loss of each epoch, on the rows that tune the weights.
+    {classes_}
+    {n_features_in_}
+    {module_}
+    {threshold_}
+    {bias_}
+    {performance_}
+    {objective_}
+    {bias_interval_}
+    {feasible_}
+    {pairs_}
+    {certificate_}
+    {interrupted_}
+    {trials_}
+        Column "epoch" counts from 1.
+    {best_trial_}
+    {history_}
 
     Warns
     -----
-    LabelOrderWarning
-        The network does worse than guessing on the debiasing rows: its classes seem to be in
-        another order.
-    InfeasibleConstraintWarning
-        No candidate is likely enough to hold the constraint, or none is certified; the nearest
-        one was taken.
-    FallbackWarning
-        No candidate was better than the original network, as it is or with another threshold.
-    InterruptedSearchWarning
-        Ctrl-C ended the search; the best candidate so far was taken.
-    OverfitWarning
-        The bias on the rows that tuned the weights is another one than on the others.
-    SmallGroupWarning
-        A rate that the constraint compares is one of fewer than ten samples.
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {OverfitWarning}
+    {SmallGroupWarning}
 
     Notes
     -----
-    The published critic is nearly inert: it sees neither labels nor groups, and batches of
-    one network differ too little in their bias to learn from, so that its estimate is a
-    constant, and a constant has no gradient. The default critic is shown many small sets a
-    step, in which the logits of each group are moved at random; its gradient is then close to
-    that of the bias itself. ``critic="flat"`` is kept for comparison and asks for a network
-    that ends in a linear layer. The paper's hinge, which lets go of the network at epsilon,
-    is set to zero: a threshold that is right on new data too needs some room.
+    The published critic has almost no effect. It sees neither labels nor groups, and the bias
+    of one network differs too little between batches to learn from. Its estimate becomes a
+    constant, and a constant has no gradient. In each step, the default critic sees many small
+    sets in which the logits of each group are shifted at random, so that its gradient is close
+    to the gradient of the bias itself. ``critic="flat"`` is kept for comparison, and needs a
+    network that ends in a linear layer. The hinge of [1]_ stops the penalty where the bias
+    reaches epsilon. Here the penalty goes on to zero bias, since a threshold that is to hold on
+    new data needs some room.
 
-    The network stays in eval mode: running statistics of normalisation layers do not move,
-    and nothing is dropped out. Parameters with ``requires_grad=False`` stay too.
+    {eval_mode}
 
     References
     ----------
-    .. [1] Y. Savani, C. White, N. S. Govindarajulu, "Intra-Processing Methods for Debiasing
-       Neural Networks", NeurIPS 2020.
+    {Savani_2020}
     .. [2] B. H. Zhang, B. Lemoine, M. Mitchell, "Mitigating Unwanted Biases with Adversarial
        Learning", AIES 2018.
 
     Examples
     --------
-    >>> import numpy as np, torch
-    >>> rng = np.random.default_rng(0)
-    >>> group, y = rng.integers(2, size=(2, 2000))
-    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
-    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
-    >>> with torch.no_grad():
-    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    {biased_network}
     >>> debiaser = AdversarialFinetuneDebiaser(network, random_state=0)
     >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
     >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
@@ -262,14 +188,14 @@ default="balanced_accuracy"
             with own_draws():
                 adversary = AttributeAdversary(bias, float(search.scores.std()))
             loss = AdversaryLoss(adversary.to(search.device, search.dtype), self.alpha)
-            self._train_in_cells(search, data, loss, TrainAdversary(data), net=ProjectedNet)
+            self._finetune(search, loss, TrainAdversary(data), data=data, net=ProjectedNet)
             return
         module, batches = None, CellBatches(data, self.batch_size)
         if self.critic == "flat":
             layer = find_output_layer(search.network, search.X[:64])
             if layer is None:
                 raise ValueError(
-                    "critic='flat' reads what goes into the last linear layer of the network, and "
+                    "critic='flat' reads the input of the last linear layer of the network, and "
                     "the network in estimator does not end in one. Use critic='set'."
                 )
             module = HiddenActivations(search.network, layer)
@@ -280,4 +206,5 @@ default="balanced_accuracy"
                 critic = SetCritic(bias)
         critic = critic.to(search.device, search.dtype)
         trainer = TrainCritic(critic, bias, data, batches)
-        self._train_in_cells(search, data, CriticLoss(critic, self.penalty), trainer, module=module)
+        against = CriticLoss(critic, self.penalty)
+        self._finetune(search, against, trainer, data=data, module=module)

@@ -3,7 +3,6 @@
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from itertools import combinations, islice
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -11,8 +10,6 @@ import numpy as np
 import skorch
 import torch
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import mannwhitneyu
 from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -22,59 +19,135 @@ from sklearn.utils.validation import check_is_fitted
 from skfair.base import TorchClassifier
 from skfair.base._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
 from skfair.base._networks import are_alike, copied, floating_dtype, rounding
+from skfair.intraprocessing._certified import choose_certified
+from skfair.intraprocessing._debiasing_data import (
+    classes_in_output_order,
+    encode_compared_groups,
+    warn_of_order,
+)
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._network import (
     LogitNetwork,
     Output,
     Trained,
-    at_least_single,
     copy_network,
     find_network,
     find_output,
     fold_threshold,
 )
-from skfair.intraprocessing._objective import PERFORMANCES, Objective, find_strata
-from skfair.intraprocessing._search import Candidate, Rows, Search, named_parameters
-from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
+from skfair.intraprocessing._objective import Objective
+from skfair.intraprocessing._original import check_weights, dtype_that_runs, run_original
+from skfair.intraprocessing._rows import split_rows
+from skfair.intraprocessing._search import Search, network_state
+from skfair.intraprocessing._selection import Selection
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import MOST_CONFIDENCE
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
-from skfair.metrics._rate_tests import RateCounts, holds, rate_counts
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 from skfair.utils import (
     FallbackWarning,
     Groups,
     InfeasibleConstraintWarning,
     InterruptedSearchWarning,
-    LabelOrderWarning,
     OverfitWarning,
-    SmallGroupWarning,
     draw_seed,
-    encode_groups,
     resolve_device,
     seeded,
 )
-from skfair.utils._random import own_generators
+from skfair.utils._random import own_draws, own_generators
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all, tell_apart
-from skfair.utils._split import split_cells
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_logits, validate_labels, validate_rows
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
-MOST_COUNTS = 2**28  # by group, label and threshold: 2 GiB
-_SMALL = 10  # a rate of fewer samples has a standard error of up to .16
 _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
-_ORDER_LEVEL = 1e-3  # of the test that a network is worse than guessing
-_ASKED_AGAIN = 16  # rows of which the network is to put out the same in another batch
+_SAME_ON = 16  # rows on which a prepared network has the outputs of the original one
 _OPTIMISM = 3.0  # standard errors between tuned and held-out rows that are no chance any more
-_EMBEDDINGS = torch.nn.Embedding, torch.nn.EmbeddingBag
 
 
+@fill_docstring
 class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABCMeta):
-    """Make a trained network meet a group-fairness constraint; the base of the debiasers.
+    """Base of the debiasers: it makes a trained network meet a group-fairness constraint.
 
-    A subclass implements :meth:`_search`, which changes ``search.network`` and hands what it
-    becomes to ``search.consider``. Everything else is here: the copy of the network, the
-    threshold, the selection, and predictions.
+    Subclass it to write a method. A subclass writes ``_search(search)``, which changes the
+    weights of a copy of the network and hands candidates to ``search.consider``, see
+    :class:`Search`. The base does the rest: it checks the arguments, copies the network, splits
+    the rows, finds the best threshold for each candidate, chooses a candidate on rows that tuned
+    no weights, puts the threshold into the network, warns, predicts, saves and loads.
+
+    A subclass may also have
+
+    - a constructor with parameters of its own, which it adds to ``_parameter_constraints``;
+    - ``validation_fraction``, a parameter or a class attribute: the share of the rows that judge
+      candidates and tune no weights. A method that tunes weights on labels or groups needs it;
+    - ``_prepare(network, X)``, which changes the copy of the network, or adds modules to it,
+      before the search; what it adds is saved and loaded;
+    - ``_check_network(network, rows)``, which refuses a network that the method cannot change.
+
+    The guide *Add a method* builds two methods step by step.
+
+    Parameters
+    ----------
+    {estimator}
+    {constraint}
+    {epsilon}
+    {performance}
+    {confidence}
+    {margin}
+    {small_groups}
+    {calibration_fraction}
+    {output}
+    {classes}
+    {device}
+    {random_state}
+        Seeds the search and the split of the rows.
+    {verbose}
+
+    Attributes
+    ----------
+    {classes_}
+    {n_features_in_}
+    {module_}
+    {threshold_}
+    {bias_}
+    {performance_}
+    {objective_}
+    {bias_interval_}
+    {feasible_}
+    {pairs_}
+    {certificate_}
+    {interrupted_}
+    {trials_}
+    {best_trial_}
+
+    Warns
+    -----
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {SmallGroupWarning}
+
+    See Also
+    --------
+    FinetuningDebiaser : The base of methods that train all layers with a loss of their own.
+
+    Examples
+    --------
+    A debiaser that scales all weights:
+
+    {biased_network}
+    >>> class ScalingDebiaser(IntraprocessingDebiaser):
+    ...     def _search(self, search):
+    ...         for factor in (0.5, 2.0):
+    ...             search.go_to({name: factor * w for name, w in search.original.items()})
+    ...             search.consider(candidate="scaled", step=factor)
+    >>> debiaser = ScalingDebiaser(network, epsilon=0.1)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
+    >>> debiaser.trials_.candidate.tolist()
+    ['original', 'threshold', 'scaled', 'scaled']
     """
 
     _parameter_constraints: dict = {
@@ -133,7 +206,36 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     @abstractmethod
     def _search(self, search: Search) -> None:
-        """Hand candidates to ``search.consider``."""
+        """Change the network, and hand candidates to ``search.consider``.
+
+        Parameters
+        ----------
+        search : Search
+            The copy of the network, the debiasing rows, and the judge of candidates.
+        """
+
+    def _prepare(self, network: torch.nn.Module, X: torch.Tensor) -> torch.nn.Module:
+        """Change the copy of the network, or add modules to it, before the search; a hook.
+
+        It is called again where a saved model is loaded, and the weights from the file then replace
+        those of the result. So the structure of the result must follow from the parameters, the
+        network and the shape of X alone.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            The copy of the user's network, in eval mode. It may be changed.
+        X : tensor of shape (n_rows, ...)
+            Some debiasing rows (zeros where a model is loaded), on the device of the network, in
+            the type that the network takes.
+
+        Returns
+        -------
+        torch.nn.Module
+            A network with the same outputs as the original one: what is added changes nothing at
+            first. This one takes the network as it is.
+        """
+        return network
 
     # The estimator is checked in `fit`, where a message can say what to do about it.
     @fit_context(prefer_skip_nested_validation=False)
@@ -196,7 +298,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         state.setdefault("_order", np.arange(len(state["classes_"])))
         self.__dict__.update(state)
         self._output = output
-        self.module_ = self._rebuild(copy_network(trained.module), weights)
+        network = copy_network(trained.module).eval()
+        dtype = floating_dtype(network) or torch.float32
+        with seeded(0):  # of weights that those from the file replace
+            network = self._prepare(network, torch.zeros(2, *self._sample_shape, dtype=dtype))
+        self.module_ = self._rebuild(network, weights)
 
     def _module_to_save(self) -> torch.nn.Module:
         """The network; the shift behind it is in ``threshold_``."""
@@ -219,34 +325,52 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         device = resolve_device(self.device)
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
-        groups, compared = self._validate_groups(sensitive_features, codes)
+        groups, compared = encode_compared_groups(
+            sensitive_features,
+            codes,
+            self.classes_.tolist(),
+            positions=self._classes_compared(),
+            constraint=self.constraint,
+            small_groups=self.small_groups,
+        )
         self._check_callables(groups, codes)
         seed = draw_seed(self.random_state)
-        objective = self._objective(codes, groups, compared)
         trained, rows = find_network(self.estimator), None
         if trained is None:
             # A network that learns from the debiasing rows, too, is judged on others.
-            rows = self._split(objective, None, seed, self.validation_fraction or _HELD_OUT)
+            rows = split_rows(
+                self._objective(codes, groups, compared),
+                None,
+                seed=seed,
+                validation_fraction=self.validation_fraction or _HELD_OUT,
+                calibration_fraction=self.calibration_fraction,
+            )
             with seeded(seed):
                 trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
-        network = LogitNetwork(network, self._output)
-        scores = network.read(raw).numpy()
+        scores = LogitNetwork(network, self._output).read(raw).numpy()
 
         objective = self._objective(codes, groups, compared)
         if rows is None:
-            rows = self._split(objective, scores, seed, self.validation_fraction)
-        delta = 1 - self.confidence if isinstance(self.confidence, Real) else None
-        search = Search(
-            network,
-            inputs,
+            rows = split_rows(
+                objective,
+                scores,
+                seed=seed,
+                validation_fraction=self.validation_fraction,
+                calibration_fraction=self.calibration_fraction,
+            )
+        with own_generators(seed):
+            network = self._prepared(network, inputs, raw)
+        searched = LogitNetwork(network, self._output)
+        selection = Selection(
             objective,
             scores=scores,
             rows=rows,
+            original=network_state(searched),
             seed=seed,
-            verbose=self.verbose,
-            delta=delta,
+            delta=1 - self.confidence if isinstance(self.confidence, Real) else None,
         )
+        search = Search(searched, inputs, selection, seed=seed, verbose=self.verbose)
         self.interrupted_ = False
         try:
             with own_generators(seed):
@@ -254,6 +378,26 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         except KeyboardInterrupt:
             self.interrupted_ = True
         self._hand_back(search, groups)
+
+    def _prepared(
+        self, network: torch.nn.Module, X: torch.Tensor, raw: torch.Tensor
+    ) -> torch.nn.Module:
+        """Let the method prepare the network, and refuse a result with other outputs."""
+        if type(self)._prepare is IntraprocessingDebiaser._prepare:
+            return network
+        some, before = X[:_SAME_ON], raw[:_SAME_ON].double()
+        tolerance = rounding(network, some)
+        with own_draws():
+            network = self._prepare(network, some).eval()
+        with torch.no_grad():
+            after = network(some).double().cpu()
+        if before.shape != after.shape or not are_alike(before, after, tolerance, raw):
+            raise ValueError(
+                f"{type(self).__name__}._prepare returns a network with other outputs than the "
+                "original network, and the search starts from the original. Let the new modules "
+                "change nothing at first: set their last weights and biases to zero."
+            )
+        return network
 
     def _check_questions(self) -> None:
         """Refuse what cannot be asked, before any work."""
@@ -316,13 +460,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             codes = self._match_classes(known, codes)
         network = copy_network(trained.module).to(device).eval()
         rows = as_tensor(X)
-        dtype = floating_dtype(network) or _dtype_that_runs(network, rows[:1].to(device))
+        dtype = floating_dtype(network) or dtype_that_runs(network, rows[:1].to(device))
         inputs = rows.to(device, dtype)
         kind = trained.kind if self.output == "auto" else self.output
-        raw = self._first_pass(network, inputs)
+        raw = run_original(network, inputs)
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
-        self._check_weights(network, inputs)
-        self._check_order(raw, codes, said=known is not None or self.classes is not None)
+        self._check_network(network, inputs)
+        given_by = "" if known is None else "the network"
+        given_by = "classes" if self.classes is not None else given_by
+        warn_of_order(raw, codes, self.classes_.tolist(), given_by=given_by)
         return network, inputs, raw, codes
 
     def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -343,163 +489,21 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "the rest, with a network for these two."
             )
         self._sample_shape = X.shape[1:]
-        return X, self._by_classes(codes)
-
-    def _by_classes(self, codes: np.ndarray) -> np.ndarray:
-        """Bring ``classes_`` into the order of the network's outputs, and encode labels by it."""
         trained, found = find_network(self.estimator), self.classes_.tolist()
-        learned = None
-        if trained is not None and trained.classes is not None:
-            learned = trained.classes.tolist()
-        if self.classes is None:
-            if learned is None or not set(found) <= set(learned):
-                return codes
-            labels = learned
-        else:
-            named = np.asarray(self.classes)
-            labels = named.tolist() if named.ndim == 1 else []
-            once = len(set(labels)) == len(labels) and set(found) <= set(labels)
-            if not once or (len(labels) > 2 and not self._multi_class):
-                raise ValueError(
-                    f"classes={shown(named.tolist())} does not name each of the classes in y, "
-                    f"[{shown_all(found)}], once. Give these labels, of the same type, in the "
-                    "order of the network's outputs; of a single output, the label of a large one "
-                    "second."
-                )
-            if learned is not None and learned != labels:
-                raise ValueError(
-                    f"classes=[{shown_all(labels)}] is another order, or are other labels, than "
-                    f"those that the network in estimator was trained for, [{shown_all(learned)}]. "
-                    "Leave classes out, or give these."
-                )
-        kept = [label for label in labels if label in found]
-        self.classes_ = self.classes_[[found.index(label) for label in kept]]
-        return np.array([kept.index(label) for label in found])[codes]
-
-    def _check_order(self, raw: torch.Tensor, codes: np.ndarray, *, said: bool) -> None:
-        """Warn of a network that tells two classes apart the wrong way round."""
-        scores = at_least_single(raw).double().reshape(len(raw), -1).numpy()
-        if scores.shape[1] == 1:
-            scores = np.hstack([-scores, scores])
-        pairs = list(combinations(np.unique(codes).tolist(), 2))
-        worst, level = None, _ORDER_LEVEL / len(pairs)
-        for one, two in pairs:
-            less = scores[:, two] - scores[:, one]
-            rows = [less[codes == code] for code in (two, one)]
-            found = mannwhitneyu(*rows, alternative="less")
-            if found.pvalue < level:
-                area = found.statistic / (len(rows[0]) * len(rows[1]))
-                worst = min(worst or (area, one, two), (area, one, two))
-        if worst is None:
-            return
-        area, one, two = worst
-        labels = self.classes_.tolist()
-        # The outputs that speak most for the rows of each class.
-        means = [
-            scores[codes == code].mean(0) if (codes == code).any() else np.zeros(len(labels))
-            for code in range(len(labels))
-        ]
-        place = linear_sum_assignment(np.array(means) - np.mean(means, axis=0), maximize=True)[1]
-        other = [labels[code] for code in np.argsort(place)]
-        order, guess = shown_all(labels), shown_all(other)
-        advice = (
-            "That order is the one of the sorted labels. If the network was trained for the other "
-            f"one, set classes=[{guess}]; if not, set classes=[{order}], and look for errors in y."
+        known = None if trained is None else trained.classes
+        ordered = classes_in_output_order(
+            found,
+            learned=None if known is None else known.tolist(),
+            classes=self.classes,
+            multi_class=self._multi_class,
         )
-        if said:
-            given = "classes" if self.classes is not None else "the network"
-            advice = (
-                f"That order is given by {given}. If it is right, look for errors in y, and for "
-                "rows of another kind than the network was trained on."
-            )
-        warnings.warn(
-            f"The network in estimator is worse than guessing: of a row of class "
-            f"{shown(labels[two])} and one of {shown(labels[one])} it finds {100 * area:.0f} % "
-            f"the right way round. Its outputs were taken to be in the order [{order}], and speak "
-            f"for [{guess}]. {advice}",
-            LabelOrderWarning,
-            stacklevel=7,
-        )
-
-    def _validate_groups(self, sensitive_features: Any, y: np.ndarray) -> tuple[Groups, np.ndarray]:
-        """Encode the groups, and find those for which the constraint is defined."""
-        if sensitive_features is None:
-            raise ValueError(
-                "sensitive_features is None, where the group of each sample was wanted: the "
-                "constraint compares groups. Pass fit(X, y, sensitive_features=...); in a "
-                "Pipeline or a search under sklearn.set_config(enable_metadata_routing=True)."
-            )
-        groups = encode_groups(sensitive_features, n_samples=len(y))
-        if len(groups.labels) < 2:
-            raise ValueError(
-                f"sensitive_features holds one group only ({shown(groups.labels[0])}); a "
-                "constraint compares at least two. Take more samples, or another feature."
-            )
-        n_counts = 2 * len(groups.labels) * (len(y) + 1)
-        if n_counts > MOST_COUNTS:
-            raise ValueError(
-                f"sensitive_features has {len(groups.labels):,} groups in {len(y):,} samples, and "
-                f"to judge all thresholds takes {n_counts:,} counts, more than {MOST_COUNTS:,}. "
-                "Give labels that many samples share, or merge rare ones."
-            )
-        n_classes = len(self.classes_)
-        cell = n_classes * groups.codes + y
-        counts = np.bincount(cell, minlength=n_classes * len(groups.labels))
-        counts = counts.reshape(-1, n_classes)
-        fewest = np.full(len(groups.labels), np.inf)
-        for position in self._classes_compared():
-            what, of = "", counts.sum(1)
-            if position is not None:
-                what = f" of class {shown(self.classes_.tolist()[position])}"
-                of = counts[:, position]
-            fewest = np.minimum(fewest, of)
-            sizes = dict(zip(groups.labels, of, strict=True))
-            empty = [label for label, size in sizes.items() if size == 0]
-            if empty and self.small_groups != "exclude":
-                raise ValueError(
-                    f"constraint={self.constraint!r} compares predictions for samples{what}, and "
-                    f"sensitive_features has groups without any in y: [{shown_all(empty)}]. "
-                    "Merge these groups "
-                    "with others, take more samples, or use constraint='demographic_parity' or "
-                    "small_groups='exclude'."
-                )
-            small = {label: int(size) for label, size in sizes.items() if size < _SMALL}
-            if small:
-                self._warn_of_small(small, what)
-        compared = np.arange(len(groups.labels))
-        if self.small_groups == "exclude" and isinstance(self.constraint, str):
-            compared = np.flatnonzero(fewest >= _SMALL)
-            if len(compared) < 2:
-                raise ValueError(
-                    f"small_groups='exclude' leaves {len(compared)} of {len(groups.labels)} groups "
-                    f"with {_SMALL} samples or more, and a constraint compares at least two. "
-                    "Merge groups, or take more samples."
-                )
-        return groups, compared
-
-    def _warn_of_small(self, small: dict[Any, int], what: str) -> None:
-        """Name the groups that are too small to say much of, or refuse them."""
-        named = ", ".join(f"{shown(label)}: {n}" for label, n in islice(small.items(), 10))
-        more = ", ..." if len(small) > 10 else ""
-        found = f"Groups with fewer than {_SMALL} samples{what}: {{{named}{more}}}. "
-        if self.small_groups == "error":
-            raise ValueError(
-                f"sensitive_features has small groups, and small_groups='error'. {found}Merge "
-                "them with others, take more samples, or set small_groups to 'shrink' or 'exclude'."
-            )
-        done = "Their rates say little, and so does the constraint about them."
-        if self.small_groups == "exclude":
-            done = "What they get cannot be estimated, and the constraint leaves them out."
-        warnings.warn(
-            f"{found}{done} Merge them with others or take more samples.",
-            SmallGroupWarning,
-            stacklevel=7,
-        )
+        self.classes_ = self.classes_[[found.index(label) for label in ordered]]
+        return X, np.array([ordered.index(label) for label in found])[codes]
 
     def _classes_compared(self) -> list[int | None]:
         """Positions of the classes whose samples the constraint compares; None is all samples."""
         kinds = {"selection"}
-        if self.constraint in CONSTRAINTS:
+        if isinstance(self.constraint, str):
             kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
         positions = {"selection": None, "true_positive": 1, "false_positive": 0}
         return [positions[kind] for kind in sorted(kinds)]
@@ -528,69 +532,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.classes_ = classes
         return codes
 
-    def _first_pass(self, network: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        """Run the original network over all rows; its errors there are about X, not about us."""
-        # One row alone, too, and some: they come so later.
-        parts = rows[:1], rows[:_ASKED_AGAIN], *rows.split(rows_at_once(rows))
-        try:
-            with torch.no_grad():
-                outs = [network(part) for part in parts]
-        except Exception as error:
-            embeds = any(isinstance(m, _EMBEDDINGS) for m in network.modules())
-            advice = (
-                "It gets numbers of any type as floating ones, and its embeddings want integers. "
-                "Give it in a torch.nn.Module with `def forward(self, X): return "
-                "self.network(X.long())`; float32 holds integers up to 2**24 exactly."
-                if embeds and rows.is_floating_point()
-                else "Give X as the network takes it, and a network for any number of rows."
-            )
-            raise ValueError(
-                f"The network in estimator does not run on X, of shape {tuple(rows.shape)} as "
-                f"{rows.dtype}, in eval mode, or not on its first row alone "
-                f"({type(error).__name__}: {error}). {advice}"
-            ) from error
-        wrong = [type(out).__name__ for out in outs if not isinstance(out, torch.Tensor)]
-        if wrong or min(out.ndim for out in outs) == 0:
-            raise ValueError(
-                f"estimator puts out a {wrong[0] if wrong else 'single number'}, where one tensor "
-                "with a row for each of X was wanted. Wrap the network in a torch.nn.Module of "
-                "which forward returns the logits or probabilities alone."
-            )
-        raw = torch.cat([out.cpu() for out in outs[2:]])
-        if len(raw) != len(rows):
-            raise ValueError(
-                f"estimator puts out {len(raw)} rows for the {len(rows)} of X. Give a network that "
-                "maps each row by itself."
-            )
-        tolerance = rounding(network, rows)
-        for again in outs[:2]:
-            one, two = again.cpu().double(), raw[: len(again)].double()
-            if one.shape != two.shape or not are_alike(one, two, tolerance, raw):
-                raise ValueError(
-                    "estimator puts out other values for rows of X in another batch: it takes in "
-                    "the other rows, as BatchNorm with track_running_stats=False does, or draws "
-                    "at random, as dropout does in functional form with training=True. Give a "
-                    "network that maps each row by itself, the same each time."
-                )
-        return raw
+    def _check_network(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
+        """Refuse a network that the method cannot change; a hook.
 
-    def _check_weights(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
-        """Refuse a network without weights to change; before any is."""
-        weights = named_parameters(network)
-        if not weights:
-            raise ValueError(
-                f"estimator holds a {type(network).__name__} without floating parameters, and "
-                f"{type(self).__name__} changes parameters. Use ThresholdDebiaser, or keep the "
-                "weights in a torch.nn.Parameter each."
-            )
-        for name, weight in weights.items():
-            if not isinstance(weight, torch.nn.Parameter):
-                raise ValueError(
-                    f"estimator holds a {type(network).__name__} of which {name} is no "
-                    "torch.nn.Parameter but belongs to TorchScript, and "
-                    f"{type(self).__name__} changes parameters. Give the module that was scripted "
-                    "or traced, or use ThresholdDebiaser."
-                )
+        Parameters
+        ----------
+        network : torch.nn.Module
+            The copy of the user's network, in eval mode.
+        rows : tensor of shape (n_samples, ...)
+            X, on the device of the network, in the type that the network takes.
+        """
+        check_weights(network, type(self).__name__)
 
     def _objective(self, codes: np.ndarray, groups: Groups, compared: np.ndarray) -> Objective:
         features = None
@@ -609,67 +561,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             compared=compared,
         )
 
-    def _split(
-        self, objective: Objective, scores: np.ndarray | None, seed: int, fraction: float | None
-    ) -> Rows:
-        """Rows to tune weights on, rows to judge candidates on, and rows for a certificate.
-
-        The scores are those of a network that knows nothing of these rows; None if there is none.
-        """
-        everything = np.arange(len(objective.cell))
-        calibrate = everything[:0]
-        if isinstance(self.confidence, Real):
-            everything, calibrate = self._hold_out_calibration(objective, seed)
-        stratum = np.zeros_like(objective.cell)
-        if scores is not None:  # calibration rows have no part in it
-            part = 0.5 if fraction is None else min(fraction, 1 - fraction)
-            cell, known = objective.cell[everything], scores[everything]
-            stratum[everything] = find_strata(cell, known, part)
-        tune = select = everything
-        if fraction is not None:
-            # Of each group and label, so that no rate is without rows to be measured on, and
-            # alike to the original network, so that the parts are alike.
-            kind = objective.cell[everything] * (stratum.max() + 1) + stratum[everything]
-            kept, held_out = split_cells(np.unique(kind, return_inverse=True)[1], fraction, seed)
-            tune, select = everything[kept], everything[held_out]
-        return Rows(tune, select, calibrate, stratum)
-
-    def _hold_out_calibration(
-        self, objective: Objective, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Hold out the rows of the certificate, at random among those that a rate is of.
-
-        Only there their outcomes are independent draws, as the test of the certificate asks.
-        """
-        kinds = objective.codes if self.constraint == "demographic_parity" else objective.cell
-        rest, calibrate = split_cells(
-            np.unique(kinds, return_inverse=True)[1], self.calibration_fraction, seed + 1
-        )
-        shared = np.intersect1d(rest, calibrate)  # the only row of its kind
-        calibrate = np.setdiff1d(calibrate, shared)
-        missing = [
-            group
-            for sizes in objective.take(calibrate).rows_of_statistics()
-            for group in objective.compared[sizes < 1]
-        ]
-        if missing:
-            raise ValueError(
-                f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
-                f"rows, {len(calibrate)} of {len(objective.y)}, none are of "
-                f"{len(set(missing))} of the {objective.n_groups} groups that it compares. Take "
-                "more samples, merge small groups, or set small_groups='exclude'."
-            )
-        return rest, calibrate
-
     def _hand_back(self, search: Search, groups: Groups) -> None:
         """Fold the threshold of the best candidate into a network of the user's kind."""
         self.certificate_: FairnessCertificate | None = None
         if isinstance(self.confidence, Real):
-            best, judge, self.certificate_ = self._certify(search, groups)
+            best, judge, self.certificate_ = choose_certified(search, groups)
         else:
-            best, judge = search.choose()
+            best, judge = search.selection.choose()
         predicted = best.predicted
-        search.replace(best)
+        search.selection.replace(best)
         search.go_to(best.state)
         threshold = float(best.choice.threshold[0])
         self.best_trial_, self.threshold_ = best.trial, threshold
@@ -685,57 +585,9 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.feasible_ = bool(measured.feasible[0])
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
-        self.trials_ = search.trials()
+        self.trials_ = search.selection.trials()
         self._warn(search)
         self._warn_of_optimism(search, threshold)
-
-    def _certify(
-        self, search: Search, groups: Groups
-    ) -> tuple[Candidate, Objective, FairnessCertificate]:
-        """Test candidates on the calibration rows, the surest first, until one fails.
-
-        All that pass before are certified at once, at the stated confidence (fixed-sequence
-        testing), so that of these the one that performs best may be taken.
-        """
-        calibrate = search.rows.calibrate
-        objective = search.objective.take(calibrate)
-        confidence = self.confidence
-        assert isinstance(confidence, Real)
-        assert isinstance(self.constraint, str)
-        passed = []
-        for candidate in search.to_certify():
-            predicted = self._predict_calibration(search, candidate)
-            if not holds(
-                self._calibration_rates(objective, predicted), self.epsilon, 1 - float(confidence)
-            ):
-                break
-            passed.append(candidate._replace(predicted=predicted))
-        if passed:
-            best = max(passed, key=lambda each: each.choice.performance[0])
-            judge, predicted = objective, best.predicted
-        else:
-            best, judge = search.choose_without()
-            predicted = self._predict_calibration(search, best)
-        certificate = certify(
-            self._calibration_rates(objective, predicted),
-            [groups.labels[int(group)] for group in objective.compared],
-            constraint=self.constraint,
-            epsilon=self.epsilon,
-            confidence=float(confidence),
-            proves=bool(passed),  # else it was chosen on these rows
-        )
-        return best, judge, certificate
-
-    def _predict_calibration(self, search: Search, candidate: Candidate) -> np.ndarray:
-        search.go_to(candidate.state)
-        return search.score(search.rows.calibrate) > candidate.choice.threshold[0]
-
-    def _calibration_rates(self, objective: Objective, predicted: np.ndarray) -> list[RateCounts]:
-        """What the constraint compares, on the calibration rows."""
-        assert isinstance(self.constraint, str)
-        compared = objective.compared
-        counts = objective.count(predicted).reshape(-1, 2)[compared]
-        return rate_counts(self.constraint, counts, objective.totals[compared])
 
     def _warn(self, search: Search) -> None:
         """Say what did not go as asked for; fitted attributes say the same."""
@@ -760,7 +612,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                     advice = f"With {most} calibration rows of each group it would. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += f" that holds on new rows with a probability of {SURE:g}"
-                advice = f"Give more rows; {len(search.rows.select)} judged it. {advice}"
+                advice = f"Give more rows; {len(search.selection.rows.select)} judged it. {advice}"
             warnings.warn(
                 f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
                 f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
@@ -779,15 +631,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _warn_of_optimism(self, search: Search, threshold: float) -> None:
         """Say where the network knows its tuning rows by heart."""
-        rows = search.rows
+        selection, rows = search.selection, search.selection.rows
         if not rows.held_out or callable(self.constraint):
             return
-        here, judges = search.score(rows.select), search.choosing
+        here, judges = search.score(rows.select), selection.choosing
         there = search.score(rows.tune)
         if judges.optimism(here > threshold, there > threshold) > _OPTIMISM:
             assert judges.tuned is not None
             on_tuned = judges.tuned.measure(there, threshold)
-            on_held_out = search.judge.measure(here, threshold)
+            on_held_out = selection.judge.measure(here, threshold)
             warnings.warn(
                 "The network has learned the rows that tuned its weights by heart: there its bias "
                 f"is {on_tuned.bias[0]:+.3f} and its {self._name(self.performance)} "
@@ -866,15 +718,3 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         tags.classifier_tags.multi_class = self._multi_class
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _dtype_that_runs(network: torch.nn.Module, row: torch.Tensor) -> torch.dtype:
-    """Find out what a network takes that has no floating weights to tell; single if possible."""
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-        try:
-            with torch.no_grad():
-                network(row.to(dtype))
-        except Exception:  # of whatever kind: the network is the user's
-            continue
-        return dtype
-    return torch.float32

@@ -1,12 +1,12 @@
-"""Intra-processing by adversaries: the critics, and the losses in which they speak."""
+"""Intra-processing by adversaries: the critics, their training, and the losses with a critic."""
 
 import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from skfair.base._net import TensorData
-from skfair.intraprocessing._finetuning import BatchNet, CellBatches
+from skfair.intraprocessing._finetuning import BatchNet, CellBatches, TuningData, TuningRows
 from skfair.intraprocessing._soft_bias import SoftBias
+from skfair.metrics._rates import rate_names
 from skfair.utils._random import generator, own_draws
 
 _CRITIC_LR = 0.01
@@ -16,15 +16,15 @@ _OFFSET = 1.0  # standard deviation of the logit offsets of a group in a set
 
 
 class SetCritic(nn.Module):
-    """Estimate the bias of a set of rows from the logit, the label and the group of each.
+    """Estimate the bias of a set of rows from the logit, the label and the group of each row.
 
-    An embedding of the logits is averaged within each cell of group and label, so that
-    neither the order of the rows nor their number matters.
+    An embedding of the logits is averaged within each cell of group and label. The estimate
+    therefore depends neither on the order of the rows nor on their number.
 
     Parameters
     ----------
     bias : SoftBias
-        What it estimates.
+        The bias to estimate.
     """
 
     def __init__(self, bias: SoftBias, width: int = 32, n_embedding: int = 8):
@@ -46,8 +46,9 @@ class SetCritic(nn.Module):
 
 
 class FlatCritic(nn.Module):
-    """The published critic: hidden activations of a whole batch, one row after the other.
+    """The critic of Savani et al. 2020: a network on the hidden activations of a whole batch.
 
+    The critic gets the activations of all rows in one vector (released code of arXiv 2006.08564).
     It sees neither labels nor groups, and learns one fixed order of rows.
 
     Parameters
@@ -74,9 +75,9 @@ class CriticLoss(nn.Module):
     Parameters
     ----------
     critic : SetCritic or FlatCritic
-        Not trained by this loss.
+        The critic; this loss does not train it.
     penalty : float
-        The paper's lambda.
+        Lambda in Savani et al. 2020.
     """
 
     def __init__(self, critic: nn.Module, penalty: float):
@@ -84,41 +85,40 @@ class CriticLoss(nn.Module):
         self._critic = [critic]  # hidden from skorch, which would train it with the network
         self.penalty = penalty
 
-    def forward(self, output, target, weight):
-        cell = target[:, 1].long()
+    def forward(self, output, rows):
         critic = self._critic[0]
         if isinstance(critic, FlatCritic):
             logit, hidden = output
             bias = critic(hidden)
         else:
             logit = output
-            bias = critic(logit, cell)
-        return cross_entropy(logit, cell, weight) * (1 + self.penalty * bias.abs())
+            bias = critic(logit, rows.cell)
+        return cross_entropy(logit, rows) * (1 + self.penalty * bias.abs())
 
 
-def cross_entropy(logit: torch.Tensor, cell: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted cross-entropy of the labels, which are the last bit of the cells."""
-    label = (cell % 2).to(logit.dtype)
+def cross_entropy(logit: torch.Tensor, rows: TuningRows) -> torch.Tensor:
+    """Weighted cross-entropy of the labels."""
+    label = rows.label.to(logit.dtype)
     losses = nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-    return (weight * losses).mean()
+    return (rows.weight * losses).mean()
 
 
 class TrainCritic(Callback):
-    """Train a critic before the network moves, and again before each epoch.
+    """Train a critic before the first update of the network, and again before each epoch.
 
     Parameters
     ----------
     critic : SetCritic or FlatCritic
         The critic.
     bias : SoftBias
-        What it is to estimate.
-    data : TensorData
+        The bias to estimate.
+    data : TuningData
         The tuning rows.
     batches : CellBatches
-        What the network is trained on.
+        Batches on which the network is trained.
     """
 
-    def __init__(self, critic: nn.Module, bias: SoftBias, data: TensorData, batches: CellBatches):
+    def __init__(self, critic: nn.Module, bias: SoftBias, data: TuningData, batches: CellBatches):
         self.critic = critic
         self.bias = bias
         self.data = data
@@ -126,18 +126,18 @@ class TrainCritic(Callback):
 
     def initialize(self):
         self.optimizer_ = torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_LR, fused=True)
-        self.cell_ = self.data.target[:, 1].long()
+        self.cell_ = self.data.rows.cell
         return self
 
     def on_epoch_begin(self, net, **kwargs):
         flat = isinstance(self.critic, FlatCritic)
         with torch.no_grad():
-            output = net.module_(self.data.inputs["X"])
+            output = net.module_(self.data.X)
         first = len(net.history) == 1
         n_steps = _N_PRETRAIN if first else len(self.batches) // 2
         self.critic.train()
         for step in range(n_steps):
-            if first:  # falling to a tenth
+            if first:  # the learning rate falls to a tenth
                 self.optimizer_.param_groups[0]["lr"] = _CRITIC_LR * (1 - 0.9 * step / n_steps)
             estimate, truth = self._flat(*output) if flat else self._sets(output)
             self.optimizer_.zero_grad()
@@ -149,7 +149,7 @@ class TrainCritic(Callback):
         rows = torch.randint(len(logit), (self.batches.n_rows,), generator=generator())
         rows = rows.to(logit.device)
         weight = torch.ones_like(logit[rows])
-        with own_draws():  # of its dropout
+        with own_draws():  # for the dropout of the critic
             estimate = self.critic(hidden[rows])
         return estimate, self.bias(logit[rows], self.cell_[rows], weight)
 
@@ -164,20 +164,22 @@ class TrainCritic(Callback):
         )
         sizes = logit.new_tensor([len(cell) for cell in self.batches.cells])
         weight = sizes.repeat_interleave(share).expand(_N_SETS, -1)
-        # Batches of one network all have nearly the same bias, and the best estimate is then
-        # a constant, which has no gradient. Groups moved at random make it vary.
+        # All batches of one network have nearly the same bias. The best estimate would then be a
+        # constant, which has no gradient. Random shifts of the groups make the bias vary.
         offset = torch.randn(_N_SETS, self.bias.n_groups, generator=own).to(logit.device)
         moved = logit[rows] + _OFFSET * offset.gather(1, self.cell_[rows] // 2)
         return self.critic(moved, self.cell_[rows]), self.bias(moved, self.cell_[rows], weight)
 
 
 class AttributeAdversary(nn.Module):
-    """Tell the group from the logit, and from the label where the constraint allows for it.
+    """The adversary of Zhang et al. 2018: predict the group from the logit.
+
+    For a constraint on rates given the label, the adversary also sees the label.
 
     Parameters
     ----------
     bias : SoftBias
-        Constraint, number of groups and threshold.
+        Gives the constraint, the number of groups and the threshold.
     spread : float
         Standard deviation of the original logits.
     """
@@ -187,16 +189,16 @@ class AttributeAdversary(nn.Module):
         self.threshold = bias.threshold
         self.spread = spread
         self.n_groups = bias.n_groups
-        rates = {rate for statistic in bias.statistics for rate in statistic}
+        rates = rate_names(bias.constraint)
         self.sees_label = "selection" not in rates
-        self.positives_only = rates == {"true_positive"}
+        self.positives_only = rates == ["true_positive"]
         n_inputs = 3 if self.sees_label else 1
         self.layers = nn.Sequential(
             nn.Linear(n_inputs, 16), nn.ReLU(), nn.Linear(16, bias.n_groups)
         )
 
     def forward(self, logit: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the groups, each weighing the same."""
+        """Compute the cross-entropy of the groups; all groups have the same weight."""
         soft = torch.tanh((logit - self.threshold) / self.spread)[:, None]
         label = (cell % 2).to(logit.dtype)
         if self.sees_label:
@@ -211,14 +213,14 @@ class AttributeAdversary(nn.Module):
 
 
 class AdversaryLoss(nn.Module):
-    """The two losses of a network against an adversary.
+    """The two losses of a network with an adversary: of the labels and of the groups.
 
     Parameters
     ----------
     adversary : AttributeAdversary
-        Trained along with the network, by an optimiser of its own.
+        The adversary; an optimiser of its own trains it along with the network.
     alpha : float
-        Weight of going against the adversary.
+        Weight of the adversary's gradient, as in Zhang et al. 2018, equation 1.
     """
 
     def __init__(self, adversary: AttributeAdversary, alpha: float):
@@ -231,16 +233,15 @@ class AdversaryLoss(nn.Module):
     def adversary(self) -> AttributeAdversary:
         return self._adversary[0]
 
-    def forward(self, logit, target, weight):
-        cell = target[:, 1].long()
-        return cross_entropy(logit, cell, weight), self.adversary(logit, cell)
+    def forward(self, logit, rows):
+        return cross_entropy(logit, rows), self.adversary(logit, rows.cell)
 
 
 class ProjectedNet(BatchNet):
     """skorch net trained against an adversary (Zhang et al. 2018, equation 1).
 
-    From the gradient of the task its projection on the adversary's is taken, so that no step
-    helps the adversary, and `alpha` times the adversary's gradient beside.
+    An update is the gradient of the task, minus its projection on the adversary's gradient, minus
+    `alpha` times the adversary's gradient. Without the projection a step could help the adversary.
     """
 
     def train_step_single(self, batch, **fit_params):
@@ -257,7 +258,7 @@ class ProjectedNet(BatchNet):
         along = sum((u * v).sum() for u, v in zip(wanted, against, strict=True))
         length = sum(v.square().sum() for v in against).clamp_min(1e-12)
         for weight, u, v in zip(weights, wanted, against, strict=True):
-            # Laid out as the weight is, or fused Adam would take one entry for another.
+            # In the memory layout of the weight: otherwise fused Adam would mix up entries.
             weight.grad = torch.empty_like(weight).copy_(u - (along / length + criterion.alpha) * v)
         for weight, gradient in zip(own, learn, strict=True):
             weight.grad = gradient
@@ -266,15 +267,15 @@ class ProjectedNet(BatchNet):
 
 
 class TrainAdversary(Callback):
-    """Train the adversary alone before the network moves."""
+    """Train the adversary alone before the first update of the network."""
 
-    def __init__(self, data: TensorData):
+    def __init__(self, data: TuningData):
         self.data = data
 
     def on_train_begin(self, net, **kwargs):
         with torch.no_grad():
-            logit = net.module_(self.data.inputs["X"])
-        criterion, cell = net.criterion_, self.data.target[:, 1].long()
+            logit = net.module_(self.data.X)
+        criterion, cell = net.criterion_, self.data.rows.cell
         for _ in range(_N_PRETRAIN // 2):
             criterion.optimizer.zero_grad()
             criterion.adversary(logit, cell).backward()

@@ -9,159 +9,95 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from skfair.base._net import TensorData, TensorNet, one_cycle
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._finetuning import FinetuningDebiaser
 from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.metrics._rates import group_statistic
 
 _MIN_STEPS = 10
-# How far to go from the original network to the distilled one, and beyond: where the inputs
-# tell the group only in part, the network learns only a part of each shift.
+# Steps from the original network (0) through the distilled one (1) and beyond: if the inputs tell
+# the group only in part, the network learns only a part of each shift.
 _STEPS = np.linspace(0.2, 3.0, 15)
-# Share of the shifts that the distilled network has learned at least; of less, the line is made
-# longer.
+# Share of the shifts that the distilled network should have learned. If it has learned less, the
+# steps are longer.
 _LEAST_WAY, _SHORTEST_WAY = 0.5, 0.02
-_ADDED = 20  # rows of all groups, to each
+_ADDED = 20  # rows of all groups, added to each group
 
 
+@fill_docstring
 class DistillationDebiaser(FinetuningDebiaser):
     """Teach a trained network to do with one threshold what group thresholds do.
 
-    Of all predictions from a score and the group, those by a threshold for each group cost the
-    least performance; but they need the group of whoever is predicted. Here the network takes
-    them over:
+    Of all predictions from a score and the group, those with one threshold for each group cost
+    the least performance. But they need the group at prediction. This debiaser builds the
+    group thresholds into the network:
 
-    1. *Group thresholds* :math:`t_a` at which the groups are alike, and the network performs
-       best, are found exactly from the scores of the original network.
-    2. *Distil.* All layers are regressed onto :math:`f(x) - t_a`, the logit that these
-       thresholds make of the original one, *f*. No labels are used.
-    3. *Walk the line.* From the original weights :math:`\\theta_0` through the distilled ones
-       :math:`\\theta_1`, networks :math:`\\theta_0 + \\lambda(\\theta_1 - \\theta_0)` are judged
-       with their exact thresholds, and the best is taken. Where the group is no feature of X,
-       what stands for it tells the network only a part of the shift, and :math:`\\lambda`
-       beyond 1 makes up for it.
+    1. *Group thresholds*: from the scores of the original network, thresholds :math:`t_a` are
+       found exactly, at which the groups are alike and the network performs best.
+    2. *Distillation*: all layers are regressed onto :math:`f(x) - t_a`, the logit *f* of the
+       original network shifted by these thresholds. No labels are used.
+    3. *Line search*: on the line from the original weights :math:`\\theta_0` through the
+       distilled weights :math:`\\theta_1`, each network
+       :math:`\\theta_0 + \\lambda(\\theta_1 - \\theta_0)` is judged with its exact best threshold,
+       and the best network is taken. If the group is not a feature of X, the proxies of the
+       group tell the network only a part of the shift; :math:`\\lambda` above 1 makes up for it.
 
-    Predicting needs no group. Where the group, or what stands for it, is among the features,
-    the network *uses* it; whether that is wanted, and lawful, is for you to say.
+    Predictions need no group. If the group or a proxy of it is among the features, the network
+    *uses* it. Whether that is wanted and lawful is your decision.
 
     Parameters
     ----------
-    estimator : torch.nn.Module, skorch net or skfair classifier
-        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
-        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
-        logit or probability a row, or to two. It is copied and never changed. A skorch net
-        that is not fitted yet is cloned and fitted first, on the rows that tune the weights.
-    constraint : {"demographic_parity", "equal_opportunity", "average_odds", \
-"equalized_odds"}, default="demographic_parity"
-        What must be nearly equal between groups: the share predicted positive; the true
-        positive rate; the mean of true and false positive rate; or each of the two. With two
-        groups the bias is the value of the first group (in sorted order) less that of the
-        second; with more, and for "equalized_odds", the largest difference.
-    epsilon : float, default=0.05
-        The constraint: the bias lies between ``-epsilon`` and ``epsilon``.
-    performance : {"balanced_accuracy", "accuracy", "f1"} or callable, \
-default="balanced_accuracy"
-        What to keep high; a callable is ``f(y_true, y_pred)``.
-    validation_fraction : float, default=0.3
-        Share of the rows, of each group and class alike, on which no weights are tuned. They
-        judge the candidates, and all that is said of the result is measured on them.
+    {estimator}
+    {constraint_by_name}
+    {epsilon}
+    {performance}
+    {validation_fraction}
     lr : float, default=0.004
-        Learning rate of Adam at its peak: it rises in the first tenth of the steps, and falls
-        to zero.
+        Highest learning rate of Adam. The rate rises to it in the first tenth of the steps, and
+        then falls to zero.
     batch_size : int, default=256
-        Rows in a batch; fewer where that would make less than ten batches of the data.
+        Rows in a batch; fewer if the data would give less than ten batches.
     max_epochs : int, default=6
         Passes over the rows that tune the weights.
-    confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
-        times the probability that it holds on new rows, twice as many as it is measured on,
-        among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less twice the expected excess of the largest difference over `epsilon`. A float
-        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
-        `certificate_`. None asks that the measured bias is below ``epsilon - margin``, the
-        published rule.
-    margin : float, default=0.01
-        Used with ``confidence=None`` only.
-    small_groups : {"shrink", "exclude", "error"}, default="shrink"
-        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
-        more than two groups towards each other, those of few rows the most; "exclude" leaves
-        small groups out of the constraint, since what they get cannot be estimated; "error"
-        refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.5
-        Share of the rows that are kept for the certificate, of each group alike. Used with a
-        number as `confidence` only.
-    output : {"auto", "logits", "probabilities"}, default="auto"
-        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
-        finds it out from the outputs, or raises where they could be either.
-    classes : array-like of shape (2,), default=None
-        The labels in the order of the network's outputs; of a single output, the label of a large
-        one comes second. That is the positive class. None takes the order that a skorch net or
-        skfair classifier has learned, and else sorts the labels.
-    device : str or torch.device, default="auto"
-        Where to search and predict; "auto" takes CUDA, MPS or CPU.
-    random_state : int, RandomState or None, default=None
-        Seeds the split of the rows and the batches. The same int gives the same bits on the
-        same device.
-    verbose : int, default=0
-        1 shows a progress bar.
+    {confidence}
+    {margin}
+    {small_groups}
+    {calibration_fraction}
+    {output}
+    {classes}
+    {device}
+    {random_state}
+        Seeds the split of the rows and the order of the batches.
+    {verbose}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (2,)
-        Class labels, sorted.
-    n_features_in_ : int
-        Second dimension of X: features, or channels of an image.
-    module_ : torch.nn.Module
-        The debiased network, with the threshold folded into its output: inputs and outputs
-        are those of the original network, and the usual threshold is the right one.
-    threshold_ : float
-        What was subtracted from the network's logit, that of the positive class less that of the
-        other.
-    bias_, performance_ : float
-        Bias and performance, measured on rows that tuned no weights, by cross-validation of
-        the choice; with a certificate on its calibration rows.
-    objective_ : float
-        What was maximised.
-    bias_interval_ : tuple of two floats
-        A 95 % interval for the bias in the population, from the sampling error of the rates.
-    feasible_ : bool
-        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
-        with a number as `confidence`, whether the certificate holds.
-    pairs_ : DataFrame
-        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
-        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
-        rows). Without rows for a callable constraint.
-    certificate_ : FairnessCertificate or None
-        What was shown at the stated confidence; None without one.
-    interrupted_ : bool
-        Whether Ctrl-C ended the search early.
-    trials_ : DataFrame
-        A row a candidate: "candidate", "threshold", "bias", "performance", "probability" (of
-        the constraint to hold on new rows), "objective" and "feasible". Row 0 is the original
-        network at its own threshold, row 1 the same with the best one. As they looked in the
-        choice, where the best looks too good; the row of `best_trial_` as it is reported.
-        "step" is :math:`\\lambda`.
-    best_trial_ : int
-        Row of the one that was taken.
-    history_ : DataFrame
-        Loss of each epoch, on the rows that tune the weights.
+    {classes_}
+    {n_features_in_}
+    {module_}
+    {threshold_}
+    {bias_}
+    {performance_}
+    {objective_}
+    {bias_interval_}
+    {feasible_}
+    {pairs_}
+    {certificate_}
+    {interrupted_}
+    {trials_}
+        Column "step" is :math:`\\lambda`.
+    {best_trial_}
+    {history_}
 
     Warns
     -----
-    LabelOrderWarning
-        The network does worse than guessing on the debiasing rows: its classes seem to be in
-        another order.
-    InfeasibleConstraintWarning
-        No candidate is likely enough to hold the constraint, or none is certified; the nearest
-        one was taken.
-    FallbackWarning
-        No candidate was better than the original network, as it is or with another threshold.
-    InterruptedSearchWarning
-        Ctrl-C ended the search; the best candidate so far was taken.
-    OverfitWarning
-        The bias on the rows that tuned the weights is another one than on the others.
-    SmallGroupWarning
-        A rate that the constraint compares is one of fewer than ten samples.
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {OverfitWarning}
+    {SmallGroupWarning}
 
     See Also
     --------
@@ -171,22 +107,15 @@ default="balanced_accuracy"
 
     Notes
     -----
-    The weights move with the network in eval mode, so that running statistics of
-    normalisation layers stay as they are, and nothing is dropped out. Parameters with
-    ``requires_grad=False`` stay too.
+    {eval_mode}
 
-    Under "equalized_odds" no group thresholds make both rates alike; those that equalise the
-    mean of the two show the way, and the constraint itself decides on the line.
+    With "equalized_odds", no group thresholds make both rates alike. The thresholds that
+    equalise the mean of the two rates are distilled, and the constraint itself decides on the
+    line.
 
     Examples
     --------
-    >>> import numpy as np, torch
-    >>> rng = np.random.default_rng(0)
-    >>> group, y = rng.integers(2, size=(2, 2000))
-    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
-    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
-    >>> with torch.no_grad():
-    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    {biased_network}
     >>> debiaser = DistillationDebiaser(network, random_state=0)
     >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
     >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
@@ -237,7 +166,7 @@ default="balanced_accuracy"
     def _search(self, search: Search) -> None:
         known = search.objective.take(search.tune)
         shift = fair_thresholds(known, search.scores[search.tune])[search.objective.codes]
-        # One threshold for all is found later: the network need not learn what they share.
+        # One threshold for all is found later, so that the network need not learn the mean shift.
         wanted = shift[search.tune].mean() - shift
         self._distil(search, search.scores + wanted)
         start = {name: search.original[name] for name in named_parameters(search.network)}
@@ -246,7 +175,7 @@ default="balanced_accuracy"
             for name, parameter in named_parameters(search.network).items()
         }
 
-        # A network of few large weights, a linear one say, comes not far in a short training.
+        # A network of few large weights (a linear one) does not get far in a short training.
         made, asked = search.score(search.tune) - search.scores[search.tune], wanted[search.tune]
         way_made = (made @ asked) / max(asked @ asked, 1e-9)
         for step in _STEPS * np.clip(_LEAST_WAY / max(way_made, 1e-9), 1, 1 / _SHORTEST_WAY):
@@ -267,29 +196,30 @@ default="balanced_accuracy"
             data,
             one_cycle(self.lr, n_steps, anneal="cos"),
             criterion__reduction="none",
+            device=search.device,
             batch_size=batch_size,
             iterator_train__shuffle=True,
         )
 
 
 def fair_thresholds(objective: Objective, scores: np.ndarray, n_levels: int = 200) -> np.ndarray:
-    """Find thresholds, one a group, at which the groups are alike and the performance best.
+    """Find one threshold for each group: the groups are alike, and the performance is the best.
 
-    At each level of what is to be equal, say the share of positive predictions, every group
-    has one threshold that gives it; the best level is taken. Of more than two groups, each is
-    seen with some rows of all groups added, so that the threshold of a group of few rows stays
-    near the one of all.
+    At each level of the compared rate, for example the selection rate, every group has one
+    threshold that reaches the level. The best level is taken. With more than two groups, some
+    rows of all groups are added to each group, so that the threshold of a group of few rows
+    stays near the common threshold.
 
     Returns
     -------
     ndarray of shape (n_groups,)
     """
-    # No thresholds give two groups both rates alike; their mean stands for them.
+    # No thresholds make both rates of equalized odds alike; the mean of both is made alike.
     rates = sorted({rate for rates in objective.statistics for rate in rates})
     levels = (np.arange(n_levels) + 0.5) / n_levels
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order].astype(float)
-    # Positive predictions of each cell of group and label, at each threshold between two scores.
+    # Positive predictions in each cell of group and label, at each threshold between two scores.
     hits = np.zeros((2 * objective.n_groups, len(ordered) + 1))
     for cell in range(len(hits)):
         np.cumsum(objective.cell[order] == cell, out=hits[cell, 1:])

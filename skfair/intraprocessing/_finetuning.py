@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import Dataset
 
-from skfair.base._net import EpochBar, TensorData, TensorNet
+from skfair.base._net import EpochBar, TensorNet
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
@@ -22,26 +24,107 @@ from skfair.utils._random import generator
 _MIN_STEPS = 10  # an epoch, so that small debiasing sets get enough of them
 
 
-class CellBatches:
-    """Iterate over :class:`TensorData` in batches with as many rows of each cell as of any other.
+class TuningRows(NamedTuple):
+    """What a loss of a :class:`FinetuningDebiaser` knows of the rows of a batch.
 
-    A cell is a group and a label. No batch lacks one, and a small group is heard in each; the
-    weights of the rows give back their shares of the population.
+    A loss is a :class:`torch.nn.Module` whose ``forward(logit, rows)`` takes the logits of the
+    network, a tensor of shape (n_rows,), and these rows, and returns the loss of the batch, a
+    tensor without dimensions.
+
+    Attributes
+    ----------
+    group : tensor of shape (n_rows,), int64
+        Group of each row: its position among the sorted groups.
+    label : tensor of shape (n_rows,), int64
+        1 for the positive class, 0 for the other.
+    weight : tensor of shape (n_rows,)
+        How many rows of the population each one stands for. A batch has equally many rows of
+        each cell (group and label); the weights give back the shares of the cells, so that the
+        weighted mean over the batch estimates the mean over all rows.
+    original : tensor of shape (n_rows,)
+        Logit of the original network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skfair.intraprocessing import TuningRows
+    >>> class WeightedError(torch.nn.Module):
+    ...     def forward(self, logit, rows):
+    ...         wrong = torch.sigmoid(logit) - rows.label
+    ...         return (rows.weight * wrong.square()).mean()
+    >>> group, label = torch.tensor([[0, 0, 1], [1, 0, 1]])
+    >>> rows = TuningRows(group, label, weight=torch.ones(3), original=torch.zeros(3))
+    >>> WeightedError()(torch.zeros(3), rows), rows.cell
+    (tensor(0.2500), tensor([1, 0, 3]))
+    """
+
+    group: torch.Tensor
+    label: torch.Tensor
+    weight: torch.Tensor
+    original: torch.Tensor
+
+    @property
+    def cell(self) -> torch.Tensor:
+        """Group and label in one number, twice the group plus the label; int64."""
+        return 2 * self.group + self.label
+
+    def take(self, rows: torch.Tensor) -> Self:
+        """Take some of the rows.
+
+        Parameters
+        ----------
+        rows : tensor of int64
+            Which ones.
+
+        Returns
+        -------
+        TuningRows
+        """
+        return type(self)(*(tensor[rows] for tensor in self))
+
+
+class TuningData(Dataset):
+    """The rows that tune weights, as tensors, indexed a batch at a time.
 
     Parameters
     ----------
-    dataset : TensorData
-        With a target ``cell`` in its last column.
-    batch_size : int
-        Rows in a batch; a cell that has fewer than its part gives all of them.
-    shuffle : bool, default=True
-        Taken for skorch's sake; batches are always drawn anew.
+    X : tensor of shape (n_rows, ...)
+        What the network takes.
+    rows : TuningRows
+        What the loss takes.
     """
 
-    def __init__(self, dataset: TensorData, batch_size: int, shuffle: bool = True):
+    def __init__(self, X: torch.Tensor, rows: TuningRows):
+        self.X = X
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: torch.Tensor) -> tuple[dict[str, torch.Tensor], TuningRows]:
+        return {"X": self.X[index]}, self.rows.take(index)
+
+
+class CellBatches:
+    """Iterate over :class:`TuningData` in batches with equally many rows of each cell.
+
+    A cell is a group and a label. No batch lacks a cell, so that a small group counts in each
+    batch; the weights of the rows give back the shares of the cells in the population.
+
+    Parameters
+    ----------
+    dataset : TuningData
+        The rows that tune weights.
+    batch_size : int
+        Rows in a batch; a cell with fewer rows than its part gives all of them.
+    shuffle : bool, default=True
+        Accepted because skorch passes it; batches are always drawn anew.
+    """
+
+    def __init__(self, dataset: TuningData, batch_size: int, shuffle: bool = True):
         self.dataset = dataset
         self.batch_size = batch_size
-        cell = dataset.target[:, -1].long()
+        cell = dataset.rows.cell
         self.cells = [torch.nonzero(cell == c)[:, 0] for c in cell.unique()]
         self.share = min(max(1, batch_size // len(self.cells)), len(dataset))
         self.n_rows = sum(min(self.share, len(rows)) for rows in self.cells)
@@ -49,12 +132,12 @@ class CellBatches:
     def __len__(self) -> int:
         return max(_MIN_STEPS, -(-len(self.dataset) // self.batch_size))
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], TuningRows]]:
         sizes = torch.tensor([len(rows) for rows in self.cells])
         drawn = sizes.clamp_max(self.share)
         # Of integers the ratio would have torch's default type.
         stands_for = sizes.float() / drawn * self.n_rows / len(self.dataset)
-        stands_for = stands_for.repeat_interleave(drawn).to(self.dataset.target)
+        stands_for = stands_for.repeat_interleave(drawn).to(self.dataset.rows.weight)
         own = generator()
         for _ in range(len(self)):
             rows = torch.cat(
@@ -63,15 +146,17 @@ class CellBatches:
                     for rows in self.cells
                 ]
             )
-            inputs, (target, weight) = self.dataset[rows]
-            yield inputs, (target, weight * stands_for)
+            inputs, batch = self.dataset[rows]
+            yield inputs, batch._replace(weight=batch.weight * stands_for)
 
 
 class BatchNet(TensorNet):
-    """skorch net whose criterion judges a batch as a whole, its weights included."""
+    """skorch net whose loss judges a batch as a whole: ``criterion(logit, rows)``."""
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        return self.criterion_(y_pred, *y_true)
+    def get_loss(
+        self, y_pred: Any, y_true: TuningRows, X: Any = None, training: bool = False
+    ) -> Any:
+        return self.criterion_(y_pred, y_true)
 
 
 class _Candidates(Callback):
@@ -84,8 +169,81 @@ class _Candidates(Callback):
         self.search.consider(candidate="fine-tuned", epoch=len(net.history))
 
 
+@fill_docstring
 class FinetuningDebiaser(IntraprocessingDebiaser):
-    """Base of the debiasers that train all layers of the copy in a skorch net."""
+    """Base of the debiasers that train all layers of the network with a loss of their own.
+
+    Subclass it to write a method. A subclass writes ``_search(search)``, mostly one line:
+    ``self._finetune(search, loss)``, where `loss` is a :class:`torch.nn.Module` whose
+    ``forward(logit, rows)`` takes the logits of a batch and :class:`TuningRows`, and returns the
+    loss of the batch. A skorch net trains the network with Adam, and after each epoch the network
+    is a candidate. The rest is as in :class:`IntraprocessingDebiaser`.
+
+    Parameters
+    ----------
+    {estimator}
+    {constraint_by_name}
+    {epsilon}
+    {performance}
+    {validation_fraction}
+    {lr}
+    {batch_size}
+    {max_epochs}
+    {confidence}
+    {margin}
+    {small_groups}
+    {calibration_fraction}
+    {output}
+    {classes}
+    {device}
+    {random_state}
+        Seeds the split of the rows and the batches.
+    {verbose}
+
+    Attributes
+    ----------
+    {classes_}
+    {n_features_in_}
+    {module_}
+    {threshold_}
+    {bias_}
+    {performance_}
+    {objective_}
+    {bias_interval_}
+    {feasible_}
+    {pairs_}
+    {certificate_}
+    {interrupted_}
+    {trials_}
+        Column "epoch" counts from 1.
+    {best_trial_}
+    {history_}
+
+    Warns
+    -----
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
+    {FallbackWarning}
+    {InterruptedSearchWarning}
+    {OverfitWarning}
+    {SmallGroupWarning}
+
+    Examples
+    --------
+    A debiaser that fine-tunes by the squared error, every subgroup counting the same:
+
+    {biased_network}
+    >>> class SquaredError(torch.nn.Module):
+    ...     def forward(self, logit, rows):
+    ...         return (torch.sigmoid(logit) - rows.label).square().mean()
+    >>> class BrierDebiaser(FinetuningDebiaser):
+    ...     def _search(self, search):
+    ...         self._finetune(search, SquaredError())
+    >>> debiaser = BrierDebiaser(network, epsilon=0.1, max_epochs=2, random_state=0)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
+    >>> debiaser.trials_.candidate.tolist()
+    ['original', 'threshold', 'fine-tuned', 'fine-tuned']
+    """
 
     _parameter_constraints: dict = {
         **IntraprocessingDebiaser._parameter_constraints,
@@ -138,8 +296,8 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         self.batch_size = batch_size
         self.max_epochs = max_epochs
 
-    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
-        super()._check_weights(network, rows)
+    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
+        super()._check_network(network, rows)
         try:
             with torch.enable_grad():
                 logit = network(rows[:2]).sum()
@@ -163,30 +321,61 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         assert isinstance(self.constraint, str)  # a callable has no gradient
         return SoftBias(self.constraint, search.objective.n_groups, float(threshold))
 
-    def _tuning_data(self, search: Search) -> TensorData:
-        """The tuning rows; a target has the logit of the original network, and the cell."""
-        rows = torch.as_tensor(search.tune, device=search.device)
-        target = np.column_stack([search.scores, search.objective.cell])[search.tune]
-        target = torch.as_tensor(target, dtype=search.dtype, device=search.device)
-        return TensorData(target, X=search.X[rows])
+    def _tuning_data(self, search: Search) -> TuningData:
+        """The rows that tune weights, on the device of the search.
 
-    def _train_in_cells(
+        Parameters
+        ----------
+        search : Search
+
+        Returns
+        -------
+        TuningData
+        """
+        tune = torch.as_tensor(search.tune, device=search.device)
+        group, label = (
+            torch.as_tensor(each, dtype=torch.int64, device=search.device)[tune]
+            for each in (search.group, search.label)
+        )
+        original = torch.as_tensor(search.scores, dtype=search.dtype, device=search.device)[tune]
+        rows = TuningRows(group, label, torch.ones_like(original), original)
+        return TuningData(search.X[tune], rows)
+
+    def _finetune(
         self,
         search: Search,
-        data: TensorData,
-        criterion: nn.Module,
+        loss: nn.Module,
         *callbacks: Callback,
+        data: TuningData | None = None,
         module: nn.Module | None = None,
         net: type[BatchNet] = BatchNet,
     ) -> None:
-        """Train in batches of equal cells, and hand the network in after each epoch."""
+        """Train the network with a loss, and hand in a candidate after each epoch.
+
+        The batches have equally many rows of each cell, see :class:`TuningRows`.
+
+        Parameters
+        ----------
+        search : Search
+        loss : torch.nn.Module
+            ``forward(logit, rows)`` returns the loss of a batch.
+        *callbacks : skorch.callbacks.Callback
+            Of the skorch net.
+        data : TuningData, optional
+            What :meth:`_tuning_data` returned, if the method needed it before.
+        module : torch.nn.Module, optional
+            What is trained, if not ``search.network``; it shares the weights of that network.
+        net : type, optional
+            The skorch net.
+        """
         self._train(
             net,
             module or search.network,
-            criterion,
-            data,
+            loss,
+            data or self._tuning_data(search),
             *callbacks,
             _Candidates(search),
+            device=search.device,
             iterator_train=CellBatches,
             batch_size=self.batch_size,
         )
@@ -196,11 +385,11 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         net: type[TensorNet],
         module: nn.Module,
         criterion: Callable,
-        data: TensorData,
+        data: Dataset,
         *callbacks: Callback,
         **parameters: Any,
     ) -> None:
-        """Train with Adam where the data are, and keep the losses also of what was interrupted."""
+        """Train with Adam, and keep the losses also of what was interrupted."""
         bar = [EpochBar(type(self).__name__)] if self.verbose else []
         net = net(
             module,
@@ -210,7 +399,6 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             optimizer=torch.optim.Adam,
             optimizer__fused=True,
             callbacks=[*callbacks, *bar],
-            device=data.target.device,
             **parameters,
         )
         try:

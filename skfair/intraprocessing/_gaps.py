@@ -1,4 +1,4 @@
-"""Intra-processing, all methods: how far groups lie apart, from rates and their variances."""
+"""Intra-processing, all methods: differences between groups, from rates and their variances."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,18 +11,20 @@ from scipy.special import ndtr, ndtri
 # One statistic of all groups: its mean and its sampling variance, each of shape (..., n_groups).
 Statistic = tuple[np.ndarray, np.ndarray]
 
-# A bias measured on n rows and met again on 2 n: the sum of both sampling variances, in the first.
+# A bias is measured on n rows and occurs again on 2 n new rows: the variance of the difference, in
+# sampling variances of the measured bias.
 NEW_VARIANCE = 1.5
-# Of the probability that more than two normal variables lie within epsilon: the step of the
-# integral, in smallest deviations, and at most how many times smaller than the largest these are.
+# The integral for the probability that more than two normal variables lie within epsilon: its step
+# in smallest deviations, and the limit of the ratio of the largest deviation to the smallest.
 _STEP, _LARGEST_TO_SMALLEST = 0.6, 64
 _CERTAIN = 6  # deviations
-# With at least this probability a constraint has to hold on new rows to be called feasible. It is
-# estimated a little too high where choices are hard, so that a half would be kept less often.
+# A candidate is feasible if the constraint holds on new rows with at least this probability. The
+# estimate is slightly too high where choices are hard. With a limit of one half, the constraint
+# would hold less often than in half of the cases.
 SURE = 0.8
 _DRAWS, _DRAWS_OF_INTERVAL = 64, 4000
 _LEVELS = (0.025, 0.975)
-_SPREADS = np.linspace(0, 0.5, 101)  # between groups; rates cannot differ more
+_SPREADS = np.linspace(0, 0.5, 101)  # between groups; the spread of rates is at most a half
 
 
 class Gap(NamedTuple):
@@ -31,14 +33,15 @@ class Gap(NamedTuple):
     Attributes
     ----------
     bias : ndarray
-        With two groups and one statistic that of the first less that of the second; else the
-        size of the largest difference.
+        With two groups and one statistic, the statistic of the first group minus that of the
+        second; otherwise the size of the largest difference.
     error : ndarray
         Standard error of the bias.
     probability : ndarray
-        That all differences lie within epsilon on new rows, twice as many as were measured on.
+        Probability that all differences lie within epsilon on new rows, twice as many as were
+        measured.
     excess : ndarray
-        By how much the largest difference lies above epsilon, expected.
+        Expected excess of the largest difference over epsilon.
     """
 
     bias: np.ndarray
@@ -50,21 +53,22 @@ class Gap(NamedTuple):
 def measure_gap(
     statistics: Sequence[Statistic], epsilon: float, room: float = 0.0, *, likely: bool = True
 ) -> Gap:
-    """Measure how far the groups lie apart.
+    """Measure the largest difference between the groups.
 
-    With more than two groups rates are shrunk (:func:`shrink`): the largest of many differences
-    is too large by chance alone, and a group of few rows says little of itself.
+    With more than two groups the rates are shrunk (:func:`shrink`): the largest of many differences
+    is too large by chance alone, and the rate of a small group is inaccurate.
 
     Parameters
     ----------
     statistics : list of (mean, variance)
         Each of shape (..., n_groups).
     epsilon : float
-        The difference that is allowed.
+        The allowed difference.
     room : float, default=0.0
-        How much larger a difference is taken to be than it was measured.
+        Addition to each measured difference, as a safety margin.
     likely : bool, default=True
-        Whether to find the probability; of more than two groups it takes its time. Else NaN.
+        Whether to compute the probability for more than two groups, which takes long; NaN
+        otherwise.
 
     Returns
     -------
@@ -93,14 +97,14 @@ def measure_gap(
 
 
 def gap_interval(statistics: Sequence[Statistic], epsilon: float) -> tuple[float, float]:
-    """A 95 % interval for the largest difference in the population.
+    """Compute a 95 % interval for the largest difference in the population.
 
     Parameters
     ----------
     statistics : list of (mean, variance)
         Each of shape (n_groups,).
     epsilon : float
-        The difference that is allowed.
+        The allowed difference.
 
     Returns
     -------
@@ -113,8 +117,8 @@ def gap_interval(statistics: Sequence[Statistic], epsilon: float) -> tuple[float
         return min(float(low), float(bias)), max(float(high), float(bias))
     if len(statistics) == 1:
         return normal_interval(float(bias), float(error), signed=True)
-    # The largest in the population may be another than the largest here: one of few rows. And one
-    # of several is more easily far from zero than one alone.
+    # The largest difference in the population may be another one than the largest here: one of a
+    # small group. And one of several differences is far from zero more easily than a single one.
     sizes = [abs(float(mean[0] - mean[1])) for mean, _ in statistics]
     errors = [float(np.sqrt(variance.sum())) for _, variance in statistics]
     below, above = (float(ndtri(1 - _LEVELS[0] / many)) for many in (len(statistics), 1))
@@ -123,7 +127,7 @@ def gap_interval(statistics: Sequence[Statistic], epsilon: float) -> tuple[float
 
 
 def normal_interval(bias: float, error: float, *, signed: bool) -> tuple[float, float]:
-    """A 95 % interval by normal approximation.
+    """Compute a 95 % interval by normal approximation.
 
     Returns
     -------
@@ -137,25 +141,24 @@ def normal_interval(bias: float, error: float, *, signed: bool) -> tuple[float, 
 def table_of_pairs(
     names: Sequence[str], labels: Sequence[Any], statistics: Sequence[Statistic], epsilon: float
 ) -> pd.DataFrame:
-    """The difference of each two groups, and how sure it is.
+    """Compute the difference of each pair of groups, and its uncertainty.
 
     Parameters
     ----------
     names : list of str
-        What each statistic is called.
+        Name of each statistic.
     labels : list
         The groups.
     statistics : list of (mean, variance)
         Each of shape (n_groups,).
     epsilon : float
-        The difference that is allowed.
+        The allowed difference.
 
     Returns
     -------
     DataFrame
         Columns "rate", "group_1", "group_2", "difference", "low" and "high" (95 % interval), and
-        "probability" (of this pair to lie within epsilon on new rows). As measured: nothing is
-        shrunk.
+        "probability" (that this pair lies within epsilon on new rows). The rates are not shrunk.
     """
     rows = []
     for name, (mean, variance) in zip(names, statistics, strict=True):
@@ -167,28 +170,28 @@ def table_of_pairs(
             probability = float(within(mean[pair], variance[pair], epsilon))
             rows.append((name, labels[one], labels[two], difference, low, high, probability))
     columns = ["rate", "group_1", "group_2", "difference", "low", "high", "probability"]
-    # Of the same types where there are none.
+    # An empty table has the same types.
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], np.float64))
 
 
 def shrink(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> Statistic:
-    """Shrink rates of groups towards their common mean, the more the less is known of them.
+    """Shrink rates of groups towards their common mean; rates with a large variance move most.
 
-    Empirical Bayes for normal means. How much groups differ is estimated from all of them
-    (DerSimonian and Laird), and taken for half of epsilon at least: a few groups that happen to
-    look alike are no proof that all are.
+    Empirical Bayes for normal means. The spread between groups is estimated from all groups
+    (DerSimonian and Laird), and is at least half of epsilon: a few groups that happen to have
+    similar rates are no proof that all groups have.
 
     Parameters
     ----------
     mean, variance : ndarray of shape (..., n_groups)
         Rates and their sampling variances, above zero.
     epsilon : float
-        The difference that is allowed.
+        The allowed difference.
 
     Returns
     -------
     mean, variance : ndarray of shape (..., n_groups)
-        Of the rates, given all.
+        Posterior means and variances of the rates.
     """
     weight = 1 / variance
     total = weight.sum(-1, keepdims=True)
@@ -204,7 +207,7 @@ def shrink(mean: np.ndarray, variance: np.ndarray, epsilon: float) -> Statistic:
 
 
 def _draws(statistics: Sequence[Statistic], n_draws: int) -> np.ndarray:
-    """Draws of the largest difference, (..., n_draws): always the same normal numbers."""
+    """Draw the largest difference, (..., n_draws); all calls use the same normal numbers."""
     n_groups = statistics[0][0].shape[-1]
     rng = np.random.default_rng(0)
     largest: Any = 0.0
@@ -218,10 +221,10 @@ def _draws(statistics: Sequence[Statistic], n_draws: int) -> np.ndarray:
 
 
 def _posterior_draws(statistics: Sequence[Statistic]) -> np.ndarray:
-    """Draws of the largest difference, as sure of how much groups differ as the groups allow.
+    """Draw the largest difference, and with it the unknown spread between groups.
 
-    Any spread between groups is as likely as another before they are seen; an estimate of it, as
-    in :func:`shrink`, is too sure for an interval where groups are few.
+    The prior of the spread is uniform. A single estimate of the spread, as in :func:`shrink`, would
+    make the interval too narrow where there are few groups.
     """
     rng, n = np.random.default_rng(0), _DRAWS_OF_INTERVAL
     largest: Any = 0.0
@@ -243,16 +246,16 @@ def _posterior_draws(statistics: Sequence[Statistic]) -> np.ndarray:
 
 
 def within(mean: np.ndarray, variance: np.ndarray, epsilon: float, room: float = 0.0) -> np.ndarray:
-    """Probability that independent normal variables lie within epsilon of each other.
+    """Compute the probability that independent normal variables lie within epsilon of each other.
 
-    Those of statistics on new rows, given what was measured and its variance.
+    The variables are the statistics on new rows, given the measured statistics and their variances.
 
     Parameters
     ----------
     mean, variance : ndarray of shape (..., n_groups)
     epsilon : float
     room : float, default=0.0
-        How much larger the difference of two groups is taken to be than it was measured.
+        Addition to the measured difference of two groups, as a safety margin.
 
     Returns
     -------
@@ -272,7 +275,7 @@ def within(mean: np.ndarray, variance: np.ndarray, epsilon: float, room: float =
     mean, widest = mean[uncertain], widest[uncertain, None]
     deviation = np.maximum(deviation[uncertain], widest / _LARGEST_TO_SMALLEST)
     step = _STEP * deviation.min(-1, keepdims=True)
-    # Where the lowest can be: none lies below it, and none more than epsilon above it.
+    # The range of the lowest variable: all others lie between it and epsilon above it.
     start = (mean - epsilon - _CERTAIN * deviation).max(-1, keepdims=True)
     end = (mean + _CERTAIN * deviation).min(-1, keepdims=True)
     total = np.zeros(len(mean))
@@ -292,18 +295,20 @@ def power_to_certify(
     epsilon: float,
     delta: float,
 ) -> np.ndarray:
-    """About how likely a certificate is on calibration rows, given what was measured on others.
+    """Estimate the probability of a certificate on calibration rows from statistics on other rows.
 
-    By normal approximation, of the pair for which it is the least likely.
+    By normal approximation, for the pair of groups with the lowest probability. The variance of
+    the measured statistics counts, unlike in :func:`skfair.metrics._rate_tests.power`, which takes
+    the measured rates for the true ones.
 
     Parameters
     ----------
     statistics : list of (mean, variance)
-        As measured on other rows; each of shape (..., n_groups).
+        Measured on other rows; each of shape (..., n_groups).
     sizes : list of ndarray of shape (n_groups,)
         Calibration rows behind each statistic.
     epsilon, delta : float
-        The difference that is allowed, and the risk of a false certificate.
+        The allowed difference, and the risk of a false certificate.
 
     Returns
     -------

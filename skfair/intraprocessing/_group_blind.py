@@ -1,7 +1,8 @@
-"""Intra-processing in closed form: which predictions meet a constraint without seeing groups.
+"""Intra-processing in closed form: predictions that meet a constraint without seeing groups.
 
-Posteriors of the label and of the group, out of fold, and the weights of the latter that make the
-groups alike: the smooth dual of a linear program.
+Out-of-fold posteriors of the label and of the group, and the weights of the group posteriors that
+equalise the rates of the groups: the smooth dual of a linear program (Xian and Zhao 2024,
+"LinearPost", arXiv 2405.04025).
 """
 
 from collections.abc import Sequence
@@ -12,19 +13,19 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-# Strengths of the L2 penalty of the head, on standardised features; weak ones overfit, and what
-# is needed depends on how many features there are.
+# Strengths of the L2 penalty of the head, on standardised features. A weak penalty overfits, and
+# the best strength depends on the number of features.
 L2 = (1e-1, 1e-2, 1e-3, 1e-4)
-L2_OF_LABELS = 1e-5  # of a handful of logits, which many rows tell about
-_STEPS = 200  # of L-BFGS at most
-_PRECISE = 1e-4  # largest entry of the gradient of a mean log loss at its end
-_TIED = 1e-6  # a penalty on the bias, so that there is one solution
-# Softness of the decision, as a share of the spread of the costs: the dual is smooth then, and
-# rates are off by next to nothing, which the residual corrects.
+L2_OF_LABELS = 1e-5  # there are few logits and many rows
+_STEPS = 200  # at most, of L-BFGS
+_PRECISE = 1e-4  # largest entry of the gradient of the mean log loss at the end
+_TIED = 1e-6  # penalty on the bias of the layer, which makes the solution unique
+# Softness of the decision, as a share of the spread of the costs. It makes the dual smooth. Its
+# small effect on the rates is corrected by the residual.
 _SOFTNESS = 0.01
-# How often the residual of the head is measured again, and how much of the change is taken.
+# Number of updates of the residual of the head, and the share of each change that is applied.
 _N_CORRECTIONS, _DAMPING = 3, 0.7
-# A group of as many rows counts half: its own rate, and half the pooled one.
+# Size of a group that is compared by the mean of its own rate and the pooled rate.
 _HALF = 25.0
 
 
@@ -48,13 +49,19 @@ class Scaler(NamedTuple):
         return (X - self.mean) / self.scale
 
     def before(self, linear: Linear) -> Linear:
-        """The layer that does to features what `linear` does to standardised ones."""
+        """Fold the standardisation into a layer.
+
+        Returns
+        -------
+        Linear
+            Does to features what `linear` does to standardised features.
+        """
         weight = linear.weight / self.scale[:, None]
         return Linear(weight, linear.bias - self.mean @ weight)
 
 
 def fit_scaler(X: np.ndarray) -> Scaler:
-    """Give features mean zero and spread one; those that are constant become zero.
+    """Fit a scaler to mean zero and spread one; constant features become zero.
 
     Returns
     -------
@@ -65,16 +72,17 @@ def fit_scaler(X: np.ndarray) -> Scaler:
 
 
 class Events(NamedTuple):
-    """What a constraint compares.
+    """The rates that a constraint compares.
 
     Attributes
     ----------
     cell : ndarray of shape (n_samples,), int
-        What the head tells of each row: its group, or its group and label.
+        Class of each row for the head: its group, or its group and label.
     n_cells : int
         Number of cells.
     families : ndarray of shape (n_families, n_groups), int
-        Cells between which rates are compared: a row for each label they are conditioned on.
+        Cells whose rates are compared with each other: a row for each label that the rates are
+        conditioned on.
     classes : ndarray of int
         Predicted classes whose rates are compared.
     """
@@ -94,7 +102,7 @@ def make_events(
     positive: int | None,
     compared: np.ndarray,
 ) -> Events:
-    """Say what a constraint by name compares.
+    """Find the rates that a constraint compares: the events E_c of Xian and Zhao 2024.
 
     Parameters
     ----------
@@ -125,7 +133,7 @@ def make_events(
 def fit_logistic(
     X: np.ndarray, codes: np.ndarray, n_classes: int, l2: float, root: np.ndarray
 ) -> Linear:
-    """Multinomial logistic regression with an L2 penalty on the weights.
+    """Fit a multinomial logistic regression with an L2 penalty on the weights.
 
     Parameters
     ----------
@@ -135,9 +143,9 @@ def fit_logistic(
         Classes; some may have no rows.
     n_classes : int
     l2 : float
-        Half of it times the squared weights is added to the mean log loss.
+        The loss is the mean log loss plus ``l2 / 2`` times the sum of the squared weights.
     root : ndarray of shape (n_features, n_features)
-        From :func:`curvature_root`; it decides how many steps it takes, and not where to.
+        From :func:`curvature_root`; it changes the number of steps, not the solution.
 
     Returns
     -------
@@ -146,7 +154,7 @@ def fit_logistic(
     n, d = X.shape
     wanted = np.zeros((n_classes, n))
     wanted[codes, np.arange(n)] = 1
-    # As if each class had half a row more: one without rows is unlikely, not impossible.
+    # Each class counts half a row more: a class without rows is unlikely, not impossible.
     prior = np.log((wanted.sum(1) + 0.5) / (n + n_classes / 2))
 
     def weights_of(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +182,9 @@ def fit_logistic(
 
 
 def curvature_root(X: np.ndarray, l2: float) -> np.ndarray:
-    """Root of about the curvature of the loss of :func:`fit_logistic`, whatever the classes.
+    """Compute the root of an approximate curvature of the loss of :func:`fit_logistic`.
+
+    It does not depend on the classes.
 
     Returns
     -------
@@ -184,29 +194,8 @@ def curvature_root(X: np.ndarray, l2: float) -> np.ndarray:
     return cholesky(X.T @ X / (4 * len(X)) + (l2 + 1e-6) * np.eye(X.shape[1]), lower=True)
 
 
-def draw_folds(cell: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Draw folds in which all cells have their share.
-
-    Parameters
-    ----------
-    cell : ndarray of shape (n_samples,), int
-    n_folds : int
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int
-        Fold of each row.
-    """
-    order = np.random.RandomState(seed).permutation(len(cell))
-    order = order[np.argsort(cell[order], kind="stable")]
-    fold = np.empty(len(cell), dtype=np.int64)
-    fold[order] = np.arange(len(cell)) % n_folds
-    return fold
-
-
 class OutOfFold(NamedTuple):
-    """Logits of each row by a model of all other folds, (n_samples, n_classes), and which model."""
+    """Logits of each row by a model of all other folds, (n_samples, n_classes); its L2 and loss."""
 
     logits: np.ndarray
     l2: float
@@ -226,7 +215,7 @@ def predict_out_of_fold(
     n_classes : int
     fold : ndarray of shape (n_samples,), int
     strengths : sequence of float
-        L2 penalties; that of the smallest log loss is taken.
+        L2 penalties to compare by their out-of-fold log loss.
 
     Returns
     -------
@@ -245,14 +234,14 @@ def predict_out_of_fold(
 
 
 class Posteriors(NamedTuple):
-    """Probabilities of classes, from models that have not seen the row.
+    """Probabilities of classes, by models that were fitted without the row.
 
     Attributes
     ----------
     outside : ndarray of shape (n_folds, n_samples, n_classes)
-        Entry k is made without any row of fold k. The rows of another fold are predicted by a
-        model that has not seen their fold either: it is what a fit on the other folds would know
-        of its own rows out of fold.
+        Entry k uses no row of fold k. In entry k, the rows of another fold are predicted by a
+        model that was fitted without fold k and without their own fold: these are the out-of-fold
+        predictions of a fit to all folds but k.
     model : Linear
         Fitted to all rows.
     """
@@ -261,7 +250,7 @@ class Posteriors(NamedTuple):
     model: Linear
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
-        """Of each row, from a model that saw all other folds.
+        """Return the prediction of each row by a model of all other folds.
 
         Returns
         -------
@@ -273,14 +262,14 @@ class Posteriors(NamedTuple):
 def fit_posteriors(
     X: np.ndarray, codes: np.ndarray, fold: np.ndarray, out_of_fold: OutOfFold
 ) -> Posteriors:
-    """Fit the model that was found to all rows, and without each two of the folds.
+    """Fit the chosen model to all rows, and without each pair of folds.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features), float64
         Standardised.
     codes, fold : ndarray of shape (n_samples,), int
-        Class and fold of each row; three folds at least.
+        Class and fold of each row; at least three folds.
     out_of_fold : OutOfFold
         From :func:`predict_out_of_fold`.
 
@@ -308,7 +297,7 @@ def fit_posteriors(
 
 
 def class_values(counts: np.ndarray, performance: str) -> np.ndarray:
-    """What a right prediction of each class is worth.
+    """Compute the value of a right prediction of each class.
 
     Parameters
     ----------
@@ -319,7 +308,7 @@ def class_values(counts: np.ndarray, performance: str) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_classes,)
-        So that the performance is the mean over rows of the value of what is right.
+        The performance is the mean, over all rows, of the values of right predictions.
     """
     if performance == "accuracy":
         return np.ones(len(counts))
@@ -327,11 +316,11 @@ def class_values(counts: np.ndarray, performance: str) -> np.ndarray:
 
 
 class _Dual:
-    """The dual of the linear program, softened; a multiplier for each compared rate and group.
+    """The smoothed dual of the linear program; a multiplier for each compared rate and group.
 
-    Multipliers have the shape (n_families, n_compared, n_groups). All rates are held against one
-    of all groups in which a small one counts less, and so are their multipliers: their sum over
-    groups is zero.
+    Multipliers have the shape (n_families, n_compared, n_groups). Each rate is compared with the
+    pooled rate of all groups, in which a small group has a small weight. The multipliers are
+    centred by the same weights: their sum over the groups is zero.
     """
 
     def __init__(self, cost: np.ndarray, posterior: np.ndarray, events: Events, cell: np.ndarray):
@@ -355,10 +344,10 @@ class _Dual:
     def __call__(
         self, flat: np.ndarray, target: float, residual: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """Value and gradient, of the positive and the negative parts of the multipliers."""
+        """Value and gradient in the positive and the negative parts of the multipliers."""
         up, down = flat.reshape(2, *self.shape)
         multiplier = self.centred(up - down)
-        # Of a group that is trusted less, more is allowed.
+        # A group with a small weight may differ more.
         allowed = target / 2 / np.maximum(self.trusted, 1e-3)
         score = self.scores(multiplier) / self.softness
         top = score.max(1, keepdims=True)
@@ -374,13 +363,13 @@ class _Dual:
         return parts - self.pooled * parts.sum(-1, keepdims=True)
 
     def by_cell(self, multiplier: np.ndarray) -> np.ndarray:
-        """Sum of the multipliers of each cell and compared class."""
+        """Sum the multipliers of each cell and compared class."""
         weights = np.zeros((len(self.cells), len(self.compared)))
         np.add.at(weights, self.place, np.moveaxis(multiplier, 1, 2))
         return weights
 
     def scores(self, multiplier: np.ndarray) -> np.ndarray:
-        """The largest of a row is its decision."""
+        """Score the classes; the largest score of a row is its decision."""
         scores = -self.cost
         scores[:, self.compared] -= self.ratio @ self.by_cell(multiplier)
         return scores
@@ -390,7 +379,7 @@ class _Dual:
         return np.moveaxis(hits[:, self.place], 0, 1)
 
     def residual(self, multiplier: np.ndarray) -> np.ndarray:
-        """Counted rates of the decisions, less what the head takes the softened ones for."""
+        """Counted rates of the decisions minus the head's estimates for the softened ones."""
         score = self.scores(multiplier)
         decided = np.zeros_like(score)
         decided[np.arange(len(score)), score.argmax(1)] = 1
@@ -413,30 +402,31 @@ def solve(
     *,
     n_corrections: int = _N_CORRECTIONS,
 ) -> list[np.ndarray]:
-    """Find the weights of the posteriors that make groups alike, for each of some targets.
+    """Find the weights of the posteriors that equalise the groups, for each of some targets.
 
-    Rows are predicted the class of the smallest ``cost + posterior @ weights``. Of all
-    predictions by cost and posterior these cost the least at their gap [1]_. Two things are not as
-    published. A small group's rates are compared as if they were shrunk towards those of the
-    others. And rates are counted: what the head takes them for is corrected by the residual
+    The predicted class of a row has the smallest ``cost + posterior @ weights``. Of all predictions
+    by cost and posterior with the same gap, these have the lowest cost [1]_. Two things differ from
+    the paper. The rates of a small group are compared as if they were shrunk towards the rates of
+    the other groups. And the counted rates decide: the head's estimates of the rates are corrected
+    by the residual
 
     .. math:: E[\\gamma_k (1_c - p_c)] / \\pi_c
 
-    of the predictions so far, so that the counted rates meet the target where the head is wrong.
+    of the predictions so far. So the counted rates meet the target where the head is wrong.
 
     Parameters
     ----------
     cost : ndarray of shape (n_samples, n_classes)
     posterior : ndarray of shape (n_samples, n_cells)
-        Out of fold.
+        Out-of-fold probabilities of the cells.
     events : Events
-        Of which the families and the classes are used.
+        Gives the families and the classes.
     cell : ndarray of shape (n_samples,), int
-        Of these rows.
+        Cell of each row.
     targets : sequence of float
-        Differences to allow, falling.
+        Allowed differences, in descending order.
     n_corrections : int
-        How often the residual is measured; 0 believes the head.
+        Number of updates of the residual; with 0 the estimates of the head are not corrected.
 
     Returns
     -------
@@ -474,23 +464,23 @@ def cross_fit(
     targets: Sequence[float],
     performance: str,
 ) -> np.ndarray:
-    """Predict each fold by calibration, head and weights that are of the other folds.
+    """Predict each fold by calibration, head and weights of the other folds.
 
     Parameters
     ----------
     labels, head : Posteriors
-        Of the classes and of the cells.
+        Posteriors of the classes and of the cells.
     events : Events
     codes, fold : ndarray of shape (n_samples,), int
         Class and fold of each row.
     targets : sequence of float
-        Differences to allow, falling.
+        Allowed differences, in descending order.
     performance : {"accuracy", "balanced_accuracy"}
 
     Returns
     -------
     ndarray of shape (1 + n_targets, n_samples), int
-        Predicted classes; the first without a correction.
+        Predicted classes; the first row is without a correction.
     """
     n_classes = labels.outside.shape[2]
     predicted = np.empty((1 + len(targets), len(codes)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Intra-processing in closed form: all that is fitted to rows, judged, and certified on others."""
+"""Intra-processing in closed form: fit corrections, judge them, and certify one on other rows."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -14,7 +14,6 @@ from skfair.intraprocessing._group_blind import (
     Scaler,
     class_values,
     cross_fit,
-    draw_folds,
     fit_posteriors,
     fit_scaler,
     make_events,
@@ -22,21 +21,23 @@ from skfair.intraprocessing._group_blind import (
     solve,
 )
 from skfair.intraprocessing._judge import Judge, Question
-from skfair.metrics._certificate import FairnessCertificate, certify
+from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._certify import certify
 from skfair.metrics._rate_tests import holds
+from skfair.utils._split import draw_folds
 
-UNCORRECTED = 1  # among the candidates, after the original network
+UNCORRECTED = 1  # position among the candidates, after the original network
 
 
 class Data(NamedTuple):
-    """Rows as the correction sees them.
+    """Inputs of the correction for some rows.
 
     Attributes
     ----------
     logits : ndarray of shape (n_samples, n_columns)
-        Of the network.
+        Logits of the network.
     features : dict of str to ndarray of shape (n_samples, n_features)
-        What the head may see beside them.
+        Features that the head may see beside the logits, by kind.
     codes, groups : ndarray of shape (n_samples,), int
         Class and group of each row.
     n_groups : int
@@ -50,7 +51,7 @@ class Data(NamedTuple):
     n_groups: int
 
     def take(self, rows: np.ndarray) -> "Data":
-        """Some of the rows.
+        """Take some of the rows.
 
         Returns
         -------
@@ -60,7 +61,7 @@ class Data(NamedTuple):
         return Data(self.logits[rows], features, self.codes[rows], self.groups[rows], self.n_groups)
 
     def table(self, question: Question, predicted: np.ndarray | None = None) -> np.ndarray:
-        """Count rows by group, class and predicted class; as if all were right if not given.
+        """Count rows by group, class and predicted class; without `predicted`, all are right.
 
         Returns
         -------
@@ -72,23 +73,23 @@ class Data(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Calibration, head and corrections, fitted to all rows, and the judge of those out of fold.
+    """Calibration, head and corrections, fitted to all rows, and the judge of their folds.
 
     Attributes
     ----------
     kind : str
         Features of the head.
     labels, head : Linear
-        From standardised logits, and from features and logits, to logits of the classes and
-        of the cells.
+        `labels` maps standardised logits to logits of the classes; `head` maps standardised
+        features and logits to logits of the cells.
     of_logits, of_features : Scaler
-        What standardises them.
+        Scalers of the logits and of the features.
     values : ndarray of shape (n_classes,)
-        What a right prediction of each class is worth.
+        Value of a right prediction of each class.
     weights : list of ndarray of shape (n_cells, n_classes)
-        Of each candidate but the original network.
+        Weights of each candidate but the original network.
     judge : Judge
-        Of all candidates.
+        Judge of all candidates, by out-of-fold predictions.
     """
 
     kind: str
@@ -101,7 +102,7 @@ class Fitted(NamedTuple):
     judge: Judge
 
     def decide(self, data: Data, candidate: int) -> np.ndarray:
-        """Predict other rows by a candidate that was fitted to all of its own.
+        """Predict other rows by a candidate, fitted to all of its rows.
 
         Returns
         -------
@@ -124,18 +125,18 @@ def _decision(logits: np.ndarray) -> np.ndarray:
 def fit_corrections(
     data: Data, question: Question, targets: Sequence[float], n_folds: int, seed: int
 ) -> Fitted:
-    """Fit calibration, heads and corrections, and judge them by predictions out of fold.
+    """Fit calibration, heads and corrections, and judge them by out-of-fold predictions.
 
     Parameters
     ----------
     data : Data
     question : Question
     targets : sequence of float
-        Gaps to aim at, falling.
+        Gaps to aim at, in descending order.
     n_folds : int
         Three or more.
     seed : int
-        Of the folds.
+        Seed of the folds.
 
     Returns
     -------
@@ -187,26 +188,26 @@ def fit_corrections(
 def certify_corrections(
     fitted: Fitted, data: Data, question: Question, otherwise: int
 ) -> tuple[int, np.ndarray, FairnessCertificate]:
-    """Test candidates on calibration rows, the surest first, until one fails.
+    """Test candidates on calibration rows, the most probable one first, until one fails.
 
-    All that pass before are certified at once, at the stated confidence (fixed-sequence
-    testing), so that of these the one that performs best may be taken.
+    All candidates that pass before the first failure are certified together at the stated
+    confidence (fixed-sequence testing). The best performing one of them is chosen.
 
     Parameters
     ----------
     fitted : Fitted
-        By rows that are none of these.
+        Fitted to other rows.
     data : Data
         The calibration rows.
     question : Question
-        With a number as confidence.
+        Its confidence is a number.
     otherwise : int
-        The candidate to take where none passes.
+        The candidate to choose if none passes.
 
     Returns
     -------
     best : int
-        The candidate.
+        The chosen candidate.
     table : ndarray of shape (n_groups, n_classes, n_classes)
         Its predictions of the calibration rows.
     certificate : FairnessCertificate
@@ -232,6 +233,6 @@ def certify_corrections(
         constraint=question.constraint,
         epsilon=epsilon,
         confidence=confidence,
-        proves=bool(passed),  # else it is a test more than those in order
+        proves=bool(passed),  # otherwise the test is not one of the sequence
     )
     return best, table, certificate

@@ -1,6 +1,7 @@
-"""Intra-processing in closed form: network, group head and correction."""
+"""Intra-processing in closed form: one network of network, group head and correction."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -9,27 +10,27 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from skfair.base._net import rows_at_once
 from skfair.base._trace import of_torch_alone, trace
 from skfair.intraprocessing._group_blind import Linear
-from skfair.intraprocessing._network import PROBABILITY_FLOOR, LogitNetwork, Output
+from skfair.intraprocessing._layers import read_layers
+from skfair.intraprocessing._network import LogitNetwork, Output, as_logits, as_outputs
 
-_TINY = 1e-30  # of which float32 still has the logarithm
+_TINY = 1e-30  # its logarithm exists in float32
 
 
 class Correction(NamedTuple):
-    """What is computed of the network's outputs and of the head's.
+    """The arrays that correct the outputs of the network by the outputs of the head.
 
     Attributes
     ----------
     labels : Linear
-        From centred logits to those of the label's posterior.
+        Maps centred logits to logits of the label's posterior.
     of_logits : ndarray of shape (n_columns, n_cells)
-        The part of the head that takes the network's logits.
+        Weights of the head for the network's logits.
     weights : ndarray of shape (n_cells, n_classes)
         Cost of each class by posterior of each cell.
     values : ndarray of shape (n_classes,)
-        What a right prediction of each class is worth.
+        Value of a right prediction of each class.
     """
 
     labels: Linear
@@ -39,7 +40,7 @@ class Correction(NamedTuple):
 
     @classmethod
     def blank(cls, n_columns: int, n_cells: int, n_classes: int) -> "Correction":
-        """One of the same shapes, to be filled."""
+        """Make a correction of zeros with these shapes, to load weights into."""
         return cls(
             Linear(np.zeros((n_columns, n_classes)), np.zeros(n_classes)),
             np.zeros((n_columns, n_cells)),
@@ -49,32 +50,27 @@ class Correction(NamedTuple):
 
 
 def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
-    """Outputs of a network as logits, one a column; those of several classes have mean zero.
+    """Convert outputs of a network to logits; the logits of several classes have mean zero.
 
     Parameters
     ----------
     raw : tensor of shape (n_samples, n_columns)
     output : Output
-        What they are.
+        Their kind.
 
     Returns
     -------
     tensor of shape (n_samples, n_columns)
     """
-    if output.n_columns == 1:
-        if output.kind == "probabilities":
-            return torch.special.logit(raw, eps=PROBABILITY_FLOOR)
-        return raw
-    if output.kind == "probabilities":
-        raw = raw.clamp_min(PROBABILITY_FLOOR).log()
-    return raw - raw.mean(1, keepdim=True)
+    logits = as_logits(raw, output)
+    return logits if output.n_columns == 1 else logits - logits.mean(1, keepdim=True)
 
 
 class ClassLogits(LogitNetwork):
-    """A network as one logit a class."""
+    """A network that returns one logit for each class."""
 
     def read(self, raw: torch.Tensor) -> torch.Tensor:
-        """Turn what the network puts out into logits.
+        """Convert outputs of the network to logits.
 
         Returns
         -------
@@ -85,11 +81,11 @@ class ClassLogits(LogitNetwork):
 
 
 class _Corrected(nn.Module):
-    """Outputs of the network and of the head to corrected outputs of the network's kind.
+    """Correct outputs of the network by outputs of the head; the result is of the same kind.
 
-    The score of a class is ``log(value q - cost)``, with the costs of a row shifted so that the
-    highest is zero: all scores are defined then, the largest is that of the best class, and
-    without costs they are those of the calibrated network.
+    The score of a class is ``log(value * q - cost)``. The costs of a row are shifted so that the
+    highest is zero. All scores are then defined, the best class has the largest score, and without
+    costs the scores are those of the calibrated network.
     """
 
     def __init__(self, output: Output, flat: bool, correction: Correction, dtype: torch.dtype):
@@ -104,7 +100,7 @@ class _Corrected(nn.Module):
         }
         single = torch.float64 if dtype == torch.float64 else torch.float32
         for name, array in arrays.items():
-            # In one order in memory: loaded again, the same weights give the same bits.
+            # In one memory layout: the same weights then give the same bits after loading.
             array = np.ascontiguousarray(array)
             self.register_buffer(name, torch.tensor(array, dtype=single))
         self.register_buffer("like", torch.zeros(1, dtype=dtype))
@@ -119,36 +115,35 @@ class _Corrected(nn.Module):
         score = torch.logaddexp(log_q + self.log_values, spare.clamp_min(_TINY).log())
         if n == 1:
             score = score[:, 1:] - score[:, :1]
-        if self.output.kind == "probabilities":
-            score = torch.sigmoid(score) if n == 1 else torch.softmax(score, dim=1)
+        score = as_outputs(score, self.output)
         if self.flat:
             score = score.reshape(-1)
         return score.type_as(self.like)
 
 
-# What goes into a layer, of the call that runs in this thread.
+# Inputs of the hooked layer in the current call. A context variable keeps threads apart.
 _SEEN: ContextVar[list[torch.Tensor]] = ContextVar("skfair_seen")
 
 
 def _note_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Hook of a layer: hand on what goes into it."""
+    """Record the input of a layer. The hook stays in the network, and is pickled with it."""
     seen = _SEEN.get(None)
     if seen is not None:
         seen.append(inputs[0])
 
 
 class _Beside(nn.Module):
-    """A network, and a head on what goes into one of its layers, or into itself, side by side.
+    """A network and a head on the input of one of its layers, or of the network, side by side.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Its layer is given a hook.
+        Its layer gets a hook.
     layer : str or None
         Name of the layer; None for the input of the network.
     head : torch.nn.Linear
     n_columns : int
-        Of what the network puts out.
+        Number of columns of the network's outputs.
     """
 
     def __init__(self, network: nn.Module, layer: str | None, head: nn.Linear, n_columns: int):
@@ -170,7 +165,7 @@ class _Beside(nn.Module):
         return torch.cat([raw.reshape(-1, self.n_columns), scores], dim=1)
 
     def written_out(self) -> nn.Module:
-        """The same as a graph, which needs neither hooks nor skfair."""
+        """Write the module as a graph, without hooks and without skfair."""
         if self.layer is None:
             return _beside_input(self.network, self.head, self.n_columns)
         hooks = self.network.get_submodule(self.layer)._forward_pre_hooks
@@ -180,7 +175,7 @@ class _Beside(nn.Module):
 
 
 def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Module:
-    """A network, and a head on its input, side by side; without a tracer, which is pickled too."""
+    """A network and a head on its input, side by side; a tracer would be pickled, too."""
     graph = fx.Graph()
     X = graph.placeholder("X")
     raw = graph.call_method("reshape", (graph.call_module("network", (X,)), -1, n_columns))
@@ -192,7 +187,7 @@ def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Mod
 
 
 def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:
-    """The same on what goes into a layer, by a trace of the network."""
+    """A network and a head on the input of a layer, side by side, by a trace of the network."""
     traced = trace(network)
     name = "group_head"
     while hasattr(traced, name):
@@ -213,16 +208,16 @@ def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: in
 
 
 class Parts(NamedTuple):
-    """What a corrected network is made of, beside its weights.
+    """The structure of a corrected network.
 
     Attributes
     ----------
     output : Output
-        What the network puts out.
+        Kind of the network's outputs.
     flat : bool
-        Whether it puts out an array of one dimension.
+        Whether the network returns an array of one dimension.
     layer : str or None
-        Name of the layer whose input the head takes; None for the network's.
+        Name of the layer whose input is the input of the head; None for the input of the network.
     """
 
     output: Output
@@ -230,12 +225,12 @@ class Parts(NamedTuple):
     layer: str | None
 
     def build(self, network: nn.Module, head: Linear, correction: Correction) -> nn.Sequential:
-        """Put a corrected network together.
+        """Build a corrected network.
 
         Parameters
         ----------
         network : torch.nn.Module
-            Taken into the result, not copied.
+            The result contains it, not a copy.
         head : Linear
         correction : Correction
 
@@ -249,7 +244,7 @@ class Parts(NamedTuple):
         single = torch.float64 if dtype == torch.float64 else torch.float32
         weight = torch.tensor(np.ascontiguousarray(head.weight.T), dtype=single, device=device)
         n_cells, n_features = weight.shape
-        # On no device, where torch draws no weights.
+        # On the meta device torch draws no weights.
         linear = nn.Linear(n_features, n_cells, device="meta")
         bias = torch.tensor(head.bias, dtype=single, device=device)
         linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
@@ -261,7 +256,7 @@ class Parts(NamedTuple):
     def build_like(
         self, network: nn.Module, n_features: int, weights: Mapping[str, torch.Tensor]
     ) -> nn.Sequential:
-        """Put one together into which saved weights fit.
+        """Build a corrected network into which saved weights fit.
 
         Returns
         -------
@@ -270,7 +265,7 @@ class Parts(NamedTuple):
         Raises
         ------
         ValueError
-            They are of other shapes; before memory is taken for these.
+            The weights have other shapes. This is checked before memory is allocated for them.
         """
         n_cells, n_classes = weights["1.weights"].shape
         n_columns = self.output.n_columns
@@ -283,7 +278,7 @@ class Parts(NamedTuple):
 
 
 def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
-    """Find the last linear layer of a network that torch.fx can follow.
+    """Find the last linear layer of a network that can be traced.
 
     Parameters
     ----------
@@ -295,55 +290,29 @@ def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
     Returns
     -------
     str or None
-        Its name; None where there is none that is run once and takes a row of features a
-        sample, or the network does not run in a trace as it does by itself.
+        Name of the last linear layer that a run calls once, with one row of features for each
+        sample. None if there is no such layer, or if a trace of the network returns other outputs.
     """
-    names = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-    calls: list[tuple[str, torch.Tensor]] = []
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(
-            lambda _, inputs, name=name: calls.append((name, inputs[0]))
-        )
-        for name in names
+    names = {part: name for name, part in network.named_modules() if isinstance(part, nn.Linear)}
+    with torch.no_grad(), read_layers(names) as calls:
+        raw = network(X)
+    n_calls = Counter(layer for layer, _ in calls)
+    found = [
+        (names[layer], x.shape[1])
+        for layer, x in calls
+        if x.ndim == 2 and len(x) == len(X) and n_calls[layer] == 1
     ]
-    try:
-        with torch.no_grad():
-            raw = network(X)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    fit = [n for n, x in calls if x.ndim == 2 and len(x) == len(X)]
-    once = [n for n in fit if sum(n == other for other, _ in calls) == 1]
-    if not once:
+    if not found:
         return None
-    n_features = next(x.shape[1] for name, x in calls if name == once[-1])
+    name, n_features = found[-1]
     blank = Linear(np.zeros((n_features, 2)), np.zeros(2))
     n_columns = raw.shape[1] if raw.ndim == 2 else 1
-    parts = Parts(Output("logits", n_columns), raw.ndim == 1, once[-1])
+    parts = Parts(Output("logits", n_columns), raw.ndim == 1, name)
     correction = Correction.blank(n_columns, 2, max(2, n_columns))
     try:
         with torch.no_grad():
             wide = of_torch_alone(parts.build(copy.deepcopy(network), blank, correction)[0])(X)
-    except Exception:  # whatever a network does that a trace cannot follow
+    except Exception:  # of any kind: the network is the user's
         return None
     same = torch.allclose(wide[:, :n_columns], raw.reshape(-1, n_columns).to(wide.dtype))
-    return once[-1] if same and not wide[:, n_columns:].any() else None
-
-
-@torch.no_grad()
-def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
-    """What goes into a layer, for all rows.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_features), float64
-    """
-    seen: list[torch.Tensor] = []
-    part = network.get_submodule(layer)
-    hook = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double().cpu()))
-    try:
-        for rows in X.split(rows_at_once(X)):
-            network(rows)
-    finally:
-        hook.remove()
-    return torch.cat(seen).numpy()
+    return name if same and not wide[:, n_columns:].any() else None

@@ -1,4 +1,4 @@
-"""Intra-processing in closed form: how biased predictions are, and which to take."""
+"""Intra-processing in closed form: measure predictions, and choose a candidate."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from skfair.intraprocessing._choice import PLAIN, Choice, apply_rule
 from skfair.intraprocessing._gaps import (
     SURE,
     Statistic,
@@ -20,7 +21,7 @@ from skfair.utils._shown import tell_apart
 
 
 class Question(NamedTuple):
-    """What is wanted of predictions.
+    """The constraint and the performance, with the classes and groups that they compare.
 
     Attributes
     ----------
@@ -45,16 +46,17 @@ class Question(NamedTuple):
     positive: int | None
 
     def rates(self, table: np.ndarray) -> list[RateCounts]:
-        """What the constraint compares, from rows by group, class and predicted class.
+        """Count the rates that the constraint compares.
 
         Parameters
         ----------
         table : ndarray of shape (n_groups, n_classes, n_classes)
+            Rows by group, class and predicted class.
 
         Returns
         -------
         list of RateCounts
-            Without rates of labels that do not occur.
+            Without the rates of labels that do not occur.
         """
         table = table[self.compared]
         found = table_rates(self.constraint, table, self.classes, self.positive)
@@ -62,7 +64,7 @@ class Question(NamedTuple):
 
 
 class Judge:
-    """Rows to judge predictions on, none of which has had a part in making them.
+    """Rows on which candidates are judged by their out-of-fold predictions.
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ class Judge:
     n_groups : int
         Number of groups, with those that are not compared.
     question : Question
+        The constraint and the performance.
     """
 
     def __init__(
@@ -89,27 +92,28 @@ class Judge:
         self._tables: list[np.ndarray] = []
 
     def add(self, predicted: np.ndarray, **columns: Any) -> None:
-        """Enter a candidate.
+        """Add a candidate.
 
         Parameters
         ----------
         predicted : ndarray of shape (n_samples,), int
             Its predictions.
         **columns
-            What to note beside the measures.
+            Values of further columns of :meth:`trials`.
         """
         counts = np.bincount(self._place + predicted, minlength=int(np.prod(self._shape)))
         self._tables.append(counts.reshape(self._shape))
         self._columns.append(columns)
 
     def best(self) -> int:
-        """Position of the candidate to take; a constant prediction only if there is no other.
+        """Find the best candidate; a constant prediction only if there is no other.
 
         Returns
         -------
         int
+            Its position.
         """
-        return self._best([table.sum(0) for table in self._tables])
+        return self._measure().best()
 
     def table(self, candidate: int) -> np.ndarray:
         """Count the predictions of a candidate.
@@ -121,7 +125,7 @@ class Judge:
         return self._tables[candidate].sum(0)
 
     def chosen_table(self) -> np.ndarray:
-        """Count the predictions of the candidates that are chosen without the fold they predict.
+        """Count, over all folds, the predictions of the candidate chosen on the other folds.
 
         Returns
         -------
@@ -129,56 +133,52 @@ class Judge:
         """
         total = np.zeros(self._shape[1:], dtype=np.int64)
         for k in range(self._shape[0]):
-            best = self._best([table.sum(0) - table[k] for table in self._tables])
-            total += self._tables[best][k]
+            total += self._tables[self._measure(without=k).best()][k]
         return total
 
     def trials(self) -> pd.DataFrame:
-        """All candidates and their measures.
+        """List all candidates and their measures.
 
         Returns
         -------
         DataFrame
         """
-        measured = [measure(table.sum(0), self.question) for table in self._tables]
-        rows = [
-            {**columns, **found} for columns, found in zip(self._columns, measured, strict=True)
-        ]
-        table = pd.DataFrame(rows).rename_axis("trial")
-        return table.drop(columns=["eligible", "constant"])
+        choice = self._measure()
+        shown = ("bias", "performance", "probability", "objective", "feasible")
+        measures = pd.DataFrame({name: getattr(choice, name) for name in shown})
+        return pd.concat([pd.DataFrame(self._columns), measures], axis=1).rename_axis("trial")
 
     def by_power(self, sizes: Sequence[np.ndarray], delta: float) -> list[int]:
-        """Candidates in the order of how likely a certificate is; none that is constant.
+        """Sort the candidates that are not constant by the probability of a certificate.
 
         Parameters
         ----------
         sizes : list of ndarray of shape (n_groups,)
             Calibration rows behind each rate.
         delta : float
-            The risk of a false certificate.
+            Risk of a false certificate.
 
         Returns
         -------
         list of int
+            Positions, the most probable certificate first.
         """
         epsilon, power = self.question.epsilon, {}
-        for i, table in enumerate(self._tables):
-            whole = table.sum(0)
-            if not measure(whole, self.question)["constant"]:
-                found = power_to_certify(_statistics(whole, self.question), sizes, epsilon, delta)
-                power[i] = float(found)
+        for i in np.flatnonzero(~self._measure().constant).tolist():
+            statistics = _statistics(self.table(i), self.question)
+            power[i] = float(power_to_certify(statistics, sizes, epsilon, delta))
         return sorted(power, key=lambda i: -power[i])
 
-    def _best(self, tables: list[np.ndarray]) -> int:
-        measured = [measure(table, self.question) for table in tables]
-        order = [
-            (each["constant"], not each["eligible"], -each["objective"], abs(each["bias"]))
-            for each in measured
-        ]
-        return min(range(len(order)), key=order.__getitem__)
+    def _measure(self, without: int | None = None) -> Choice:
+        """Measure all candidates, on all folds or without one."""
+        tables = (
+            table.sum(0) if without is None else table.sum(0) - table[without]
+            for table in self._tables
+        )
+        return Choice.join([measure(table, self.question) for table in tables])
 
 
-def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
+def measure(table: np.ndarray, question: Question) -> Choice:
     """Measure predictions.
 
     Parameters
@@ -186,16 +186,13 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
     table : ndarray of shape (n_groups, n_classes, n_classes)
         Rows by group, class and predicted class.
     question : Question
+        The constraint and the performance.
 
     Returns
     -------
-    dict
-        "bias", "performance", "probability" of the constraint to hold on new rows, "objective",
-        "feasible", whether it is "eligible" and whether it is "constant".
+    Choice
+        Of length 1.
     """
-    epsilon = question.epsilon
-    gap = measure_gap(_statistics(table, question), epsilon)
-    bias, probability, excess = float(gap.bias), float(gap.probability), float(gap.excess)
     confusion = table.sum(0)
     totals, right = confusion.sum(1), np.diagonal(confusion)
     occurs = totals > 0
@@ -203,23 +200,17 @@ def measure(table: np.ndarray, question: Question) -> dict[str, Any]:
         performance, chance = right.sum() / totals.sum(), totals.max() / totals.sum()
     else:
         performance, chance = (right[occurs] / totals[occurs]).mean(), 1 / occurs.sum()
-    gain = max(float(performance - chance), 0.0)
-    if question.confidence is None:
-        eligible, objective = abs(bias) < epsilon - question.margin, float(performance)
-    elif len(question.compared) > 2:
-        # That all of many differences hold is hardly ever likely: what is over counts.
-        eligible, objective = True, gain - 2 * excess
-    else:
-        eligible, objective = abs(bias) < epsilon, gain * probability
-    return {
-        "bias": bias,
-        "performance": float(performance),
-        "probability": probability,
-        "objective": objective if eligible else 0.0,
-        "feasible": probability >= SURE,
-        "eligible": eligible,
-        "constant": int((confusion.sum(0) > 0).sum()) == 1,
-    }
+    return apply_rule(
+        PLAIN,
+        [(mean[None], variance[None]) for mean, variance in _statistics(table, question)],
+        np.array([performance]),
+        np.array([(confusion.sum(0) > 0).sum() == 1]),
+        threshold=np.array([np.nan]),
+        chance=float(chance),
+        epsilon=question.epsilon,
+        margin=question.margin,
+        confidence=question.confidence,
+    )
 
 
 def report(
@@ -228,56 +219,61 @@ def report(
     n_folds: int | None = None,
     chosen: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """What a debiaser says of its predictions.
+    """Compute the fitted attributes about the chosen predictions.
 
     Parameters
     ----------
     table : ndarray of shape (n_groups, n_classes, n_classes)
         Rows by group, class and predicted class.
     question : Question
+        The constraint and the performance.
     n_folds : int, optional
-        Number of folds that were predicted by fits to the others, if they were.
+        Number of folds, if the predictions are out-of-fold.
     chosen : ndarray of the same shape, optional
-        The same of what would have been chosen without the fold that it predicts.
+        The out-of-fold predictions of candidates that were chosen on the other folds.
 
     Returns
     -------
     dict of str to object
-        Fitted attributes.
+        Names and values of fitted attributes.
     """
     measured, epsilon = measure(table, question), question.epsilon
+    bias = float(measured.bias[0])
     statistics = _statistics(table, question)
     if n_folds is not None:
-        # Fits to a part of the rows vary more; of that the mean over the folds shows nothing,
-        # since what a row adds to its own fold it takes from the others.
+        # A fit to a part of the rows varies more than a fit to all. The mean over the folds does
+        # not show this: a row shifts the predictions of its own fold and of the others in
+        # opposite directions.
         more = n_folds / (n_folds - 1)
         if chosen is not None:
-            # Where it is biased otherwise, the choice is by luck, and the truth may be there.
-            gap, other = measure_gap(statistics, epsilon), measure(chosen, question)["bias"]
+            # Where the cross-validated choice has another bias, the choice depends on chance, and
+            # the bias in the population may lie there.
+            gap, other = measure_gap(statistics, epsilon), measure(chosen, question).bias[0]
             apart = (float(gap.bias) - other) / 2
             more *= 1 + (apart / max(float(gap.error), 1e-9)) ** 2
         statistics = [(mean, more * variance) for mean, variance in statistics]
     names = [rate.name for rate in question.rates(table)]
     labels = list(tell_apart(question.groups).values())
     return {
-        "bias_": measured["bias"],
-        "bias_interval_": _interval(statistics, measured["bias"], epsilon),
+        "bias_": bias,
+        "bias_interval_": _interval(statistics, bias, epsilon),
         "pairs_": table_of_pairs(names, labels, statistics, epsilon),
-        "performance_": measured["performance"],
+        "performance_": float(measured.performance[0]),
         "feasible_": float(measure_gap(statistics, epsilon).probability) >= SURE,
     }
 
 
 def _interval(statistics: list[Statistic], bias: float, epsilon: float) -> tuple[float, float]:
-    """A 95 % interval for the bias in the population.
+    """Compute a 95 % interval for the bias in the population.
 
-    The largest of several differences is larger than in the population by chance alone: the upper
-    end is that of the pair for which it is the highest, the lower one that of which all pairs
-    together are as sure.
+    By chance alone, the largest of several measured differences is larger than in the population.
+    The upper end is therefore the largest upper end of any single pair. The lower end is the
+    largest lower end of any pair at a level that is corrected for the number of pairs
+    (Bonferroni).
     """
     if len(statistics) == 1 and len(statistics[0][0]) == 2:
         return gap_interval(statistics, epsilon)
-    # Nothing is shrunk: what a small group has in common with others is a guess.
+    # Rates are not shrunk: how similar a small group is to the others would be a guess.
     one, two = np.triu_indices(len(statistics[0][0]), 1)
     size = np.concatenate([np.abs(mean[one] - mean[two]) for mean, _ in statistics])
     error = np.sqrt(np.concatenate([var[one] + var[two] for _, var in statistics]))
@@ -287,11 +283,11 @@ def _interval(statistics: list[Statistic], bias: float, epsilon: float) -> tuple
 
 
 def _statistics(table: np.ndarray, question: Question) -> list[Statistic]:
-    """Each compared rate by group, and its variance."""
+    """Estimate each compared rate by group, and its variance."""
     statistics = []
     for _, hits, sizes, _ in question.rates(table):
         of = np.maximum(sizes, 1)
-        # Of a group without rows only what is known of all.
+        # A group without rows gets the rate of all other groups.
         mean = np.where(sizes > 0, hits / of, hits.sum() / sizes.sum())
         # A rate of 0 or 1 among a few rows is not certain.
         inner = np.clip(hits, 0.5, of - 0.5) / of

@@ -14,6 +14,8 @@ from torch import nn
 from skfair.base._net import load_weights
 from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._debiasing_data import encode_compared_groups
+from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind import Linear
 from skfair.intraprocessing._group_blind_fit import (
@@ -29,9 +31,9 @@ from skfair.intraprocessing._group_blind_network import (
     Parts,
     class_logits,
     find_feature_layer,
-    layer_inputs,
 )
 from skfair.intraprocessing._judge import Question, report
+from skfair.intraprocessing._layers import layer_inputs
 from skfair.intraprocessing._network import LogitNetwork, find_network
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (
@@ -45,10 +47,10 @@ from skfair.utils import (
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 
-# Gaps to aim at, in epsilons: what is aimed at is not what new rows show.
+# Gaps to aim at, in units of epsilon: new rows show another gap than the one aimed at.
 _TARGETS = (3.0, 2.0, 1.5, 1.25, 1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
-_FEWEST_FOLDS = 3  # one to judge on, one to predict out of fold, one to fit
-_NOT_TAUGHT = 0.3  # share of rows that are kept from a network that is yet to be trained
+_FEWEST_FOLDS = 3  # one that judges, one predicted out of fold, one to fit on
+_NOT_TAUGHT = 0.3  # share of the rows that an unfitted network is not trained on
 _CONSTRAINTS = ("demographic_parity", "equal_opportunity", "equalized_odds")
 
 
@@ -56,131 +58,104 @@ def _renumbered(kinds: np.ndarray) -> np.ndarray:
     return np.unique(kinds, return_inverse=True)[1]
 
 
+@fill_docstring
 class LinearPostDebiaser(IntraprocessingDebiaser):
     """Correct a trained network by what its features tell of the group, in closed form.
 
     Of all predictions that do not see the group, those that cost the least at a given gap
     between groups [1]_ are
 
-    .. math:: \\arg\\min_k \\; r_k(x) + \\sum_c w_{ck} \\, p_c(x)
+    .. math:: \\arg\\min_k \\; r_k(x) + \\sum_c w_{ck} \\, p_c(x).
 
-    with the cost :math:`r_k` of predicting class *k*, from the network's calibrated outputs, and
-    the probabilities :math:`p_c` of the groups (or of group and label), which a linear head finds
-    from the network's last features. The weights *w* are found from rows in which the groups are
-    known. Nothing is fine-tuned, and there may be any number of classes and of groups.
+    :math:`r_k` is the cost of predicting class *k*, from the calibrated outputs of the network.
+    :math:`p_c` are the probabilities of the groups, or of group and label together, from a
+    linear head on the network's last features. The weights *w* are found from rows with known
+    groups. Nothing is fine-tuned, and any number of classes and groups is possible.
 
-    Everything that the estimator says of itself is cross-fitted: head, calibration and weights
-    are fitted without a fold, and predict it.
+    Everything that the estimator reports is cross-fitted: head, calibration and weights are
+    fitted without a fold, and then predict this fold.
 
-    Predicting needs no group. The network *uses* what its features tell of it, though; whether
-    that is wanted, and lawful, is for you to say.
+    Predictions need no group. But the network *uses* what its features tell of the group.
+    Whether that is wanted and lawful is your decision.
 
     Parameters
     ----------
     estimator : torch.nn.Module, skorch net or skfair classifier
-        The trained network; also in a :class:`~sklearn.frozen.FrozenEstimator`, which a search
-        or a clone of a fitted net needs, since clones are not fitted. It maps a batch to one
-        logit or probability a class and row, or, with two classes, to one a row. It is copied
-        and never changed. A skorch net that is not fitted yet is cloned and fitted first, on 70 %
-        of the debiasing rows, and judged on the others.
+        The trained network. It maps a batch to one logit or probability for each row and class;
+        with two classes, also to one for each row. It is copied and never changed. Searches
+        clone it, and a clone of a fitted net is not fitted: for them, give the net in a
+        :class:`~sklearn.frozen.FrozenEstimator`. A skorch net that is not fitted yet is cloned
+        and fitted first, on 70 % of the debiasing rows, and judged on the other rows.
     constraint : {"demographic_parity", "equal_opportunity", "equalized_odds"}, \
 default="demographic_parity"
-        What must be nearly equal between groups: the share predicted to be of each class; the
-        share of rows of the class `pos_label` that is recognised; or, given each label, the share
-        predicted to be of each class.
+        What must be nearly equal between groups: the share of rows predicted as each class; the
+        recall of the class `pos_label`; or, given each label, the share of rows predicted as
+        each class.
     epsilon : float, default=0.05
-        The constraint: two groups differ by less in each of these.
+        The constraint: each of these values differs by less than this between two groups.
     performance : {"balanced_accuracy", "accuracy"}, default="balanced_accuracy"
-        What to keep high.
+        The score to keep high.
     pos_label : label, default=None
-        The class of equal opportunity; None is the second of two. With two
-        classes its rates are those that are compared, too.
+        The class of equal opportunity. None takes the second of two classes. With two classes,
+        the other constraints compare the rates of this class, too.
     group_features : {"auto", "network", "input"}, default="auto"
-        What the head sees beside the network's outputs: "network", what goes into its last
-        linear layer; "input", X. "auto" takes what tells the groups better out of fold, and X
-        only where it is a table of floating numbers.
+        What the head sees beside the network's outputs. "network": the input of the network's
+        last linear layer. "input": X. "auto" takes the features that predict the groups better
+        out of fold, and considers X only if it is a table of floating-point numbers.
     cv : int, default=5
-        Number of folds, three or more.
-    confidence : float, "auto" or None, default="auto"
-        How sure it must be that the constraint holds. "auto" maximises (performance - chance)
-        times the probability that it holds on new rows, twice as many as it is measured on,
-        among candidates whose measured bias meets it; with more than two groups (performance -
-        chance) less twice the expected excess of the largest difference over `epsilon`. A float
-        between 0 and 1 asks for a certificate at that confidence on rows of its own, see
-        `certificate_`. None asks that the measured bias is below ``epsilon - margin``.
-    margin : float, default=0.01
-        Used with ``confidence=None`` only.
-    small_groups : {"shrink", "exclude", "error"}, default="shrink"
-        Groups with fewer than ten rows that a rate is of. "shrink" draws the rates of all of
-        more than two groups towards each other, those of few rows the most; "exclude" leaves
-        small groups out of the constraint, since what they get cannot be estimated; "error"
-        refuses them. A warning names them in each case.
-    calibration_fraction : float, default=0.5
-        Share of the rows that are kept for the certificate, of each group alike. Used with a
-        number as `confidence` only.
-    output : {"auto", "logits", "probabilities"}, default="auto"
-        What the network puts out. "auto" knows it of skorch nets and skfair classifiers, and
-        finds it out from the outputs, or raises where they could be either.
+        Number of folds, at least three.
+    {confidence}
+    {margin}
+    {small_groups}
+    {calibration_fraction}
+    {output}
     classes : array-like of shape (n_classes,), default=None
-        The labels in the order of the network's outputs; where two classes share one, the label
-        of a large output comes second. None takes the order that a skorch net or skfair
-        classifier has learned, and else sorts the labels.
-    device : str or torch.device, default="auto"
-        Where to run the network; "auto" takes CUDA, MPS or CPU.
-    random_state : int, RandomState or None, default=None
-        Seeds the folds. The same int gives the same bits on the same device.
+        The labels in the order of the network's outputs. If two classes share one output, the
+        label of a large output comes second. None takes the order that a skorch net or skfair
+        classifier has learned; for other networks it sorts the labels.
+    {device}
+    {random_state}
+        Seeds the folds.
     verbose : int, default=0
-        Of no effect here: a fit takes seconds.
+        Without effect: a fit takes seconds.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
-    n_features_in_ : int
-        Second dimension of X: features, or channels of an image.
+    {n_features_in_}
     module_ : torch.nn.Module
-        The network, its head and the correction: inputs and outputs are those of the original
-        network, and the usual decision, the largest output or the usual threshold, is the right
-        one.
+        The network with its head and the correction. Its inputs and outputs are those of the
+        original network, and the usual decision (the largest output, or the usual threshold) is
+        the right one.
     group_features_ : str
-        What the head sees, "network" or "input"; "none" where the network was left as it is.
-    bias_, performance_ : float
-        Bias and performance of predictions out of fold, each by what was chosen on the other
-        folds; with a certificate on its calibration rows. With two groups and one compared rate
-        the bias is that of the first group less that of the second; else the largest difference.
-    objective_ : float
-        What was maximised.
-    bias_interval_ : tuple of two floats
-        A 95 % interval for the bias in the population, from the sampling error of the rates.
-    feasible_ : bool
-        Whether the constraint holds on new rows with an estimated probability of 0.8 or more;
-        with a number as `confidence`, whether the certificate holds.
-    pairs_ : DataFrame
-        The difference of each two groups: "rate", "group_1", "group_2", "difference", "low" and
-        "high" (95 % interval), and "probability" (of this pair to be within `epsilon` on new
-        rows).
-    certificate_ : FairnessCertificate or None
-        What was shown at the stated confidence; None without one.
+        What the head sees, "network" or "input"; "none" if the network was left unchanged.
+    bias_ : float
+        Bias of out-of-fold predictions; what predicts a fold was chosen on the other folds. With
+        a certificate: bias on the calibration rows. With two groups and one compared rate, the
+        bias is the rate of the first group minus that of the second; otherwise it is the largest
+        difference.
+    {performance_}
+    {objective_}
+    {bias_interval_}
+    {feasible_}
+    {pairs_}
+    {certificate_}
     trials_ : DataFrame
-        A row a candidate: "candidate", "target" (the gap that was aimed at), "bias",
-        "performance", "probability" (of the constraint to hold on new rows), "objective" and
-        "feasible". Row 0 is the original network by its own decision, row 1 the same, calibrated
-        and by the decision that performs best. All out of fold, as they looked in the choice.
-    best_trial_ : int
-        Row of the one that was taken.
+        One row for each candidate: "candidate", "target" (the gap to aim at), "bias",
+        "performance", "probability" (that the constraint holds on new rows), "objective" and
+        "feasible". Row 0 is the original network with its own decision. Row 1 is the original
+        network, calibrated, with the decision that performs best. All values are out of fold,
+        as seen in the choice.
+    {best_trial_}
 
     Warns
     -----
-    LabelOrderWarning
-        The network does worse than guessing on the debiasing rows: its classes seem to be in
-        another order.
-    InfeasibleConstraintWarning
-        No candidate is likely enough to hold the constraint, or none is certified; the nearest
-        one was taken.
+    {LabelOrderWarning}
+    {InfeasibleConstraintWarning}
     FallbackWarning
-        No correction was better than the network without one.
-    SmallGroupWarning
-        A rate that the constraint compares is one of fewer than ten samples.
+        No correction was better than the network without a correction.
+    {SmallGroupWarning}
 
     See Also
     --------
@@ -195,13 +170,7 @@ default="demographic_parity"
 
     Examples
     --------
-    >>> import numpy as np, torch
-    >>> rng = np.random.default_rng(0)
-    >>> group, y = rng.integers(2, size=(2, 2000))
-    >>> X = np.column_stack([y + rng.normal(size=2000), group]).astype("float32")
-    >>> network = torch.nn.Linear(2, 1)  # stands for one that was trained
-    >>> with torch.no_grad():
-    ...     _ = network.weight.copy_(torch.tensor([[1.0, 1.0]])), network.bias.fill_(-1.0)
+    {biased_network}
     >>> debiaser = LinearPostDebiaser(network, random_state=0)
     >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
     >>> debiaser.feasible_, bool(debiaser.trials_.loc[0, "feasible"])
@@ -264,11 +233,18 @@ default="demographic_parity"
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
         is_table = X.ndim == 2 and X.dtype.kind == "f"
-        groups, compared = self._validate_groups(sensitive_features, codes)
+        groups, compared = encode_compared_groups(
+            sensitive_features,
+            codes,
+            self.classes_.tolist(),
+            positions=self._classes_compared(),
+            constraint=self.constraint,
+            small_groups=self.small_groups,
+        )
         seed = draw_seed(self.random_state)
         trained, rows = find_network(self.estimator), np.arange(len(codes))
         if trained is None:
-            # A network that learns from the debiasing rows, too, is corrected by others.
+            # Rows that train the network do not correct it.
             cell = groups.codes * len(self.classes_) + codes
             taught, rows = split_cells(_renumbered(cell), _NOT_TAUGHT, seed)
             with seeded(seed):
@@ -306,9 +282,9 @@ default="demographic_parity"
         if callable(self.constraint):
             raise ValueError(
                 f"constraint={self._name(self.constraint)} is a function, and "
-                "LinearPostDebiaser solves for constraints by name: "
+                "LinearPostDebiaser takes a constraint by name: "
                 f"{', '.join(map(repr, _CONSTRAINTS))}. Name one, or use ThresholdDebiaser, "
-                "RandomPerturbationDebiaser or LayerwiseDebiaser, which ask a function."
+                "RandomPerturbationDebiaser or LayerwiseDebiaser, which take a function."
             )
         super()._check_questions()
 
@@ -317,8 +293,8 @@ default="demographic_parity"
         classes = self.classes_.tolist()
         if self.pos_label is not None and self.pos_label not in classes:
             raise ValueError(
-                f"pos_label={shown(self.pos_label)} is none of the classes in y, "
-                f"[{shown_all(classes)}]. Give one of them, of the same type."
+                f"pos_label={shown(self.pos_label)} is not one of the classes in y, "
+                f"[{shown_all(classes)}]. Give one of these classes, of the same type."
             )
         if len(classes) > 2 and self.constraint != "equal_opportunity":
             return None
@@ -326,9 +302,9 @@ default="demographic_parity"
             return classes.index(self.pos_label)
         if len(classes) > 2:
             raise ValueError(
-                f"pos_label is None, where one of the classes [{shown_all(classes)}] was wanted: "
-                "constraint='equal_opportunity' is about one class, and with more than two none "
-                "is the usual one. Name it."
+                f"pos_label is None, expected one of the classes [{shown_all(classes)}]: "
+                "constraint='equal_opportunity' compares the rate of one class, and with more "
+                "than two classes there is no default. Set pos_label to this class."
             )
         return 1
 
@@ -360,7 +336,7 @@ default="demographic_parity"
     def _read(
         self, network: nn.Module, inputs: torch.Tensor, raw: torch.Tensor, is_table: bool
     ) -> Data:
-        """Collect the logits of the network, and the features that its head may see."""
+        """Collect the logits of the network, and the features that the head may see."""
         self._flat = raw.ndim == 1
         logits = class_logits(raw.double().reshape(len(raw), -1), self._output).numpy()
         features = {}
@@ -373,10 +349,10 @@ default="demographic_parity"
             features["input"] = inputs.flatten(1).double().cpu().numpy()
         if not features:
             raise ValueError(
-                f"group_features={self.group_features!r} wants what goes into the last linear "
-                f"layer of the network, and the {type(network).__name__} in estimator has none "
-                "that is run once and takes a row of features a sample, or torch.fx cannot trace "
-                "it. Set group_features='input', which takes X itself."
+                f"group_features={self.group_features!r} needs the input of the last linear layer "
+                f"of the network. The {type(network).__name__} in estimator has no linear layer "
+                "that runs once and takes one row of features for each sample, or torch.fx cannot "
+                "trace the network. Set group_features='input', which takes X itself."
             )
         none = np.zeros(0, dtype=np.int64)
         return Data(logits, features, none, none, 0)
@@ -384,30 +360,32 @@ default="demographic_parity"
     def _hold_out(
         self, data: Data, rows: np.ndarray, question: Question, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Hold out the rows of the certificate, at random among those that a rate is of."""
+        """Hold out the rows of the certificate, at random among the rows of each rate."""
         kinds = data.groups[rows]
         if self.constraint != "demographic_parity":
             kinds = kinds * len(question.classes) + data.codes[rows]
         kept, held = split_cells(_renumbered(kinds), self.calibration_fraction, seed + 1)
-        calibrate = rows[np.setdiff1d(held, kept)]  # without the only row of its kind
+        calibrate = rows[
+            np.setdiff1d(held, kept)
+        ]  # a row that is the only one of its kind stays out
         rates, every = (
             question.rates(data.take(some).table(question)) for some in (calibrate, rows)
         )
         missing = {int(group) for rate in rates for group in np.flatnonzero(rate.sizes < 1)}
-        if len(rates) < len(every):  # none of some class at all
+        if len(rates) < len(every):  # some class has no row at all
             missing = set(range(len(question.groups)))
         if missing:
-            what = "" if self.constraint == "demographic_parity" else " with some class"
+            what = "" if self.constraint == "demographic_parity" else " for some class"
             raise ValueError(
-                f"confidence={self.confidence:g} asks for a certificate, and of its calibration "
-                f"rows, {len(calibrate)} of {len(rows)}, none are of {len(missing)} of the "
-                f"{len(question.groups)} groups that it compares{what}. Take more samples, merge "
-                "small groups, or set small_groups='exclude'."
+                f"confidence={self.confidence:g} asks for a certificate, and its calibration rows "
+                f"({len(calibrate)} of {len(rows)}) hold no row of {len(missing)} of the "
+                f"{len(question.groups)} compared groups{what}. Take more samples, merge small "
+                "groups, or set small_groups='exclude'."
             )
         return rows[kept], calibrate
 
     def _build(self, network: nn.Module, fitted: Fitted, best: int) -> None:
-        """Put the network that was chosen together."""
+        """Assemble the network of the chosen candidate."""
         self.group_features_ = fitted.kind if best else "none"
         if fitted.kind == "input":
             self._layer = ""
@@ -422,17 +400,17 @@ default="demographic_parity"
             correction = Correction(labels, rest.weight, chosen, fitted.values)
             self.module_ = self._parts().build(network, own, correction)
 
-    def _check_weights(self, network: nn.Module, rows: torch.Tensor) -> None:
-        """Any network will do: its weights stay."""
+    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
+        """Accept any network: its weights do not change."""
 
     def _search(self, search: Any) -> None:
-        """Nothing to search: all is solved for."""
+        """Do nothing: `_fit` solves for the weights."""
 
     def _parts(self) -> Parts:
         return Parts(self._output, self._flat, self._layer or None)
 
     def _warn_of(self, best: int) -> None:
-        """Say what did not go as asked for; fitted attributes say the same."""
+        """Warn of each wish that was not met; fitted attributes say the same."""
         found = f"bias {self.bias_:+.3f}, {self.performance} {self.performance_:.3f}"
         if not self.feasible_:
             wanted, advice = f"within {self.epsilon:g}", "Allow a larger epsilon."
@@ -440,22 +418,22 @@ default="demographic_parity"
                 wanted += f" that is certified with confidence={self.confidence:g}"
                 if self.certificate_.rows_needed is not None:
                     most = int(self.certificate_.rows_needed.to_numpy().max())
-                    advice = f"With {most} calibration rows of each group it would. {advice}"
+                    advice = f"{most} calibration rows of each group would be enough. {advice}"
             elif abs(self.bias_) < self.epsilon:
                 wanted += f" that holds on new rows with a probability of {SURE:g}"
                 advice = f"Give more rows. {advice}"
             warnings.warn(
-                f"No candidate has a {self.constraint} bias {wanted}; the nearest one was taken "
+                f"No candidate has a {self.constraint} bias {wanted}. The nearest one was taken "
                 f"({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
                 f"{self.bias_interval_[1]:+.3f}). {advice}",
                 InfeasibleConstraintWarning,
                 stacklevel=6,
             )
         elif best <= UNCORRECTED:
-            taken = "with the decision that performs best" if best else "as it is"
+            taken = "with the decision that performs best" if best else "with its own decision"
             warnings.warn(
                 f"None of {len(_TARGETS)} corrections was better than the original network "
-                f"{taken}, which was taken ({found}).",
+                f"{taken}. The original network was taken ({found}).",
                 FallbackWarning,
                 stacklevel=6,
             )
@@ -473,7 +451,7 @@ default="demographic_parity"
             if self._layer:
                 layer = network.get_submodule(self._layer)
                 if not isinstance(layer, nn.Linear):
-                    raise ValueError(f"{shown(self._layer)} in the network is no linear layer")
+                    raise ValueError(f"{shown(self._layer)} in the network is not a linear layer")
                 n_features = layer.in_features
             module = self._parts().build_like(network, n_features, weights)
         return load_weights(module.eval(), weights, "module_")

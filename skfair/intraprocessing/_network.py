@@ -1,4 +1,4 @@
-"""Intra-processing, all methods: the user's network, read as one logit a row, and handed back."""
+"""Intra-processing, all methods: copy the user's network, read its outputs, shift its threshold."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -12,8 +12,8 @@ from skfair.base import TorchClassifier
 from skfair.base._networks import check_initialised, copied
 from skfair.utils._labels import describe_rows
 
-PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
-# What the outputs of a skorch net are follows from the loss it was trained with.
+_PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
+# The training loss of a skorch net tells the kind of its outputs.
 Kind = Literal["logits", "probabilities"]
 _KIND_OF_CRITERION: dict[type[nn.Module], Kind] = {
     nn.BCEWithLogitsLoss: "logits",
@@ -24,14 +24,14 @@ _KIND_OF_CRITERION: dict[type[nn.Module], Kind] = {
 
 
 class Output(NamedTuple):
-    """What comes out of a network: logits or probabilities, of one class or of both."""
+    """Outputs of a network: logits or probabilities, and how many in a row."""
 
     kind: Kind
     n_columns: int
 
 
 class Trained(NamedTuple):
-    """A trained network as it was given: its module, its kind of output and its classes."""
+    """The network that the user gave: its module, its kind of output and its classes."""
 
     module: nn.Module
     kind: Kind | None
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
 
 
 def find_network(estimator: Any) -> Trained | None:
-    """Take the network out of whatever holds it.
+    """Find the trained network in `estimator`.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def find_network(estimator: Any) -> Trained | None:
     Returns
     -------
     Trained or None
-        None where the estimator is a skorch net that has yet to be fitted.
+        None for a skorch net that is not fitted yet.
 
     Raises
     ------
     TypeError
-        It is nothing that holds a trained network.
+        `estimator` holds no network.
     ValueError
-        It is frozen, or a skfair classifier, and not fitted.
+        A frozen estimator or a skfair classifier is not fitted.
     """
     inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if isinstance(inner, nn.Module):
@@ -63,8 +63,8 @@ def find_network(estimator: Any) -> Trained | None:
     if isinstance(inner, skorch.NeuralNet):
         if getattr(inner, "initialized_", False):
             kinds = (k for c, k in _KIND_OF_CRITERION.items() if isinstance(inner.criterion_, c))
-            # Not its `classes_`, which may be names in any order: it trains on labels that are
-            # positions of outputs, and predicts these.
+            # Not `classes_`, which may be names in any order: skorch trains on positions of
+            # outputs as labels, and predicts such positions.
             classes = getattr(inner, "classes_inferred_", None)
             return Trained(inner.module_, next(kinds, None), classes)
         if inner is estimator:
@@ -73,30 +73,30 @@ def find_network(estimator: Any) -> Trained | None:
         if hasattr(inner, "module_"):
             output = getattr(inner, "_output", None)
             classes = inner.classes_.copy()
-            classes[getattr(inner, "_order", ...)] = inner.classes_  # as the outputs are
+            classes[getattr(inner, "_order", ...)] = inner.classes_  # in the order of the outputs
             return Trained(inner.module_, output.kind if output else "logits", classes)
     else:
         raise TypeError(
-            f"estimator is {type(inner).__name__}, where a trained torch.nn.Module, a skorch net "
-            "or a fitted skfair classifier was wanted (each also in FrozenEstimator). Put scalers "
-            "and other transformers before the debiaser in a Pipeline. For a model without a "
-            "network see fairlearn.postprocessing.ThresholdOptimizer."
+            f"estimator is {type(inner).__name__}, expected a trained torch.nn.Module, a skorch "
+            "net or a fitted skfair classifier (each also in FrozenEstimator). Put scalers and "
+            "other transformers before the debiaser in a Pipeline. For a model without a network, "
+            "see fairlearn.postprocessing.ThresholdOptimizer."
         )
     raise ValueError(
-        f"estimator holds a {type(inner).__name__} that is not fitted. Fit it first: debiasing "
-        "starts from a trained network."
+        f"estimator holds a {type(inner).__name__} that is not fitted. Fit the "
+        f"{type(inner).__name__} first: debiasing starts from a trained network."
     )
 
 
 def copy_network(module: nn.Module) -> nn.Module:
-    """Copy a network, so that the user's is never changed.
+    """Copy a network, so that the user's network never changes.
 
-    Parameters with ``requires_grad=False`` stay frozen, unless all of them are.
+    Parameters with ``requires_grad=False`` stay frozen, unless all parameters are frozen.
 
     Raises
     ------
     ValueError
-        It cannot be copied, or has no weights yet.
+        The network cannot be copied, or has no weights yet.
     """
     check_initialised(module, "estimator")
     try:
@@ -104,8 +104,9 @@ def copy_network(module: nn.Module) -> nn.Module:
     except Exception as error:
         raise ValueError(
             f"estimator holds a {type(module).__name__} that cannot be deep-copied "
-            f"({type(error).__name__}: {error}), and the network itself is never changed. Give one "
-            "without open files, locks, or tensors in the middle of a computation."
+            f"({type(error).__name__}: {error}), and debiasing changes a copy of the network only. "
+            "Give a network without open files, locks, or tensors that are results of a "
+            "computation with gradients."
         ) from error
     parameters = [p for p in network.parameters() if p.is_floating_point()]
     if not any(p.requires_grad for p in parameters):
@@ -123,7 +124,7 @@ def _last_module(module: nn.Module) -> nn.Module:
 def find_output(
     network: nn.Module, raw: torch.Tensor, kind: Kind | None, n_classes: int = 2
 ) -> Output:
-    """Find out what a network puts out, or check what was said of it.
+    """Find the kind of a network's outputs, or check the kind that was given.
 
     Parameters
     ----------
@@ -132,37 +133,41 @@ def find_output(
     raw : tensor of shape (n_samples, ...)
         Its outputs for all debiasing rows.
     kind : {"logits", "probabilities"} or None
-        What they are; None to find out: probabilities come out of a final ``Sigmoid`` or
-        ``Softmax`` of a ``Sequential``, or are pairs that sum to one; logits are what has a
-        value outside [0, 1].
+        Kind of the outputs. None finds it: outputs are probabilities after a final ``Sigmoid`` or
+        ``Softmax`` of a ``Sequential``, or if the values of each row lie in [0, 1] and sum to
+        one; outputs are logits if a value lies outside [0, 1].
     n_classes : int, default=2
-        Number of classes, each of which has an output; two may share one.
+        Number of classes. Each class has an output; two classes may share one.
+
+    Returns
+    -------
+    Output
 
     Raises
     ------
     ValueError
-        Another number of outputs a row, outputs that are not finite, or outside [0, 1] although
-        they are said to be probabilities, or that could be either.
+        The number of outputs in a row does not fit the classes. Outputs are not finite. Outputs
+        of kind "probabilities" lie outside [0, 1]. Outputs of unknown kind could be either.
     """
     shape = tuple(raw.shape)
     if n_classes == 2 and (raw.ndim not in (1, 2) or (raw.ndim == 2 and shape[1] not in (1, 2))):
         raise ValueError(
-            f"estimator puts out an array of shape {shape}, where one or two values a row, shape "
-            f"({shape[0]},), ({shape[0]}, 1) or ({shape[0]}, 2), were wanted: y holds two classes, "
-            "and this is binary classification. Give a network for two classes."
+            f"The network in estimator returns an array of shape {shape}, expected one or two "
+            f"values for each row, shape ({shape[0]},), ({shape[0]}, 1) or ({shape[0]}, 2): y "
+            "holds two classes, and this is binary classification. Give a network for two classes."
         )
     if n_classes > 2 and shape != (len(raw), n_classes):
         raise ValueError(
-            f"estimator puts out an array of shape {shape}, where {n_classes} values a row, shape "
-            f"({shape[0]}, {n_classes}), were wanted: there are {n_classes} classes in y, or that "
-            "the network was trained for. Give a network with an output for each class, or labels "
-            "of as many classes as it has outputs."
+            f"The network in estimator returns an array of shape {shape}, expected {n_classes} "
+            f"values for each row, shape ({shape[0]}, {n_classes}): y holds {n_classes} classes, "
+            f"or the network was trained for {n_classes}. Give a network with an output for each "
+            "class, or labels of as many classes as the network has outputs."
         )
     n_columns = shape[1] if raw.ndim == 2 else 1
     finite = raw.reshape(len(raw), -1).isfinite().all(1)
     if not finite.all():
         raise ValueError(
-            "estimator puts out NaN or infinity for "
+            "The network in estimator returns NaN or infinity for "
             f"{describe_rows(~finite.numpy())}. Check these rows of X, and that the network was "
             "trained without overflow."
         )
@@ -171,44 +176,87 @@ def find_output(
     bounded = low >= 0 and high <= 1 and (n_columns == 1 or sums)
     if kind == "probabilities" and not bounded:
         raise ValueError(
-            f"The outputs of estimator are said to be probabilities and reach from {low:.3g} to "
-            f"{high:.3g}{'' if n_columns == 1 else f', {n_columns} a row'}: probabilities lie in "
-            "[0, 1], and several of a row sum to one. Set output='logits' if they are logits."
+            f"The outputs of estimator are expected to be probabilities, but reach from {low:.3g} "
+            f"to {high:.3g}{'' if n_columns == 1 else f', {n_columns} in a row'}. Probabilities "
+            "lie in [0, 1], and several in a row sum to one. Set output='logits' if the outputs "
+            "are logits."
         )
     last = _last_module(network)
     if kind == "logits" and isinstance(last, nn.Sigmoid | nn.Softmax):
         raise ValueError(
-            f"The outputs of estimator are said to be logits (by output, or by the loss that its "
-            f"skorch net was trained with), and they come out of a final {type(last).__name__}. "
-            "Set output='probabilities', or give the network without its last module."
+            "The outputs of estimator are expected to be logits (by the parameter output, or by "
+            "the training loss of the skorch net), but the last module of the network is "
+            f"{type(last).__name__}. Set output='probabilities', or give the network without its "
+            "last module."
         )
     if kind is None and isinstance(last, nn.Sigmoid | nn.Softmax):
         kind = "probabilities"
     if kind is None and bounded and n_columns == 1:
         raise ValueError(
-            "estimator puts out one value a row, all of them between 0 and 1 on these data, which "
-            "may be probabilities or small logits. Say which: output='probabilities' or "
-            "output='logits'."
+            "The network in estimator returns one value for each row, and all values lie between "
+            "0 and 1 on these data. They may be probabilities or small logits. Set "
+            "output='probabilities' or output='logits'."
         )
     return Output(kind or ("probabilities" if bounded else "logits"), n_columns)
 
 
 def at_least_single(raw: torch.Tensor) -> torch.Tensor:
-    """Leave half precision, which NumPy lacks, and in which no probability is near one."""
-    if isinstance(raw, fx.Proxy):  # one step of a trace, which cannot follow a condition
+    """Convert half precision to float32: NumPy lacks bfloat16, and 1 - 1e-7 is 1 in half."""
+    if isinstance(raw, fx.Proxy):  # one step of a trace: conditions cannot be traced
         return raw.tracer.create_proxy("call_function", at_least_single, (raw,), {})
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
 
+def as_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
+    """Convert outputs of a network to logits.
+
+    Parameters
+    ----------
+    raw : tensor of shape (n_samples, n_columns), or (n_samples,) for one column
+        Outputs.
+    output : Output
+        Their kind.
+
+    Returns
+    -------
+    tensor of the same shape
+        The log-odds of one probability, the logarithms of several; logits as they are.
+    """
+    if output.kind == "logits":
+        return raw
+    if output.n_columns == 1:
+        return torch.special.logit(raw, eps=_PROBABILITY_FLOOR)
+    return raw.clamp_min(_PROBABILITY_FLOOR).log()
+
+
+def as_outputs(logits: torch.Tensor, output: Output) -> torch.Tensor:
+    """Convert logits to outputs of a kind, the reverse of :func:`as_logits`.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_columns), or (n_samples,) for one column
+        Logits.
+    output : Output
+        The kind of the outputs.
+
+    Returns
+    -------
+    tensor of the same shape
+    """
+    if output.kind == "logits":
+        return logits
+    return torch.sigmoid(logits) if output.n_columns == 1 else torch.softmax(logits, dim=1)
+
+
 class LogitNetwork(nn.Module):
-    """A network as one logit a row: that of the second class less that of the first.
+    """A network that returns one logit for each row: second class minus first class.
 
     Parameters
     ----------
     network : torch.nn.Module
         The user's network, or a copy.
     output : Output
-        What it puts out.
+        The kind of its outputs.
     """
 
     def __init__(self, network: nn.Module, output: Output):
@@ -218,10 +266,10 @@ class LogitNetwork(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "LogitNetwork":
-        """Stay in eval mode.
+        """Keep the eval mode.
 
         Debiasing sets are small: batch statistics and dropout would add more noise than they
-        regularise, and a network is judged in eval mode.
+        regularise. Candidates are measured in eval mode.
         """
         return super().train(False)
 
@@ -229,22 +277,23 @@ class LogitNetwork(nn.Module):
         return self.read(self.network(X))
 
     def read(self, raw: torch.Tensor) -> torch.Tensor:
-        """Turn what the network puts out into logits.
+        """Convert outputs of the network to logits.
+
+        Parameters
+        ----------
+        raw : tensor of shape (n_samples,) or (n_samples, n_columns)
+            Outputs.
 
         Returns
         -------
         tensor of shape (n_samples,)
         """
-        raw = at_least_single(raw)
-        if self.output.kind == "probabilities":
-            if self.output.n_columns == 1:
-                return torch.special.logit(raw.reshape(-1), eps=PROBABILITY_FLOOR)
-            raw = raw.clamp_min(PROBABILITY_FLOOR).log()
-        return raw[:, 1] - raw[:, 0] if self.output.n_columns == 2 else raw.reshape(-1)
+        logits = as_logits(at_least_single(raw), self.output)
+        return logits[:, 1] - logits[:, 0] if self.output.n_columns == 2 else logits.reshape(-1)
 
 
 class _Shift(nn.Module):
-    """Shift the logit in outputs of one kind and leave them of that kind."""
+    """Shift the logit in outputs and return outputs of the same kind."""
 
     def __init__(self, output: Output, threshold: torch.Tensor):
         super().__init__()
@@ -253,24 +302,20 @@ class _Shift(nn.Module):
         self.register_buffer("shift", torch.tensor(shift, dtype=threshold.dtype))
 
     def forward(self, raw):
-        if self.output.kind == "logits":
-            return raw - self.shift
-        if self.output.n_columns == 1:
-            return torch.sigmoid(torch.special.logit(raw, eps=PROBABILITY_FLOOR) - self.shift)
-        return torch.softmax(raw.clamp_min(PROBABILITY_FLOOR).log() - self.shift, dim=1)
+        return as_outputs(as_logits(raw, self.output) - self.shift, self.output)
 
 
 def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Sequential:
-    """Put a threshold on the logit into a network, so that the usual one, 0 or 0.5, is right.
+    """Shift the outputs of a network, so that the usual threshold, 0 or 0.5, is the right one.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The user's kind of network; taken into the result, not copied.
+        A network like the user's; the result contains it, not a copy.
     output : Output
-        What it puts out.
+        The kind of its outputs.
     threshold : float
-        On the scale of :class:`LogitNetwork`.
+        Threshold on the logit of :class:`LogitNetwork`.
 
     Returns
     -------

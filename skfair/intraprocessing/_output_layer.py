@@ -1,13 +1,14 @@
-"""Intra-processing by training: the last linear layer of a network, and what goes into it."""
+"""Intra-processing by training: the last linear layer of a network, and its input."""
 
 import torch
 from torch import nn
 
-from skfair.intraprocessing._network import LogitNetwork, at_least_single
+from skfair.intraprocessing._layers import read_layers
+from skfair.intraprocessing._network import LogitNetwork
 
 
 def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
-    """Find the linear layer whose output is the network's, before a sigmoid or softmax at most.
+    """Find the linear layer that computes the network's output, up to a sigmoid or softmax.
 
     Parameters
     ----------
@@ -19,27 +20,18 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
     Returns
     -------
     torch.nn.Linear or None
-        None where there is no such layer: the network ends in a convolution and a mean, say.
+        None if there is no such layer, for instance in a network that ends in a convolution and a
+        mean.
     """
-    outputs: list[tuple[nn.Linear, torch.Tensor]] = []
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-
-    def note(layer, _, out):
-        outputs.append((layer, at_least_single(out)))
-
-    hooks = [module.register_forward_hook(note) for module in linear]
-    try:
-        with torch.no_grad():
-            logit = network(X)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), read_layers(linear, outputs=True) as outputs:
+        logit = network(X)
     kind = network.output
     for layer, out in reversed(outputs):
         if out.shape != (len(X), kind.n_columns) or sum(each is layer for each, _ in outputs) > 1:
             continue
         candidate = out[:, 1] - out[:, 0] if kind.n_columns == 2 else out[:, 0]
-        # A probability that is nearly 0 or 1 has lost its logit.
+        # The logit of a probability close to 0 or 1 is inaccurate.
         compared = logit.abs() < 8 if kind.kind == "probabilities" else torch.ones_like(logit) > 0
         if torch.allclose(candidate[compared], logit[compared], rtol=1e-3, atol=1e-3):
             return layer
@@ -47,7 +39,7 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
 
 
 class HiddenActivations(nn.Module):
-    """A network that also puts out what goes into its last linear layer.
+    """A network that also returns the input of its last linear layer.
 
     Parameters
     ----------
@@ -70,9 +62,5 @@ class HiddenActivations(nn.Module):
         logit : tensor of shape (n_samples,)
         hidden : tensor of shape (n_samples, in_features)
         """
-        seen = []
-        hook = self._layer[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            return self.network(X), at_least_single(seen[0])
-        finally:
-            hook.remove()
+        with read_layers(self._layer) as seen:
+            return self.network(X), seen[0][1]

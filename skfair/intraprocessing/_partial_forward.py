@@ -1,4 +1,4 @@
-"""Intra-processing, layerwise: a network run again where only some of its parameters changed."""
+"""Intra-processing, layerwise: rerun only the part of a network that depends on changes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,16 +9,17 @@ from torch.fx.node import map_aggregate
 
 from skfair.base._trace import trace
 
-# Activations kept at most, for all changes and again for one; what is more is computed each time.
+# Most bytes of kept activations, once for all changes and once for the current change. The rest
+# is computed in each run.
 _KEPT_BYTES = 1 << 29
 _PROBE_ROWS = 2  # all activations of these are held at once
 
 
 class PartialForward:
-    """Runs a network again and again for the same rows while few of its parameters change.
+    """Run a network many times on the same rows while few of its parameters change.
 
-    What does not depend on these parameters is computed once and kept. A network that cannot be
-    traced runs whole each time, to the same outputs.
+    Values that do not depend on these parameters are computed once and kept. A network that cannot
+    be traced runs as a whole each time, with the same outputs.
 
     Parameters
     ----------
@@ -27,9 +28,9 @@ class PartialForward:
     X : tensor of shape (n_samples, ...)
         The rows; at least one.
     names : sequence of str
-        All parameters that will ever change, in place; the others stay as they are.
+        All parameters that may change, in place; all others must stay constant.
     batch_size : int, default=8192
-        Rows that go through the network at once.
+        Rows in a batch.
     """
 
     @torch.no_grad()
@@ -42,11 +43,11 @@ class PartialForward:
         batch_size: int = 8192,
     ):
         self._network = network
-        # Of nearly equal sizes: a batch of one row has other memory layouts than the rest.
+        # Batches of nearly equal sizes: a batch of one row would have another memory layout.
         self._batches = X.tensor_split(-(-len(X) // batch_size))
         self._steps = _follow(network, X[:_PROBE_ROWS])
         if self._steps is not None:
-            # What no change touches is run here, if it can be kept for all batches.
+            # Run here what does not depend on any change, if the values fit in memory.
             self._rest = self._steps.all()
             self._start: list[list[Any]] = [[batch] for batch in self._batches]
             once, rest = self._steps.split(self._rest, self._parameters(names))
@@ -56,7 +57,7 @@ class PartialForward:
 
     @torch.no_grad()
     def changing(self, names: Sequence[str]) -> Callable[[], torch.Tensor]:
-        """Prepare for some of the parameters to change, with the others as they are now.
+        """Prepare runs in which some of the parameters change and the others stay constant.
 
         Parameters
         ----------
@@ -67,7 +68,7 @@ class PartialForward:
         -------
         callable
             Without arguments; returns the outputs for all rows, a tensor of shape
-            (n_samples, ...), with the parameters as they are when it is called.
+            (n_samples, ...), by the parameters at the time of the call.
         """
         kept: list[list[Any] | None] = [None] * len(self._batches)
         again: Callable = self._network
@@ -79,7 +80,7 @@ class PartialForward:
         def run() -> torch.Tensor:
             return torch.cat(
                 [
-                    # A copy, since a network may work on its input in place.
+                    # A copy, since a network may change its input in place.
                     self._network(batch.clone()) if values is None else again(*values)
                     for batch, values in zip(self._batches, kept, strict=True)
                 ]
@@ -91,7 +92,7 @@ class PartialForward:
         return [self._network.get_parameter(name) for name in names]
 
     def _run(self, once: nn.Module) -> list[list[Any] | None]:
-        """Run the first part of the rest for all batches; None for those that are too much."""
+        """Run the steps that do not depend on the change; None for batches beyond the memory."""
         room = _KEPT_BYTES
         results: list[list[Any] | None] = [None] * len(self._batches)
         for i, (batch, start) in enumerate(zip(self._batches, self._start, strict=True)):
@@ -105,20 +106,20 @@ class PartialForward:
 
 @torch.no_grad()
 def _follow(network: nn.Module, rows: torch.Tensor) -> "_Steps | None":
-    """Take a network apart; None if that cannot be done, or if it would write where it may not."""
+    """Trace a network; None if it cannot be traced or writes into its input or its weights."""
     try:
         steps = _Steps(trace(network))
         output = steps.run(rows.clone())
         steps.env.clear()
-        # A trace follows one path only, which may not be the one that tensors take.
+        # A trace follows one branch only; the rows may take another one.
         same = torch.allclose(output, network(rows.clone()), equal_nan=True)
-    except Exception:  # whatever a network does that a trace cannot follow
+    except Exception:  # of any kind: the network is the user's
         return None
     return steps if same and not steps.writes_outside() else None
 
 
 class _Part(NamedTuple):
-    """Some steps of a network, in order; `outputs` is None where the last one is among them."""
+    """Some steps of a network, in order; `outputs` is None if the last step is one of them."""
 
     inputs: list[fx.Node]
     nodes: list[fx.Node]
@@ -126,7 +127,7 @@ class _Part(NamedTuple):
 
 
 class _Steps(fx.Interpreter):
-    """The steps of a traced network; running them notes what memory each reads and writes."""
+    """The steps of a traced network; a run records the memory that each step reads and writes."""
 
     def __init__(self, traced: fx.GraphModule):
         super().__init__(traced, garbage_collect_values=False)
@@ -160,14 +161,14 @@ class _Steps(fx.Interpreter):
         return _Part(inputs, [n for n in nodes if n.op != "placeholder"], None)
 
     def split(self, part: "_Part", changed: list[nn.Parameter]) -> tuple[nn.Module, "_Part"]:
-        """Split off what does not depend on some parameters.
+        """Split off the steps that do not depend on some parameters.
 
         Returns
         -------
         once : GraphModule
-            From the inputs of `part` to the inputs of `again`.
+            Takes the inputs of `part` and returns the inputs of `again`.
         again : _Part
-            What depends on the parameters.
+            The steps that depend on the parameters.
         """
         dirty = self._dirty(changed)
         kept = [
@@ -180,7 +181,7 @@ class _Steps(fx.Interpreter):
         return self.network(once), _Part(kept, rest, None)
 
     def network(self, part: "_Part") -> fx.GraphModule:
-        """Make a network of a part.
+        """Make a network from a part.
 
         Returns
         -------
@@ -195,7 +196,7 @@ class _Steps(fx.Interpreter):
         return fx.GraphModule(self.module, graph)
 
     def _dirty(self, changed: list[nn.Parameter]) -> set[fx.Node]:
-        """Find the steps to run again when these parameters change; the last is one of them."""
+        """Find the steps to rerun after a change of these parameters; the last step is one."""
         nodes = list(self.graph.nodes)
         position = {node: i for i, node in enumerate(nodes)}
         dirty = {node for node in nodes if node.op == "output" or self._uses(node, changed)}
@@ -204,8 +205,8 @@ class _Steps(fx.Interpreter):
             count = len(dirty)
             dirty.update(n for n in nodes if any(i in dirty for i in n.all_input_nodes))
             for memory, writers in self.written_by.items():
-                # What a dirty step writes to, or reads before another step writes to it, is
-                # not the same the next time: it has to be made again too.
+                # Memory that a dirty step writes, or reads before another step writes it, has
+                # other values in the next run: the steps that make it have to rerun, too.
                 readers = (
                     position[node]
                     for node in dirty
@@ -238,7 +239,7 @@ def _memory(tensor: torch.Tensor) -> int:
 
 
 def _without_the_rest(value: Any, batch: torch.Tensor) -> Any:
-    """Copy what is a small view of something large, so that the large thing can go."""
+    """Copy a small view of a large tensor, so that the large tensor can be freed."""
 
     def copy(v: Any) -> Any:
         if not isinstance(v, torch.Tensor) or _memory(v) == _memory(batch):
@@ -249,7 +250,7 @@ def _without_the_rest(value: Any, batch: torch.Tensor) -> Any:
 
 
 def _n_bytes(values: list[Any], batch: torch.Tensor) -> int:
-    """Memory that values take beside the batch, which is there anyway."""
+    """Count the bytes of values without the batch itself."""
     storages = {_memory(t): t.untyped_storage().nbytes() for v in values for t in _tensors(v)}
     storages.pop(_memory(batch), None)
     return sum(storages.values())

@@ -1,4 +1,4 @@
-"""Intra-processing, layerwise: what was found so far as a model, and where to look next."""
+"""Intra-processing, layerwise: a model of the objective, and the next points to evaluate."""
 
 from collections.abc import Callable
 
@@ -10,30 +10,33 @@ from skfair.utils._inner_fit import fit_inner
 
 _QUANTILES = (0.16, 0.5, 0.84)  # the median, and one deviation to both sides
 _N_SAMPLES = 1000
-# Few and small trees: there are some twenty points, and a fit takes longer than a network.
+# Few and small trees: there are about twenty points, and a fit takes longer than a network.
 _N_TREES, _LEARNING_RATE = 10, 0.3
 
 
 def propose(
     points: np.ndarray, values: np.ndarray, rng: np.random.RandomState, n: int
 ) -> list[np.ndarray]:
-    """Choose points of a cube where the largest improvements over the best one are expected.
+    """Choose points of a cube with the largest expected improvement over the best value.
+
+    The model is gradient boosting of quantiles, as in the layerwise optimisation of Savani et al.
+    2020, arXiv 2006.08564 (``gbrt_minimize`` of scikit-optimize in the released code).
 
     Parameters
     ----------
     points : ndarray of shape (n_points, n_features)
-        At least two points, with coordinates from -1 to 1.
+        At least two evaluated points, with coordinates from -1 to 1.
     values : ndarray of shape (n_points,)
-        Their values, the larger the better.
+        Values at these points; larger is better.
     rng : RandomState
-        Draws the points that are compared.
+        Draws the candidate points.
     n : int
-        How many to choose.
+        Number of points to choose.
 
     Returns
     -------
     list of `n` ndarrays of shape (n_features,)
-        The most promising one last.
+        The point with the largest expected improvement is the last one.
     """
     boosted = [boosted_quantile(points, values, quantile, rng) for quantile in _QUANTILES]
     sampled = rng.uniform(-1, 1, (_N_SAMPLES, points.shape[1]))
@@ -50,22 +53,23 @@ def boosted_quantile(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a quantile of the values by gradient boosting.
 
-    The bits are those of scikit-learn's ``GradientBoostingRegressor``, of which MLflow's
-    autologging would make runs of their own, in the middle of a debiaser's.
+    The result is, bit for bit, that of scikit-learn's ``GradientBoostingRegressor``. MLflow's
+    autologging would log each fit of that class as a run of its own, in the middle of the run of
+    the debiaser.
 
     Parameters
     ----------
     points, values, rng
-        As for :func:`propose`; `rng` breaks ties between features.
+        As in :func:`propose`; `rng` breaks ties between features.
     quantile : float
-        Which, from 0 to 1.
+        Level of the quantile, from 0 to 1.
 
     Returns
     -------
     callable
-        From points to that quantile of their values.
+        Takes points and returns that quantile of their values.
     """
-    points = np.ascontiguousarray(points, dtype=np.float32)  # what trees work on
+    points = np.ascontiguousarray(points, dtype=np.float32)  # the type that trees use
     start = np.percentile(values, 100 * quantile)
     fitted, trees = np.full(len(values), start), []
     for _ in range(_N_TREES):

@@ -1,4 +1,4 @@
-"""Frozen features to debiased classes."""
+"""Classify frozen features that carry a bias."""
 
 from skfair.margin._cluster_margin import ClusterMarginClassifier
 

@@ -15,17 +15,18 @@ from skfair.utils import AmplificationWarning
 from skfair.utils._inner_fit import fit_inner
 from skfair.utils._settings import warning_filter
 
-# K-means sees at most this many rows, the rest are assigned: the paper measures a loss of half
-# a point of worst-group accuracy at 10 % of CelebA (section 6).
+# K-means is fitted on at most this many rows; the other rows go to the nearest centre. The paper
+# measures a loss of half a point of worst-group accuracy with 10 % of CelebA (section 6).
 MAX_CLUSTERED = 20_000
 # Epsilon of equation 2.
 SHARE_EPS = 1e-6
-# A bias that agrees with the class in 60 % of the samples still is one, for two classes.
+# With two classes this is an accuracy of 60 %: a bias that agrees with the class in 60 % of the
+# samples is still a bias.
 _LEARNED_SHARE = 0.2
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Divide each row by its length; rows of zeros stay."""
+    """Divide each row by its length; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length == 0, 1, length)
 
@@ -33,7 +34,7 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 def cluster_features(
     features: np.ndarray, weight: np.ndarray, n_clusters: int, random_state: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """K-means centres of rows of unit length.
+    """Find the k-means centres of rows of unit length.
 
     Parameters
     ----------
@@ -42,26 +43,26 @@ def cluster_features(
     weight : ndarray of shape (n_samples,)
         Weight of each row.
     n_clusters : int
-        Clusters asked for.
+        Largest number of clusters.
     random_state : RandomState
         Draws the rows that are clustered and the starts of k-means.
 
     Returns
     -------
     centres : ndarray of shape (n_centres, n_units)
-        To each of which at least one row belongs. Fewer than `n_clusters` where there are fewer
-        distinct rows: strong weight decay leaves little more than two points.
+        Centres; each one has at least one row. There are fewer than `n_clusters` centres if
+        there are fewer distinct rows: strong weight decay leaves little more than two points.
     sizes : ndarray of shape (n_centres,), float64
-        Of how many rows each is the mean; rows of unequal weight count as fewer.
+        Effective number of rows in each centre's mean; unequal weights make it smaller.
     """
     if len(features) > MAX_CLUSTERED:
         rows = random_state.choice(len(features), MAX_CLUSTERED, replace=False)
         features, weight = features[rows], weight[rows]
     kmeans = KMeans(min(n_clusters, len(features)), n_init=4, random_state=random_state)
-    # Fewer distinct points than clusters is usual here and handled below.
+    # There are often fewer distinct points than clusters. The lines below handle that.
     with warning_filter("ignore", ConvergenceWarning):
         fit_inner(kmeans, features, sample_weight=weight)
-    # In float64, so that of centres that nearly coincide none loses its rows to another.
+    # In float64: of two centres that nearly coincide, rounding must not give one all the rows.
     centres = kmeans.cluster_centers_.astype(np.float64)
     taken, cluster = np.unique(nearest_centre(features, centres), return_inverse=True)
     weight = weight.astype(np.float64)
@@ -71,8 +72,8 @@ def cluster_features(
 
 
 def nearest_centre(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre of each row, int64; a centre of NaN is not known."""
-    # |f - c|^2 less |f|^2, which is the same for every centre.
+    """Find the nearest centre of each row, as an int64 index; centres of NaN are skipped."""
+    # |f - c|^2 less |f|^2: the second term is the same for every centre.
     unknown = np.isnan(centres).any(axis=1)
     centres = np.where(unknown[:, None], 0, centres)
     distance = np.square(centres).sum(axis=1) - 2 * features @ centres.T
@@ -83,7 +84,7 @@ def nearest_centre(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def class_shares(
     labels: np.ndarray, codes: np.ndarray, weight: np.ndarray, n_clusters: int, n_classes: int
 ) -> np.ndarray:
-    """Share of each class in each cluster (equation 2 of the paper).
+    """Compute the share of each class in each cluster (equation 2 of the paper).
 
     Parameters
     ----------
@@ -92,12 +93,12 @@ def class_shares(
     weight : ndarray of shape (n_samples,)
         Weight of each sample.
     n_clusters, n_classes : int
-        Their numbers.
+        Number of clusters and of classes.
 
     Returns
     -------
     ndarray of shape (n_clusters, n_classes), float64
-        Rows sum to one up to epsilon.
+        Each row sums to one, up to epsilon.
 
     Examples
     --------
@@ -113,19 +114,19 @@ def class_shares(
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """Exponential of the entropy of the spectrum of centred features.
+    """Compute the effective rank: the exponential of the entropy of the features' spectrum.
 
     Parameters
     ----------
     features : ndarray of shape (n_samples, n_units)
-        Features of the amplifier. Not its weights: under Adam those keep a tail of small
-        singular values that the features do not show.
+        Features of the amplifier. The weights of the amplifier are less suited: under Adam they
+        keep a tail of small singular values, which the features do not show.
 
     Returns
     -------
     float
-        1 where all variance lies in one direction, ``n_units`` where it is spread evenly; 0
-        where there is no variance.
+        1 if all variance lies in one direction, ``n_units`` if the variance is the same in all
+        directions, 0 if there is no variance.
 
     Examples
     --------
@@ -134,7 +135,7 @@ def effective_rank(features: np.ndarray) -> float:
     2.0
     """
     centred = features - features.mean(axis=0)
-    # Of the covariance, not the features: its size does not grow with n_samples.
+    # The size of the covariance does not grow with n_samples.
     spectrum = np.linalg.eigvalsh(centred.T.astype(np.float64) @ centred).clip(min=0)
     if spectrum.sum() == 0:
         return 0.0
@@ -146,12 +147,13 @@ def effective_rank(features: np.ndarray) -> float:
 def weight_decay_scale(
     X: np.ndarray, codes: np.ndarray, weight: np.ndarray, spread: float
 ) -> float:
-    """L2 penalty above which the weakest direction between the classes is given up.
+    """Compute the L2 penalty above which training loses the weakest direction between the classes.
 
-    Near zero weights an adapter and its head grow only along those singular directions of
-    the class-balanced covariance of classes and features whose singular value exceeds the
-    penalty. That covariance has ``n_classes - 1`` directions; the smallest value of these is
-    the unit in which a penalty means the same for any features and any number of them.
+    Near zero weights, an adapter and its head grow only along some singular directions of the
+    class-balanced covariance of classes and features: those whose singular value exceeds the
+    penalty. That covariance has ``n_classes - 1`` directions, and the smallest of their singular
+    values is the unit of ``amplifier_weight_decay``. In this unit, a penalty has the same effect
+    for any scale and any number of features.
 
     Parameters
     ----------
@@ -160,11 +162,12 @@ def weight_decay_scale(
     codes, weight : ndarray of shape (n_samples,)
         Class and weight of each sample.
     spread : float
-        The scale of the features (:func:`feature_scale`).
+        Scale of the features, from :func:`feature_scale`.
 
     Returns
     -------
     float
+        The penalty, for features that are centred and divided by `spread`.
 
     Examples
     --------
@@ -178,7 +181,7 @@ def weight_decay_scale(
     share = np.zeros((len(X), n_classes))
     share[np.arange(len(X)), codes] = weight
     share /= share.sum(axis=0)
-    # In float64, a batch at a time: sums of many float32 lose what lies between the classes.
+    # In float64, a batch at a time: sums of many float32 lose the differences between the classes.
     means = sum(share[rows].T @ X[rows].astype(np.float64) for rows in gen_batches(len(X), 8192))
     covariance = (means - means.mean(axis=0)) / (n_classes * spread)
     values = np.linalg.svd(covariance, compute_uv=False)
@@ -186,22 +189,22 @@ def weight_decay_scale(
 
 
 def cross_entropies(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each sample, from its class and its logits."""
+    """Compute the cross-entropy of each sample from its class and its logits."""
     return logsumexp(logits, axis=1) - logits[np.arange(len(codes)), codes]
 
 
 def balanced_accuracy(codes: np.ndarray, logits: np.ndarray) -> float:
-    """Mean accuracy over the classes, from the classes and the logits of samples."""
+    """Compute the mean accuracy over the classes from the classes and the logits of samples."""
     return float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
 
 
 def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> float:
-    """Total variation distance between the class shares of predictions and of classes.
+    """Compute the total variation distance between the class shares of predictions and of labels.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples,), int
-        Classes.
+        Class labels.
     logits : ndarray of shape (n_samples, n_classes)
         Logits of the classifier.
     weight : ndarray of shape (n_samples,)
@@ -210,8 +213,8 @@ def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> flo
     Returns
     -------
     float
-        The share of the weight that would have to change its class: 0 where each class is
-        predicted as often as it occurs.
+        The share of the weight that would have to change its predicted class, so that each class
+        is predicted as often as it occurs.
 
     Examples
     --------
@@ -225,9 +228,9 @@ def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> flo
 
 
 def diagnose_amplifier(
-    codes: np.ndarray, logits: np.ndarray, features: np.ndarray
+    codes: np.ndarray, logits: np.ndarray, points: np.ndarray
 ) -> dict[str, float]:
-    """Measure whether stage 1 found one simple rule, and warn where it did not.
+    """Measure whether the amplifier learned one simple rule, and warn if it did not.
 
     Parameters
     ----------
@@ -235,8 +238,8 @@ def diagnose_amplifier(
         Classes.
     logits : ndarray of shape (n_samples, n_classes)
         Logits of the amplifier.
-    features : ndarray of shape (n_samples, n_units)
-        Features of its adapter.
+    points : ndarray of shape (n_samples, n_units)
+        Features of the amplifier's adapter, as rows of unit length.
 
     Returns
     -------
@@ -247,39 +250,40 @@ def diagnose_amplifier(
     -----
     AmplificationWarning
         The accuracy is less than a fifth of the way from chance to one, or the rank is above
-        one and a half times what separating the classes takes.
+        ``1.5 * (n_classes - 1)``, where ``n_classes - 1`` directions separate the classes.
     """
     n_classes = logits.shape[1]
     accuracy = balanced_accuracy(codes, logits)
-    rank = effective_rank(unit_rows(features))
+    rank = effective_rank(points)
     chance = 1 / n_classes
     if accuracy < chance + _LEARNED_SHARE * (1 - chance):
         warnings.warn(
-            f"The amplifier classifies {accuracy:.0%} of the training data rightly, where chance "
-            f"is {chance:.0%}: it learned next to nothing, and its clusters are no bias. Lower "
-            "amplifier_weight_decay, or raise amplifier_max_epochs.",
+            f"The amplifier classifies {accuracy:.0%} of the training data correctly, where chance "
+            f"is {chance:.0%}: it learned next to nothing, and its clusters do not show a bias. "
+            "Lower amplifier_weight_decay, or raise amplifier_max_epochs.",
             AmplificationWarning,
         )
     elif rank > 1.5 * (n_classes - 1):
         warnings.warn(
-            f"The amplifier's features have an effective rank of {rank:.1f}, where separating "
-            f"{n_classes} classes takes {n_classes - 1}: it did not amplify one bias. Raise "
-            "amplifier_weight_decay or amplifier_max_epochs.",
+            f"The amplifier's features have an effective rank of {rank:.1f}, and a rank of "
+            f"{n_classes - 1} is enough to separate {n_classes} classes: the amplifier did not "
+            "reduce the features to one bias. Raise amplifier_weight_decay or "
+            "amplifier_max_epochs.",
             AmplificationWarning,
         )
     return {"amplifier_accuracy": accuracy, "amplifier_rank": rank}
 
 
 def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each feature, and one scale for all of them: the root of the mean variance.
+    """Compute the mean of each feature, and one scale for all: the root of the mean variance.
 
-    One scale, not one a feature: features in which an encoder varies little are mostly noise,
-    and a scale of their own would blow it up.
+    All features share one scale. Features in which an encoder varies little are mostly noise, and
+    a scale for each feature would amplify this noise.
 
-    The means are rounded to multiples of a power of two, at most an 8192nd of the scale. Up to
-    1024 scales from zero they are then exact in float32, and features less their means are what
-    they would be without the shift: neither a shift of the features that float32 holds without
-    loss nor a power of two as their unit changes a bit of what is trained on.
+    The means are rounded to multiples of a power of two, at most an 8192nd of the scale. Rounded
+    means up to 1024 scales from zero are exact in float32. Then the centred features have the same
+    bits after a shift of the features that float32 holds without loss, and the scaled features
+    have the same bits after a change of unit by a power of two.
 
     Parameters
     ----------
@@ -290,7 +294,7 @@ def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     -------
     mean : tensor of shape (n_features,), float32
     spread : tensor of shape (), float32
-        1 where no feature varies.
+        1 if no feature varies.
 
     Examples
     --------

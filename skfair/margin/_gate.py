@@ -1,11 +1,11 @@
-"""Cluster margins, choosing: do the group labels there are speak for the method?
+"""Cluster margins, the gate: do the known group labels speak for the method?
 
-Margins pull the classifier away from what the amplifier has learned. That helps where the
-amplifier has learned the bias, and gets bias-conflicting samples wrong for it, and does harm
-where it has learned the classes, and gets conflicting samples right as often as others
-(section "When not to use it" of the guide). The gap between the two accuracies, estimated from
-a few labels, decides; with labels for everything, so does a hold-out. Where neither can tell,
-the method is not used.
+Margins pull the classifier away from the rule that the amplifier has learned. If the amplifier has
+learned the bias, it gets bias-conflicting samples wrong, and the margins help. If it has learned
+the classes, it gets conflicting samples right as often as other samples, and the margins do harm
+(section "When not to use it" of the guide). The gap between the two accuracies, estimated from a
+few labels, decides. With labels for all samples, a hold-out decides before the gap does. If
+neither can tell, the method is not used. The paper has no such gate.
 """
 
 import numpy as np
@@ -14,30 +14,30 @@ from sklearn.model_selection import train_test_split
 
 from skfair.margin._amplifier import cross_entropies
 
-# Of the labels that are suggested, the share among the amplifier's errors; of these, the share of
-# which it is sure; of the others, the share of which it is least sure.
+# Shares among the suggested labels: the amplifier's errors; of the errors, the sure ones; of the
+# samples that the amplifier gets right, the unsure ones.
 _ERRORS, _SURE_ERRORS, _UNSURE_RIGHT = 0.4, 1 / 2, 1 / 3
-# The part of a class's errors that counts as sure, and of its right samples as not sure.
+# The share of a class's errors that counts as sure, and of its right samples that counts as unsure.
 _QUARTER = 0.25
-# The gap at which gain and loss balance grows with the scale; how it was found is in the guide.
+# Gain and loss balance at a gap that grows with the scale; the guide tells how it was found.
 GAP_PER_SCALE = 0.05
-# The middle part of a posterior that decides.
+# The middle share of a posterior that decides.
 _LEVEL = 0.8
 _N_DRAWS = 1000
 # Whether ordinary training and the method are right, by outcome: neither, the method alone,
 # ordinary training alone, both.
 _RIGHT = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-# Standard deviations of the prior of the intercept and of the slope of the log odds of being
-# conflicting, by one standard deviation of the amplifier's log odds. Wider ones found the gap
-# somewhat more often where there is one, and where there is none.
+# A sample's log odds of being conflicting are linear in the amplifier's standardised log odds. The
+# prior of the intercept and of the slope has these standard deviations. A wider prior found a gap
+# somewhat more often, both where there is a gap and where there is none.
 _PRIOR_STD = np.array([4.5, 2.0])
-# With so many labelled samples of each group in a hold-out of this share, it is looked at.
+# A hold-out of this share is used if it has this many labelled samples of each group.
 _HOLDOUT_SHARE = 0.2
 _HOLDOUT_GROUP_SIZE = 10
 
 
 def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Sort the samples by how right the amplifier is, and how sure.
+    """Sort the samples into four strata, by whether the amplifier is right and how sure it is.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_samples,), int
-        0 for the quarter of the errors in each class to whose class the amplifier gives the
-        least probability, 1 for its other errors; 2 for the quarter of the right samples in
-        each class to whose class it gives the least, 3 for its other right samples. A quarter
-        is rounded up.
+        0 and 1 for the errors of the amplifier, 2 and 3 for the samples that it gets right.
+        Within each class, 0 is the quarter of the errors with the least probability of the
+        sample's own class, and 2 is the quarter of the right samples with the least probability
+        of it. A quarter is rounded up.
     """
     surprise = cross_entropies(codes, logits)
     stratum = np.where(logits.argmax(axis=1) == codes, 3, 1)
@@ -67,23 +67,23 @@ def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
 def label_orders(
     stratum: np.ndarray, codes: np.ndarray, known: np.ndarray, random_state: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put errors and right samples without a label in the order in which to label them.
+    """Order the samples without a label, errors and right samples apart, for labelling.
 
     Parameters
     ----------
     stratum, codes : ndarray of shape (n_samples,), int
         See :func:`strata`.
     known : ndarray of shape (n_samples,), bool
-        The samples that have a label.
+        True for the samples that have a label.
     random_state : RandomState
-        Draws.
+        Shuffles the samples.
 
     Returns
     -------
     errors, right : ndarray of int
-        Positions. Of any number of the first ones, half of the errors are sure ones and a third
-        of the right samples are unsure ones, as long as there are some, and the classes are
-        as even.
+        Positions. In every first part of `errors`, half are sure errors; in every first part of
+        `right`, a third are unsure. Both hold as long as such samples are left, and the classes
+        are evenly mixed.
     """
     orders = [
         balanced_order(np.flatnonzero((stratum == k) & ~known), codes, random_state)
@@ -96,7 +96,7 @@ def label_orders(
 
 
 def _interleave(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """Merge two orders so that `share` of any number of the first entries is from the first."""
+    """Merge two orders so that `share` of every first part is from the order `first`."""
     turn = np.concatenate(
         [(np.arange(len(first)) + 0.5) / share, (np.arange(len(second)) + 0.5) / (1 - share)]
     )
@@ -104,7 +104,7 @@ def _interleave(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarr
 
 
 def suggest(errors: np.ndarray, right: np.ndarray, n: int) -> np.ndarray:
-    """The first `n` of two orders, more of one where the other is used up."""
+    """Take `n` positions from two orders, more from one if the other is used up."""
     errors = errors[: max(round(_ERRORS * n), n - len(right))]
     return np.concatenate([errors, right[: n - len(errors)]])
 
@@ -112,16 +112,16 @@ def suggest(errors: np.ndarray, right: np.ndarray, n: int) -> np.ndarray:
 def balanced_order(
     rows: np.ndarray, codes: np.ndarray, random_state: np.random.RandomState
 ) -> np.ndarray:
-    """Shuffle rows so that any number of the first ones spreads evenly over the classes.
+    """Shuffle rows so that every first part spreads evenly over the classes.
 
     Parameters
     ----------
     rows : ndarray of int
-        Rows.
+        Positions of samples.
     codes : ndarray of shape (n_samples,), int
         Class of every sample.
     random_state : RandomState
-        Draws.
+        Shuffles the rows.
 
     Returns
     -------
@@ -139,10 +139,10 @@ def balanced_order(
 def find_conflicting(codes: np.ndarray, groups: np.ndarray, stratum: np.ndarray) -> np.ndarray:
     """Mark the labelled samples that are bias-conflicting.
 
-    They are those whose group is rarer in their class than in all classes together,
-    P(group | class) < P(group). Both are estimated from the labelled samples, each standing for
-    the samples of its class and stratum, because labels are mostly asked for where the
-    amplifier errs.
+    A sample is bias-conflicting if its group is rarer in its class than in all classes together,
+    P(group | class) < P(group). Both shares are estimated from the labelled samples. Most labels
+    are of samples on which the amplifier errs. Therefore each labelled sample represents all
+    samples of its class and stratum.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def find_conflicting(codes: np.ndarray, groups: np.ndarray, stratum: np.ndarray)
     Returns
     -------
     ndarray of shape (n_labelled,), bool
-        For each sample with a group, in their order.
+        One value for each sample with a known group, in the order of the samples.
     """
     labelled = groups >= 0
     n_classes = codes.max() + 1
@@ -164,13 +164,13 @@ def find_conflicting(codes: np.ndarray, groups: np.ndarray, stratum: np.ndarray)
     joint = np.zeros((n_classes, groups.max() + 1))
     np.add.at(joint, (codes[labelled], groups[labelled]), per_label[cell[labelled]])
     class_total = np.maximum(joint.sum(axis=1, keepdims=True), 1e-9)  # a class without labels
-    # A group that is as frequent in its class as everywhere conflicts with none.
+    # A group that is as frequent in the class as in all classes conflicts with no class.
     rarer = joint / class_total < joint.sum(axis=0) / joint.sum() - 1e-9
     return rarer[codes[labelled], groups[labelled]]
 
 
 def _posterior_draws(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intercepts and slopes of a logistic regression: the mode, then draws around it."""
+    """Draw intercepts and slopes of a logistic regression; the posterior mode comes first."""
     design = np.column_stack([np.ones(len(x)), x])
     precision = np.diag(_PRIOR_STD**-2)
     mode = np.zeros(2)
@@ -184,10 +184,10 @@ def _posterior_draws(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _expected(draws: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How many of the samples at `x` are conflicting, and how many aligned, for each draw."""
+    """Estimate how many of the samples at `x` are conflicting and aligned, for each draw."""
     if not len(x):
         return np.zeros((2, len(draws)))
-    # At a hundred quantiles, however many samples there are.
+    # A hundred quantiles stand for any number of samples.
     points = np.quantile(x, (np.arange(100) + 0.5) / 100)
     share = expit(draws[:, :1] + draws[:, 1:] * points).mean(axis=1)
     return len(x) * np.array([share, 1 - share])
@@ -198,11 +198,11 @@ def accuracy_gap(
 ) -> dict[str, float]:
     """Estimate how much better the amplifier is on aligned than on conflicting samples.
 
-    How likely a sample is to be conflicting is taken to rise or fall steadily with how sure the
-    amplifier is of its class: a logistic regression on its log odds, fitted to the labelled
-    samples, whichever they are, with a weak prior that favours no relation. Its sums over all
-    samples that the amplifier gets right, and over all that it gets wrong, give the two
-    accuracies, and draws from its posterior (Laplace's approximation) the interval.
+    A logistic regression gives the probability that a sample is conflicting, from the log odds
+    that the amplifier gives to the sample's class. It is fitted to the labelled samples, however
+    these were chosen, with a weak prior that favours no relation. The sums of the probabilities
+    over all samples that the amplifier gets right, and over all that it gets wrong, give the two
+    accuracies. Draws from the posterior (Laplace's approximation) give the interval.
 
     Parameters
     ----------
@@ -214,10 +214,11 @@ def accuracy_gap(
     Returns
     -------
     dict
-        "conflicting_accuracy" and "aligned_accuracy" of the amplifier, "accuracy_gap_low" and
-        "accuracy_gap_high", the ends of the 80 % interval of the second less the first,
-        "n_compared", the labels, and "n_conflicting", those of them that are conflicting. NaN
-        where none of the labelled samples is conflicting, or none is aligned.
+        "conflicting_accuracy" and "aligned_accuracy" of the amplifier; "accuracy_gap_low" and
+        "accuracy_gap_high", the ends of the 80 % interval of the aligned less the conflicting
+        accuracy; "n_compared", the number of labelled samples, and "n_conflicting", the number
+        of conflicting samples among them. The first four are NaN if all labelled samples are
+        conflicting or all are aligned.
     """
     labelled = groups >= 0
     conflicting = find_conflicting(codes, groups, stratum)
@@ -230,7 +231,7 @@ def accuracy_gap(
     }
     if n_conflicting in (0, n_labels):
         return evidence
-    # log(p / (1 - p)) of the own class from -log p
+    # log(p / (1 - p)) of the sample's class from -log p
     surprise = cross_entropies(codes, logits).clip(1e-9, 500)
     log_odds = -np.log(np.expm1(surprise))
     x = ((log_odds - log_odds.mean()) / (log_odds.std() or 1)).clip(-4, 4)
@@ -248,31 +249,32 @@ def accuracy_gap(
 
 
 def judge_by_gap(evidence: dict[str, float], needed: float) -> tuple[str, str]:
-    """Judge the method by :func:`accuracy_gap`.
+    """Judge the method by the accuracy gap.
 
     Parameters
     ----------
     evidence : dict
-        What :func:`accuracy_gap` returns.
+        Result of :func:`accuracy_gap`.
     needed : float
         The gap from which the method helps.
 
     Returns
     -------
     decision : {"method", "ordinary", "cannot tell"}
-        Whether the whole interval is above `needed`, or below, or neither.
+        Whether the whole interval is above `needed`, or below it, or neither.
     reason : str
-        What the labels say.
+        The evidence as a sentence, for a message.
     """
     low, high = evidence["accuracy_gap_low"], evidence["accuracy_gap_high"]
     n_labels, n_conflicting = evidence["n_compared"], evidence["n_conflicting"]
     counts = f"of {n_labels} labelled samples {n_conflicting} are bias-conflicting"
     if n_conflicting in (0, n_labels):
-        return "cannot tell", f"{counts}, and some of either kind are needed."
+        return "cannot tell", f"{counts}, and both kinds, conflicting and aligned, are needed."
     reason = (
-        f"{counts}. By them the amplifier gets {evidence['conflicting_accuracy']:.0%} of the "
-        f"conflicting samples right and {evidence['aligned_accuracy']:.0%} of the others, a gap "
-        f"of {low:.2f} to {high:.2f} ({_LEVEL:.0%} interval), where {needed:.2f} is needed."
+        f"{counts}. According to the labels, the amplifier gets "
+        f"{evidence['conflicting_accuracy']:.0%} of the conflicting samples right and "
+        f"{evidence['aligned_accuracy']:.0%} of the others, a gap of {low:.2f} to {high:.2f} "
+        f"({_LEVEL:.0%} interval), where a gap of {needed:.2f} is needed."
     )
     if low > needed:
         return "method", reason
@@ -280,7 +282,7 @@ def judge_by_gap(evidence: dict[str, float], needed: float) -> tuple[str, str]:
 
 
 def hold_out(codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | None:
-    """Rows of a hold-out that has enough labelled samples of each group, if there is one.
+    """Draw a hold-out that has enough labelled samples of each group.
 
     Parameters
     ----------
@@ -288,6 +290,11 @@ def hold_out(codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | N
         Class and group of each sample; group -1 where it is not known.
     seed : int
         Seed of the draw, which is stratified by class and group.
+
+    Returns
+    -------
+    ndarray of int, or None
+        Positions of the held-out samples. None if the smallest group has too few labels.
     """
     labelled = np.flatnonzero(groups >= 0)
     _, cells, sizes = np.unique(
@@ -310,19 +317,19 @@ def judge_by_worst_group(
     codes, groups : ndarray of shape (n_held_out,), int
         Class and group of each held-out sample.
     logits : dict of str to ndarray of shape (n_held_out, n_classes)
-        Of ordinary training and of the method, in this order, by the name of the loss.
+        Logits by the name of the loss: first of ordinary training, then of the method.
 
     Returns
     -------
     evidence : dict
-        "holdout_worst_group", and "holdout_gain_low" and "holdout_gain_high", the ends of the
-        80 % interval of what the method gains in the worst group: the two accuracies of a group
-        are drawn together, from a Dirichlet posterior of how many samples both, one and none of
-        the classifiers get right.
+        "holdout_worst_group", the accuracy in the worst group by loss; "holdout_gain_low" and
+        "holdout_gain_high", the ends of the 80 % interval of the method's gain in the worst
+        group. The two accuracies of a group are drawn together, from a Dirichlet posterior of
+        the shares of samples that both classifiers, one of them, or neither get right.
     decision : {"method", "ordinary", "cannot tell"}
-        Whether the whole interval is above zero, or below, or neither.
+        Whether the whole interval is above zero, or below it, or neither.
     reason : str
-        What the hold-out says.
+        The evidence as a sentence, for a message.
     """
     ordinary, method = (z.argmax(axis=1) == codes for z in logits.values())
     outcome = 2 * ordinary + method  # a row of _RIGHT
@@ -341,9 +348,9 @@ def judge_by_worst_group(
         "holdout_gain_high": float(high),
     }
     reason = (
-        f"in the worst group of {len(codes)} labelled samples held out, its accuracy is "
-        f"{worst[1]:.2f} and that of ordinary training {worst[0]:.2f}, a gain of {low:+.2f} to "
-        f"{high:+.2f} ({_LEVEL:.0%} interval)."
+        f"in the worst group of {len(codes)} labelled samples held out, the accuracy of the "
+        f"method is {worst[1]:.2f} and the accuracy of ordinary training is {worst[0]:.2f}, a "
+        f"gain of {low:+.2f} to {high:+.2f} ({_LEVEL:.0%} interval)."
     )
     if low > 0:
         return evidence, "method", reason

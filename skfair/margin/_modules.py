@@ -8,7 +8,7 @@ from skfair.utils._random import generator
 
 
 def margin_logits(cosine: torch.Tensor, margin: torch.Tensor, scale: float) -> torch.Tensor:
-    """Widen the angle to every class by a margin and return the scaled cosine.
+    """Add a margin to the angle to every class, and return the scaled cosine.
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ def margin_logits(cosine: torch.Tensor, margin: torch.Tensor, scale: float) -> t
     -------
     tensor of shape (n_samples, n_classes)
         ``scale * cos(angle + margin)``. Past ``angle + margin = pi`` the cosine would rise
-        again; there it goes on linearly as ``cos(angle) - margin * sin(margin)``, the guard
-        of ArcFace, so that a wider angle never scores higher.
+        again. There the logit is linear, ``scale * (cos(angle) - margin * sin(margin))``, as in
+        the guard of ArcFace, so that a wider angle never scores higher.
 
     Notes
     -----
@@ -44,7 +44,7 @@ def margin_logits(cosine: torch.Tensor, margin: torch.Tensor, scale: float) -> t
     >>> round(margin_logits(right_angle, torch.tensor(math.pi / 6), scale=8.0).item(), 4)
     -4.0
     """
-    # The derivative of the sine is infinite at cosine +-1; features there get none.
+    # The derivative of the sine is infinite at a cosine of +-1; the clamp makes it zero there.
     sine = (1 - cosine.square()).clamp(min=1e-6).sqrt()
     cos_m, sin_m = margin.cos(), margin.sin()
     widened = cosine * cos_m - sine * sin_m
@@ -63,11 +63,15 @@ class Adapter(nn.Module):
     activation : {"tanh", "relu"}
         Non-linearity; the released code has tanh in the amplifier and ReLU in the classifier.
     mean : tensor of shape (n_features,)
-        Taken off the features.
+        Subtracted from the features.
     spread : tensor of shape ()
-        The centred features are divided by it. Both are kept with the network, so that in
-        eval mode it runs on raw features; in training mode it takes scaled ones, because
-        scaling each batch anew would cost a tenth of the step.
+        Divisor of the centred features.
+
+    Notes
+    -----
+    In eval mode the adapter runs on raw features, with the mean and the spread that it holds. In
+    training mode it takes features that are scaled already, because scaling each batch again
+    would cost a tenth of the step.
     """
 
     mean: torch.Tensor
@@ -87,7 +91,7 @@ class Adapter(nn.Module):
 
 
 class LinearNet(nn.Module):
-    """Adapter and linear head: the amplifier, and ordinary training."""
+    """Adapter and linear head: the amplifier, or a classifier without margins."""
 
     def __init__(self, n_classes, **adapter):
         super().__init__()
@@ -99,15 +103,18 @@ class LinearNet(nn.Module):
 
 
 class MarginNet(nn.Module):
-    """Adapter and cosine head; in training, the margin of the sample's cluster is added.
+    """Adapter and cosine head; in training, the margin of each sample's cluster is added.
+
+    With clusters, :meth:`forward` returns the logits inside equation 4 of the paper. Without
+    clusters, it returns the scaled cosines, which predict.
 
     Parameters
     ----------
     margins : tensor of shape (n_clusters, n_classes)
         Margin of each class in each cluster, in radians.
     margin_std : float
-        Standard deviation of the noise on the margins, drawn anew for each sample and class
-        at each step, in radians.
+        Standard deviation of the noise on the margins, in radians. Each step draws new noise
+        for each sample and class.
     scale : float
         The factor *s* on the cosine.
     **adapter

@@ -1,4 +1,4 @@
-"""Fairness of predictions: group counts, group accuracy, the report; and their calibration."""
+"""Fairness metrics: counts by group, scorers, reports, certificates, plots and calibration."""
 
 from skfair.metrics._calibration import expected_calibration_error
 from skfair.metrics._certificate import FairnessCertificate

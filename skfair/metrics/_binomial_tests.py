@@ -1,4 +1,4 @@
-"""Whether two binomial rates differ by less than epsilon: the tests behind certificates."""
+"""The tests behind certificates: do two binomial rates differ by less than epsilon?"""
 
 from collections.abc import Callable
 from math import sqrt
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv, gammaln, ndtr, ndtri
 
-# Of delta, what the confidence region of the nuisance parameter may miss (Berger and Boos).
+# Share of delta with which the confidence region may miss the nuisance parameter (Berger and Boos).
 _NUISANCE = 0.02
-_NODES = 48  # rates at which the size is computed; some seven standard deviations lie between
-_DEVIATIONS = 6.5  # beyond which counts are not enumerated; what is left out is added to the size
+_NODES = 48  # rates at which the size is computed, over some seven standard deviations
+_DEVIATIONS = 6.5  # counts further out are not enumerated; their probability is added to the size
 _CHUNK = 2**21  # numbers held at a time, 16 MiB
-# In units of a standard error: how near the bound on a difference comes to where the test turns.
+# Tolerance of the bound on a difference, in standard errors.
 _NEAR = 0.01
 
 
@@ -25,15 +25,16 @@ def score(x1: Any, n1: int, x2: Any, n2: int, epsilon: float) -> Any:
     Parameters
     ----------
     x1, x2 : int or ndarray
-        Hits, of `n1` and of `n2`.
+        Hits among `n1` and `n2` rows.
     n1, n2 : int
+        Numbers of rows.
     epsilon : float
         Between 0 and 1, both excluded.
 
     Returns
     -------
     float or ndarray
-        Negative where r1 - r2 looks smaller than epsilon.
+        Negative if the observed r1 - r2 is smaller than epsilon.
     """
     r1, r2 = x1 / n1, x2 / n2
     theta = n2 / n1
@@ -50,27 +51,27 @@ def score(x1: Any, n1: int, x2: Any, n2: int, epsilon: float) -> Any:
     return (r1 - r2 - epsilon) / np.sqrt(np.maximum(variance, 1e-300))
 
 
-@np.errstate(under="ignore")  # of outcomes that hardly occur
+@np.errstate(under="ignore")  # probabilities of outcomes that hardly occur
 def exact_p_value(
     x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float, two_sided: bool = True
 ) -> float:
-    """P-value of |r1 - r2| >= epsilon, to be compared with `delta`; exact.
+    """Exact p-value of |r1 - r2| >= epsilon, to be compared with `delta`.
 
-    Two one-sided tests, of r1 - r2 >= epsilon and of r2 - r1 >= epsilon, neither of which needs
-    a correction: the hypothesis is given up only where both are. Each is unconditional: the
-    largest probability, over all rates that the hypothesis and the data allow, of counts that
-    speak against it at least as much by the score statistic.
+    There are two one-sided tests, of r1 - r2 >= epsilon and of r2 - r1 >= epsilon. They need no
+    correction, since the hypothesis is rejected only if both tests reject. Each test is
+    unconditional: its p-value is the largest probability, over all rates that the hypothesis and
+    the data allow, of counts at least as extreme as the observed counts by the score statistic.
 
     Parameters
     ----------
     x1, n1, x2, n2 : int
-        Hits and rows of either group.
+        Hits and rows of both groups.
     epsilon : float
         Between 0 and 1, both excluded.
     delta : float
-        The level; the p-value depends on it, as the confidence region of the rates does.
+        The level. The p-value depends on it, since the confidence region of the rates does.
     two_sided : bool, default=True
-        False leaves out the second test.
+        False omits the second test.
 
     Returns
     -------
@@ -78,12 +79,12 @@ def exact_p_value(
 
     Notes
     -----
-    The region of the rates is a rectangle of Clopper-Pearson intervals that misses with
-    probability delta / 50 at most, which is added: R. L. Berger and D. D. Boos, "P values
-    maximized over a confidence set for the nuisance parameter", Journal of the American
-    Statistical Association 89 (1994), 1012-1016. Where the counts that speak against the
-    hypothesis are a set that holds with (x1, x2) all of smaller x1 and larger x2, as they are here,
-    probability is largest on the boundary, r1 - r2 = epsilon.
+    The region of the rates is a rectangle of Clopper-Pearson intervals. It misses the true rates
+    with a probability of at most delta / 50, which is added to the p-value: R. L. Berger and D. D.
+    Boos, "P values maximized over a confidence set for the nuisance parameter", Journal of the
+    American Statistical Association 89 (1994), 1012-1016. The set of extreme counts contains, with
+    (x1, x2), all counts with smaller x1 and larger x2. Its probability is therefore largest on the
+    boundary, r1 - r2 = epsilon.
 
     Examples
     --------
@@ -97,19 +98,19 @@ def exact_p_value(
 def _one_sided(x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float) -> float:
     """P-value of r1 - r2 >= epsilon."""
     observed = score(x1, n1, x2, n2, epsilon)
-    if observed >= 0:  # nothing speaks against it
+    if observed >= 0:  # no evidence against the hypothesis
         return 1.0
     beta = _NUISANCE * delta
     (low1, high1), (low2, high2) = (_interval(x, n, beta / 4) for x, n in ((x1, n1), (x2, n2)))
     low, high = max(low2, low1 - epsilon), min(high2, high1 - epsilon)
-    if low > high:  # no rates in the region differ by as much
+    if low > high:  # no rates in the region differ by epsilon
         return beta
-    # Rates r2 in the interval, at equal distances on the scale where all have one variance.
+    # Rates r2 in the interval, equally spaced on the scale that stabilises the variance.
     nodes = np.linspace(np.arcsin(sqrt(low)), np.arcsin(sqrt(high)), _NODES)
     first1, last1 = _window(n1, low + epsilon, high + epsilon)
     first2, last2 = _window(n2, low, high)
     hits1, hits2 = np.arange(first1, last1 + 1), np.arange(first2, last2 + 1)
-    # Of each x1 the smallest x2 that speaks against the hypothesis as much as what was observed.
+    # For each x1 the smallest x2 that is at least as extreme as the observed counts.
     start, stop = np.zeros(len(hits1), dtype=np.int64), np.full(len(hits1), len(hits2))
     while np.any(start < stop):
         middle = (start + stop) // 2
@@ -134,7 +135,7 @@ def _one_sided(x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float)
 
 
 def _peak(values: np.ndarray) -> float:
-    """Largest value of a smooth function, from those at equal distances: by parabolas."""
+    """Estimate the maximum of a smooth function from equally spaced values, by parabolas."""
     left, middle, right = values[:-2], values[1:-1], values[2:]
     top = (middle >= left) & (middle >= right) & (left + right < 2 * middle)
     left, middle, right = left[top], middle[top], right[top]
@@ -143,14 +144,14 @@ def _peak(values: np.ndarray) -> float:
 
 
 def _interval(x: int, n: int, tail: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a rate, each end with its own tail."""
+    """Clopper-Pearson interval of a rate, with `tail` at each end."""
     low = betaincinv(x, n - x + 1, tail) if x > 0 else 0.0
     high = betaincinv(x + 1, n - x, 1 - tail) if x < n else 1.0
     return float(low), float(high)
 
 
 def _window(n: int, low: float, high: float) -> tuple[int, int]:
-    """Counts that hardly any of the rates leaves."""
+    """Range of counts that has nearly all probability, for all rates from `low` to `high`."""
     below, above = (_DEVIATIONS * sqrt(n * p * max(1 - p, 0.0)) + 10 for p in (low, high))
     return max(0, int(n * low - below)), min(n, int(n * high + above) + 1)
 
@@ -165,16 +166,18 @@ def _mass(hits: np.ndarray, n: int, rate: np.ndarray) -> np.ndarray:
 def wald_p_value(hits: np.ndarray, sizes: np.ndarray, epsilon: float) -> float:
     """P-value of |mean of r1 - r2 over some rates| >= epsilon; approximate.
 
-    Two one-sided tests with adjusted counts: R. M. Price and D. G. Bonett, "An improved confidence
-    interval for a linear function of binomial proportions", Computational Statistics & Data
-    Analysis 45 (2004), 449-456. Where some rates are 0 or 1, these reject too often, up to .08 in
-    place of .05, so that one row of the smallest group is taken off.
+    These are two one-sided tests with adjusted counts: R. M. Price and D. G. Bonett, "An improved
+    confidence interval for a linear function of binomial proportions", Computational Statistics &
+    Data Analysis 45 (2004), 449-456. If some rates are 0 or 1, these tests reject too often, up to
+    .08 instead of .05. As a correction, the difference is enlarged by one row of the smallest
+    group.
 
     Parameters
     ----------
     hits, sizes : ndarray of shape (n_rates, 2)
-        Of each rate the counts of both groups.
+        Counts of both groups for each rate.
     epsilon : float
+        Largest difference.
 
     Returns
     -------
@@ -188,7 +191,7 @@ def wald_p_value(hits: np.ndarray, sizes: np.ndarray, epsilon: float) -> float:
     0.0038
     """
     if abs((hits[:, 0] / sizes[:, 0] - hits[:, 1] / sizes[:, 1]).mean()) >= epsilon:
-        return 1.0  # nothing speaks against it
+        return 1.0  # no evidence against the hypothesis
     rates = (hits + 2 / hits.size) / (sizes + 4 / hits.size)
     variance = (rates * (1 - rates) / (sizes + 4 / hits.size)).sum() / len(hits) ** 2
     difference = abs((rates[:, 0] - rates[:, 1]).mean()) + 1 / (len(hits) * sizes.min())
@@ -202,25 +205,25 @@ def upper_bound(
     error: float,
     tested: tuple[float, float],
 ) -> float:
-    """Smallest epsilon that a test rejects: an upper confidence bound of a difference.
+    """Smallest epsilon that a test rejects: an upper confidence bound on a difference.
 
     Parameters
     ----------
     p_value : callable
-        ``p_value(epsilon)`` -> float, of epsilon between `difference` and 1.
+        ``p_value(epsilon)`` -> float, for epsilon between `difference` and 1.
     delta : float
         The level.
     difference : float
-        What was observed, not negative.
+        Observed absolute difference.
     error : float
-        Standard error of it, or about that: gives where to begin and how near to come.
+        Approximate standard error of the difference. It gives the first guess and the tolerance.
     tested : tuple of float
-        An epsilon and its p-value: the bound lies on its side that the p-value says.
+        An epsilon and its p-value, which tells on which side of this epsilon the bound lies.
 
     Returns
     -------
     float
-        At most one; too large by 1 % of the error at most.
+        At most 1. It exceeds the exact bound by at most 1 % of `error`.
 
     Examples
     --------
@@ -231,7 +234,7 @@ def upper_bound(
     aim, near = float(ndtri(delta)), _NEAR * error
 
     def above(p: float) -> float:
-        """How far the test is from rejecting, on a scale where that is nearly linear."""
+        """Distance from rejection, on a scale that is nearly linear in epsilon."""
         return float(ndtri(min(max(p, 1e-12), 1 - 1e-12))) - aim
 
     low, high = difference, 1.0
@@ -253,6 +256,6 @@ def upper_bound(
             guess = low + 1.1 * error * max(at_low, 0.2)
             continue
         step = at_low / max(at_low - at_high, 1e-12) * (high - low)
-        step += 0.45 * near if value > 0 else -0.45 * near  # so that the root is between
+        step += 0.45 * near if value > 0 else -0.45 * near  # so that both ends enclose the root
         guess = low + min(max(step, 0.05 * (high - low)), 0.95 * (high - low))
     return high

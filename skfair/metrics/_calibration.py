@@ -1,4 +1,4 @@
-"""Calibration: whether a model that is 80 % sure is right 80 % of the time."""
+"""Calibration: is a model with a confidence of 80 % correct for 80 % of the samples?"""
 
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -10,20 +10,20 @@ from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown_all
 
-# Rounding to three digits is no mistake; logits and scores miss by far more.
+# Probabilities rounded to three digits are accepted; logits and scores are off by far more.
 _SUM_TOLERANCE = 1e-3
 _MOST_BINS = 2**20
 
 
 class ConfidenceBins(NamedTuple):
-    """Accuracy, mean confidence (NaN both where a bin is empty) and share of samples by bin."""
+    """Accuracy, mean confidence (both NaN for an empty bin) and share of samples, by bin."""
 
     accuracy: np.ndarray
     confidence: np.ndarray
     share: np.ndarray
 
     def error(self) -> float:
-        """Average the gaps between accuracy and confidence, each bin by its share.
+        """Average the gaps between accuracy and confidence, weighted by the shares of the bins.
 
         Returns
         -------
@@ -40,18 +40,18 @@ def expected_calibration_error(
     labels: Any = None,
     sample_weight: Any = None,
 ) -> float:
-    r"""How far a model's confidence is from its accuracy, on average.
+    r"""Mean difference between the confidence of a model and its accuracy.
 
-    The most probable class of a sample is its prediction, and the probability of this class is
-    its confidence. Samples are put into bins of equal width by confidence, and the error is
+    The prediction for a sample is its most probable class, and the confidence is the probability of
+    this class. Samples are put into bins of equal width by confidence. The error is
 
     .. math:: \mathrm{ECE} = \sum_b w_b\, |\mathrm{acc}_b - \mathrm{conf}_b|
 
-    with the accuracy and the mean confidence of each bin, weighted by its share of the
-    samples. 0 is perfect. The probabilities of the other classes do not count.
+    where a bin has an accuracy, a mean confidence and, as weight, its share of the samples. The
+    best value is 0. The probabilities of the other classes have no effect.
 
-    The error of a perfectly calibrated model on few samples is above 0: an accuracy measured
-    on a few samples a bin is off by chance, in either direction, and the gaps do not cancel.
+    With few samples, the error of a perfectly calibrated model is above 0: the accuracy of a bin
+    with few samples differs from the confidence by chance, and the absolute gaps do not cancel.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def expected_calibration_error(
         True labels of any type.
     y_proba : array-like of shape (n_samples, n_classes) or (n_samples,)
         Probabilities, as from ``predict_proba``: a column for each class, in the order of the
-        sorted labels; or, of two classes, the probability of the second. Of classes that are
-        equally probable the first is the prediction.
+        sorted labels; or, for two classes, the probability of the second class. If classes are
+        equally probable, the first of them is the prediction.
     n_bins : int, default=15
-        Number of bins from 0 to 1, at most 2**20, closed on the right: with ten of them, 0.3 is
-        in the third bin, from 0.2 to 0.3. The first holds 0 as well. Since the confidence is at
-        least one over the number of classes, the first bins remain empty.
+        Number of bins from 0 to 1, at most 2**20. Bins are closed on the right: with ten bins, 0.3
+        is in the third bin, from 0.2 to 0.3. The first bin also contains 0. The confidence is at
+        least one divided by the number of classes, so the first bins remain empty.
     labels : array-like of shape (n_classes,), default=None
-        The classes of the columns, sorted, as in ``classes_``. Needed where a class does not
+        The classes of the columns, sorted, as in ``classes_``. Required if a class does not
         occur in `y_true`.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, not negative; None counts each sample once.
@@ -81,8 +81,8 @@ def expected_calibration_error(
     TypeError
         `y_proba` does not hold numbers.
     ValueError
-        `y_proba` holds no probabilities, the arguments have different lengths, the columns are
-        not those of the classes, or a label is missing.
+        `y_proba` does not hold probabilities, the arguments have different lengths, the columns do
+        not match the classes, or a label is missing.
 
     References
     ----------
@@ -91,14 +91,14 @@ def expected_calibration_error(
 
     Examples
     --------
-    Of samples with 90 % confidence nine in ten should be right; here it is one of two. With 60 %
-    confidence it is one of two as well:
+    Two samples have a confidence of 90 %, two have 60 %. In both cases, one of two predictions is
+    correct, an accuracy of 50 %:
 
     >>> y_proba = [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]]
     >>> round(expected_calibration_error(["a", "a", "a", "a"], y_proba, labels=["a", "b"]), 3)
     0.25
 
-    This is the mean of 0.4 and 0.1. The same from the probability of the second class:
+    This is the mean of the gaps 0.4 and 0.1. The probability of the second class gives the same:
 
     >>> p = [0.1, 0.9, 0.4, 0.6]
     >>> round(expected_calibration_error(["a", "a", "a", "a"], p, labels=["a", "b"]), 3)
@@ -120,18 +120,18 @@ def bin_confidence(
     """
     if not isinstance(n_bins, Integral) or not 1 <= n_bins <= _MOST_BINS:
         raise ValueError(
-            f"n_bins={n_bins!r} is no number of bins. Give an integer from 1 to {_MOST_BINS}."
+            f"n_bins={n_bins!r} is not a number of bins. Give an integer from 1 to {_MOST_BINS}."
         )
     check_rows(y_true=y_true, y_proba=y_proba, sample_weight=sample_weight)
     y, found = encode_complete(
-        y_true, name="y_true", hint="Calibration is of classification; give class labels."
+        y_true, name="y_true", hint="Calibration is defined for classification; give class labels."
     )
     weight = check_weight(sample_weight, len(y))
     y_proba = _check_proba(y_proba, len(y))
     y = _positions(found, labels, y_proba.shape[1])[y]
     prediction = y_proba.argmax(axis=1)
     confidence = y_proba[np.arange(len(y)), prediction].astype(np.float64, copy=False)
-    # Edges as a user would write them: i / n, which multiples of 1 / n are not always.
+    # Edges i / n as a user would write them; multiples of 1 / n may differ in the last bit.
     bins = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
 
     def total(values):
@@ -151,14 +151,14 @@ def _check_proba(y_proba: Any, n_samples: int) -> np.ndarray:
     y_proba = np.asarray(y_proba)
     if y_proba.dtype.kind not in "fiub":
         raise TypeError(
-            f"y_proba has dtype {y_proba.dtype}, where probabilities were wanted. Give what "
-            "predict_proba returns, not labels."
+            f"y_proba has dtype {y_proba.dtype}, expected probabilities. Give what predict_proba "
+            "returns, not labels."
         )
     if y_proba.ndim not in (1, 2) or y_proba.shape[0] != n_samples:
         raise ValueError(
             f"y_proba has shape {y_proba.shape}, expected ({n_samples}, n_classes) or, for the "
             f"second of two classes, ({n_samples},), since y_true has {n_samples} values. "
-            "Flatten further axes in both."
+            "Flatten all other axes in both."
         )
     if y_proba.dtype.kind != "f":
         y_proba = y_proba.astype(np.float64)
@@ -166,7 +166,7 @@ def _check_proba(y_proba: Any, n_samples: int) -> np.ndarray:
         bad = ~((y_proba >= 0) & (y_proba <= 1)).reshape(n_samples, -1).all(axis=1)
         raise ValueError(
             f"y_proba is not from 0 to 1, or NaN, for {describe_rows(bad)}. Give probabilities: "
-            "of logits their softmax or sigmoid."
+            "apply softmax or sigmoid to logits."
         )
     if y_proba.ndim == 1:
         return np.column_stack([1 - y_proba, y_proba])
@@ -174,40 +174,39 @@ def _check_proba(y_proba: Any, n_samples: int) -> np.ndarray:
     if off.any():
         raise ValueError(
             f"The rows of y_proba do not sum to one for {describe_rows(off)}. Give a "
-            "probability for each class: of logits their softmax, of one class its column alone "
-            "as shape (n_samples,)."
+            "probability for each class: apply softmax to logits; for one class alone, give its "
+            "column with shape (n_samples,)."
         )
     return y_proba
 
 
 def _positions(found: list, labels: Any, n_columns: int) -> np.ndarray:
-    """Give the column of each label that was found in `y_true`."""
+    """Find the column of each label that occurs in `y_true`."""
     if labels is None:
         if len(found) != n_columns:
             raise ValueError(
-                f"y_true has {_describe(found)}, and y_proba has the probabilities of "
-                f"{n_columns}. Name the classes by labels=, sorted, for instance "
-                "labels=classifier.classes_."
+                f"y_true has {_describe(found)}, and y_proba has {n_columns} columns. Name the "
+                "classes of the columns, sorted, for instance labels=classifier.classes_."
             )
         return np.arange(n_columns)
     codes, classes = encode_labels(labels, name="labels")
     if not np.array_equal(codes, np.arange(len(codes))):
         raise ValueError(
-            "labels is not the sorted classes, each once, in whose order the columns of y_proba "
-            f"are; those would be {shown_all(classes)}. Give them, and put the columns into that "
-            "order, as predict_proba does."
+            "labels must hold each class once, sorted, in the order of the columns of y_proba; "
+            f"expected {shown_all(classes)}. Sort labels, and put the columns into the same order, "
+            "as predict_proba does."
         )
     if len(classes) != n_columns:
         raise ValueError(
-            f"labels has {_describe(classes)}, and y_proba has the probabilities of {n_columns}. "
-            "Give one column for each class."
+            f"labels has {_describe(classes)}, and y_proba has {n_columns} columns. Give one "
+            "column for each class."
         )
     position = {label: i for i, label in enumerate(classes)}
     unknown = [label for label in found if label not in position]
     if unknown:
         raise ValueError(
-            f"y_true has labels that labels has not: {shown_all(unknown)}. Drop these samples, or "
-            "name all classes that y_proba has columns for."
+            f"y_true has labels that do not occur in labels: {shown_all(unknown)}. Drop these "
+            "samples, or name all classes that y_proba has columns for."
         )
     return np.array([position[label] for label in found])
 

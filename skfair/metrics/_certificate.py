@@ -1,49 +1,37 @@
-"""A proven bound on a difference between groups: the tests of all pairs, and what they say."""
+"""A certificate: a proven bound on the difference between groups, as numbers, text and HTML."""
 
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
-from warnings import warn
 
 import numpy as np
 import pandas as pd
 
-from skfair.metrics import _certificate_text
-from skfair.metrics._binomial_tests import upper_bound
-from skfair.metrics._rate_tests import (
-    RateCounts,
-    estimates,
-    least_rows,
-    pair_p_value,
-    rows_for,
-)
-from skfair.utils._shown import shown
-from skfair.utils._warnings import SmallGroupWarning
+from skfair.metrics._html import escape, group_label, html_table
+from skfair.utils._groups import as_objects
+from skfair.utils._shown import as_label, plain, tell_apart
 
-MOST_CONFIDENCE = 0.99999  # of more no p-value is known well enough
-EXACT = "two one-sided exact tests of two binomial rates (score statistic, Berger and Boos)"
-APPROXIMATE = "two one-sided adjusted Wald tests of a mean of differences (approximate)"
-AFTERWARDS = ", done after those in order had failed, so that it proves nothing"
 _PAIR_COLUMNS = (
     *("rate", "group_1", "group_2", "n_1", "n_2", "rate_1", "rate_2", "difference"),
     *("bound", "p_value", "holds"),
 )
+_SHOWN = 6  # pairs in a table, those with the largest bounds
+_WIDTH = 100
 
 
 @dataclass(frozen=True, eq=False)
 class FairnessCertificate:
     """Whether groups differ by no more than epsilon in the population, with a stated confidence.
 
-    Made by :func:`~skfair.metrics.fairness_certificate`. Where `holds` is True, a difference larger
-    than `epsilon` between any two groups in the population that the rows were drawn from would
-    have led to such a certificate with a probability of at most `delta`, whatever the model and
-    the distribution.
+    :func:`~skfair.metrics.fairness_certificate` makes it. `holds` is True by mistake with a
+    probability of at most `delta`: a mistake means that two groups in the population from which
+    the rows were drawn differ by more than `epsilon`. This is true for every model and every
+    distribution.
 
     Attributes
     ----------
     holds : bool
-        The verdict: whether each pair of groups holds.
+        The verdict: True if every pair of groups holds.
     constraint : str
         Name of the constraint.
     epsilon : float
@@ -51,26 +39,26 @@ class FairnessCertificate:
     confidence : float
         1 - `delta`.
     test : str
-        The test of a pair.
+        Name of the test of a pair.
     group_sizes : DataFrame of int64
-        Rows behind each rate (column) of each group (row).
+        Number of rows behind each rate (column) of each group (row).
     pairs : DataFrame
-        A row for each rate and two groups. Columns: ``rate``, its name; ``group_1`` and
-        ``group_2``, labels; ``n_1`` and ``n_2``, rows; ``rate_1``, ``rate_2`` and
-        ``difference``, as observed; ``bound``, the smallest epsilon that the test would certify
-        for this pair, which is an upper confidence bound of the difference without its sign;
-        ``p_value``, of the hypothesis that the difference is `epsilon` or more; ``holds``,
-        whether that is at most `delta`. Of a debiaser that certified none of its candidates
-        nothing holds: then the one that was taken, to which the table belongs, was chosen after
-        the test had failed, and `test` says so.
+        One row for each rate and each two groups. Columns: ``rate``, name of the rate;
+        ``group_1`` and ``group_2``, labels; ``n_1`` and ``n_2``, numbers of rows; ``rate_1``,
+        ``rate_2`` and ``difference``, as observed; ``bound``, the smallest epsilon that the test
+        would certify for this pair, which is an upper confidence bound on the absolute
+        difference; ``p_value``, of the hypothesis that the absolute difference is `epsilon` or
+        more; ``holds``, True if the p-value is at most `delta`. If a debiaser could certify no
+        candidate, ``holds`` is False in all rows: the debiaser chose the candidate in the table
+        after its tests had failed, and `test` says so.
     rows_needed : DataFrame of int64 or None
-        Where it does not hold, as `group_sizes`: rows with which it would, with a probability
-        of 0.8, if rates in the population are those observed. None where it holds, and
-        where the observed differences are too large for any number of rows.
+        Laid out as `group_sizes`: numbers of rows that would give a certificate with a
+        probability of 0.8, if the rates in the population are the observed rates. None if
+        `holds` is True, and if the observed differences are too large for any number of rows.
     rows_at_parity : DataFrame of int64 or None
-        The same if there is no difference in the population. None where it holds.
+        The same numbers if there is no difference in the population. None if `holds` is True.
     least_rows : int
-        Rows behind a rate of a group below which nothing can be certified.
+        Nothing can be certified with fewer rows than this behind a rate of a group.
 
     Examples
     --------
@@ -99,22 +87,22 @@ class FairnessCertificate:
 
     @property
     def delta(self) -> float:
-        """Largest probability of a certificate that is wrong.
+        """Largest probability that the certificate is wrong.
 
         Returns
         -------
         float
         """
-        return _delta(self.confidence)
+        return error_level(self.confidence)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what it consists of as values that JSON has.
+        """Convert the certificate to values that JSON can hold.
 
         Returns
         -------
         dict
-            Of numbers, texts, lists and None. Labels of groups that are no numbers, texts or
-            truth values, or tuples of such, become texts.
+            Numbers, texts, lists and None. A group label becomes a text unless it is a number,
+            a text, a truth value or a tuple of these.
         """
         labels = list(self.group_sizes.index)
         position = {label: i for i, label in enumerate(labels)}
@@ -142,19 +130,20 @@ class FairnessCertificate:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "FairnessCertificate":
-        """Make a certificate of what :meth:`to_dict` gave.
+        """Make a certificate from the result of :meth:`to_dict`.
 
         Parameters
         ----------
         content : dict
-            From :meth:`to_dict`, also by way of JSON.
+            Result of :meth:`to_dict`, also after a round trip through JSON.
 
         Returns
         -------
         FairnessCertificate
         """
         labels = [tuple(x) if isinstance(x, list) else x for x in content["groups"]]
-        index, rates = _group_index(labels), list(content["rates"])
+        index = pd.Index(as_objects(labels), name="group", tupleize_cols=False)
+        rates = list(content["rates"])
 
         def table(values: list | None) -> pd.DataFrame | None:
             if values is None:
@@ -163,7 +152,7 @@ class FairnessCertificate:
 
         pairs = {name: content["pairs"][name] for name in _PAIR_COLUMNS}
         for name in ("group_1", "group_2"):
-            pairs[name] = _objects([labels[i] for i in pairs[name]])
+            pairs[name] = as_objects([labels[i] for i in pairs[name]])
         for name in ("rate_1", "rate_2", "difference", "bound", "p_value"):
             pairs[name] = np.array(pairs[name], dtype=np.float64)
         sizes = table(content["group_sizes"])
@@ -182,131 +171,119 @@ class FairnessCertificate:
         )
 
     def __repr__(self) -> str:
-        return f"FairnessCertificate({_certificate_text.claim(self)})"
+        return f"FairnessCertificate({claim(self)})"
 
     def __str__(self) -> str:
-        return _certificate_text.text(self)
+        paragraphs = [textwrap.fill(remark, _WIDTH) for remark in remarks(self)]
+        return "\n\n".join([claim(self), pair_table(self).to_string(), "\n".join(paragraphs)])
 
     def _repr_html_(self) -> str:
-        return _certificate_text.body(self)
+        parts = [f"<p><b>{escape(claim(self))}</b></p>"]
+        parts += [f"<p>{escape(remark)}</p>" for remark in remarks(self)]
+        return "\n".join([*parts, f"<div>{html_table(pair_table(self))}</div>"])
 
 
-def certify(
-    rates: Sequence[RateCounts],
-    labels: Sequence,
-    *,
-    constraint: str,
-    epsilon: float,
-    confidence: float,
-    proves: bool = True,
-) -> FairnessCertificate:
-    """Test all pairs of groups and write down what came out; nothing is checked.
-
-    Parameters
-    ----------
-    rates : sequence of RateCounts
-        Of one candidate.
-    labels : sequence of length n_groups
-        Labels of the groups.
-    constraint : str
-        What it is called.
-    epsilon, confidence : float
-    proves : bool, default=True
-        False where the rows had a say in the choice of the candidate, or tests of others came
-        before this one and failed: then nothing holds, whatever the p-values are.
+def error_level(confidence: float) -> float:
+    """Compute the largest probability of an error that a confidence allows.
 
     Returns
     -------
-    FairnessCertificate
-
-    Warns
-    -----
-    SmallGroupWarning
-        A group is too small for any certificate.
+    float
     """
-    delta = _delta(confidence)
-    rows = [
-        (rate.name, labels[g], labels[h], *_test_pair(rate, g, h, epsilon, delta))
-        for rate in rates
-        for g, h in combinations(range(len(labels)), 2)
-    ]
-    columns = dict(zip(_PAIR_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    if not proves:
-        columns["holds"] = [False] * len(rows)
-    pairs = pd.DataFrame({**columns, **{c: _objects(columns[c]) for c in ("group_1", "group_2")}})
-    index, names = _group_index(labels), [rate.name for rate in rates]
-
-    def table(sizes: list[np.ndarray] | None) -> pd.DataFrame | None:
-        if sizes is None:
-            return None
-        return pd.DataFrame(np.stack(sizes, 1).astype(np.int64), index=index, columns=names)
-
-    sizes = table([rate.sizes.sum(-2) if rate.is_mean else rate.sizes for rate in rates])
-    assert sizes is not None
-    proven, least = bool(pairs["holds"].all()), least_rows(epsilon, delta, rates[0].is_mean)
-    smallest = np.min([rate.sizes.min(-2) if rate.is_mean else rate.sizes for rate in rates], 0)
-    needed = parity = None
-    if not proven and smallest.min() > 0:
-        needed = table(rows_for(rates, epsilon, delta))
-        parity = table(rows_for(rates, epsilon, delta, at_parity=True))
-    small = [f"{shown(g)}: {int(n)}" for g, n in zip(labels, smallest, strict=True) if n < least]
-    if small:
-        warn(
-            f"Groups are too small for any certificate of {constraint} within {epsilon:g} at a "
-            f"confidence of {confidence:g}: it takes {least} rows behind each rate of each group "
-            f"at the very least, and there are ({', '.join(small[:5])}"
-            f"{', ...' if len(small) > 5 else ''}). Collect more rows of them, put groups "
-            "together, or allow a larger epsilon.",
-            SmallGroupWarning,
-        )
-    return FairnessCertificate(
-        holds=proven,
-        constraint=constraint,
-        epsilon=epsilon,
-        confidence=confidence,
-        test=(APPROXIMATE if rates[0].is_mean else EXACT) + AFTERWARDS * (not proves),
-        group_sizes=sizes,
-        pairs=pairs,
-        rows_needed=needed,
-        rows_at_parity=parity,
-        least_rows=least,
-    )
-
-
-def _test_pair(rate: RateCounts, g: int, h: int, epsilon: float, delta: float) -> tuple:
-    """What `pairs` says of two groups, behind their labels."""
-    hits, sizes = rate.hits[..., [g, h]], rate.sizes[..., [g, h]]
-    n = sizes.sum(-2) if rate.is_mean else sizes
-    if not np.all(sizes > 0):
-        nan = float("nan")
-        return (*map(int, n), nan, nan, nan, 1.0, 1.0, False)
-    value, variance = estimates(RateCounts("", hits, sizes, rate.is_mean), sizes)
-    difference, error = float(value[0] - value[1]), float(np.sqrt(variance.sum()))
-    p = pair_p_value(rate, g, h, epsilon, delta)
-    bound = upper_bound(
-        lambda other: pair_p_value(rate, g, h, other, delta),
-        delta,
-        abs(difference),
-        error,
-        (epsilon, p),
-    )
-    return (*map(int, n), *map(float, value), difference, bound, p, p <= delta)
-
-
-def _delta(confidence: float) -> float:
     return round(1 - confidence, 12)  # 0.05, and not 0.05000000000000004
 
 
-def _group_index(labels: Sequence) -> pd.Index:
-    return pd.Index(_objects(labels), name="group", tupleize_cols=False)
+def claim(certificate: FairnessCertificate) -> str:
+    """Write the question and the verdict in one line.
+
+    Returns
+    -------
+    str
+    """
+    verdict = "holds" if certificate.holds else "not certified"
+    return (
+        f"{certificate.constraint} within {certificate.epsilon:g} at "
+        f"{100 * certificate.confidence:g} %: {verdict}"
+    )
 
 
-def _objects(values: Sequence) -> np.ndarray:
-    """Make an array of labels, of which some may be tuples."""
-    array = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        array[i] = value
-    return array
+def pair_table(certificate: FairnessCertificate) -> pd.DataFrame:
+    """Format the pairs with the largest bounds, in percent.
+
+    Returns
+    -------
+    DataFrame
+    """
+    pairs = certificate.pairs
+    pairs = pairs.iloc[np.argsort(-pairs["bound"], kind="stable")[:_SHOWN]]
+    names = _names(certificate)
+    index = [[as_label(rate) for rate in pairs["rate"]]]
+    index += [[names[group] for group in pairs[name]] for name in ("group_1", "group_2")]
+    shown = pd.DataFrame(index=pd.MultiIndex.from_arrays(index, names=["rate", "group", "other"]))
+    shown["rows"] = [f"{a}, {b}" for a, b in zip(pairs["n_1"], pairs["n_2"], strict=True)]
+    for name, digits in (("rate_1", 1), ("rate_2", 1), ("difference", 1), ("bound", 2)):
+        sign = "+" if name == "difference" else ""
+        words = {"rate_1": "rate", "rate_2": "other rate"}.get(name, name)
+        shown[words] = [f"{100 * value:{sign}.{digits}f}" for value in pairs[name]]
+    shown["p-value"] = [f"{value:.3f}" for value in pairs["p_value"]]
+    return shown
+
+
+def remarks(certificate: FairnessCertificate) -> list[str]:
+    """Explain the numbers and, if it does not hold, say how many rows would be enough.
+
+    Returns
+    -------
+    list of str
+    """
+    pairs, epsilon = certificate.pairs, f"{100 * certificate.epsilon:g}"
+    percent = f"{100 * certificate.confidence:g} %"
+    n_more = len(pairs) - _SHOWN
+    more = f" {n_more} pairs with smaller bounds are left out." if n_more > 0 else ""
+    legend = (
+        f"Rates, differences and their upper bounds at {percent} are in percent.{more} "
+        f"Test: {certificate.test}."
+    )
+    if certificate.holds:
+        return [
+            f"No two groups differ by more than {epsilon} points, at a confidence of {percent}.",
+            legend,
+        ]
+    n_open = int((~pairs["holds"]).sum())
+    found = [
+        f"{n_open} of {len(pairs)} comparisons may differ by more than {epsilon} points.",
+        legend,
+    ]
+    widest = pairs["difference"].abs().max()
+    if not np.isfinite(widest) or (certificate.group_sizes == 0).any(axis=None):
+        found.append("A group has no rows behind a rate, so nothing can be said about that rate.")
+    elif certificate.rows_needed is None:
+        found.append(
+            f"The largest observed difference is {100 * widest:.1f} points. If the difference in "
+            "the population is as large, no number of rows is enough."
+        )
+    else:
+        rows = _rows(certificate, certificate.rows_needed)
+        found.append(f"Enough rows, if rates in the population are as observed: {rows}.")
+    if certificate.rows_at_parity is not None:
+        rows = _rows(certificate, certificate.rows_at_parity)
+        found.append(f"Enough rows, if there is no difference in the population: {rows}.")
+    return [plain(remark) for remark in found]
+
+
+def _names(certificate: FairnessCertificate) -> dict[Any, str]:
+    return tell_apart(certificate.group_sizes.index, write=group_label)
+
+
+def _rows(certificate: FairnessCertificate, needed: pd.DataFrame) -> str:
+    """Write numbers of rows: one for all groups where they agree, else one for each group."""
+    most = needed.max(axis=1)
+    if most.nunique() == 1:
+        return f"{most.iloc[0]:,} behind each rate of each group"
+    names = _names(certificate)
+    named = [f"{names[group]}: {rows:,}" for group, rows in most.items()]
+    more = ["..."] if len(named) > _SHOWN else []
+    return f"behind each rate of {', '.join([*named[:_SHOWN], *more])}"
 
 
 def _jsonable(label: Any) -> Any:

@@ -1,19 +1,35 @@
-"""The certificate of a model that exists, from its predictions."""
+"""The making of a certificate: a test of each pair of groups."""
 
+from collections.abc import Sequence
+from itertools import combinations
 from numbers import Real
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
-from skfair.metrics._certificate import MOST_CONFIDENCE, FairnessCertificate, certify
-from skfair.metrics._rate_tests import table_rates
+from skfair.metrics._binomial_tests import upper_bound
+from skfair.metrics._certificate import FairnessCertificate, error_level
+from skfair.metrics._rate_tests import (
+    RateCounts,
+    estimates,
+    least_rows,
+    pair_p_value,
+    rows_for,
+    table_rates,
+)
 from skfair.metrics._rates import CONSTRAINTS, positive_position
 from skfair.metrics._samples import encode_samples
 from skfair.utils._rows import check_rows
 from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import shown, shown_all
+from skfair.utils._warnings import SmallGroupWarning
 
-_OF_EACH_CLASS = ("demographic_parity", "equalized_odds")  # where there are more than two
+MOST_CONFIDENCE = 0.99999  # p-values are not accurate enough for more
+EXACT = "two one-sided exact tests of two binomial rates (score statistic, Berger and Boos)"
+APPROXIMATE = "two one-sided adjusted Wald tests of a mean of differences (approximate)"
+AFTERWARDS = ", done after earlier tests had failed, so it proves nothing"
+_OF_EACH_CLASS = ("demographic_parity", "equalized_odds")  # defined for more than two classes
 
 
 @with_own_settings
@@ -29,9 +45,9 @@ def fairness_certificate(
 ) -> FairnessCertificate:
     """Test whether predictions differ between groups by no more than epsilon in the population.
 
-    For a model that exists and is not changed any more, on rows that it was neither trained nor
-    chosen on. If the same rows tell which of several models to take, the confidence is that of none
-    of them.
+    The model must be final. The rows must be held-out: neither used to train the model nor to
+    choose it. If the same rows are used to choose one of several models, the stated confidence
+    holds for none of them.
 
     Parameters
     ----------
@@ -43,49 +59,52 @@ def fairness_certificate(
         Group labels: array, Series, DataFrame or dict of columns (intersections).
     constraint : {"demographic_parity", "equal_opportunity", "equalized_odds", "average_odds"}, \
 default="demographic_parity"
-        What is to be alike in all groups, as in the debiasers: the share of positive predictions;
-        the true positive rate; that and the false positive rate; the mean of both. Of more than
-        two classes and without `pos_label`, the share predicted as each class, and for
-        "equalized_odds" that share of each true class.
+        What is compared between groups, as in the debiasers: the selection rate (share of
+        positive predictions); the true positive rate; the true positive rate and the false
+        positive rate; the mean of these two rates. With more than two classes and without
+        `pos_label`, "demographic_parity" compares the share predicted as each class, and
+        "equalized_odds" compares this share within each true class.
     epsilon : float, default=0.05
-        Largest difference between two groups, between 0 and 1.
+        Largest difference between two groups that is allowed, between 0 and 1.
     confidence : float, default=0.95
-        Probability with which no certificate is given where a difference is larger than that;
-        at most 0.99999.
+        If a difference in the population is larger than `epsilon`, the certificate does not hold
+        with at least this probability. At most 0.99999.
     pos_label : label, default=None
-        The positive class, as against all others. None means 1 where labels are 0 and 1, -1 and 1,
-        or False and True.
+        The positive class, compared with all other classes. None means 1 if labels are 0 and 1,
+        -1 and 1, or False and True.
 
     Returns
     -------
     FairnessCertificate
-        The verdict, the bound on each pair of groups, and, where it does not hold, the number of
-        rows that would do.
+        The verdict, the bound on each pair of groups and, if the certificate does not hold, the
+        number of rows that would be enough.
 
     Raises
     ------
     TypeError
-        A function as constraint, labels that are text on one side only, or numbers that are none.
+        `constraint` is a function, labels are text on one side only, or `epsilon` or `confidence`
+        is not a number.
     ValueError
-        An unknown constraint, `epsilon` or `confidence` out of range, another number of
-        predictions or groups than of labels, missing or continuous values, one group, a group
-        without a row behind a rate, or a positive label that does not occur or is not clear.
+        `constraint` is unknown, `epsilon` or `confidence` is out of range, arguments have
+        different lengths, values are missing or continuous, there is one group only, a group has
+        no row behind a rate, or the positive label does not occur or is not clear.
 
     Warns
     -----
     SmallGroupWarning
-        A group is too small for any certificate; the warning says how many rows it takes.
+        A group is too small for any certificate; the warning gives the number of rows needed.
 
     Notes
     -----
-    Rows must be a sample of the population, each drawn by itself; nothing else is assumed about
-    them or the model. For each rate and pair of groups two one-sided tests reject that the rates
-    differ by `epsilon` or more, each at level ``1 - confidence``. Since all have to reject, the
-    probability that they do wrongly is at most that level, however many there are. The tests are
-    exact; that of "average_odds", which is about four rates at a time, is approximate, and may
-    reject at .06 in place of .05 where rates are 0 or 1.
+    Rows must be a sample of the population, each drawn independently. Nothing else is assumed
+    about the rows or the model. For each rate and pair of groups, two one-sided tests reject the
+    hypothesis that the rates differ by `epsilon` or more, each at level ``1 - confidence``. All
+    tests have to reject. The probability of a wrong verdict is therefore at most that level,
+    however many tests there are. The tests are exact. Only the test of "average_odds", which is
+    about four rates at once, is approximate; it may reject at .06 instead of .05 where rates are 0
+    or 1.
 
-    There are no sample weights: of weighted rows no such bound is known.
+    There is no `sample_weight`: no such bound is known for weighted rows.
 
     Examples
     --------
@@ -98,18 +117,18 @@ default="demographic_parity"
     """
     if not isinstance(constraint, str):
         raise TypeError(
-            f"constraint is a {type(constraint).__name__}, for which there is no test. Give one of "
-            f"{list(CONSTRAINTS)}, which can be certified."
+            f"constraint is a {type(constraint).__name__}, and there is no test for it. Give one "
+            f"of {list(CONSTRAINTS)}."
         )
     if constraint not in CONSTRAINTS:
         ratio = " A ratio cannot be certified, only a difference." if "ratio" in constraint else ""
         raise ValueError(
-            f"constraint={shown(constraint)} is not one of {list(CONSTRAINTS)}, which can be "
-            f"certified.{ratio}"
+            f"constraint={shown(constraint)} is not one of {list(CONSTRAINTS)}. Give one of "
+            f"these.{ratio}"
         )
     for name, value in (("epsilon", epsilon), ("confidence", confidence)):
         if not isinstance(value, Real) or isinstance(value, bool):
-            raise TypeError(f"{name}={shown(value)} is no number. Give one between 0 and 1.")
+            raise TypeError(f"{name}={shown(value)} is not a number. Give one between 0 and 1.")
         if not 0 < value < 1:
             raise ValueError(
                 f"{name}={value!r} is not between 0 and 1, both excluded. Give for instance "
@@ -139,9 +158,116 @@ default="demographic_parity"
         if len(empty):
             names = shown_all([groups[g] for g in empty])
             raise ValueError(
-                f"There is no row behind the {rate.name} of [{names}], so that nothing can be said "
-                "about it. Give rows of each group and class, or choose demographic_parity."
+                f"There is no row behind the {rate.name} of [{names}], so nothing can be said "
+                "about that rate. Give rows of each group and class, or choose demographic_parity."
             )
     return certify(
         rates, groups, constraint=constraint, epsilon=float(epsilon), confidence=float(confidence)
     )
+
+
+def certify(
+    rates: Sequence[RateCounts],
+    labels: Sequence,
+    *,
+    constraint: str,
+    epsilon: float,
+    confidence: float,
+    proves: bool = True,
+) -> FairnessCertificate:
+    """Test all pairs of groups; arguments are not checked.
+
+    Parameters
+    ----------
+    rates : sequence of RateCounts
+        Rates of one candidate.
+    labels : sequence of length n_groups
+        Labels of the groups.
+    constraint : str
+        Name of the constraint.
+    epsilon, confidence : float
+        As in :func:`fairness_certificate`.
+    proves : bool, default=True
+        False if the rows were used to choose the candidate, or if tests of other candidates on
+        these rows failed before. Nothing holds then, whatever the p-values are.
+
+    Returns
+    -------
+    FairnessCertificate
+
+    Warns
+    -----
+    SmallGroupWarning
+        A group is too small for any certificate.
+    """
+    delta, is_mean = error_level(confidence), rates[0].is_mean
+    pairs: list[dict[str, Any]] = []
+    for rate in rates:
+        for g, h in combinations(range(len(labels)), 2):
+            tested = _test_pair(rate, g, h, epsilon, delta)
+            holds = proves and tested["p_value"] <= delta
+            pairs.append({"rate": rate.name, "group_1": g, "group_2": h, **tested, "holds": holds})
+    proven, least = all(pair["holds"] for pair in pairs), least_rows(epsilon, delta, is_mean)
+    smallest = np.min([rate.sizes.min(-2) if rate.is_mean else rate.sizes for rate in rates], 0)
+    needed = parity = None
+    if not proven and smallest.min() > 0:
+        needed = rows_for(rates, epsilon, delta)
+        parity = rows_for(rates, epsilon, delta, at_parity=True)
+    small = [f"{shown(g)}: {int(n)}" for g, n in zip(labels, smallest, strict=True) if n < least]
+    if small:
+        warn(
+            f"Groups are too small for any certificate of {constraint} within {epsilon:g} at a "
+            f"confidence of {confidence:g}: it takes {least} rows behind each rate of each group "
+            f"at the very least, and there are ({', '.join(small[:5])}"
+            f"{', ...' if len(small) > 5 else ''}). Collect more rows of these groups, merge "
+            "groups, or allow a larger epsilon.",
+            SmallGroupWarning,
+        )
+
+    def by_group(sizes: Sequence[np.ndarray] | None) -> list | None:
+        return None if sizes is None else np.stack(sizes, 1).astype(np.int64).tolist()
+
+    return FairnessCertificate.from_dict(
+        {
+            "holds": proven,
+            "constraint": constraint,
+            "epsilon": epsilon,
+            "confidence": confidence,
+            "test": (APPROXIMATE if is_mean else EXACT) + ("" if proves else AFTERWARDS),
+            "least_rows": least,
+            "groups": labels,
+            "rates": [rate.name for rate in rates],
+            "group_sizes": by_group([r.sizes.sum(-2) if r.is_mean else r.sizes for r in rates]),
+            "rows_needed": by_group(needed),
+            "rows_at_parity": by_group(parity),
+            "pairs": {name: [pair[name] for pair in pairs] for name in pairs[0]},
+        }
+    )
+
+
+def _test_pair(rate: RateCounts, g: int, h: int, epsilon: float, delta: float) -> dict[str, float]:
+    """Test two groups, by their positions."""
+    hits, sizes = rate.hits[..., [g, h]], rate.sizes[..., [g, h]]
+    n_1, n_2 = map(int, sizes.sum(-2) if rate.is_mean else sizes)
+    rate_1 = rate_2 = float("nan")
+    bound = p_value = 1.0
+    if np.all(sizes > 0):
+        value, variance = estimates(RateCounts("", hits, sizes, rate.is_mean), sizes)
+        rate_1, rate_2 = map(float, value)
+        p_value = pair_p_value(rate, g, h, epsilon, delta)
+        bound = upper_bound(
+            lambda other: pair_p_value(rate, g, h, other, delta),
+            delta,
+            abs(rate_1 - rate_2),
+            float(np.sqrt(variance.sum())),
+            (epsilon, p_value),
+        )
+    return {
+        "n_1": n_1,
+        "n_2": n_2,
+        "rate_1": rate_1,
+        "rate_2": rate_2,
+        "difference": rate_1 - rate_2,
+        "bound": bound,
+        "p_value": p_value,
+    }

@@ -1,4 +1,4 @@
-"""The count kernel: one pass over the samples, from which every group metric derives."""
+"""Counts of samples by group, class and prediction, from which group metrics are computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +16,22 @@ from skfair.utils._shown import shown, shown_all
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts:
-    """How many samples of each group and class were predicted as what, by one or several models.
+    """Counts of samples by group, true class and predicted label of one or several models.
 
-    Made by :func:`count_groups`. Counts of different samples add up: ``counts + others`` is what
-    one call on all of the samples would have given, so that a report can be made of data that
-    come in batches, or that lie on several machines.
+    :func:`count_groups` makes them. Counts of different samples can be added: ``counts + others``
+    equals the result of one call on all samples. A report can therefore be made of data that come
+    in batches, or that are stored on several machines.
 
     Attributes
     ----------
     cells : ndarray of shape (n_cells, 3 + n_models), int64
-        What occurs: position of the control level, of the group, of the class, and of what each
-        model predicts, in the attributes below. Samples that agree in all of it, and in their
-        weight, are one cell. Sorted.
+        One row for each combination that occurs: positions of the control level, of the group, of
+        the class and of the predicted label of each model, in the attributes below. Samples with
+        the same combination and the same weight form one cell. Sorted.
     size : ndarray of shape (n_cells,), int64
         Number of samples in each cell.
     weight : ndarray of shape (n_cells,), float64
-        Weight of each of these samples; 1 where none were given.
+        Weight of each sample in a cell; 1 if no weights were given.
     models : tuple of str
         Names of the models.
     groups : tuple
@@ -39,21 +39,21 @@ class GroupCounts:
     group_names : tuple of str
         Names of the sensitive features.
     controls : tuple
-        Label of each level of the control features; one empty tuple where there are none.
+        Label of each level of the control features; one empty tuple if there are none.
     control_names : tuple of str
         Names of the control features.
     classes : tuple
-        Labels that occur among the true ones.
+        True labels that occur.
     predicted : tuple
-        Labels that occur at all: the classes, and after them those that are only predicted.
+        All labels that occur: first the classes, then the labels that are only predicted.
     left_out : tuple
-        What all samples have weight zero in, and no cell is of: a tuple of the labels of control
-        level, group and class each.
+        Combinations without a cell because all their samples have weight zero: for each, a tuple
+        of the labels of control level, group and class.
 
     Examples
     --------
     >>> counts = count_groups([0, 1, 1], [0, 1, 0], sensitive_features=["f", "f", "m"])
-    >>> counts.table()[1]  # group m: of class 0 nobody, of class 1 one, who was taken for a 0
+    >>> counts.table()[1]  # group m: no sample of class 0, one of class 1 predicted as 0
     array([[0., 0.],
            [1., 0.]])
     >>> sum([counts, counts, counts]).size.sum()
@@ -93,19 +93,19 @@ class GroupCounts:
         return self.tables(model, self.size * self.weight).sum(axis=0)
 
     def tables(self, model: str | None, amount: np.ndarray) -> np.ndarray:
-        """Add up any amounts of the cells by control level, group, class and predicted label.
+        """Sum amounts of the cells by control level, group, class and predicted label.
 
         Parameters
         ----------
         model : str or None
             Name of the model; None for the first.
         amount : ndarray of shape (n_cells,) or (n_draws, n_cells)
-            What to add up: with ``size * weight`` the totals, with resampled sizes a bootstrap.
+            Amount of each cell: ``size * weight`` gives totals, resampled sizes a bootstrap.
 
         Returns
         -------
         ndarray of shape (n_controls, n_groups, n_classes, n_predicted), float64
-            After a first axis of n_draws, if `amount` has one.
+            With a first axis of n_draws if `amount` has one.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class GroupCounts:
         return self.table().sum(axis=2)
 
     def correct(self, model: str | None = None) -> np.ndarray:
-        """Count the rightly predicted samples of each group and class.
+        """Count the correctly predicted samples of each group and class.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class GroupCounts:
         return np.diagonal(self.table(model), axis1=1, axis2=2)
 
     def accuracy(self, model: str | None = None) -> np.ndarray:
-        """Divide the right ones by all; NaN where a group has no sample of a class.
+        """Compute the accuracy of each group and class; NaN where there is no sample.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class GroupCounts:
         return class_accuracy(self.table(model))
 
     def __add__(self, other: "GroupCounts") -> "GroupCounts":
-        """Count the samples of both; labels of one that the other lacks are added."""
+        """Add counts of other samples; the result has the labels of both."""
         if not isinstance(other, GroupCounts):
             return NotImplemented
         for name in ("models", "group_names", "control_names"):
@@ -173,9 +173,8 @@ class GroupCounts:
             if mine != others:
                 raise ValueError(
                     f"Counts with {name} ({shown_all(mine)}) cannot be added to counts with {name} "
-                    f"({shown_all(others)}). "
-                    "Count the same models by the same features, in the same order and under the "
-                    "same names (a dict or a DataFrame names its columns)."
+                    f"({shown_all(others)}). Count the same models by the same features, in the "
+                    "same order and under the same names (a dict or a DataFrame names its columns)."
                 )
         parts = (self, other)
         groups, group_codes = _merge_groups([part.groups for part in parts], self.group_names)
@@ -223,7 +222,7 @@ class GroupCounts:
         )
 
     def __radd__(self, other: int) -> "GroupCounts":
-        """Let ``sum`` begin, which begins at zero."""
+        """Make ``sum`` work, which starts with zero."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
 
@@ -243,18 +242,18 @@ def count_groups(
     y_true : array-like of shape (n_samples,)
         True labels of any type.
     y_pred : array-like of shape (n_samples,) or dict of str to array-like
-        Predicted labels of one model, or of several by name. A label that does not occur in
-        `y_true` counts as wrong.
+        Predicted labels of one model, or of several models by name. A label that does not occur
+        in `y_true` counts as wrong.
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
     control_features : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
-        Labels within whose levels groups are to be compared, such as a region.
+        Labels, such as a region. Groups are compared within each level of these labels.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, not negative; None counts each sample once. Samples of weight zero are left
         out.
     missing : {"error", "group"}, default="error"
-        What missing labels of groups and of control levels mean: an error, or a group of their
-        own.
+        How missing labels of groups and of control levels are treated: as an error, or as a group
+        of their own.
 
     Returns
     -------
@@ -264,11 +263,10 @@ def count_groups(
     Raises
     ------
     TypeError
-        True labels are text and predicted ones are not, or the reverse.
+        True labels are text and predicted labels are not, or the reverse.
     ValueError
-        Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, no samples or no models, or arguments whose index has the rows in
-        another order.
+        Arguments have different lengths or an index in another order, labels are missing, values
+        are continuous, or there are no samples or no models.
 
     Examples
     --------
@@ -303,7 +301,7 @@ def count_predictions(
     missing: Literal["error", "group"],
     name: str,
 ) -> GroupCounts:
-    """Do what :func:`count_groups` says; `name` is what messages call the predictions.
+    """Do the work of :func:`count_groups`; messages call the predictions `name`.
 
     Returns
     -------
@@ -364,7 +362,7 @@ def count_predictions(
 
 
 def occurring(counts: GroupCounts) -> list[tuple]:
-    """Labels of control level, group and class that have cells.
+    """List the labels of control level, group and class of all combinations with cells.
 
     Returns
     -------
@@ -379,11 +377,11 @@ def occurring(counts: GroupCounts) -> list[tuple]:
 def _gather(
     cells: np.ndarray, size: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put equal rows of equal weight together, sorted; rows without weight are left out."""
+    """Merge equal rows with equal weight, sort them, and drop rows of weight zero."""
     used = weight > 0
     cells, size, weight = cells[used], size[used], weight[used]
     key = np.unique(weight, return_inverse=True)[1]
-    for column in cells.T[::-1]:  # compressed at each step, so that no product overflows
+    for column in cells.T[::-1]:  # compressed at each step, against overflow
         key = np.unique(column * (key.max() + 1) + key, return_inverse=True)[1]
     first = np.unique(key, return_index=True)[1]
     total = np.bincount(key, weights=size).astype(np.int64)
@@ -391,13 +389,13 @@ def _gather(
 
 
 def _merge_labels(parts: Sequence[Sequence]) -> tuple:
-    """Sort the labels of all parts as if they had come together."""
+    """Sort the labels of all parts together."""
     labels = [label for part in parts for label in part]
     return tuple(encode_labels(labels, name="labels")[1]) if labels else ()
 
 
 def _merge_groups(parts: Sequence[Sequence], names: Sequence[str]) -> tuple[tuple, np.ndarray]:
-    """Sort the groups of all parts, and say where each of them, in order, has gone."""
+    """Sort the groups of all parts together; also return the new position of each group."""
     rows = [label for part in parts for label in part]
     columns = zip(*rows, strict=True) if len(names) > 1 else [rows]
     groups = encode_groups(dict(zip(names, map(list, columns), strict=True)), n_samples=len(rows))

@@ -1,4 +1,4 @@
-"""Fairness of predictions: performance against disparity, as a picture."""
+"""Plot of performance against disparity."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,34 +25,34 @@ from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label
 
-# Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
+# Okabe and Ito's colours, which colour-blind people can distinguish; each has its own marker.
 _CANDIDATE, _WITHIN = "#0072B2", "#009E73"
 _CHOSEN = ("*", "#000000")
 _MARKS = [("s", "#D55E00"), ("^", "#F0E442"), ("D", "#CC79A7"), ("v", "#E69F00"), _CHOSEN]
-_MANY = ("o", "#D55E00")  # of more marks than looks, which have their names beside them
+_MANY = ("o", "#D55E00")  # for more marks than there are markers; names are then beside the points
 
 
 class TradeoffDisplay:
     """Performance of candidate models against their disparity between groups.
 
-    Made by :meth:`from_estimator` of a debiaser or a search, by :meth:`from_cv_results`, by
-    :meth:`from_predictions`, or from any numbers. Candidates to the left of `max_disparity` meet
-    the constraint, and among them the higher the better. Of three candidates or more, a line
-    leads along those that no other beats in both, the Pareto front.
+    Make it with :meth:`from_estimator` for a debiaser or a search, with :meth:`from_cv_results`,
+    with :meth:`from_predictions`, or from any numbers. Candidates to the left of `max_disparity`
+    meet the constraint; higher candidates are better. With three candidates or more, a line shows
+    the Pareto front: the candidates that no other candidate beats in both numbers.
 
     Parameters
     ----------
     performance : array-like of shape (n_candidates,)
-        How well each candidate predicts, the larger the better. A candidate with a number that
-        is not finite, here or in `disparity`, is left out of the picture and keeps its position.
+        Performance of each candidate; larger is better. A candidate whose performance or disparity
+        is not finite is not drawn, and the positions of the other candidates do not change.
     disparity : array-like of shape (n_candidates,)
-        How unequal it treats the groups; its absolute value is shown.
+        Disparity of each candidate. The absolute value is shown.
     max_disparity : float, optional
-        The constraint: the disparity lies below it. Shown as a shaded band.
+        The constraint: an upper limit of the disparity, shown as a shaded band.
     marked : mapping of str to int, optional
-        Candidates to point out: what to call each, and its position. Up to five look
-        different from each other and are in the legend, one whose name begins with "chosen" as
-        a star. Of more, each has its name beside it.
+        Candidates to mark: name and position of each. Up to five marks have different markers and
+        are in the legend; a mark whose name begins with "chosen" is a star. With more than five
+        marks, each has its name beside it.
     performance_name : str, default="performance"
         Label of the vertical axis.
     disparity_name : str, default="disparity"
@@ -69,26 +69,27 @@ class TradeoffDisplay:
     candidates_ : matplotlib PathCollection
         Points of the candidates.
     marked_ : dict of str to matplotlib Line2D
-        Points that were pointed out.
+        Points that were marked.
     labels_ : list of matplotlib Annotation
         Names beside points; empty where they are in the legend.
     front_ : matplotlib Line2D or None
-        The front, from the least disparate of its candidates to the best. None where there are
-        fewer than three candidates, or one of them beats all others.
+        The Pareto front, from its candidate with the smallest disparity to the one with the best
+        performance. None if there are fewer than three candidates, or if one candidate beats all
+        others.
     errors_ : matplotlib ErrorbarContainer or None
         Standard errors.
     band_ : matplotlib Patch or None
-        Where the constraint holds.
+        Region where the constraint holds.
 
     Raises
     ------
     ValueError
-        The numbers do not fit together.
+        The arguments contradict each other.
 
     See Also
     --------
     GroupMetricsDisplay : A metric of each group.
-    skfair.model_selection.pareto_front : The front of a search as a table.
+    skfair.model_selection.pareto_front : The Pareto front of a search as a table.
 
     Examples
     --------
@@ -124,8 +125,8 @@ class TradeoffDisplay:
         if self.performance.ndim != 1 or shape != self.disparity.shape:
             raise ValueError(
                 f"performance has shape {shape} and disparity has shape "
-                f"{self.disparity.shape}, where one number a candidate was wanted in both. Give "
-                "two arrays of shape (n_candidates,)."
+                f"{self.disparity.shape}, expected one number a candidate in both. Give two arrays "
+                "of shape (n_candidates,)."
             )
         self.performance_error = _check_error("performance_error", performance_error, shape)
         self.disparity_error = _check_error("disparity_error", disparity_error, shape)
@@ -133,19 +134,19 @@ class TradeoffDisplay:
         if not shown.any():
             raise ValueError(
                 f"None of {n} candidates has a finite performance and a finite disparity. Give "
-                "at least one that has."
+                "finite numbers for at least one."
             )
         outside = {name: i for name, i in self.marked.items() if not 0 <= i < n}
         if outside:
             raise ValueError(
-                f"marked has positions that no candidate has: {outside}. There are {n} "
-                "candidates, with positions from 0."
+                f"marked has positions that no candidate has: {outside}. Give positions from 0 to "
+                f"{n - 1}."
             )
         gone = {name: i for name, i in self.marked.items() if not shown[i]}
         if gone:
             raise ValueError(
                 f"marked has candidates without a finite performance and disparity: {gone}. Mark "
-                "others."
+                "other candidates."
             )
 
     @classmethod
@@ -156,17 +157,17 @@ class TradeoffDisplay:
         ax: Any = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> "TradeoffDisplay":
-        """Show what a debiaser or a search tried, and what it took.
+        """Show the candidates of a debiaser or a search, and the chosen one.
 
-        Numbers of a debiaser are those on the debiasing rows that the choice was made on; those
-        of a search are means over the folds, with their standard errors.
+        Numbers of a debiaser are measured on the debiasing rows that were used for the choice.
+        Numbers of a search are means over the folds, with their standard errors.
 
         Parameters
         ----------
         estimator : fitted debiaser or search
-            One of :mod:`skfair.intraprocessing`, or a scikit-learn search whose `refit` is a
-            :class:`skfair.model_selection.constrained_refit`. Of a search, the best candidate by
-            performance alone is pointed out as well, if it was not the one chosen.
+            A debiaser of :mod:`skfair.intraprocessing`, or a scikit-learn search whose `refit` is
+            a :class:`skfair.model_selection.constrained_refit`. For a search, the candidate with
+            the best performance is also marked, if it is not the chosen one.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
         scatter_kw : dict, optional
@@ -179,7 +180,8 @@ class TradeoffDisplay:
         Raises
         ------
         TypeError
-            `estimator` is neither, is not fitted, or is a search with another `refit`.
+            `estimator` is not a debiaser or a search, is not fitted, or is a search with another
+            `refit`.
         """
         if hasattr(estimator, "refit") and hasattr(estimator, "scoring"):
             display = cls._of_search(estimator)
@@ -193,9 +195,9 @@ class TradeoffDisplay:
         missing = [name for name in wanted if not hasattr(estimator, name)]
         if missing:
             raise TypeError(
-                f"estimator is {type(estimator).__name__} without {missing}, where a fitted "
-                "debiaser or search was wanted. Fit it first; of other models, give their "
-                "predictions to TradeoffDisplay.from_predictions, or numbers: "
+                f"estimator is {type(estimator).__name__} without {missing}, expected a fitted "
+                "debiaser or search. Fit it first. For other models, give predictions to "
+                "TradeoffDisplay.from_predictions, or numbers to "
                 "TradeoffDisplay(performance, disparity).plot()."
             )
         trials = estimator.trials_
@@ -223,8 +225,8 @@ class TradeoffDisplay:
         wanted = ("performance", "disparity", "max_disparity")
         if not all(hasattr(refit, name) for name in wanted):
             raise TypeError(
-                f"estimator is a {kind} with refit={refit!r}, which does not say which scores to "
-                "show. Say it: TradeoffDisplay.from_cv_results(search.cv_results_, "
+                f"estimator is a {kind} with refit={refit!r}, which does not name the scores to "
+                "show. Name them: TradeoffDisplay.from_cv_results(search.cv_results_, "
                 "performance='...', disparity='...', chosen=search.best_index_)."
             )
         display = cls._of_results(
@@ -260,12 +262,12 @@ class TradeoffDisplay:
         performance : str
             Name of the scorer of performance.
         disparity : str
-            Name of the scorer of disparity. Like every scorer it is the larger the better, so
-            that a difference between groups of 0.1 is scored -0.1; it is shown as 0.1.
+            Name of the scorer of disparity. A larger score is better, as for every scorer: a
+            difference between groups of 0.1 has the score -0.1 and is shown as 0.1.
         max_disparity : float, optional
             The constraint, 0 or more.
         chosen : int, optional
-            Position in `cv_results` of a candidate to point out, such as ``best_index_``.
+            Position in `cv_results` of a candidate to mark, such as ``best_index_``.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
         scatter_kw : dict, optional
@@ -278,10 +280,10 @@ class TradeoffDisplay:
         Raises
         ------
         TypeError
-            `cv_results` is no mapping.
+            `cv_results` is not a mapping.
         ValueError
-            There is no such scorer, the disparity is not scored negatively, or the candidate
-            chosen is not there.
+            A scorer is unknown, the scores of disparity are not negative, or `chosen` is not the
+            position of a candidate.
 
         Examples
         --------
@@ -308,7 +310,7 @@ class TradeoffDisplay:
         chosen: Any = None,
     ) -> "TradeoffDisplay":
         scores = read_search_scores(cv_results, performance, disparity)
-        errors = {}  # of a search with a single fold there are none
+        errors = {}  # a search with a single fold has no standard errors
         for name in ("performance", "disparity"):
             error = scores[f"{name}_se"]
             errors[f"{name}_error"] = None if error.isna().all() else error
@@ -346,18 +348,18 @@ class TradeoffDisplay:
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
             Group labels: array, Series, DataFrame or dict of columns (intersections).
         performance : callable or "worst_group_accuracy", default=accuracy_score
-            Metric of all samples, ``metric(y_true, y_pred)`` -> float, the larger the better; one
-            that has a parameter ``sensitive_features`` is given them.
+            Metric of all samples, ``metric(y_true, y_pred)`` -> float; larger is better. A metric
+            with a parameter ``sensitive_features`` receives them.
         disparity : str or callable, default="demographic_parity"
             ``"demographic_parity"``, ``"equal_opportunity"``, ``"equalized_odds"`` or
             ``"average_odds"``, as in :func:`make_fairness_scorer`; or a function
-            ``metric(y_true, y_pred, sensitive_features=...)`` -> float that is 0 at best, such
+            ``metric(y_true, y_pred, sensitive_features=...)`` -> float whose best value is 0, such
             as ``fairlearn.metrics.equalized_odds_difference``.
         max_disparity : float, optional
             The constraint.
         pos_label : label, default=None
-            The positive class, for what is about one; None takes 1 where labels are of {0, 1}
-            or {-1, 1}.
+            The positive class, for metrics of one class. None means 1 if labels are of {0, 1} or
+            {-1, 1}.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
 
@@ -368,7 +370,7 @@ class TradeoffDisplay:
         Raises
         ------
         TypeError
-            `predictions` are not by name, or a metric is not of the kind that was wanted.
+            `predictions` is not a dict, or a metric is not of the expected kind.
         ValueError
             See :func:`make_fairness_scorer`.
 
@@ -384,11 +386,11 @@ class TradeoffDisplay:
         """
         if not isinstance(predictions, Mapping):
             raise TypeError(
-                f"predictions is a {type(predictions).__name__}, where predicted labels by the "
-                "name of the model were wanted: {'plain': y_pred, ...}."
+                f"predictions is a {type(predictions).__name__}, expected a dict of model names to "
+                "predicted labels. Give for instance {'plain': y_pred}."
             )
         if not predictions:
-            raise ValueError("predictions is empty. Give the predicted labels of a model or more.")
+            raise ValueError("predictions is empty. Give predicted labels of at least one model.")
         check_rows(y_true=y_true, predictions=predictions, sensitive_features=sensitive_features)
         metrics = [
             _performance_metric(performance, pos_label),
@@ -428,7 +430,7 @@ class TradeoffDisplay:
         Returns
         -------
         display : TradeoffDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
@@ -448,7 +450,7 @@ class TradeoffDisplay:
         shown = self._shown()
         x, y = self.disparity[shown], self.performance[shown]
         style = {"s": 24, "color": _CANDIDATE, "alpha": 0.5, "linewidths": 0, "zorder": 2}
-        if set(np.flatnonzero(shown)) - set(self.marked.values()):  # else all have names
+        if set(np.flatnonzero(shown)) - set(self.marked.values()):  # some candidates have no mark
             style["label"] = self._candidates_label(shown)
         self.candidates_ = ax.scatter(x, y, **(style | (scatter_kw or {})))
         self.errors_ = None
@@ -467,9 +469,9 @@ class TradeoffDisplay:
         self.front_ = self._draw_front(ax)
         self._draw_marks(ax)
         ax.margins(0.08)
-        right = max(ax.get_xlim()[1], 1.06 * x.max())  # whole points, though the axis is from 0
+        right = max(ax.get_xlim()[1], 1.06 * x.max())  # so that points at the edge are whole
         if self.max_disparity is not None:
-            right = max(right, 1.2 * self.max_disparity)  # the end of the band is in sight
+            right = max(right, 1.2 * self.max_disparity)  # so that the end of the band is visible
         ax.set_xlim(0, right)
         ax.set_xlabel(self.disparity_name)
         ax.set_ylabel(self.performance_name)
@@ -499,7 +501,7 @@ class TradeoffDisplay:
         corners = np.unique(np.column_stack([self.disparity, self.performance])[front], axis=0)
         if self._shown().sum() < 3 or len(corners) < 2:
             return None
-        # What is reached at a disparity or less is a step: flat up to the next candidate.
+        # The best performance at a disparity or less is a step function of the disparity.
         steps = np.repeat(corners, 2, axis=0)
         (line,) = ax.plot(
             steps[1:, 0],
@@ -540,7 +542,7 @@ def _check_error(name: str, error: Any, shape: tuple) -> np.ndarray | None:
     if error.shape != shape or np.any(error < 0):
         raise ValueError(
             f"{name} has shape {error.shape}{' and negative numbers' * bool(np.any(error < 0))}, "
-            f"where one number a candidate, shape {shape}, of 0 or more was wanted."
+            f"expected one number of 0 or more for each candidate, shape {shape}."
         )
     return error
 
@@ -549,12 +551,12 @@ def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
     if metric != WORST_GROUP and not callable(metric):
         raise TypeError(
             f"performance={metric!r} is neither {WORST_GROUP!r} nor a function of y_true and "
-            "y_pred. Give one, such as sklearn.metrics.balanced_accuracy_score."
+            "y_pred. Give a function such as sklearn.metrics.balanced_accuracy_score."
         )
     if callable(metric) and metric_name(metric).endswith(LOSS_NAMES):
         raise ValueError(
-            f"performance={metric_name(metric)} is a loss, and a larger performance is better. "
-            "Give a score, such as sklearn.metrics.accuracy_score."
+            f"performance={metric_name(metric)} is a loss, expected a score (larger is better). "
+            "Give for instance sklearn.metrics.accuracy_score."
         )
     if metric == WORST_GROUP or accepts(metric, "sensitive_features"):
         return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
@@ -568,21 +570,22 @@ def _disparity_metric(
     if not known and not (callable(metric) and passes(metric, "sensitive_features")):
         raise TypeError(
             f"disparity={metric!r} is neither one of {list(CONSTRAINTS)} nor a function that takes "
-            "sensitive_features. Give one, such as fairlearn.metrics.equalized_odds_difference."
+            "sensitive_features. Give a function such as "
+            "fairlearn.metrics.equalized_odds_difference."
         )
     if known:
         return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
     samples = encode_samples(y_true, sensitive_features)
     if is_ratio(metric, samples.groups.features(), samples.classes):
         raise ValueError(
-            f"disparity={metric_name(metric)} is 1 where groups are equal; a disparity is 0 there. "
-            "Give the difference, or a function that returns 1 minus the ratio."
+            f"disparity={metric_name(metric)} is 1 if groups are equal, expected 0. Give the "
+            "difference, or a function that returns 1 minus the ratio."
         )
     return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
 
 
 def _if_taken(metric: Any, pos_label: Any) -> Any:
-    """Keep the positive label from functions that have no such parameter."""
+    """Return the positive label, or None if the function has no such parameter."""
     if isinstance(metric, str):
         return None if metric == WORST_GROUP else pos_label
     counted = find_count_metric(metric, 2) is not None

@@ -1,21 +1,21 @@
-"""Which of many models no other beats in both performance and disparity."""
+"""The Pareto front: models that no other model beats in both performance and disparity."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 def non_dominated(performance: ArrayLike, disparity: ArrayLike) -> np.ndarray:
-    """Mark the models that no other beats: the Pareto front.
+    """Mark the models on the Pareto front, which no other model beats.
 
-    A model is beaten by another that is at least as good in both and better in one. Models
-    that agree in both do not beat each other: all of them are on the front, or none.
+    A model beats another model if it is at least as good in both numbers and better in one. Models
+    that are equal in both numbers do not beat each other: all of them are on the front, or none.
 
     Parameters
     ----------
     performance : array-like of shape (n_models,)
-        How well each predicts, the larger the better.
+        Performance of each model; larger is better.
     disparity : array-like of shape (n_models,)
-        How unequal it treats the groups, the smaller the better.
+        Disparity of each model; smaller is better.
 
     Returns
     -------
@@ -31,8 +31,8 @@ def non_dominated(performance: ArrayLike, disparity: ArrayLike) -> np.ndarray:
     rows = np.flatnonzero(np.isfinite(performance) & np.isfinite(disparity))
     rows = rows[np.lexsort((-performance[rows], disparity[rows]))]
     p, d = performance[rows], disparity[rows]
-    # The first of those that are equal in disparity is the best of them; before it lie all
-    # that are less disparate.
+    # Among models of equal disparity, the first one has the best performance. All models before it
+    # have a smaller disparity.
     first = np.searchsorted(d, d)
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(p)])[first]
     front = np.zeros(performance.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Fairness of predictions: a metric of each group with its interval, as a picture."""
+"""Plot of a metric in each group, with intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,16 +9,18 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.metrics._group_metric import metric_name
+from skfair.metrics._html import group_label
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
+from skfair.metrics._report_format import FEW
 from skfair.metrics._report_metrics import STATISTICS
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label, tell_apart
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, in an order in which neighbours
-# differ in grey as well; each with a pattern and a line of its own.
+# Okabe and Ito's colours, which colour-blind people can distinguish. Neighbours in this order also
+# differ in grey. Each colour has its own hatch and line style.
 _LOOKS = [
     ("#0072B2", None, (0, (5, 2))),
     ("#E69F00", "///", (0, (1, 1.5))),
@@ -27,33 +29,32 @@ _LOOKS = [
     ("#D55E00", "--", (0, (2, 3))),
     ("#56B4E9", "xxx", (0, (3, 1, 1, 1, 1, 1))),
 ]
-_FEW = 30  # samples below which a group is marked as small
-_UPRIGHT = 6  # groups that stand side by side; more of them lie below each other
-_BARS, _BAR = 0.8, 0.5  # of the room of a group that is filled by its bars, and by one at most
-_UNNAMED = "model"  # what a report calls a model that has no name
+_UPRIGHT = 6  # most groups with upright bars; more groups have horizontal bars
+_BARS, _BAR = 0.8, 0.5  # share of a group's space for all its bars, and largest share for one bar
+_UNNAMED = "model"  # name of a model without a name in a report
 
 
 class GroupMetricsDisplay:
-    """A metric of each group, with 95 % intervals, models side by side.
+    """A metric in each group, with 95 % intervals, models side by side.
 
-    Made by :meth:`from_report`, :meth:`from_predictions`, :meth:`from_estimator`, or from any
-    numbers. A dashed line shows the value over all samples. Groups of fewer than 30 samples are
-    pale and have an asterisk: their values say little. Where a metric is undefined, "undefined"
-    stands in place of a bar. More than six groups, or groups with long names, lie below each
-    other. Up to six models look different from each other, in grey print as well.
+    Make it with :meth:`from_report`, :meth:`from_predictions`, :meth:`from_estimator`, or from any
+    numbers. A dashed line shows the value over all samples. Groups with fewer than 30 samples are
+    pale and have an asterisk, because their values are unreliable. Where a metric is undefined, the
+    word "undefined" replaces the bar. Bars are horizontal if there are more than six groups or
+    group names are long. Up to six models look different from each other, also in grey print.
 
     Parameters
     ----------
     values : dict of str to array-like of shape (n_groups,)
-        For each model by name, the metric of each group; NaN where it is undefined.
+        For each model by name, the metric in each group; NaN where the metric is undefined.
     groups : sequence of length n_groups
         Label of each group; a tuple if there are several features.
     low, high : dict of str to array-like of shape (n_groups,), optional
-        Ends of the intervals of each model, both or neither; NaN for none.
+        Ends of the intervals of each model, both or neither; NaN for no interval.
     count : array-like of shape (n_groups,), optional
-        Number of samples of each group.
+        Number of samples in each group.
     overall : dict of str to float, optional
-        The metric of all samples, of each model.
+        For each model, the metric over all samples.
     metric_name : str, default="metric"
         Label of the axis of values.
     group_name : str, default=None
@@ -66,20 +67,20 @@ class GroupMetricsDisplay:
     figure_ : matplotlib Figure
         Figure with these axes.
     bars_ : dict of str to matplotlib BarContainer
-        Bars of each model, in the order of the groups; of no length where undefined.
+        Bars of each model, in the order of the groups; the length is zero where undefined.
     intervals_ : dict of str to matplotlib ErrorbarContainer
         Intervals of each model, if given.
     overall_ : dict of str to matplotlib Line2D
         Lines at the values over all samples, if given.
     undefined_ : list of matplotlib Text
-        What is written where there is no value.
+        The words "undefined" that replace bars.
     horizontal_ : bool
-        Whether groups lie below each other.
+        Whether bars are horizontal, with groups below each other.
 
     Raises
     ------
     ValueError
-        The numbers do not fit together.
+        The arguments contradict each other.
 
     See Also
     --------
@@ -113,27 +114,27 @@ class GroupMetricsDisplay:
         self.group_name = group_name
         if not isinstance(values, Mapping):
             raise TypeError(
-                f"values is a {type(values).__name__}, where numbers by the name of the model were "
-                "wanted: {'plain': [0.9, 0.6], ...}."
+                f"values is a {type(values).__name__}, expected a dict of model names to numbers. "
+                "Give for instance {'plain': [0.9, 0.6]}."
             )
         if not values or not self.groups:
             raise ValueError(
-                f"There are {len(values)} models and {len(self.groups)} groups, where one or more "
-                "of both were wanted."
+                f"values has {len(values)} models and groups has {len(self.groups)} groups. Give "
+                "at least one of both."
             )
         self.values = {name: self._numbers(f"values[{name!r}]", v) for name, v in values.items()}
         if (low is None) != (high is None):
-            raise ValueError("Of low and high only one was given. Give both or neither.")
+            raise ValueError("Only one of low and high was given. Give both or neither.")
         self.low, self.high = self._by_model("low", low), self._by_model("high", high)
         for name in self.low:
             if np.any(self.low[name] > self.high[name]):
-                raise ValueError(f"low[{name!r}] is above high[{name!r}]. Give them in order.")
+                raise ValueError(f"low[{name!r}] is above high[{name!r}]. Exchange them.")
         self.count = None if count is None else self._numbers("count", count)
         self.overall = dict(overall or {})
         if self.overall and set(self.overall) != set(self.values):
             raise ValueError(
                 f"overall has the models {list(self.overall)}, values has {list(self.values)}. "
-                "Give the same."
+                "Give the same models in both."
             )
 
     def _numbers(self, name: str, numbers: ArrayLike) -> np.ndarray:
@@ -151,7 +152,7 @@ class GroupMetricsDisplay:
         if set(numbers) != set(self.values):
             raise ValueError(
                 f"{name} has the models {list(numbers)}, values has {list(self.values)}. Give the "
-                "same."
+                "same models in both."
             )
         return {m: self._numbers(f"{name}[{m!r}]", numbers[m]) for m in self.values}
 
@@ -169,11 +170,11 @@ class GroupMetricsDisplay:
         Parameters
         ----------
         report : FairnessReport
-            From :func:`fairness_report`.
+            Result of :func:`fairness_report`.
         metric : str, default=None
-            Name of one of its metrics, to be shown by sensitive features, within the levels of
-            control features if there are any. None shows the accuracy of each combination of a
-            class and of the sensitive features.
+            Name of a metric of the report. It is shown by sensitive features, and within the levels
+            of control features if there are any. None shows the accuracy of each combination of
+            class and sensitive features.
         ax : matplotlib Axes, default=None
             Axes to draw into; new ones if not given.
         bar_kw : dict, default=None
@@ -186,9 +187,9 @@ class GroupMetricsDisplay:
         Raises
         ------
         TypeError
-            `report` is no report.
+            `report` is not a report.
         ValueError
-            The report has no such metric.
+            The report does not have this metric.
         ImportError
             matplotlib is not installed.
         """
@@ -210,7 +211,7 @@ class GroupMetricsDisplay:
                 )
             table, column, name = report.by_feature.loc[[metric]], "value", metric
             index = table.index.droplevel(0)
-            if not report.counts.control_names:  # else there is one for each level
+            if not report.counts.control_names:  # with controls, each level has its own value
                 overall = report.disparities.loc[(metric, "overall")].xs("value", level=1)
         display = cls(
             {model: table[model, column] for model in models},
@@ -244,16 +245,16 @@ class GroupMetricsDisplay:
         y_true : array-like of shape (n_samples,)
             True labels of any type.
         predictions : array-like of shape (n_samples,) or dict of str to array-like
-            Predicted labels of one model, or of several by name.
+            Predicted labels of one model, or of several models by name.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
             Group labels: array, Series, DataFrame or dict of columns (intersections).
         metric : callable, default=None
-            Metric, ``metric(y_true, y_pred)`` -> float, to be shown by sensitive features. None
-            shows the accuracy of each combination of a class and of the sensitive features.
-            Metrics that cannot be computed from counts have no intervals: for these, give
-            `n_boot` to :func:`fairness_report` and the report to :meth:`from_report`.
+            Metric, ``metric(y_true, y_pred)`` -> float, shown by sensitive features. None shows the
+            accuracy of each combination of class and sensitive features. Metrics that cannot be
+            computed from counts have no intervals here: give `n_boot` to :func:`fairness_report`
+            and the report to :meth:`from_report`.
         pos_label : label, default=None
-            The positive class of rates; None takes 1 where labels are of {0, 1} or {-1, 1}.
+            The positive class of rates. None means 1 if labels are of {0, 1} or {-1, 1}.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
         ax : matplotlib Axes, default=None
@@ -313,17 +314,17 @@ class GroupMetricsDisplay:
         ax: Any = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> "GroupMetricsDisplay":
-        """Show a metric of classifiers on data that they were not trained on.
+        """Show a metric of classifiers on held-out data.
 
         Parameters
         ----------
         estimator : fitted classifier or dict of str to fitted classifier
-            One, or several by name. One that asks for ``sensitive_features`` to predict, as
-            fairlearn's ``ThresholdOptimizer`` does, is given them.
+            One classifier, or several by name. A classifier that needs ``sensitive_features`` for
+            its prediction, such as fairlearn's ``ThresholdOptimizer``, receives them.
         X : array-like of shape (n_samples, ...)
             Samples, as the classifiers take them.
         y : array-like of shape (n_samples,)
-            Their true labels.
+            True labels of the samples.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
             As in :meth:`from_predictions`.
         metric : callable, default=None
@@ -344,7 +345,7 @@ class GroupMetricsDisplay:
         Raises
         ------
         TypeError
-            An estimator cannot predict.
+            An estimator has no ``predict``.
         sklearn.exceptions.NotFittedError
             An estimator is not fitted.
         ValueError
@@ -386,15 +387,15 @@ class GroupMetricsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw into; if not given, new ones, in a figure that is taller than usual
-            where there are more than twelve groups, or many models.
+            Axes to draw into; new ones if not given. The new figure is taller than usual if there
+            are more than twelve groups or many models.
         bar_kw : dict, default=None
             Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
 
         Returns
         -------
         display : GroupMetricsDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
@@ -424,13 +425,13 @@ class GroupMetricsDisplay:
         return self
 
     def _small(self) -> np.ndarray:
-        return np.zeros(len(self.groups), bool) if self.count is None else self.count < _FEW
+        return np.zeros(len(self.groups), bool) if self.count is None else self.count < FEW
 
     def _tick_labels(self, between: str) -> list[str]:
         labels = []
-        names = tell_apart(self.groups, STATISTICS, _label)
+        names = tell_apart(self.groups, STATISTICS, group_label)
         for i, group in enumerate(self.groups):
-            label = names[group].replace("$", r"\$")  # not a formula, as it is from the data
+            label = names[group].replace("$", r"\$")  # a label is not a formula
             if self.count is not None:
                 star = "*" if self._small()[i] else ""
                 label += f"{between}(n={self.count[i]:.0f}){star}"
@@ -438,7 +439,7 @@ class GroupMetricsDisplay:
         return labels
 
     def _fits_upright(self, ax: Any) -> bool:
-        """Tell whether all labels have room below the bars: some 0.08 inch a character."""
+        """Tell whether all labels fit below upright bars, at about 0.08 inch a character."""
         longest = max(len(line) for label in self._tick_labels("\n") for line in label.split("\n"))
         width = ax.get_window_extent().width / ax.figure.dpi
         return 0.08 * (longest + 1) <= width / len(self.groups)
@@ -458,7 +459,7 @@ class GroupMetricsDisplay:
         self.bars_[name] = bar(place, np.where(defined, values, 0), **(style | bar_kw))
         if self.low:
             low, high = self.low[name], self.high[name]
-            # Around the middle of the interval, which need not be the value.
+            # The bar of an interval is around its middle, which may differ from the value.
             at = (place, (low + high) / 2)
             self.intervals_[name] = ax.errorbar(
                 *(at[::-1] if self.horizontal_ else at),
@@ -470,7 +471,7 @@ class GroupMetricsDisplay:
                 zorder=3,
             )
             _, caps, lines = self.intervals_[name].lines
-            for artist in (*caps, *lines):  # black on a dark bar would not be seen
+            for artist in (*caps, *lines):  # black on a dark bar is invisible
                 artist.set_path_effects([patheffects.withStroke(linewidth=1.9, foreground="w")])
         if self.overall and np.isfinite(self.overall[name]):
             draw = ax.axvline if self.horizontal_ else ax.axhline
@@ -479,7 +480,7 @@ class GroupMetricsDisplay:
             )
 
     def _write_undefined(self, ax: Any, name: str, place: np.ndarray) -> None:
-        """Write it in place of each bar, or once where no model has a value."""
+        """Write "undefined" in place of each bar, or once if no model has a value."""
         nowhere = np.all([np.isnan(values) for values in self.values.values()], axis=0)
         for i in np.flatnonzero(np.isnan(self.values[name])):
             if nowhere[i] and name != next(iter(self.values)):
@@ -500,10 +501,10 @@ class GroupMetricsDisplay:
             )
 
     def _scale(self, ax: Any) -> None:
-        """Label the axes; let those of values begin at 0, and end at 1 what is a share near it."""
+        """Label the axes; values begin at 0, and an axis of shares near 1 ends at 1."""
         name = "" if self.group_name is None else as_label(self.group_name).replace("$", r"\$")
         if self._small().any():
-            name = f"{name}   (* fewer than {_FEW} samples)".strip()
+            name = f"{name}   (* fewer than {FEW} samples)".strip()
         ticks = np.arange(len(self.groups))
         parts = [self.values, self.low, self.high]
         numbers = np.array([v for part in parts for v in part.values()]).ravel()
@@ -526,16 +527,12 @@ class GroupMetricsDisplay:
     def _legend(self, ax: Any) -> None:
         from matplotlib.lines import Line2D
 
-        shown = int(np.argmin(self._small()))  # not a pale one, if there is another
+        shown = int(np.argmin(self._small()))  # a bar that is not pale, if there is one
         handles = {name: bars.patches[shown] for name, bars in self.bars_.items()}
         if list(handles) == [_UNNAMED]:
             handles = {}
         if self.intervals_:
             handles["95 % interval"] = next(iter(self.intervals_.values()))
-        if self.overall_:  # each has the colour of its model
+        if self.overall_:  # in the plot, each line has the colour of its model
             handles["overall"] = Line2D([], [], color="0.3", linestyle="--", linewidth=1.2)
         legend_above(ax, handles)
-
-
-def _label(group: Any) -> str:
-    return ", ".join(map(as_label, group if isinstance(group, tuple) else (group,)))

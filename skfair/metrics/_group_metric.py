@@ -1,4 +1,4 @@
-"""A metric of each group, and one number made of them: what a fairness scorer scores."""
+"""A metric in each group, aggregated to one number: the score of a fairness scorer."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ from sklearn.utils.validation import _num_samples
 
 from skfair.metrics._rates import (
     CONSTRAINTS,
-    RATES,
     CountMetric,
     binary_counts,
+    constraint_rates,
     find_count_metric,
-    group_statistic,
+    mean_rate,
     positive_position,
 )
 from skfair.metrics._samples import (
@@ -31,10 +31,11 @@ from skfair.utils._shown import shown, shown_all
 
 WORST_GROUP = "worst_group_accuracy"
 _ROUNDING = 1e-6
+_GIVE_METRIC = "Give a metric that returns a number, such as one with average='macro'."
 NAMED = (WORST_GROUP, *CONSTRAINTS)
 _SPLIT = (
-    "If this is a fold, split with skfair.model_selection.GroupStratifiedKFold; else put rare "
-    "groups together."
+    "If this is a fold, split with skfair.model_selection.GroupStratifiedKFold; else merge rare "
+    "groups."
 )
 
 
@@ -56,13 +57,14 @@ class GroupMetric:
     Parameters
     ----------
     metric : str or callable
-        One of `NAMED`, a metric of one group, or one that takes ``sensitive_features``.
+        One of `NAMED`, a metric of one group, or a metric that takes ``sensitive_features``.
     aggregate : str, callable or None
-        What to make of the groups' values; None for the first and the last kind of metric.
+        How the values of the groups become one number. None for one of `NAMED` and for a metric
+        that takes ``sensitive_features``.
     pos_label : label or None
-        The positive class of metrics that have one.
+        The positive class, for metrics with a positive class.
     parameters : dict
-        Further arguments of `metric`.
+        Other arguments of `metric`.
     """
 
     def __init__(
@@ -117,9 +119,8 @@ class GroupMetric:
         if absent:
             raise ValueError(
                 f"sensitive_features has no sample of [{shown_all(absent)}] among these "
-                f"{len(groups.codes)}, "
-                f"though that is one of its categories. {_SPLIT} Where the category is not meant "
-                "to occur, drop it: .cat.remove_unused_categories()."
+                f"{len(groups.codes)}, but it has this category. {_SPLIT} If the category should "
+                "not occur, drop it: .cat.remove_unused_categories()."
             )
         values = None
         if counted:
@@ -163,15 +164,14 @@ class GroupMetric:
         if metric == WORST_GROUP:
             return float(np.nanmin(class_accuracy(table)))
         positive = positive_position(labels, self.pos_label, self.name)
-        counts = binary_counts(table, positive)
         differences = []
-        for rates in CONSTRAINTS[metric]:
+        for rates in constraint_rates(metric, *binary_counts(table, positive)):
             for rate in rates:
-                _, of = RATES[rate](*counts)
-                if not np.all(of > 0):
-                    words = rate.replace("_", " ") + " rate"
-                    self._undefined(words, of > 0, samples, table, positive, labels)
-            values = group_statistic(rates, *counts)
+                defined = rate.size > 0
+                if not defined.all():
+                    words = rate.name.replace("_", " ") + " rate"
+                    self._undefined(words, defined, samples, table, positive, labels)
+            values = mean_rate(rates)
             differences.append(values.max() - values.min())
         return float(max(differences))
 
@@ -220,29 +220,18 @@ class GroupMetric:
             if not passes(self.metric, "sample_weight"):
                 raise TypeError(
                     f"{self.name} has no parameter sample_weight, and weights were given. Take a "
-                    "metric that has one, or write .set_score_request(sample_weight=False) behind "
-                    "the scorer."
+                    "metric with this parameter, or write .set_score_request(sample_weight=False) "
+                    "after the scorer."
                 )
             parameters["sample_weight"] = sample_weight
         return self.metric(y_true, y_pred, **parameters)
 
     def _number(self, value: Any, where: str, aggregate: str | None = None) -> float:
-        value = unwrap(value)
-        if not isinstance(value, Real | np.bool_):
-            hint = (
-                "Give a metric that returns a number, such as one with average='macro'."
-                if aggregate is None
-                else "Give a function that returns a number."
-            )
-            raise TypeError(
-                f"{aggregate or self.name} returned {type(value).__name__} {shown(value)}{where}, "
-                f"where one number was wanted. {hint}"
-            )
-        number = float(value)
+        hint = _GIVE_METRIC if aggregate is None else "Give a function that returns a number."
+        number = as_number(value, aggregate or self.name, where, hint)
         if not np.isfinite(number):
             raise ValueError(
-                f"{aggregate or self.name} is {value}{where}, where a finite number was wanted. "
-                f"{_SPLIT}"
+                f"{aggregate or self.name} is {number}{where}, expected a finite number. {_SPLIT}"
             )
         return number
 
@@ -255,7 +244,7 @@ class GroupMetric:
         positive: int,
         labels: tuple,
     ) -> None:
-        """Say of the first group without a value which samples it lacks."""
+        """Raise an error with the sample numbers of the first group without a value."""
         group = int(np.argmin(defined))
         _, _, p, n = binary_counts(table[group], positive)
         label = labels[positive] if positive < len(labels) else 1
@@ -270,7 +259,7 @@ class GroupMetric:
 
 
 def _absent_categories(sensitive_features: Any) -> list:
-    """List categories without a sample; of all inputs, pandas' categorical columns know them."""
+    """List categories without a sample; only pandas' categorical columns can have them."""
     columns = [sensitive_features]
     if isinstance(sensitive_features, pd.DataFrame):
         columns = [sensitive_features.iloc[:, i] for i in range(sensitive_features.shape[1])]
@@ -286,33 +275,71 @@ def _absent_categories(sensitive_features: Any) -> list:
 
 
 def check_given(sensitive_features: Any) -> None:
-    """Say how groups get to a scorer, where they did not."""
+    """Raise an error that explains routing if no groups were given."""
     if sensitive_features is None:
         raise TypeError(
             "sensitive_features did not reach the scorer. In a search or cross-validation, "
-            "write `with sklearn.config_context(enable_metadata_routing=True):` around it, "
-            "and `search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
-            "params={'sensitive_features': ...})` in it; alone, `scorer(estimator, X, y, "
-            "sensitive_features=...)`. Functions that pass nothing on, such as "
-            "permutation_importance, score the very rows that they are given, and take "
-            "`functools.partial(scorer, sensitive_features=...)` with the groups of these."
+            "write `with sklearn.config_context(enable_metadata_routing=True):` and, inside it, "
+            "`search.fit(X, y, sensitive_features=...)` or `cross_validate(..., "
+            "params={'sensitive_features': ...})`. To call the scorer directly, write "
+            "`scorer(estimator, X, y, sensitive_features=...)`. For functions without routing, "
+            "such as permutation_importance, give "
+            "`functools.partial(scorer, sensitive_features=...)` with the groups of the rows that "
+            "are scored."
         )
 
 
 def unwrap(value: Any) -> Any:
-    """Take a number out of an array or tensor without dimensions; anything else as it is.
+    """Convert an array or tensor without dimensions to a number; all else is unchanged.
 
     Returns
     -------
-    What a metric has returned.
+    object
     """
     if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0:
         return value
     return value.item()
 
 
+def as_number(
+    value: Any,
+    name: str,
+    where: str,
+    hint: str = _GIVE_METRIC,
+) -> float:
+    """Convert the result of a function to a number.
+
+    Parameters
+    ----------
+    value : object
+        Result of the function.
+    name : str
+        Name of the function in messages.
+    where : str
+        Group of the samples in messages; begins with a space, or is empty.
+    hint : str, optional
+        End of the message.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        The result is not one number.
+    """
+    value = unwrap(value)
+    if not isinstance(value, Real | np.bool_):
+        raise TypeError(
+            f"{name} returned {type(value).__name__} {shown(value)}{where}, expected one number. "
+            f"{hint}"
+        )
+    return float(value)
+
+
 def metric_name(function: Callable) -> str:
-    """Name of a function, or what stands for one.
+    """Name a function; its repr if it has no name.
 
     Returns
     -------
@@ -322,7 +349,7 @@ def metric_name(function: Callable) -> str:
 
 
 def plain_name(function: Callable) -> str:
-    """Name of a function, also of one that is given some of its arguments by ``partial``.
+    """Name a function, or the function in a ``partial``.
 
     Returns
     -------
@@ -332,26 +359,26 @@ def plain_name(function: Callable) -> str:
 
 
 def is_ratio(metric: Callable, features: Any, classes: Sequence = (0, 1)) -> bool:
-    """Find out whether a comparison of groups is 1, and not 0, where they are exactly alike.
+    """Find out whether a comparison of groups returns 1, and not 0, for groups that are equal.
 
     Parameters
     ----------
     metric : callable
         ``metric(y_true, y_pred, sensitive_features=...)``.
     features : ndarray or DataFrame
-        A row for each group, as the function wants them.
+        One row for each group, in the form that the function takes.
     classes : sequence, default=(0, 1)
         Two labels or more.
 
     Returns
     -------
     bool
-        False also where the function does not take other rows than its own.
+        False also if the function fails on made-up rows.
     """
     if plain_name(metric).endswith("_ratio"):
         return True
     labels = np.asarray([classes[0], classes[-1]])
-    # Rates of which no two add up to one.
+    # No two of these rates add up to one.
     truth, predicted = np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], [5, 2, 1, 4], axis=1)
     n_groups = len(features)
     rows = np.repeat(np.arange(n_groups), len(truth))
@@ -362,35 +389,36 @@ def is_ratio(metric: Callable, features: Any, classes: Sequence = (0, 1)) -> boo
             sensitive_features=_safe_indexing(features, rows),
         )
         return abs(float(value) - 1) < _ROUNDING and not isinstance(unwrap(value), bool | np.bool_)
-    except Exception:  # of whatever kind: the function is the user's, and is asked again
+    except Exception:  # any kind: it is the user's function, and it is called again later
         return False
 
 
 def is_loss(metric: Callable, y: np.ndarray) -> bool:
-    """Find out whether nothing is lower than what a function gives for perfect predictions.
+    """Find out whether a function is lowest for perfect predictions.
 
     Parameters
     ----------
     metric : callable
         ``metric(y_true, y_pred)``.
-    y : ndarray of shape (n_samples,), of 0 and 1
+    y : ndarray of shape (n_samples,)
+        Labels 0 and 1.
 
     Returns
     -------
     bool
-        False also where the function raises.
+        False also if the function raises an error.
     """
     try:
         perfect, wrong = (float(metric(y, predicted)) for predicted in (y, 1 - y))
-        if not perfect < wrong:  # or undefined; then no constant predictions, which may warn
+        if not perfect < wrong:  # also if NaN: no calls with constant predictions, which may warn
             return False
         return perfect < min(float(metric(y, np.full_like(y, label))) for label in (0, 1))
-    except Exception:  # of whatever kind: the function is the user's, and is asked again
+    except Exception:  # any kind: it is the user's function, and it is called again later
         return False
 
 
 def accepts(function: Callable, parameter: str) -> bool:
-    """Tell whether a function has a parameter of that name.
+    """Tell whether a function has a parameter with this name.
 
     Returns
     -------
@@ -400,7 +428,7 @@ def accepts(function: Callable, parameter: str) -> bool:
 
 
 def passes(function: Callable, parameter: str) -> bool:
-    """Tell whether a function takes an argument of that name, be it only to hand it on.
+    """Tell whether a function takes an argument with this name, also through ``**kwargs``.
 
     Returns
     -------

@@ -1,14 +1,25 @@
-"""Tables and labels in HTML."""
+"""How tables and labels are written: labels of groups in a line, tables in HTML."""
 
 import html
+from typing import Any
 
 import pandas as pd
 
-from skfair.utils._shown import plain
+from skfair.utils._shown import as_label, plain
+
+
+def group_label(group: Any) -> str:
+    """Write the label of a group in one line; a tuple has one part for each feature.
+
+    Returns
+    -------
+    str
+    """
+    return ", ".join(as_label(part) for part in (group if isinstance(group, tuple) else (group,)))
 
 
 def escape(words: str) -> str:
-    """Keep a label from being read as HTML, or turning what is around it.
+    """Escape a label so that a browser shows it as text, and so that it cannot affect other text.
 
     Returns
     -------
@@ -18,7 +29,7 @@ def escape(words: str) -> str:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    """Make an HTML table; each row says in full which one it is.
+    """Make an HTML table; each row has all its labels.
 
     Returns
     -------

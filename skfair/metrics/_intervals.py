@@ -1,4 +1,4 @@
-"""Intervals of the report: Wilson's for shares, the bootstrap on counts for all else."""
+"""Intervals of the report: Wilson's for shares, a bootstrap of the counts for other numbers."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import numpy as np
 
 LEVELS = (0.025, 0.975)  # of all intervals: 95 %
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-_CHUNK = 2**22  # numbers held at a time, 32 MiB
+_CHUNK = 2**22  # numbers in memory at a time, 32 MiB
 
 
 def wilson_interval(share: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a binomial share, Wilson's.
+    """Wilson's 95 % interval of a binomial share.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association 22 (1927), 209-212.
@@ -20,7 +20,7 @@ def wilson_interval(share: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarra
     share : ndarray
         Observed shares, 0 to 1.
     n_samples : ndarray of the same shape
-        Number of samples behind each; under weights the effective number. NaN gives NaN.
+        Number of samples behind each share; with weights the effective number. NaN gives NaN.
 
     Returns
     -------
@@ -37,13 +37,13 @@ def wilson_interval(share: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarra
     middle = (share + ratio / 2) / (1 + ratio)
     variance = (share * (1 - share) + ratio / 4) / n_samples
     half = _Z * np.sqrt(variance) / (1 + ratio)
-    # Exact at the ends, where rounding would leave the interval a hair short of 0 or 1.
+    # Exact at the ends: with rounding, the interval would not quite reach 0 or 1.
     low = np.where(share <= 0, 0.0, middle - half)
     return low, np.where(share >= 1, 1.0, middle + half)
 
 
 def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw as many samples as there are, with replacement, `n_boot` times: how many of each cell.
+    """Draw bootstrap samples of the same size, and count the samples of each cell.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndar
     n_boot : int
         Number of draws.
     seed : int
-        Same seed and sizes, same draws.
+        The same seed and sizes give the same draws.
 
     Yields
     ------
     ndarray of shape (n_draws, n_cells), int64
-        As many draws at a time as need bounded memory.
+        Some of the draws at a time, so that memory is bounded.
 
     Examples
     --------
@@ -67,8 +67,8 @@ def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndar
     """
     rng = np.random.default_rng(seed)
     n_samples, n_cells = int(size.sum()), len(size)
-    # Drawing sizes takes time by cells, drawing samples by samples, each of which is faster:
-    # under weights that all differ there are as many cells as samples.
+    # The time to draw sizes grows with the number of cells, the time to draw samples with the
+    # number of samples. If all weights differ, there are as many cells as samples.
     cell = np.repeat(np.arange(n_cells), size) if n_samples < 8 * n_cells else None
     step = max(1, _CHUNK // n_cells)
     for start in range(0, n_boot, step):
@@ -85,7 +85,7 @@ def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndar
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile interval of statistics, from their draws; those that are NaN are left out.
+    """Compute 95 % percentile intervals of statistics from draws; NaN draws are left out.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     low, high : ndarray of shape (...)
-        NaN where no draw is a number, or all are the same: three samples that are all right
-        are so in each draw, which does not mean that one can be sure.
+        NaN if no draw is a number, or if all draws are equal: three samples that are all correct
+        are correct in every draw, which does not make the value certain.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     whole = ~gaps.any(axis=0)
     if whole.any():
         result[:, whole] = np.quantile(flat[:, whole], LEVELS, axis=0)
-    for i in np.flatnonzero(~whole & ~gaps.all(axis=0)):  # NumPy's nanquantile loops as well
+    for i in np.flatnonzero(~whole & ~gaps.all(axis=0)):  # nanquantile loops, too
         result[:, i] = np.quantile(flat[~gaps[:, i], i], LEVELS)
     result[:, np.isclose(result[0], result[1], rtol=0, atol=1e-12)] = np.nan
     low, high = result.reshape(2, *draws.shape[1:])

@@ -1,4 +1,4 @@
-"""What the displays share: a legend above the axes, names beside points, names of measures."""
+"""Shared parts of the displays: legend above the axes, names beside points, names of metrics."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -9,12 +9,12 @@ import numpy as np
 from skfair.metrics._group_metric import metric_name
 from skfair.utils._shown import as_label
 
-_DISTANCES = (7, 16, 30, 48)  # of a name from its point, in points of 1/72 inch
+_DISTANCES = (7, 16, 30, 48)  # from a point to its name, in points of 1/72 inch
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def words(measure: Any) -> str:
-    """Name a measure, given by name or as a function, in words.
+    """Write the name of a metric, given by name or as a function, in words.
 
     Returns
     -------
@@ -31,13 +31,13 @@ def words(measure: Any) -> str:
 
 
 def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
-    """Put a legend above the axes, where it hides nothing, in as many columns as fit.
+    """Draw a legend above the axes, where it covers nothing, in as many columns as fit.
 
     Parameters
     ----------
     ax : matplotlib Axes
     handles : mapping of str to artist
-        What it lists; nothing is drawn if that is nothing.
+        Entries of the legend. Without entries no legend is drawn.
     """
     settle(ax)
     room = ax.get_window_extent().width
@@ -60,7 +60,7 @@ def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
 
 
 def settle(ax: Any) -> None:
-    """Let the layout of the figure, if it has one, give the axes their size."""
+    """Compute the size of the axes, if the figure has a layout engine."""
     figure = ax.figure.canvas.figure  # not a subfigure
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
@@ -69,20 +69,20 @@ def settle(ax: Any) -> None:
 def label_points(
     ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], corners: np.ndarray | Sequence = ()
 ) -> list:
-    """Write names beside points, each where it covers nothing else, if it can.
+    """Write names beside points, where they cover other things as little as possible.
 
-    A name that had to go further away gets a line to its point.
+    A name that is far from its point gets a line to the point.
 
     Parameters
     ----------
     ax : matplotlib Axes
-        With limits that will not change.
+        Axes whose limits are final.
     x, y : ndarray of shape (n_points,)
         The points.
     names : sequence of str
-        Their names.
+        Names of the points.
     corners : array-like of shape (n_corners, 2), default=()
-        Corners of a line of upright and level parts that is better not covered, either.
+        Corners of a step line that the names should not cover.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def label_points(
     points = ax.transData.transform(np.column_stack([x, y]))
     axes = ax.get_window_extent()
     inside = np.array([axes.x0, axes.y0, axes.x1, axes.y1])
-    half = 6 * pixels  # a marker's
+    half = 6 * pixels  # half the size of a marker
     taken = [np.concatenate([point - half, point + half]) for point in points]
     if len(corners):
         ends = ax.transData.transform(corners)
@@ -120,7 +120,7 @@ def label_points(
         size = np.array([extent.width, extent.height])
         best = None
         for distance, direction in product(_DISTANCES, _DIRECTIONS):
-            # Along a diagonal a name is already clear of its point at a smaller offset.
+            # In a diagonal direction, a smaller offset is enough to leave the point free.
             step = distance * (0.6 if all(direction) else 1) * pixels + size / 2
             middle = point + np.array(direction) * step
             box = np.concatenate([middle - size / 2, middle + size / 2])
@@ -128,7 +128,7 @@ def label_points(
             cost = 2 * out + sum(_overlap(box, other) for other in taken)
             if best is None or cost < best[0] - 1e-6:
                 best = cost, middle, box, distance
-        assert best is not None  # there are places to try
+        assert best is not None  # there is at least one place
         _, middle, box, distance = best
         taken.append(box)
         label.set_position(tuple((middle - point) / pixels))

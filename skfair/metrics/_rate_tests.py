@@ -1,4 +1,4 @@
-"""Whether rates of groups are proven to be alike: all pairs, and the rows that it takes."""
+"""Tests of the difference between rates of two groups, and the number of rows that they need."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,26 +8,26 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from skfair.metrics._binomial_tests import exact_p_value, wald_p_value
-from skfair.metrics._rates import CONSTRAINTS, RATES, binary_counts
+from skfair.metrics._rates import binary_counts, constraint_rates
 from skfair.utils._shown import tell_apart
 
-_POWER = 0.8  # probability of a certificate with as many rows as are said to be needed
+_POWER = 0.8  # probability of a certificate with the number of rows that is called enough
 _MOST_ROWS = 10**9
 
 
 class RateCounts(NamedTuple):
-    """Counts behind one rate of each group, which a constraint wants to be alike.
+    """Counts behind one rate of each group, which a constraint compares.
 
     Attributes
     ----------
     name : str
-        What it is called in tables.
-    hits : ndarray of shape (..., n_groups) or, of a mean, (..., n_parts, n_groups)
-        Rows that count.
-    sizes : ndarray, same shape or one that goes with it
-        Of how many.
+        Name in tables.
+    hits : ndarray of shape (..., n_groups) or, for a mean, (..., n_parts, n_groups)
+        Numerators of the rate.
+    sizes : ndarray, same shape or one that broadcasts to it
+        Denominators of the rate.
     is_mean : bool
-        Whether it is the mean of several rates.
+        True for the mean of several rates.
     """
 
     name: str
@@ -37,16 +37,16 @@ class RateCounts(NamedTuple):
 
 
 def rate_counts(constraint: str, counts: np.ndarray, totals: np.ndarray) -> list[RateCounts]:
-    """Collect what a constraint compares from counts of positive predictions, of two classes.
+    """Collect the rates of a constraint from counts of positive predictions of two classes.
 
     Parameters
     ----------
     constraint : str
         One of :data:`~skfair.metrics._rates.CONSTRAINTS`.
     counts : ndarray of shape (..., n_groups, 2)
-        Rows predicted positive: false positives, true positives.
+        Numbers of rows that are predicted positive: false positives, true positives.
     totals : ndarray of shape (n_groups, 2)
-        Rows: negatives, positives.
+        Numbers of rows: negatives, positives.
 
     Returns
     -------
@@ -59,19 +59,19 @@ def rate_counts(constraint: str, counts: np.ndarray, totals: np.ndarray) -> list
 def table_rates(
     constraint: str, table: np.ndarray, labels: Sequence, positive: int | None
 ) -> list[RateCounts]:
-    """Collect what a constraint compares from a table of groups, classes and predictions.
+    """Collect the rates of a constraint from a table of groups, classes and predictions.
 
     Parameters
     ----------
     constraint : str
         One of :data:`~skfair.metrics._rates.CONSTRAINTS`.
     table : ndarray of shape (..., n_groups, n_classes, n_predicted)
-        Rows; the first predicted labels are the classes.
+        Numbers of rows; the first predicted labels are the classes.
     labels : sequence of length n_predicted
         The labels.
     positive : int or None
-        Position of the positive one, as against all others; None for every class by itself,
-        where the constraint is "demographic_parity" or "equalized_odds".
+        Position of the positive label; all other labels are negative. None compares every class;
+        the constraint is then "demographic_parity" or "equalized_odds".
 
     Returns
     -------
@@ -93,33 +93,34 @@ def table_rates(
 
 def _binary_rates(constraint: str, *counts: np.ndarray) -> list[RateCounts]:
     collected = []
-    for rates in CONSTRAINTS[constraint]:
-        hits, sizes = zip(*(RATES[rate](*counts) for rate in rates), strict=True)
-        names = [rate.replace("_", " ") for rate in rates]
+    for rates in constraint_rates(constraint, *counts):
+        name = " and ".join(rate.name.replace("_", " ") for rate in rates) + " rate"
         if len(rates) == 1:
-            collected.append(RateCounts(f"{names[0]} rate", hits[0], sizes[0]))
+            collected.append(RateCounts(name, rates[0].hits, rates[0].size))
         else:
-            name = f"mean of {' and '.join(names)} rate"
-            collected.append(RateCounts(name, np.stack(hits, -2), np.stack(sizes, -2), True))
+            hits = np.stack([rate.hits for rate in rates], -2)
+            sizes = np.stack([rate.size for rate in rates], -2)
+            collected.append(RateCounts(f"mean of {name}", hits, sizes, True))
     return collected
 
 
 def holds(rates: Sequence[RateCounts], epsilon: float, delta: float) -> bool:
     """Tell whether all pairs of groups are proven to differ by less than epsilon.
 
-    The verdict of a certificate, found as soon as one pair says no; the largest differences come
-    first.
+    This is the verdict of a certificate. Pairs with the largest differences are tested first, and
+    the first pair that fails ends the search.
 
     Parameters
     ----------
     rates : sequence of RateCounts
-        Of one candidate.
+        Rates of one candidate.
     epsilon, delta : float
+        Largest difference, and level of the tests.
 
     Returns
     -------
     bool
-        Where a rate of a group has no rows, False.
+        False if a rate of a group has no rows.
     """
     pairs = []
     for rate in rates:
@@ -135,32 +136,33 @@ def holds(rates: Sequence[RateCounts], epsilon: float, delta: float) -> bool:
     return all(pair_p_value(rate, g, h, epsilon, delta) <= delta for _, rate, g, h in pairs)
 
 
-@np.errstate(under="ignore")  # of what is next to impossible
+@np.errstate(under="ignore")  # probabilities that are nearly zero
 def power(
     rates: Sequence[RateCounts], sizes: Sequence[np.ndarray], epsilon: float, delta: float
 ) -> np.ndarray:
-    """Probability that rows yet to come prove it, if the rates were those that were measured.
+    """Probability that new rows give a certificate, if the true rates are the measured rates.
 
-    Zero where a rate of a group has no rows. By normal approximation, and as if pairs were
-    independent, which makes it somewhat too small where there are many groups.
+    The probability is zero if a rate of a group has no rows. It is a normal approximation, computed
+    as if pairs were independent; with many groups it is therefore somewhat too small.
 
     Parameters
     ----------
     rates : sequence of RateCounts
-        Of one or several candidates.
-    sizes : sequence of ndarray, shapes as those in `rates`
-        Rows to come behind each.
+        Rates of one or several candidates.
+    sizes : sequence of ndarray, shapes as in `rates`
+        Number of new rows behind each rate.
     epsilon, delta : float
+        Largest difference, and level of the tests.
 
     Returns
     -------
     ndarray of shape (...), float64
-        One for each candidate.
+        The probability for each candidate.
     """
     z = ndtri(1 - delta)
     result = np.ones(())
     for rate, n in zip(rates, sizes, strict=True):
-        with np.errstate(divide="ignore", invalid="ignore"):  # where there are no rows
+        with np.errstate(divide="ignore", invalid="ignore"):  # a rate without rows
             value, variance = estimates(rate, n)
         first, second = np.triu_indices(value.shape[-1], 1)
         difference = np.abs(value[..., first] - value[..., second])
@@ -171,20 +173,21 @@ def power(
 
 
 def estimates(rate: RateCounts, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value of a rate, and its variance on as many rows as `sizes` says.
+    """Estimate a rate, and the variance of its estimate.
 
     Parameters
     ----------
     rate : RateCounts
-    sizes : ndarray
-        As in it.
+        The observed counts.
+    sizes : ndarray, shape as ``rate.sizes``
+        Number of rows for which the variance is computed.
 
     Returns
     -------
     value, variance : ndarray of shape (..., n_groups), float64
     """
     value = rate.hits / rate.sizes
-    # A rate of 0 or 1 among a few rows is not certain.
+    # An observed rate of 0 or 1 on a few rows is not certain.
     inner = np.clip(rate.hits, 0.5, rate.sizes - 0.5) / rate.sizes
     variance = inner * (1 - inner) / sizes
     if rate.is_mean:
@@ -193,19 +196,21 @@ def estimates(rate: RateCounts, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def pair_p_value(rate: RateCounts, g: int, h: int, epsilon: float, delta: float) -> float:
-    """P-value of two groups differing by epsilon or more, 1 where there are no rows.
+    """P-value of the hypothesis that two groups differ by epsilon or more.
 
     Parameters
     ----------
     rate : RateCounts
-        Of one candidate.
+        Rate of one candidate.
     g, h : int
         Positions of the groups.
     epsilon, delta : float
+        Difference, and level of the test.
 
     Returns
     -------
     float
+        1 if a group has no rows.
     """
     hits, sizes = rate.hits[..., [g, h]], rate.sizes[..., [g, h]]
     if not np.all(sizes > 0):
@@ -217,18 +222,19 @@ def pair_p_value(rate: RateCounts, g: int, h: int, epsilon: float, delta: float)
 
 
 def least_rows(epsilon: float, delta: float, is_mean: bool = False) -> int:
-    """Rows of each group below which no outcome is a certificate: where no row counts at all.
+    """Smallest number of rows of each group that can give a certificate, with rates of zero.
 
     Parameters
     ----------
     epsilon, delta : float
+        Largest difference, and level of the tests.
     is_mean : bool, default=False
-        For the mean of two rates.
+        True for the mean of two rates.
 
     Returns
     -------
     int
-        A number that nobody has where `epsilon` is so small.
+        More than 10**9 if `epsilon` is so small that no number up to that is enough.
     """
 
     def enough(m: int) -> bool:
@@ -251,22 +257,25 @@ def least_rows(epsilon: float, delta: float, is_mean: bool = False) -> int:
 def rows_for(
     rates: Sequence[RateCounts], epsilon: float, delta: float, *, at_parity: bool = False
 ) -> list[np.ndarray] | None:
-    """Rows behind each rate of each group that would do, with a probability of 0.8.
+    """Number of rows behind each rate of each group that gives a certificate, in 8 of 10 cases.
 
-    Groups keep the rows that they have; those with fewer than some number get that number.
+    All groups with fewer rows than some number are enlarged to that number. The other groups keep
+    their rows.
 
     Parameters
     ----------
     rates : sequence of RateCounts
-        Of one candidate.
+        Rates of one candidate.
     epsilon, delta : float
+        Largest difference, and level of the tests.
     at_parity : bool, default=False
-        If all groups had the rates of all rows; else those that were measured.
+        True assumes that each group has the rate of all rows together; False assumes that each
+        group has its measured rate.
 
     Returns
     -------
     list of ndarray of shape (n_groups,), int64
-        One for each rate, of a mean the sum of its parts. None where no number would do.
+        One array for each rate; for a mean, the sum over its parts. None if no number is enough.
     """
     if at_parity:
         rates = [

@@ -1,4 +1,4 @@
-"""Rates from counts: the one definition behind scorers, reports and the debiasers' constraints."""
+"""Rates from counts, as scorers, reports, certificates and debiasers all compute them."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,15 +10,20 @@ from sklearn import metrics as sklearn_metrics
 
 from skfair.utils._shown import shown, shown_all
 
-# Rates of a group, each from what is predicted positive and what there is: (count, of how many).
+# Rates of a group, and performances of a classifier of two classes, each as (hits, size), the
+# numerator and the denominator. All take true positives, false positives, positives, negatives.
 RATES: dict[str, Callable] = {
     "selection": lambda tp, fp, p, n: (tp + fp, p + n),
     "true_positive": lambda tp, fp, p, n: (tp, p),
     "false_positive": lambda tp, fp, p, n: (fp, n),
     "precision": lambda tp, fp, p, n: (tp, tp + fp),
+    "f1": lambda tp, fp, p, n: (2 * tp, tp + fp + p),
+    "accuracy": lambda tp, fp, p, n: (tp + n - fp, p + n),
+    "balanced_accuracy": lambda tp, fp, p, n: (tp / p + 1 - fp / n, 2),
 }
-# A constraint is one or more statistics of a group, each the mean of some rates; the bias is
-# the largest difference in a statistic between two groups.
+PERFORMANCES = ("balanced_accuracy", "accuracy", "f1")  # what a debiaser can maximise by name
+# A constraint compares one or more statistics of the groups. Each statistic is the mean of one or
+# more rates. The bias is the largest difference in a statistic between two groups.
 CONSTRAINTS: dict[str, list[list[str]]] = {
     "demographic_parity": [["selection"]],
     "equal_opportunity": [["true_positive"]],
@@ -27,25 +32,139 @@ CONSTRAINTS: dict[str, list[list[str]]] = {
 }
 
 
-def group_statistic(rates: list[str], *counts: Any) -> Any:
-    """Mean of some rates, from counts as those in :data:`RATES` take them."""
-    return sum(hits / of / len(rates) for hits, of in (RATES[rate](*counts) for rate in rates))
-
-
-class CountMetric(NamedTuple):
-    """A metric that needs nothing but how many samples of which class were predicted as what.
+class Rate(NamedTuple):
+    """One rate of each group, as the two counts that it divides.
 
     Attributes
     ----------
     name : str
-        What it is called in messages.
+        A key of :data:`RATES`.
+    hits : ndarray or tensor
+        Numerator of each group.
+    size : ndarray or tensor
+        Denominator of each group.
+    """
+
+    name: str
+    hits: Any
+    size: Any
+
+
+def count_rates(names: Sequence[str], tp: Any, fp: Any, p: Any, n: Any) -> list[Rate]:
+    """Count what some rates divide.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of :data:`RATES`.
+    tp, fp, p, n : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    list of Rate
+        One for each name.
+    """
+    return [Rate(name, *RATES[name](tp, fp, p, n)) for name in names]
+
+
+def constraint_rates(constraint: str, tp: Any, fp: Any, p: Any, n: Any) -> list[list[Rate]]:
+    """Count the rates that a constraint compares between groups.
+
+    Parameters
+    ----------
+    constraint : str
+        A key of :data:`CONSTRAINTS`.
+    tp, fp, p, n : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    list of list of Rate
+        For each statistic of the constraint, the rates that the statistic averages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = np.array([3, 4]), np.array([1, 0]), np.array([6, 8]), np.array([4, 2])
+    >>> for statistic in constraint_rates("equalized_odds", *counts):
+    ...     print([rate.name for rate in statistic], mean_rate(statistic))
+    ['true_positive'] [0.5 0.5]
+    ['false_positive'] [0.25 0.  ]
+    """
+    return [count_rates(names, tp, fp, p, n) for names in CONSTRAINTS[constraint]]
+
+
+def rate_names(constraint: str) -> list[str]:
+    """Name all rates that a constraint compares.
+
+    Parameters
+    ----------
+    constraint : str
+        A key of :data:`CONSTRAINTS`.
+
+    Returns
+    -------
+    list of str
+        Each name once, sorted.
+
+    Examples
+    --------
+    >>> rate_names("equalized_odds")
+    ['false_positive', 'true_positive']
+    """
+    return sorted({name for names in CONSTRAINTS[constraint] for name in names})
+
+
+def mean_rate(rates: Sequence[Rate]) -> Any:
+    """Average some rates of each group.
+
+    Parameters
+    ----------
+    rates : sequence of Rate
+        Rates with sizes above zero.
+
+    Returns
+    -------
+    ndarray or tensor
+        The mean of each group.
+    """
+    return sum(rate.hits / rate.size / len(rates) for rate in rates)
+
+
+def group_statistic(rates: list[str], *counts: Any) -> Any:
+    """Average some rates of each group by name.
+
+    Parameters
+    ----------
+    rates : list of str
+        Keys of :data:`RATES`.
+    *counts : ndarray or tensor
+        True positives, false positives, positives and negatives of each group.
+
+    Returns
+    -------
+    ndarray or tensor
+        The mean of each group.
+    """
+    return mean_rate(count_rates(rates, *counts))
+
+
+class CountMetric(NamedTuple):
+    """A metric that is computed from counts of samples by true class and predicted label.
+
+    Attributes
+    ----------
+    name : str
+        Name in messages.
     fraction : callable
         ``fraction(table, positive)`` -> (numerator, denominator) over the leading axes of a
         table of shape (..., n_classes, n_predicted), as in :class:`GroupCounts`.
     is_share : bool
-        Whether it is a number of samples divided by another one that contains it.
+        True if the metric is a share: the numerator counts some of the samples in the
+        denominator.
     needs_positive : bool
-        Whether it is about one class, the positive one.
+        True if the metric is about one class, the positive class.
     """
 
     name: str
@@ -73,8 +192,8 @@ def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
     table : ndarray of shape (..., n_classes, n_predicted)
         The first predicted labels are the classes, in their order.
     positive : int
-        Position of the positive label among the predicted ones; it may lie behind the classes,
-        or behind all of them if it neither occurs nor is predicted.
+        Position of the positive label among the predicted labels. The position is
+        ``n_predicted`` if the label does not occur.
 
     Returns
     -------
@@ -87,8 +206,8 @@ def binary_counts(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
 def _confusion(table: np.ndarray, positive: int) -> tuple[np.ndarray, ...]:
     """Count true and false positives, false and true negatives.
 
-    Nothing is subtracted: of weights, a difference that should be zero is one in the last digits
-    only, and a rate of nothing would be a number.
+    Nothing is subtracted: a difference of sums of weights is often not exactly zero where it should
+    be, and a rate with an empty denominator would then be a number.
     """
     n_classes, n_predicted = table.shape[-2:]
     is_positive, chosen = np.arange(n_classes) == positive, np.arange(n_predicted) == positive
@@ -125,19 +244,16 @@ def _false_negative(table, positive):
     return fn, tp + fn
 
 
-def _f1(table, positive):
-    tp, fp, p, _ = binary_counts(table, positive)
-    return 2 * tp, tp + fp + p
-
-
 def _balanced(table, positive):
-    """Sum the recalls of the classes that occur, and count these classes."""
+    """Sum the recalls of the classes that occur, and count the classes that occur."""
     total = table.sum(-1)
     right = np.diagonal(table, axis1=-2, axis2=-1)
     recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
     return recall.sum(-1), (total > 0).sum(-1)
 
 
+# Accuracies are computed from the table and not by RATES: they take any number of classes, and
+# nothing may be subtracted from weights (see _confusion).
 ACCURACY = CountMetric(
     "accuracy", lambda table, _: (_right(table), table.sum((-2, -1))), needs_positive=False
 )
@@ -159,14 +275,14 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     ),
     sklearn_metrics.recall_score: TRUE_POSITIVE_RATE,
     sklearn_metrics.precision_score: CountMetric("precision", _rate("precision")),
-    sklearn_metrics.f1_score: CountMetric("F1", _f1, is_share=False),
+    sklearn_metrics.f1_score: CountMetric("F1", _rate("f1"), is_share=False),
     fairlearn_metrics.selection_rate: SELECTION_RATE,
     fairlearn_metrics.true_positive_rate: TRUE_POSITIVE_RATE,
     fairlearn_metrics.false_positive_rate: FALSE_POSITIVE_RATE,
     fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
-# Of predicted labels these give a number as well, which is not what it is called.
+# These metrics need scores. Given predicted labels, they return a number with another meaning.
 _OF_SCORES = {
     sklearn_metrics.average_precision_score,
     sklearn_metrics.brier_score_loss,
@@ -181,7 +297,7 @@ _OF_TWO_CLASSES = {
 
 
 def is_of_scores(metric: Any) -> bool:
-    """Tell whether a metric, or that of a partial, is known to be one of scores.
+    """Tell whether a metric, or the function in a ``partial``, is known to need scores.
 
     Returns
     -------
@@ -192,7 +308,7 @@ def is_of_scores(metric: Any) -> bool:
 
 
 def positive_is_clear(labels: Sequence) -> bool:
-    """Tell whether 1 is the positive one of the labels by what is usual.
+    """Tell whether the labels are of {0, 1} or of {-1, 1}, so that 1 is the positive label.
 
     Returns
     -------
@@ -202,20 +318,20 @@ def positive_is_clear(labels: Sequence) -> bool:
 
 
 def find_count_metric(metric: Callable, n_labels: int) -> CountMetric | None:
-    """Give what computes a metric from counts, if anything does.
+    """Look up how to compute a metric from counts.
 
     Parameters
     ----------
     metric : callable
-        The metric as a user gives it.
+        The metric that the user gave.
     n_labels : int
         Number of labels that occur, true or predicted.
 
     Returns
     -------
     CountMetric or None
-        None where only the function itself can tell: it is not known, or of so many labels it
-        makes something else (scikit-learn's recall of three classes is an error).
+        None if the function itself must be called: the function is not known, or it is not
+        defined for so many labels (scikit-learn's recall raises an error for three classes).
     """
     if not inspect.isfunction(metric) or (metric in _OF_TWO_CLASSES and n_labels > 2):
         return None
@@ -230,25 +346,25 @@ def positive_position(labels: Sequence, pos_label: Any, name: str) -> int:
     labels : sequence
         All labels, true and predicted.
     pos_label : label or None
-        The positive one; None takes 1 where all labels are of {0, 1} or of {-1, 1}.
+        The positive label. None means 1 if all labels are of {0, 1} or of {-1, 1}.
     name : str
         Name of the metric in messages.
 
     Returns
     -------
     int
-        ``len(labels)`` where 1 is the positive class and does not occur.
+        ``len(labels)`` if 1 is the positive label and does not occur.
 
     Raises
     ------
     ValueError
-        Nothing says which is the positive class, or it does not occur.
+        It is not clear which label is positive, or `pos_label` does not occur.
     """
     if pos_label is None:
         if not positive_is_clear(labels):
             raise ValueError(
                 f"{name} is about one class, and it is not clear which of the labels "
-                f"[{shown_all(labels)}] is the positive one. Say so, for instance "
+                f"[{shown_all(labels)}] is the positive one. Name it, for instance "
                 f"pos_label={shown(labels[-1])}."
             )
         return labels.index(1) if 1 in labels else len(labels)

@@ -1,4 +1,4 @@
-"""Calibration: accuracy against confidence, as a picture."""
+"""Plot of accuracy against confidence."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import as_label
 
-# Of Okabe and Ito's colours, which the colour-blind can tell apart; each with a marker of its own.
+# Okabe and Ito's colours, which colour-blind people can distinguish; each has its own marker.
 _LOOKS = [("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"), ("D", "#CC79A7"), ("v", "#000000")]
 _SHARES = "share of samples"
-_STRIP = 0.2  # of the height of the axes, for the shares; they are below accuracy 0
+_STRIP = 0.2  # share of the height of the axes for the strip of shares, below the accuracies
 
 
 class ReliabilityDisplay:
-    """Reliability diagram: accuracy against confidence, and how often which confidence occurs.
+    """Reliability diagram: accuracy against confidence, and the distribution of confidence.
 
-    Made by :meth:`from_predictions` or :meth:`from_estimator`. Each point is a bin of samples
-    whose confidence, the probability of the predicted class, is similar: below the diagonal the
-    model is surer than it is right, above it less sure. A line to the diagonal shows the gap.
-    The strip at the bottom shows the share of samples in each bin: the expected calibration
-    error, in the legend, is the mean of the gaps weighted by it, and a point with next to no
-    samples means next to nothing.
+    Make it with :meth:`from_predictions` or :meth:`from_estimator`. Each point is a bin of samples
+    with similar confidence, the probability of the predicted class. Below the diagonal the model is
+    overconfident, above it the model is underconfident. A line to the diagonal shows the gap. The
+    strip at the bottom shows the share of samples in each bin. The expected calibration error, in
+    the legend, is the mean of the gaps weighted by these shares. Ignore points with very small
+    shares.
 
     Several models can be drawn into the same axes; the first five look different from each other.
 
@@ -43,7 +43,7 @@ class ReliabilityDisplay:
     Attributes
     ----------
     expected_calibration_error : float
-        As of :func:`expected_calibration_error`.
+        As computed by :func:`expected_calibration_error`.
     ax_ : matplotlib Axes
         Axes with the picture.
     figure_ : matplotlib Figure
@@ -60,12 +60,12 @@ class ReliabilityDisplay:
     Raises
     ------
     ValueError
-        The numbers do not fit together.
+        The arguments contradict each other.
 
     See Also
     --------
     expected_calibration_error : The mean gap.
-    sklearn.calibration.CalibrationDisplay : The probability of one class against its frequency.
+    sklearn.calibration.CalibrationDisplay : The frequency of one class against its probability.
 
     Examples
     --------
@@ -96,20 +96,20 @@ class ReliabilityDisplay:
         shapes = [self.accuracy.shape, self.confidence.shape, self.share.shape]
         if len(set(shapes)) > 1 or len(shapes[0]) != 1:
             raise ValueError(
-                f"accuracy, confidence and share have shapes {shapes}, where one number a bin was "
-                "wanted in each. Give three arrays of shape (n_bins,)."
+                f"accuracy, confidence and share have shapes {shapes}, expected one number a bin "
+                "in each. Give three arrays of shape (n_bins,)."
             )
         if not (np.all(self.share >= 0) and np.isclose(self.share.sum(), 1)):
             raise ValueError(
-                f"share is {self.share.tolist()}, where numbers that sum to one were wanted. "
-                "Divide counts by their sum."
+                f"share is {self.share.tolist()}, expected numbers that sum to one. Divide counts "
+                "by their sum."
             )
         for key in ("accuracy", "confidence"):
             occupied = getattr(self, key)[self.share > 0]
             if not np.all((occupied >= 0) & (occupied <= 1)):
                 raise ValueError(
-                    f"{key} is {occupied.tolist()} in the bins that have samples, where numbers "
-                    "from 0 to 1 were wanted. Give fractions, not percents."
+                    f"{key} is {occupied.tolist()} in the bins that have samples, expected numbers "
+                    "from 0 to 1. Give fractions, not percents."
                 )
         self.expected_calibration_error = ConfidenceBins(
             self.accuracy, self.confidence, self.share
@@ -128,27 +128,27 @@ class ReliabilityDisplay:
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
     ) -> "ReliabilityDisplay":
-        """Show how calibrated probabilities are.
+        """Show the calibration of predicted probabilities.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
             True labels of any type.
         y_proba : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Probabilities: a column for each class, in the order of the sorted labels; or, of two
-            classes, the probability of the second.
+            Probabilities: a column for each class, in the order of the sorted labels; or, for two
+            classes, the probability of the second class.
         n_bins : int, default=15
             Number of bins from 0 to 1.
         labels : array-like of shape (n_classes,), default=None
-            The classes of the columns, sorted. Needed where a class does not occur in `y_true`.
+            The classes of the columns, sorted. Required if a class does not occur in `y_true`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
         name : str, default=None
             Name of the model in the legend.
         ax : matplotlib Axes, default=None
-            Axes to draw into, those of another display for instance; new ones if not given.
+            Axes to draw into, for instance of another display; new ones if not given.
         line_kw : dict, default=None
-            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+            Passed to ``Axes.plot`` for the points; gaps and bars have the same colour.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class ReliabilityDisplay:
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
     ) -> "ReliabilityDisplay":
-        """Show how calibrated a classifier is on data that it was not trained on.
+        """Show the calibration of a classifier on held-out data.
 
         Parameters
         ----------
@@ -188,17 +188,17 @@ class ReliabilityDisplay:
         X : array-like of shape (n_samples, ...)
             Samples, as the classifier takes them.
         y : array-like of shape (n_samples,)
-            Their true labels.
+            True labels of the samples.
         n_bins : int, default=15
             Number of bins from 0 to 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
         name : str, default=None
-            Name of the model in the legend; that of its class if not given.
+            Name of the model in the legend; the name of the class if not given.
         ax : matplotlib Axes, default=None
-            Axes to draw into, those of another display for instance; new ones if not given.
+            Axes to draw into, for instance of another display; new ones if not given.
         line_kw : dict, default=None
-            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+            Passed to ``Axes.plot`` for the points; gaps and bars have the same colour.
 
         Returns
         -------
@@ -207,7 +207,7 @@ class ReliabilityDisplay:
         Raises
         ------
         TypeError
-            `estimator` gives no probabilities.
+            `estimator` has no ``predict_proba``.
         sklearn.exceptions.NotFittedError
             `estimator` is not fitted.
         ValueError
@@ -218,8 +218,8 @@ class ReliabilityDisplay:
         kind = type(estimator).__name__
         if not hasattr(estimator, "predict_proba"):
             raise TypeError(
-                f"estimator is {kind}, which has no predict_proba. Give a classifier that has, "
-                "or make one of it by sklearn.calibration.CalibratedClassifierCV."
+                f"estimator is {kind}, which has no predict_proba. Give a classifier with "
+                "predict_proba, or wrap it in sklearn.calibration.CalibratedClassifierCV."
             )
         check_is_fitted(estimator)
         check_rows(X=X, y=y, sample_weight=sample_weight)
@@ -246,16 +246,16 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw into, those of another display for instance; new ones if not given.
+            Axes to draw into, for instance of another display; new ones if not given.
         name : str, default=None
-            Name of the model in the legend; that of the display if not given.
+            Name of the model in the legend; the name of the display if not given.
         line_kw : dict, default=None
-            Passed to ``Axes.plot`` for the points; gaps and bars take on their colour.
+            Passed to ``Axes.plot`` for the points; gaps and bars have the same colour.
 
         Returns
         -------
         display : ReliabilityDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
@@ -300,10 +300,10 @@ class ReliabilityDisplay:
 
 
 def _prepare(ax: Any) -> Any:
-    """Draw what all models share: the diagonal, the strip for the shares, the labels."""
+    """Draw the parts that all models share: diagonal, strip for the shares, and labels."""
     ax.plot([0, 1], [0, 1], ":", color="black", linewidth=1, zorder=1)
     ax.set(xlim=(1, 1.02), xlabel="confidence", ylabel="accuracy")
-    # Inside the axes, scale included: it is in place in whatever layout the axes are.
+    # The strip lies inside the axes, with its scale, and therefore fits into any layout.
     strip = ax.inset_axes((0, 0, 1, _STRIP), sharex=ax, label=_SHARES, zorder=0.5)
     strip.tick_params(labelbottom=False)
     strip.set_yticks([])
@@ -317,7 +317,7 @@ def _font_size(ax: Any) -> str:
 
 
 def _show_down_to(lowest: float, ax: Any) -> None:
-    """Show everything from 0.5, or from where this or an earlier model begins, to 1."""
+    """Set the limits: from 0.5, or from the lowest value of all models drawn, to 1."""
     low = min(np.floor(10 * lowest) / 10, 0.5, ax.get_xlim()[0])
     height = (1.02 - low) / (1 - _STRIP)
     ticks = np.arange(0, 11, 1 if low == 0.5 else 2) / 10

@@ -1,4 +1,4 @@
-"""The fairness report: one or several models, group by group, with counts and intervals."""
+"""The fairness report: metrics of one or several models in each group, with intervals."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
-from skfair.metrics import _report_text
+from skfair.metrics import _report_faces
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._counts import GroupCounts, count_predictions
+from skfair.metrics._report_format import Content
 from skfair.metrics._report_functions import ReportMetric, metric_frames
 from skfair.metrics._report_metrics import measure, resolve_metrics
 from skfair.metrics._report_tables import class_tables, feature_tables
@@ -29,38 +30,37 @@ N_BOOT = 1000
 
 @dataclass(frozen=True, eq=False)
 class FairnessReport:
-    """How one or several models fare in each group; made by :func:`fairness_report`.
+    """Metrics of one or several models in each group; made by :func:`fairness_report`.
 
-    Printing it gives text, a notebook shows tables. All numbers are functions of the counts
-    alone, so that a report of counts that were added up is the report of all samples. Intervals
-    are 95 % intervals, and say how far chance in the draw of these samples goes; changes are
-    those against the first model.
+    ``print`` shows the report as text, and a notebook shows it as tables. All numbers are computed
+    from counts. The report of a sum of counts is therefore the report of all samples. Intervals are
+    95 % intervals for the draw of the samples. A change is the difference from the first model.
 
     Attributes
     ----------
     by_group : DataFrame
         One row for each class and group of the sensitive features that occurs. Columns:
-        ``("", "count")``, the number of samples; for each model ``accuracy``, ``low`` and
-        ``high``, its interval; for each model but the first ``change``, ``change_low`` and
-        ``change_high``.
+        ``("", "count")``, the number of samples; for each model ``accuracy`` and the ends of its
+        interval, ``low`` and ``high``; for each model except the first ``change``, ``change_low``
+        and ``change_high``.
     summary : DataFrame
         ``overall_accuracy``, ``worst_group_accuracy`` and ``average_group_accuracy`` of each
         model.
     by_feature : DataFrame
         The metrics by sensitive features alone, and by control features if any. Index: metric,
         control features, sensitive features. Columns: ``("", "count")``; for each model
-        ``value``, ``low`` and ``high``; for each model but the first ``change``, ``change_low``
-        and ``change_high``. NaN where a metric is undefined, such as a true positive rate where
-        there are no positives; fairlearn's functions say 0 there.
+        ``value``, ``low`` and ``high``; for each model except the first ``change``, ``change_low``
+        and ``change_high``. NaN where a metric is undefined, such as a true positive rate without
+        positives; fairlearn's functions return 0 there.
     disparities : DataFrame
         The metrics of all samples, and compared between the groups. Index: metric, control
-        features, and a statistic: ``overall``; ``difference``, the largest value less the
-        smallest; ``ratio``, the smallest value by the largest. Columns as in `by_feature`,
+        features, and a statistic: ``overall``; ``difference``, the largest value minus the
+        smallest; ``ratio``, the smallest value divided by the largest. Columns as in `by_feature`,
         without the count. Groups in which a metric is undefined are left out.
     counts : GroupCounts
-        What all of it was computed from.
+        The counts that all numbers were computed from.
     certificates : dict of str to FairnessCertificate
-        Those that were given, by model.
+        The certificates that were given, by model.
 
     Examples
     --------
@@ -93,12 +93,12 @@ class FairnessReport:
         random_state: int | np.random.RandomState | None = 0,
         certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
     ) -> "FairnessReport":
-        """Make a report of counts, for instance of several batches added up.
+        """Make a report from counts, for instance from the sum over several batches.
 
         Parameters
         ----------
         counts : GroupCounts
-            From :func:`count_groups`, or a sum of such.
+            Result of :func:`count_groups`, or a sum of such results.
         metrics : dict of str to callable, or list of callables, default=None
             As in :func:`fairness_report`.
         pos_label : label, default=None
@@ -113,7 +113,7 @@ class FairnessReport:
         Returns
         -------
         FairnessReport
-            The same, bit for bit, as of all samples at once.
+            The same report, bit for bit, as from all samples at once.
 
         Raises
         ------
@@ -131,17 +131,17 @@ class FairnessReport:
         if not isinstance(counts, GroupCounts):
             raise TypeError(
                 f"counts is a {type(counts).__name__}; give what count_groups returns, or a sum "
-                "of such."
+                "of such results."
             )
         random_state = check_random_state(random_state)
         draws = _check_n_boot(n_boot)
         certificates = _check_certificate(certificate, counts.models)
         names = (*counts.control_names, *counts.group_names)
         for name in names:
-            if name in ("y_true", "y_pred"):  # there it would take the place of the labels
+            if name in ("y_true", "y_pred"):  # MetricFrame would overwrite the labels with it
                 raise ValueError(
                     f"A feature is called {shown(name)}, a name that fairlearn's MetricFrame "
-                    "keeps for itself. Rename the column of sensitive_features or control_features."
+                    "reserves. Rename the column of sensitive_features or control_features."
                 )
             if names.count(name) > 1:
                 raise ValueError(
@@ -152,9 +152,9 @@ class FairnessReport:
             occurring = np.unique(counts.cells[:, 3 + m])
             if len(counts.classes) > 1 and occurring.min() >= len(counts.classes):
                 raise ValueError(
-                    f"No prediction of {shown(model)} is a label of y_true: predicted are "
-                    f"[{shown_all([counts.predicted[i] for i in occurring])}], true are "
-                    f"[{shown_all(counts.classes)}]. Spell both alike."
+                    f"No prediction of {shown(model)} is a label of y_true: predicted labels are "
+                    f"[{shown_all([counts.predicted[i] for i in occurring])}], true labels are "
+                    f"[{shown_all(counts.classes)}]. Spell both in the same way."
                 )
         resolved = resolve_metrics(metrics, counts, pos_label)
         seed = draw_seed(random_state)
@@ -166,9 +166,10 @@ class FairnessReport:
 
     @cached_property
     def metric_frames(self) -> dict[str, MetricFrame]:
-        """For each model, the metrics by sensitive and control features, for fairlearn's plots.
+        """Metrics of each model by sensitive and control features, for fairlearn's plots.
 
-        Made by fairlearn at first use: it takes hundreds of times longer than the report.
+        fairlearn computes them at the first use, which takes hundreds of times longer than the
+        report.
 
         Returns
         -------
@@ -177,7 +178,7 @@ class FairnessReport:
         return metric_frames(self.counts, self._metrics, self._pos_label)
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the table by class and group as numbers; the other tables are attributes.
+        """Return the table by class and group as numbers; the other tables are attributes.
 
         Returns
         -------
@@ -187,34 +188,36 @@ class FairnessReport:
         return self.by_group.copy()
 
     def to_html(self, path: str | os.PathLike, *, title: str = "Fairness report") -> Path:
-        """Write the report as one HTML file that needs no other, nor the net, nor scripts.
+        """Write the report as one self-contained HTML file without scripts.
 
-        The same report gives the same file. It is there as a whole or not at all: an older
-        file is replaced at the end.
+        The same report gives the same file. The file is written completely or not at all; an
+        existing file is replaced only when the new one is complete.
 
         Parameters
         ----------
         path : str or path-like
-            Where to; the folder must exist.
+            Path of the file. Its folder must exist.
         title : str, default="Fairness report"
-            Title of the page: of which models and data it is, and of when.
+            Title of the page, for instance the models, the data and the date.
 
         Returns
         -------
         Path
-            The file.
+            Path of the file.
 
         Raises
         ------
         FileNotFoundError
-            There is no such folder.
+            The folder does not exist.
         """
         path = Path(path)
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"There is no folder {plain(str(path.parent))}. Make it first.")
+            raise FileNotFoundError(
+                f"The folder of path, {plain(str(path.parent))}, does not exist. Make it first."
+            )
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(_report_text.page(self, title), encoding="utf-8")
+            part.write_text(_report_faces.page(self._content(), title), encoding="utf-8")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -226,22 +229,22 @@ class FairnessReport:
         Parameters
         ----------
         card : skops.card.Card, default=None
-            The card, which is changed; None for a new one that holds nothing else.
+            The card, which is changed in place. None makes a new card without other content.
         section : str, default="Fairness"
-            Title of the section; ``"Evaluation/Fairness"`` is one within another. What the
-            card has there is replaced. The tables are sections within it.
+            Title of the section; ``"Evaluation/Fairness"`` is a section within another section.
+            An existing section with this title is replaced. Each table is a section within it.
 
         Returns
         -------
         skops.card.Card
-            The card, to be rendered or saved.
+            The card.
 
         Raises
         ------
         ImportError
             skops is not installed.
         TypeError
-            `card` is no card.
+            `card` is not a card of skops.
 
         Examples
         --------
@@ -254,17 +257,29 @@ class FairnessReport:
             card = skops.Card(None, template=None)
         if not isinstance(card, skops.Card):
             raise TypeError(f"card is a {type(card).__name__}; give a skops.card.Card.")
-        _report_text.add_to_card(self, card, section)
+        _report_faces.add_to_card(self._content(), card, section)
         return card
 
     def __str__(self) -> str:
-        return _report_text.text(self)
+        return _report_faces.text(self._content())
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return _report_text.body(self)
+        return _report_faces.body(self._content())
+
+    def _content(self) -> Content:
+        return Content(
+            self.by_group,
+            self.summary,
+            self.by_feature,
+            self.disparities,
+            self.counts,
+            self._metrics,
+            self._n_boot,
+            self.certificates,
+        )
 
 
 @with_own_settings
@@ -282,10 +297,10 @@ def fairness_report(
     random_state: int | np.random.RandomState | None = 0,
     certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
 ) -> FairnessReport:
-    """Report how one or several models fare in each group.
+    """Report metrics of one or several models in each group.
 
-    Two kinds of groups are shown. As in the literature on group robustness, `by_group` has the
-    accuracy of each combination of a class and of the sensitive features. `by_feature` and
+    The report shows two kinds of groups. `by_group` has the accuracy of each combination of class
+    and sensitive features, as in the literature on group robustness. `by_feature` and
     `disparities` have `metrics` by sensitive features alone, as fairlearn's ``MetricFrame``.
 
     Parameters
@@ -293,40 +308,40 @@ def fairness_report(
     y_true : array-like of shape (n_samples,)
         True labels of any type.
     predictions : array-like of shape (n_samples,) or dict of str to array-like
-        Predicted labels of one model, or of several by name. The first one is what the
-        others are compared with. A label that does not occur in `y_true` counts as wrong.
+        Predicted labels of one model, or of several models by name. The other models are
+        compared with the first model. A label that does not occur in `y_true` counts as wrong.
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
     metrics : dict of str to callable or list of callable, default=None
-        Metrics, ``metric(y_true, y_pred)`` -> float, from scikit-learn, fairlearn or your own.
-        Those with a parameter ``sample_weight`` are given the weights, those with a parameter
-        ``pos_label`` are given `pos_label`, where you give them. A function gets the samples of
-        a group in no particular order. None means the accuracy, and where the positive class is
-        clear the selection rate, true and false positive rate as well.
+        Metrics, ``metric(y_true, y_pred)`` -> float, from scikit-learn, from fairlearn or your
+        own. A metric with a parameter ``sample_weight`` receives the weights, and a metric with a
+        parameter ``pos_label`` receives `pos_label`, if you give them. A function receives the
+        samples of a group in no particular order. None means the accuracy and, if the positive
+        class is clear, the selection rate and the true and false positive rates.
     control_features : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
-        Labels within whose levels groups are compared, such as a region. They do not cut up
-        `by_group` and `summary`.
+        Labels, such as a region. Groups are compared within each level of these labels.
+        `by_group` and `summary` are not split by them.
     pos_label : label, default=None
-        The positive class of rates. None means 1 where labels are 0 and 1, -1 and 1, or False
-        and True.
+        The positive class of rates. None means 1 if labels are 0 and 1, -1 and 1, or False and
+        True.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, not negative; samples of weight zero are left out. Wilson's intervals then rest
-        on the effective number of samples, (sum of weights)² / (sum of squared weights).
+        Weights, not negative; samples of weight zero are left out. With weights, Wilson's
+        intervals use the effective number of samples, (sum of weights)² / (sum of squared weights).
     missing : {"error", "group"}, default="error"
-        What missing labels of groups and of control levels mean: an error, or a group of their
-        own.
+        How missing labels of groups and of control levels are treated: as an error, or as a group
+        of their own.
     n_boot : int, default=None
         Number of bootstrap draws for the intervals that are not Wilson's; 0 for none. None
-        means 1,000 for metrics that can be computed from counts (accuracy, balanced accuracy,
-        zero-one loss, recall, precision and F1 of two classes, and fairlearn's rates), which
-        takes well under a second for 20,000 samples, and 0 for other functions. These get
-        intervals from fairlearn's own bootstrap where a number is given, which takes minutes:
-        1,000 draws of one function of one model, ten groups and 20,000 samples five to ten.
+        means 1,000 draws for metrics that can be computed from counts (accuracy, balanced accuracy,
+        zero-one loss, recall, precision and F1 of two classes, and fairlearn's rates), which take
+        well under a second for 20,000 samples, and 0 draws for other functions. If you give a
+        number, other functions get intervals from fairlearn's bootstrap, which takes minutes: five
+        to ten for 1,000 draws of one function, one model, ten groups and 20,000 samples.
     random_state : int, RandomState or None, default=0
         Seed of the draws.
     certificate : FairnessCertificate or dict of str to FairnessCertificate, default=None
-        What is proven of the model, or of some models by name, from :func:`fairness_certificate`
-        or a debiaser's `certificate_`; it is printed with the rest.
+        Certificate of the model, or of some models by name, from :func:`fairness_certificate` or
+        from `certificate_` of a debiaser. The report shows it.
 
     Returns
     -------
@@ -337,29 +352,31 @@ def fairness_report(
     Raises
     ------
     TypeError
-        Labels are text on one side only, a metric is no function or returns something else
-        than a number (NaN is one: "undefined"), or `certificate` is no certificate.
+        Labels are text on one side only, a metric is not a function or does not return a number
+        (NaN is a number and means "undefined"), or `certificate` is not a certificate.
     ValueError
-        Another number of predictions, groups or weights than of labels, missing labels,
-        continuous values, no samples or no models, a positive label that does not occur, a
-        metric of one class where it is not clear which, or so many groups and classes that tables
-        have more than 2**26 numbers or the bootstrap more than 2**28. A certificate of a model that
-        is not there, or of which of several is not said.
+        Arguments have different lengths, labels are missing, values are continuous, there are no
+        samples or no models, the positive label does not occur or is not clear, or there are so
+        many groups and classes that tables have more than 2**26 numbers or the bootstrap more than
+        2**28. The model of a certificate is unknown, or several models are given and the
+        certificate does not name one.
 
     Notes
     -----
-    Shares (accuracies and rates, by group and over all) have Wilson's interval. All else has the
-    percentile interval of a bootstrap, in which samples are drawn with replacement, the same
-    ones for all models, so that what models have in common does not blur their change. A draw
-    in which a group has no samples, or a metric is undefined, leaves the group out.
+    Shares (accuracies and rates, by group and over all) have Wilson's interval. All other numbers
+    have the percentile interval of a bootstrap: samples are drawn with replacement, and the same
+    samples are drawn for all models, so that a change is not blurred by errors that the models
+    share. If a group has no samples in a draw, or a metric is undefined there, this draw leaves the
+    group out.
 
-    A difference between groups, the largest value less the smallest, is never below 0, and
-    neither is its interval. Where groups hardly differ, chance alone makes some difference, the
-    more so the more and the smaller the groups are: small differences are overstated, in value
-    and interval. Whether models differ in it is told by ``change_low`` and ``change_high`` of
-    `disparities`, which are on both sides of 0 where they may not.
+    A difference between groups is the largest value minus the smallest. The difference and its
+    interval are never below 0. If groups hardly differ, chance alone makes some difference, and
+    more so with many or small groups: small differences and their intervals are overstated. To see
+    whether two models differ in a difference, read ``change_low`` and ``change_high`` of
+    `disparities`: if 0 lies between them, the models may not differ.
 
-    Changes of differences and ratios of functions other than the counted ones have no interval.
+    Changes of differences and ratios have no interval for metrics that are not computed from
+    counts.
 
     Examples
     --------
@@ -404,26 +421,26 @@ def fairness_report(
 
 
 def _check_certificate(certificate: Any, models: Sequence[str]) -> dict[str, FairnessCertificate]:
-    """Give the certificates by the names of their models."""
+    """Collect the certificates by the names of their models."""
     if certificate is None:
         return {}
     if not isinstance(certificate, Mapping):
         if len(models) > 1:
             raise ValueError(
-                f"There is one certificate and {len(models)} models, [{shown_all(models)}]. Say of "
-                f"which it is, for instance certificate={{{shown(models[-1])}: certificate}}."
+                f"There is one certificate and {len(models)} models, [{shown_all(models)}]. Name "
+                f"its model, for instance certificate={{{shown(models[-1])}: certificate}}."
             )
         certificate = {models[0]: certificate}
     for model, value in certificate.items():
         if str(model) not in models:
             raise ValueError(
-                f"certificate has {shown(model)}, which is none of the models "
-                f"[{shown_all(models)}]. Spell it alike."
+                f"certificate has the model {shown(model)}, expected one of "
+                f"[{shown_all(models)}]. Use the name that predictions use."
             )
         if not isinstance(value, FairnessCertificate):
             raise TypeError(
                 f"certificate is a {type(value).__name__}. Give what fairness_certificate returns, "
-                "or a dict of model to such."
+                "or a dict of model names to such certificates."
             )
     return {str(model): value for model, value in certificate.items()}
 
@@ -433,7 +450,7 @@ def _check_n_boot(n_boot: Any) -> int:
         return N_BOOT
     if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 0:
         raise ValueError(
-            f"n_boot={n_boot!r} is no number of draws. Give an integer, 0 for no bootstrap, or "
+            f"n_boot={n_boot!r} is not a number of draws. Give an integer, 0 for no bootstrap, or "
             "None for the default."
         )
     return int(n_boot)

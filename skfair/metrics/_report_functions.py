@@ -1,8 +1,7 @@
-"""Metrics of a report that need the samples: functions called by group, and fairlearn."""
+"""Metrics of a report that need samples: functions called by group, and fairlearn's tables."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._counts import GroupCounts
-from skfair.metrics._group_metric import accepts, unwrap
+from skfair.metrics._group_metric import accepts, as_number
 from skfair.metrics._intervals import LEVELS
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.utils._groups import label_rows
@@ -25,13 +24,13 @@ class ReportMetric(NamedTuple):
     Attributes
     ----------
     name : str
-        What it is called there.
+        Name in the report.
     function : callable
-        What computes it from labels.
+        Function of true and predicted labels.
     from_counts : bool
-        Whether counts are enough for it.
+        True if the metric can be computed from counts.
     positive : int
-        Position of the positive label; 0 where the metric has none.
+        Position of the positive label; 0 if the metric has no positive label.
     """
 
     name: str
@@ -41,19 +40,19 @@ class ReportMetric(NamedTuple):
 
     @property
     def counted(self) -> CountMetric | None:
-        """What computes it from counts, if anything does."""
+        """The same metric as a function of counts; None if there is no such function."""
         return COUNT_METRICS[self.function] if self.from_counts else None
 
 
 class Rows:
-    """The samples behind counts, one row each, sorted: for functions that need labels.
+    """The samples behind counts, one row each and sorted, for functions that need labels.
 
     Parameters
     ----------
     counts : GroupCounts
         The counts.
     pos_label : label or None
-        Passed to functions that have such a parameter, where given.
+        Passed to functions that have such a parameter, if not None.
     """
 
     def __init__(self, counts: GroupCounts, pos_label: Any):
@@ -70,12 +69,13 @@ class Rows:
 
         Returns
         -------
-        What the function returns.
+        object
+            Result of the function.
         """
         function, arguments = metric.function, {}
         codes = self.y[rows], self.predictions[model][rows]
         if metric.counted is not None and metric.counted.needs_positive:
-            # As 0 and 1, since fairlearn's rates cannot tell text labels in a group of one class.
+            # As 0 and 1: fairlearn's rates fail on text labels in a group of one class.
             y_true, y_pred = ((code == metric.positive).astype(int) for code in codes)
         else:
             y_true, y_pred = (self.labels[code] for code in codes)
@@ -93,7 +93,7 @@ class Rows:
     def by_group(
         self, metric: ReportMetric, model: str, counts: GroupCounts
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Call a metric group by group, and on each control level as a whole.
+        """Call a metric on each group, and on all groups of each control level together.
 
         Returns
         -------
@@ -104,9 +104,9 @@ class Rows:
         Raises
         ------
         TypeError
-            The metric returns something else than a number.
+            The metric does not return a number.
         ValueError
-            It returns infinity.
+            The metric returns infinity.
         """
         by_group = np.full((len(counts.controls), len(counts.groups)), np.nan)
         overall = np.full(len(counts.controls), np.nan)
@@ -115,7 +115,7 @@ class Rows:
                 f" where {counts.control_names} is {shown(control)}" if counts.control_names else ""
             )
             level = np.flatnonzero(self.control == c)
-            if len(level):  # first: that there are too many classes shows here for sure
+            if len(level):  # first, since all classes of the level occur here
                 overall[c] = self._number(metric, model, level, f"all groups{within}")
             for g, label in enumerate(counts.groups):
                 rows = level[self.group[level] == g]
@@ -130,25 +130,17 @@ class Rows:
         except Exception as error:
             error.add_note(f"Raised by metric {shown(metric.name)} for {where} ({len(rows)} rows).")
             raise
-        value = unwrap(value)
-        if not isinstance(value, Real | np.bool_):
-            raise TypeError(
-                f"metric {shown(metric.name)} returned {type(value).__name__} {shown(value)} "
-                f"for {where}, where one number was wanted. Give a metric that returns a "
-                "number, such as one "
-                "with average='macro'."
-            )
-        number = float(value)
+        number = as_number(value, f"metric {shown(metric.name)}", f" for {where}")
         if np.isinf(number):
             raise ValueError(
-                f"metric {shown(metric.name)} is {number} for {where}, where a finite number was "
-                "wanted. Return NaN where it is undefined."
+                f"metric {shown(metric.name)} is {number} for {where}, expected a finite number. "
+                "Return NaN if the metric is undefined."
             )
         return number
 
 
 def _label_array(labels: Sequence) -> np.ndarray:
-    """Put labels in an array of their type, as scikit-learn wants them."""
+    """Make an array of labels with their own dtype, as scikit-learn needs it."""
     types = {type(label) for label in labels}
     plain = len(types) == 1 and types <= {bool, int, str}
     return np.array(labels) if plain else as_objects(labels)
@@ -178,13 +170,13 @@ def metric_frames(
 
 
 def _feature_frame(names: Sequence[str], labels: Sequence, codes: np.ndarray) -> pd.DataFrame:
-    """Put the value of each sample in each feature in a table."""
+    """Make a table with the values of all features for each sample."""
     columns = zip(names, zip(*label_rows(labels, names), strict=True), strict=True)
     return pd.DataFrame({name: _sortable(values)[codes] for name, values in columns})
 
 
 def _sortable(labels: Sequence) -> np.ndarray:
-    """Make text of labels of mixed types, which fairlearn cannot sort."""
+    """Convert labels of mixed types to text, since fairlearn cannot sort mixed types."""
     mixed = len({type(label) for label in labels}) > 1
     return as_objects([str(label) for label in labels] if mixed else labels)
 
@@ -192,13 +184,13 @@ def _sortable(labels: Sequence) -> np.ndarray:
 def fairlearn_intervals(
     metrics: list[ReportMetric], rows: Rows, counts: GroupCounts, n_boot: int, seed: int
 ) -> tuple[np.ndarray, ...]:
-    """Bootstrap with fairlearn what counts are not enough for.
+    """Compute intervals of functions that need samples, with fairlearn's bootstrap.
 
     Returns
     -------
     low, high, change_low, change_high : ndarray of shape \
             (n_models, n_metrics, n_controls, n_groups + 3)
-        Changes of differences and ratios are NaN: fairlearn has no such thing.
+        Changes of differences and ratios are NaN: fairlearn does not compute them.
     """
     latest, functions = {}, {}
 
@@ -209,7 +201,7 @@ def fairlearn_intervals(
 
         return compute
 
-    def change(m, k):  # of the same rows, since fairlearn calls the functions in their order
+    def change(m, k):  # for the same rows, since fairlearn calls the functions in their order
         return lambda _: latest[m, k] - latest[0, k]
 
     pairs = [(m, k) for m in range(len(counts.models)) for k in range(len(metrics))]
@@ -250,7 +242,7 @@ def _make_frame(
     control_features: pd.DataFrame | None,
     **bootstrap: Any,
 ) -> MetricFrame:
-    """Have fairlearn call functions of row numbers, so that labels of any type pass through.
+    """Make a MetricFrame that calls functions of row numbers, so that labels can have any type.
 
     Returns
     -------
@@ -261,7 +253,7 @@ def _make_frame(
         name: lambda y_true, _, function=function: function(y_true)
         for name, function in functions.items()
     }
-    # About rates without samples, which the report names.
+    # Hide warnings about rates without samples, since the report names these rates.
     with warning_filter("ignore", UserWarning), warning_filter("ignore", RuntimeWarning):
         return MetricFrame(
             metrics=called,

@@ -1,4 +1,4 @@
-"""What a report measures: metrics by group, differences and ratios, with their intervals."""
+"""The numbers of a report: metrics by group, differences and ratios, with intervals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from skfair.metrics._samples import check_table, class_accuracy
 from skfair.utils._shown import shown
 
 _ROUNDING = 1e-9
-_MOST_DRAWN = 2**28  # numbers that a bootstrap keeps: 2 GiB
+_MOST_DRAWN = 2**28  # most numbers that a bootstrap keeps: 2 GiB
 _AT_ONCE = 2**24  # numbers in the tables of the draws that are counted together
 STATISTICS = ("overall", "difference", "ratio")
 
 
 def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[ReportMetric]:
-    """Check and name the metrics, and see which of them counts are enough for.
+    """Check and name the metrics, and find those that can be computed from counts.
 
     Returns
     -------
     list of ReportMetric
     """
-    occurring = np.unique(counts.cells[:, 2:])  # samples of weight zero are not there
+    occurring = np.unique(counts.cells[:, 2:])  # samples of weight zero have no cells
     labels = [counts.predicted[i] for i in occurring]
     if pos_label is not None:
         positive_position(labels, pos_label, "pos_label")
@@ -81,7 +81,7 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
         if is_of_scores(metric):
             function = getattr(metric, "func", metric)  # of a partial
             raise TypeError(
-                f"{where} is {function.__name__}, a metric of scores, and a report is made of "
+                f"{where} is {function.__name__}, a metric of scores, but a report is made from "
                 "predicted labels. Use fairlearn's MetricFrame, or make_fairness_scorer("
                 f"{function.__name__}, ..., response_method='predict_proba')."
             )
@@ -89,7 +89,7 @@ def _name_metrics(metrics: Any) -> dict[str, Callable]:
             raise TypeError(f"{where} ({metric!r}) has no name. Give a dict of names to functions.")
         if name in result:
             raise ValueError(
-                f"metrics has two of the name {shown(name)}. Give a dict of other names."
+                f"metrics has two functions named {shown(name)}. Give a dict with other names."
             )
         result[name] = metric
     return result
@@ -111,10 +111,10 @@ class Measures:
     ----------
     values, low, high, change_low, change_high : ndarray of shape \
             (n_models, n_metrics, n_controls, n_groups + 3)
-        Along the last axis the groups, then overall, difference and ratio. The change is
-        against the first model.
+        The last axis has the groups, then overall, difference and ratio. A change is the
+        difference from the first model.
     class_change_low, class_change_high : ndarray of shape (n_models, n_groups, n_classes)
-        The same of the accuracy by group and class.
+        Intervals of the change in accuracy by group and class.
     """
 
     values: np.ndarray
@@ -134,7 +134,7 @@ def measure(
     n_boot_functions: int,
     seed: int,
 ) -> Measures:
-    """Compute all metrics of all models, and intervals.
+    """Compute all metrics of all models, with intervals.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def measure(
     values, low, high, change_low, change_high = (np.full(shape, np.nan) for _ in range(5))
     class_low, class_high = np.full((2, n_models, n_groups, len(counts.classes)), np.nan)
     called = [k for k, metric in enumerate(metrics) if metric.counted is None]
-    if called:  # first, since an error of theirs should not come late
+    if called:  # first, so that their errors come early
         rows = Rows(counts, pos_label)
         for k in called:
             for m, model in enumerate(counts.models):
@@ -189,8 +189,8 @@ def measure(
         (values, low, high),
         (values - values[:1], change_low, change_high),
     ):
-        # Of what is undefined a draw may be a number; and rare groups, which draws may miss or
-        # make extreme, move a difference away from where it is. Such draws tell nothing.
+        # A draw may be a number though the value is undefined. Draws may miss rare groups or make
+        # them extreme, which moves a difference away from its value. Such intervals are useless.
         useless = ~((bottom <= value + _ROUNDING) & (value <= top + _ROUNDING))
         bottom[useless] = top[useless] = np.nan
     return Measures(values, low, high, change_low, change_high, class_low, class_high)
@@ -203,12 +203,12 @@ def _bootstrap(
     n_boot: int,
     seed: int,
 ) -> list[np.ndarray]:
-    """Intervals of values, of changes, and of changes by class, from the same draws of all models.
+    """Compute intervals of values and changes by bootstrap, with the same draws for all models.
 
     Returns
     -------
     list of ndarray
-        As :class:`Measures` orders them, from `low`; NaN for metrics that are not `counted`.
+        In the order of :class:`Measures`, from `low`; NaN for metrics not in `counted`.
     """
     draws: list[list[tuple[list[np.ndarray], np.ndarray]]] = [[] for _ in counts.models]
     n_groups, n_classes = len(counts.groups), len(counts.classes)
@@ -245,18 +245,18 @@ def _bootstrap(
 
 
 def compare(by_group: np.ndarray, overall: np.ndarray) -> np.ndarray:
-    """Put behind the values of the groups that of all, the difference and the ratio.
+    """Append the overall value, the difference and the ratio to the values of the groups.
 
     Parameters
     ----------
     by_group : ndarray of shape (..., n_groups)
-        NaN where undefined: such a group is left out.
+        NaN for groups in which the metric is undefined; these groups are left out.
     overall : ndarray of shape (...)
 
     Returns
     -------
     ndarray of shape (..., n_groups + 3)
-        Difference and ratio are NaN where fewer than two groups are defined.
+        Difference and ratio are NaN if fewer than two groups are defined.
     """
     defined = ~np.isnan(by_group)
     several = defined.sum(axis=-1) > 1
@@ -279,7 +279,7 @@ def _from_counts(metric: CountMetric, positive: int, table: np.ndarray) -> np.nd
 def _effective(
     metric: CountMetric, positive: int, table: np.ndarray, squares: np.ndarray
 ) -> np.ndarray:
-    """Number of samples behind shares by group and over all: (sum w)² / (sum w²)."""
+    """Effective number of samples behind shares, by group and over all: (sum w)² / (sum w²)."""
     weight, squared = (
         np.concatenate(
             [

@@ -57,7 +57,7 @@ def class_tables(counts: GroupCounts, measures: Measures) -> tuple[pd.DataFrame,
 def feature_tables(
     counts: GroupCounts, metrics: list[ReportMetric], measures: Measures
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make the table of the metrics by features, and that of the disparities.
+    """Make the table of metrics by features and the table of disparities.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def feature_tables(
         (slice(n_groups), groups, counts.group_names),
         (slice(n_groups, None), statistics, (_free_name("statistic", "the statistic", counts),)),
     ):
-        # Only what occurs: not every group does in every control level.
+        # Only combinations that occur: a control level may lack some groups.
         there = size if labels is groups else np.repeat(size.sum(axis=1)[:, None], 3, axis=1)
         present = np.broadcast_to(there > 0, (len(metrics), *there.shape))
         columns = {}
@@ -98,5 +98,5 @@ def feature_tables(
 
 
 def _free_name(name: str, other: str, counts: GroupCounts) -> str:
-    """Name a level of an index, in another way where a feature has that name."""
+    """Name a level of an index; take `other` if a feature has the same name."""
     return other if name in (*counts.group_names, *counts.control_names) else name

@@ -1,4 +1,4 @@
-"""Labels, predictions, groups and weights as codes: what every group metric begins with."""
+"""Labels, predictions, groups and weights as codes: the input of every group metric."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,13 +10,13 @@ from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._shown import shown
 from skfair.utils._validation import as_weight
 
-_LEAST_WEIGHT = 1e-100  # of the largest one
+_LEAST_WEIGHT = 1e-100  # smallest value of the largest weight
 MOST_CELLS = 2**26  # numbers in a table of groups by classes by predicted labels: 512 MiB
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What does not depend on the model: checked labels, groups and weights as codes."""
+    """Checked labels, groups and weights as codes; all that does not depend on the model."""
 
     y: np.ndarray
     classes: tuple
@@ -24,13 +24,13 @@ class Samples:
     weight: np.ndarray | None
 
     def encode_prediction(self, y_pred: Any, *, name: str = "y_pred") -> tuple[np.ndarray, tuple]:
-        """Encode predictions by their position in `classes`, others after these.
+        """Encode predictions by their position in `classes`; other labels follow the classes.
 
         Returns
         -------
         codes : ndarray of shape (n_samples,), int64
         labels : tuple
-            What the codes stand for; begins with `classes`.
+            Label of each code; begins with `classes`.
         """
         codes, predicted = encode_complete(
             y_pred,
@@ -71,7 +71,7 @@ class Samples:
 
 
 def check_table(n_groups: int, n_classes: int, n_predicted: int, n_controls: int = 1) -> None:
-    """Refuse tables that are too large to be meant, as of an identifier of each sample."""
+    """Raise an error if a table is too large, for instance if each sample has its own label."""
     n_cells = n_controls * n_groups * n_classes * n_predicted
     if n_cells > MOST_CELLS:
         within = f" in {n_controls:,} levels of control_features" if n_controls > 1 else ""
@@ -98,14 +98,14 @@ def encode_samples(
     y, classes = encode_complete(
         y_true, name="y_true", hint="Group metrics are for classification; give class labels."
     )
-    if missing not in ("error", "group"):  # "keep" is for samples that a fit may leave out
+    if missing not in ("error", "group"):  # "keep" is only for estimators
         raise ValueError(f"missing={missing!r} is neither 'error' nor 'group'.")
     groups = encode_groups(sensitive_features, n_samples=len(y), missing=missing)
     return Samples(y, tuple(classes), groups, check_weight(sample_weight, len(y)))
 
 
 def class_accuracy(table: np.ndarray) -> np.ndarray:
-    """Share of each class that is predicted right; NaN where there is no sample of it.
+    """Compute the share of each class that is predicted correctly; NaN without samples.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def class_accuracy(table: np.ndarray) -> np.ndarray:
 
 
 def encode_complete(values: Any, *, name: str, hint: str) -> tuple[np.ndarray, list]:
-    """Encode labels of which none may be missing."""
+    """Encode labels; raise an error if a label is missing."""
     codes, labels = encode_labels(values, name=name, hint=hint)
     absent = codes < 0
     if absent.any():
@@ -151,7 +151,7 @@ def check_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
         raise ValueError("sample_weight is zero for all samples. Give some a positive weight.")
     if not _LEAST_WEIGHT <= weight.max() <= 1 / _LEAST_WEIGHT:
         raise ValueError(
-            f"sample_weight is {weight.max():g} at most, and squares of such numbers are out of "
-            "reach. Divide it by its maximum."
+            f"The largest value of sample_weight is {weight.max():g}, whose square is not a normal "
+            "floating-point number. Divide sample_weight by its maximum."
         )
     return weight

@@ -1,4 +1,4 @@
-"""Scorers of group metrics, for scikit-learn's searches, cross-validation and thresholds."""
+"""Scorers of group metrics for scikit-learn: searches, cross-validation and thresholds."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ from skfair.metrics._group_metric import (
 from skfair.metrics._rates import is_of_scores
 from skfair.utils._rows import check_rows
 
-# Whether a larger number is better, where the aggregate says so by itself.
+# Whether a larger number is better, if the aggregate alone determines it.
 _GREATER_IS_BETTER: Mapping[Hashable, bool] = {
     "group_min": True,
     "group_max": False,
@@ -31,20 +31,20 @@ _GREATER_IS_BETTER: Mapping[Hashable, bool] = {
     "ratio": True,
     "overall": True,
 }
-# Of these only where the metric is a score, and not a loss.
+# For these, a larger number is better only if the metric is a score, and not a loss.
 _OF_SCORES = ("group_min", "overall")
-# How scikit-learn's names of losses end.
+# Endings of the names of losses in scikit-learn.
 LOSS_NAMES = ("_error", "_loss", "_deviance")
 _METHODS = ("predict", "predict_proba", "decision_function")
 
 
-# The base is private in scikit-learn, and nothing public will do: only of its subclasses do the
-# scorers of one search share their predictions, and only these can tune a threshold.
+# The base class is private in scikit-learn, and there is no public alternative: only its subclasses
+# share predictions within a search, and only its subclasses can tune a threshold.
 class FairnessScorer(_BaseScorer):
     """Scorer that compares groups; made by :func:`make_fairness_scorer`.
 
-    It is called as ``scorer(estimator, X, y, sensitive_features=...)``, and returns a number
-    that is the larger the better. In scikit-learn's searches and cross-validation it requests
+    Call it as ``scorer(estimator, X, y, sensitive_features=...)``. It returns a number; a larger
+    number is better. In scikit-learn's searches and cross-validation, the scorer requests
     ``sensitive_features`` by itself.
 
     Examples
@@ -62,7 +62,7 @@ class FairnessScorer(_BaseScorer):
     def __init__(self, score_func: GroupMetric, sign: int, response_method: Any, text: str):
         super().__init__(score_func, sign, {}, response_method)
         self._text = text
-        # By which clients that show scores name them; some take the name of the metric inside.
+        # Clients that show scores use this name; some use the name of the metric inside.
         self.__name__ = score_func.__name__ = _name(score_func)
 
     def __repr__(self) -> str:
@@ -72,18 +72,18 @@ class FairnessScorer(_BaseScorer):
         return self._score_func.pos_label
 
     def set_score_request(self, **kwargs: bool | str | None) -> "FairnessScorer":
-        """Set what the scorer requests, besides ``sensitive_features``.
+        """Set what the scorer requests in addition to ``sensitive_features``.
 
         Parameters
         ----------
         **kwargs : bool, str or None
-            As for scikit-learn's scorers; ``sample_weight=True`` to weight the metric, and
-            ``sensitive_features="name"`` to be given the argument of another name.
+            As for scikit-learn's scorers: ``sample_weight=True`` requests weights for the metric,
+            and ``sensitive_features="name"`` requests the groups under another name.
 
         Returns
         -------
         FairnessScorer
-            Itself.
+            The scorer itself.
         """
         return super().set_score_request(**{"sensitive_features": True} | kwargs)
 
@@ -103,20 +103,21 @@ class FairnessScorer(_BaseScorer):
         estimator : object
             Fitted estimator.
         X : array-like of shape (n_samples, ...)
-            What it predicts from.
+            Samples, as the estimator takes them.
         y_true : array-like of shape (n_samples,)
             True labels.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Group labels: array, Series, DataFrame or dict of columns (intersections). Of a Series
-            or DataFrame of more samples than the DataFrame X has, the rows with the labels of X
-            are taken: bound by :func:`functools.partial`, they will do for any part of the data.
+            Group labels: array, Series, DataFrame or dict of columns (intersections). If X is a
+            DataFrame, and this is a Series or DataFrame with more rows than X, the scorer selects
+            the rows by the index of X. The groups of all data, bound by :func:`functools.partial`,
+            therefore work for any part of the data.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
 
         Returns
         -------
         float
-            The larger the better.
+            A larger score is better.
 
         Raises
         ------
@@ -153,8 +154,8 @@ class FairnessScorer(_BaseScorer):
         method = next((name for name in methods if hasattr(estimator, name)), None)
         if method is None:
             raise AttributeError(
-                f"{type(estimator).__name__} has none of {list(methods)}, which the scorer asks "
-                "for. Choose another response_method in make_fairness_scorer."
+                f"{type(estimator).__name__} has none of {list(methods)}, which the scorer needs. "
+                "Choose another response_method in make_fairness_scorer."
             )
         wanted, pos_label = wanted_parameters(estimator, method), self._get_pos_label()
         if wanted:
@@ -163,7 +164,7 @@ class FairnessScorer(_BaseScorer):
             y_pred = _of_positive(y_pred, estimator, method, pos_label)
         else:
             if method != "predict" and pos_label is not None:
-                # What the scorers of a search share may be the scores of the other class.
+                # Scorers of a search share predictions, maybe the scores of the other class.
                 method_caller = partial(_cached_call, None)
             try:
                 y_pred = method_caller(estimator, method, X, pos_label=pos_label)
@@ -172,13 +173,13 @@ class FairnessScorer(_BaseScorer):
                     raise
                 if hasattr(estimator, "best_estimator_"):
                     raise TypeError(
-                        f"{type(estimator).__name__}.{method} cannot pass sensitive_features on to "
+                        f"{type(estimator).__name__}.{method} cannot pass sensitive_features to "
                         "its estimator, which needs them. Score its best_estimator_."
                     ) from error
                 raise TypeError(
                     f"{type(estimator).__name__}.{method} needs sensitive_features and has not "
                     "requested them. Write .set_fit_request(sensitive_features=True)"
-                    f".set_{method}_request(sensitive_features=True) behind the estimator that "
+                    f".set_{method}_request(sensitive_features=True) after the estimator that "
                     "takes them, under sklearn.config_context(enable_metadata_routing=True)."
                 ) from error
         return self._sign * self._score_func(
@@ -201,11 +202,11 @@ def make_fairness_scorer(
 
     The scorer requests ``sensitive_features`` by itself: under
     ``sklearn.config_context(enable_metadata_routing=True)``, pass them to ``fit`` of a search, or
-    in ``params`` of ``cross_validate``. An estimator that needs them to predict is given them, if
-    it has requested them; so is ``random_state=0``, if it has requested that.
+    in ``params`` of ``cross_validate``. An estimator that requests them for its prediction receives
+    them. An estimator that requests ``random_state`` receives ``random_state=0``.
 
-    Scores are the larger the better, so that **a difference between groups is scored negative**:
-    0 is best, and -0.12 a difference of 0.12.
+    A larger score is better, so **a difference between groups has a negative score**: 0 is the best
+    score, and -0.12 means a difference of 0.12.
 
     Parameters
     ----------
@@ -214,34 +215,38 @@ def make_fairness_scorer(
 
         * ``"worst_group_accuracy"``: see :func:`worst_group_accuracy_score`; here a group is a
           combination of class and sensitive features;
-        * ``"demographic_parity"``: largest difference between groups in the share of positive
-          predictions;
-        * ``"equal_opportunity"``: in the true positive rate;
-        * ``"equalized_odds"``: in the true positive or the false positive rate, the larger;
-        * ``"average_odds"``: in the mean of both rates, where one can make up for the other.
+        * ``"demographic_parity"``: largest difference between groups in the selection rate (share
+          of positive predictions);
+        * ``"equal_opportunity"``: largest difference in the true positive rate;
+        * ``"equalized_odds"``: largest difference in the true positive rate or in the false
+          positive rate, whichever is larger;
+        * ``"average_odds"``: largest difference in the mean of both rates; one rate can compensate
+          the other.
 
-        These are what the debiasers call `constraint`. Or any metric of fairlearn's,
-        scikit-learn's or your own, ``metric(y_true, y_pred)`` -> float, computed in each group of
-        the sensitive features; or one that compares groups by itself,
-        ``metric(y_true, y_pred, sensitive_features=...)``, for which there is no `aggregate`.
+        The debiasers use these names for `constraint`. Or any metric from fairlearn, from
+        scikit-learn or your own, ``metric(y_true, y_pred)`` -> float, which is computed in each
+        group of the sensitive features. Or a metric that compares groups by itself,
+        ``metric(y_true, y_pred, sensitive_features=...)``, without `aggregate`.
     aggregate : {"group_min", "group_max", "difference", "ratio", "overall"} or callable, \
 default=None
-        What to make of the values of the groups: the least, the largest, their difference, the
-        least divided by the largest, or a function of the Series of values by group. "overall"
-        computes the metric of all samples, for estimators that need the groups to predict.
+        How the values of the groups become one number: the smallest, the largest, their
+        difference, the smallest divided by the largest, or a function of the Series of values by
+        group. "overall" computes the metric on all samples, for estimators that need the groups to
+        predict.
     greater_is_better : bool, default=None
-        Whether a larger number is better; if not, the score is its negative. None knows it of
-        the ready-made metrics, takes ``False`` for "difference" and "group_max" (the worst of
-        losses) and ``True`` for "ratio", "group_min" and "overall"; else say it,
-        and of the last two also where the name of the metric ends as those of scikit-learn's
-        losses do.
+        Whether a larger number is better. If False, the score is the negative number. None means
+        False for "difference" and "group_max" (the worst of losses), and True for "ratio",
+        "group_min" and "overall"; ready-made metrics have their own value. It is required in all
+        other cases, and also for "group_min" and "overall" if the name of the metric ends as the
+        names of scikit-learn's losses do.
     response_method : {"predict", "predict_proba", "decision_function"} or sequence of these, \
 default="predict"
-        What the metric is computed of; of several, the first that the estimator has. Of two
-        classes it is given the column of the positive one, as scikit-learn does.
+        Method of the estimator whose result the metric receives; from a sequence, the first
+        method that the estimator has. For two classes, the metric receives the column of the
+        positive class, as in scikit-learn.
     pos_label : label, default=None
-        The positive class; None takes 1 where the labels are of {0, 1} or {-1, 1}, and what the
-        metric itself does where it is not computed from counts.
+        The positive class. None means 1 if the labels are of {0, 1} or {-1, 1}; a metric that is
+        not computed from counts uses its own default.
     **kwargs : dict
         Further arguments of `metric`.
 
@@ -253,12 +258,13 @@ default="predict"
     Raises
     ------
     TypeError
-        The arguments do not fit together. When called: no groups came, or the metric returned
-        something else than a number.
+        The arguments contradict each other. When called: no groups were given, or the metric did
+        not return a number.
     ValueError
-        An unknown name. When called: groups of another length, missing or continuous; one group,
-        or a category of a pandas categorical without a sample, as in a fold that misses it; a
-        metric that is undefined in a group, such as a true positive rate without positives.
+        A name is unknown. When called: groups have another length, are missing or continuous; there
+        is one group only; a category of a pandas categorical has no sample, as in a fold that
+        misses it; the metric is undefined in a group, such as a true positive rate without
+        positives.
 
     See Also
     --------
@@ -268,9 +274,10 @@ default="predict"
     Notes
     -----
     Accuracy, error rate, balanced accuracy, selection rate, precision, F1 and the true and false
-    positive and negative rates are computed from counts, some hundred times faster than by
-    ``MetricFrame`` and equal to it, with one difference: a rate of nothing, such as the true
-    positive rate of a group without positives, is an error here and 0 there.
+    positive and negative rates are computed from counts. This is about a hundred times faster than
+    ``MetricFrame`` and gives the same values, with one difference: a rate with an empty
+    denominator, such as the true positive rate of a group without positives, is an error here and 0
+    in ``MetricFrame``.
 
     Examples
     --------
@@ -306,18 +313,18 @@ default="predict"
         for name, value in {"aggregate": aggregate, "greater_is_better": greater_is_better}.items():
             if value is not None:
                 raise TypeError(
-                    f"{name}={value!r} was given with metric={metric!r}, which has its own. "
-                    "Leave it out, or give a function as metric."
+                    f"{name}={value!r} was given with metric={metric!r}, which has its own "
+                    f"{name}. Leave it out, or give a function as metric."
                 )
         if kwargs or response_method != "predict":
             raise TypeError(
-                f"metric={metric!r} is computed of predicted labels and takes no further "
+                f"metric={metric!r} is computed from predicted labels and takes no other "
                 "arguments. Leave them out, or give a function as metric."
             )
         if pos_label is not None and metric == WORST_GROUP:
             raise TypeError(
-                f"pos_label={pos_label!r} was given with metric={metric!r}, where all classes "
-                "count alike. Leave it out."
+                f"pos_label={pos_label!r} was given with metric={metric!r}, which has no positive "
+                "class. Leave it out."
             )
         greater_is_better = metric == WORST_GROUP
     elif not callable(metric):
@@ -328,13 +335,13 @@ default="predict"
     elif accepts(metric, "sensitive_features"):
         if aggregate is not None:
             raise TypeError(
-                f"{metric_name(metric)} takes sensitive_features, so that it compares groups by "
-                f"itself, and aggregate={aggregate!r} was given. Leave aggregate out."
+                f"aggregate={aggregate!r} was given, but {metric_name(metric)} takes "
+                "sensitive_features and compares groups by itself. Leave aggregate out."
             )
     elif aggregate is None:
         raise TypeError(
-            f"{metric_name(metric)} is a metric of one group, and aggregate says not what to make "
-            f"of several. Give one of {list(_GREATER_IS_BETTER)} or a function of their values."
+            f"aggregate is not given, and {metric_name(metric)} is a metric of one group. Give "
+            f"aggregate, one of {list(_GREATER_IS_BETTER)} or a function of the groups' values."
         )
     elif not callable(aggregate) and aggregate not in list(_GREATER_IS_BETTER):
         raise ValueError(
@@ -345,7 +352,7 @@ default="predict"
         if callable(aggregate) or aggregate is None or (by_name and aggregate in _OF_SCORES):
             what = metric_name(aggregate if callable(aggregate) else metric)
             raise TypeError(
-                f"greater_is_better is not given, and nothing says whether a larger {what} is "
+                f"greater_is_better is not given, and it is not clear whether a larger {what} is "
                 "better. Give greater_is_better=False for a difference or a loss, True for a "
                 "score."
             )
@@ -353,19 +360,19 @@ default="predict"
     methods = [response_method] if isinstance(response_method, str) else list(response_method)
     if not methods or not set(methods) <= set(_METHODS):
         raise ValueError(
-            f"response_method={response_method!r} is not of {list(_METHODS)}. Give one of these, "
-            "or several in the order of preference."
+            f"response_method={response_method!r} is not one of {list(_METHODS)}. Give one of "
+            "these, or several in the order of preference."
         )
     if "predict" in methods and not isinstance(metric, str) and is_of_scores(metric):
         raise TypeError(
             f"{metric_name(getattr(metric, 'func', metric))} is a metric of scores, and "
-            f"response_method={response_method!r} gives labels. Give response_method="
+            f"response_method={response_method!r} returns labels. Give response_method="
             "'predict_proba', or ['decision_function', 'predict_proba']."
         )
     if pos_label is not None and not isinstance(metric, str) and not passes(metric, "pos_label"):
         raise TypeError(
             f"pos_label={pos_label!r} was given, and {metric_name(metric)} has no such parameter. "
-            "Leave it out, or take a metric that has one; 'demographic_parity' and its like do."
+            "Leave it out, or use a metric with this parameter, such as 'demographic_parity'."
         )
     given = {
         "aggregate": (aggregate, None),
@@ -391,10 +398,10 @@ default="predict"
 
 
 def wanted_parameters(estimator: Any, method: str) -> set[str]:
-    """Tell what an estimator is to be given when it predicts.
+    """List the arguments that an estimator needs for its prediction.
 
-    That is the groups, and a seed where the predictions are drawn, as those of fairlearn's
-    ``ThresholdOptimizer``: all scorers then see the same ones.
+    These may be the groups, and a seed if predictions are drawn at random, as by fairlearn's
+    ``ThresholdOptimizer``: with the seed, all scorers see the same predictions.
     """
     names = {"sensitive_features", "random_state"}
     if sklearn.get_config()["enable_metadata_routing"]:
@@ -408,7 +415,7 @@ def wanted_parameters(estimator: Any, method: str) -> set[str]:
 
 
 def _name(metric: GroupMetric) -> str:
-    """Name a metric, and what is made of its values in the groups."""
+    """Name a metric and its aggregate."""
     parts = [metric.metric, metric.aggregate]
     return "_".join(
         part if isinstance(part, str) else metric_name(getattr(part, "func", part))
@@ -418,7 +425,7 @@ def _name(metric: GroupMetric) -> str:
 
 
 def _of_these_rows(groups: Any, X: Any) -> Any:
-    """Take the rows of X out of groups of more samples, where labels say which these are."""
+    """Select the groups of the rows of X by index, if there are groups of more rows."""
     labelled = isinstance(groups, pd.Series | pd.DataFrame) and isinstance(X, pd.DataFrame)
     if not labelled or len(groups) <= len(X) or not groups.index.is_unique:
         return groups
@@ -426,7 +433,7 @@ def _of_these_rows(groups: Any, X: Any) -> Any:
 
 
 def _of_positive(y_pred: Any, estimator: Any, method: str, pos_label: Any) -> Any:
-    """Take the scores of the positive class, as scikit-learn does where it calls the method."""
+    """Select the scores of the positive class, as scikit-learn does in its own calls."""
     if method == "predict" or len(estimator.classes_) != 2:
         return y_pred
     position = 1 if pos_label is None else list(estimator.classes_).index(pos_label)

@@ -1,4 +1,4 @@
-"""Worst and average group accuracy, the two numbers that group robustness is judged by."""
+"""Worst and average group accuracy, the two standard measures of group robustness."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from skfair.utils._rows import check_rows
 def worst_group_accuracy_score(
     y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
 ) -> float:
-    """Accuracy in the worst group.
+    """Accuracy of the worst group.
 
-    As in the literature on group robustness, a group is a combination of a class and of the
-    sensitive features: digits of one kind in one colour, not all digits in that colour. Only
-    combinations that occur in `y_true` count. The minimum over many small groups is biased
-    downwards: look at the counts in :func:`~skfair.metrics.fairness_report`.
+    As in the literature on group robustness, a group is a combination of class and sensitive
+    features, for instance blue even digits, and not all blue digits. Only combinations that occur
+    in `y_true` count. The minimum over many small groups is biased downwards: look at the counts in
+    :func:`~skfair.metrics.fairness_report`.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def worst_group_accuracy_score(
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights within the groups; None counts each sample once. A group without weight
-        does not count.
+        Weights of the samples within their groups; None counts each sample once. A group
+        without weight is left out.
 
     Returns
     -------
@@ -53,9 +53,9 @@ def worst_group_accuracy_score(
 def average_group_accuracy_score(
     y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
 ) -> float:
-    """Mean of the accuracies of all groups, in which each group counts the same.
+    """Mean of the accuracies of all groups; each group has the same weight.
 
-    A group is a combination of a class and of the sensitive features, as in
+    A group is a combination of class and sensitive features, as in
     :func:`worst_group_accuracy_score`.
 
     Parameters
@@ -67,8 +67,8 @@ def average_group_accuracy_score(
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Group labels: array, Series, DataFrame or dict of columns (intersections).
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights within the groups; None counts each sample once. A group without weight
-        does not count.
+        Weights of the samples within their groups; None counts each sample once. A group
+        without weight is left out.
 
     Returns
     -------

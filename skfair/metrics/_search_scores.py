@@ -1,4 +1,4 @@
-"""Performance and disparity of the candidates of a search, read from its ``cv_results_``."""
+"""Performance and disparity of the candidates of a search, from ``cv_results_``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 
 SIGN = (
-    "A disparity must be scored 'larger is better', a difference between groups of 0.1 as -0.1. "
-    "Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False in "
-    "scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score what it "
-    "lacks of 1: make_fairness_scorer(fairlearn.metrics.selection_rate, lambda by_group: 1 - "
+    "The score of a disparity must be negative: a difference between groups of 0.1 has the score "
+    "-0.1. Use skfair.metrics.make_fairness_scorer(..., 'difference'), or greater_is_better=False "
+    "in scikit-learn's make_scorer. To limit a ratio, as the four-fifths rule does, score 1 minus "
+    "the ratio: make_fairness_scorer(fairlearn.metrics.selection_rate, lambda by_group: 1 - "
     "by_group.min() / by_group.max(), greater_is_better=False), with max_disparity=0.2."
 )
 
 
 def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.DataFrame:
-    """Read two scores of all candidates.
+    """Read the scores of performance and disparity of all candidates.
 
     Parameters
     ----------
@@ -28,15 +28,15 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     Returns
     -------
     DataFrame
-        Mean ("performance", "disparity") and standard error over the folds ("performance_se",
-        "disparity_se") of each candidate; the disparity positive. NaN where a score is not
-        finite, for standard errors of fewer than two folds, and for candidates of all but the
-        last iteration of a halving search, which had fewer resources.
+        For each candidate the mean ("performance", "disparity") and the standard error over the
+        folds ("performance_se", "disparity_se"); disparities are positive. NaN for scores that are
+        not finite, for standard errors of fewer than two folds, and, in a halving search, for all
+        iterations except the last, since earlier iterations had fewer resources.
 
     Raises
     ------
     TypeError, ValueError
-        There are no results of these scorers, or the disparity is not scored negatively.
+        There are no results of these scorers, or a score of disparity is above zero.
 
     Examples
     --------
@@ -46,21 +46,21 @@ def read_search_scores(cv_results: Any, performance: str, disparity: str) -> pd.
     """
     if not isinstance(cv_results, Mapping | pd.DataFrame):
         raise TypeError(
-            f"cv_results is a {type(cv_results).__name__}, where what a search has as cv_results_ "
-            "was wanted. Fit the search first."
+            f"cv_results is a {type(cv_results).__name__}, expected cv_results_ of a search. Fit "
+            "the search first."
         )
     begin = "mean_test_"
     names = [key.removeprefix(begin) for key in cv_results if key.startswith(begin)]
     if names == ["score"]:
         raise ValueError(
-            "The search has one scorer only. Give it two by name: scoring={"
+            "The search has one scorer only. Give the search two scorers by name: scoring={"
             f"{performance!r}: ..., {disparity!r}: ...}}."
         )
     for argument, name in (("performance", performance), ("disparity", disparity)):
         if name not in names:
             raise ValueError(
-                f"{argument}={name!r} is none of the search's scorers: {sorted(names)}. Name one "
-                "of them, or add it to scoring."
+                f"{argument}={name!r} is not one of the search's scorers {sorted(names)}. Name one "
+                "of these, or add it to scoring."
             )
     mean, error, _ = _read(cv_results, performance)
     score, score_error, folds = _read(cv_results, disparity)
@@ -97,7 +97,7 @@ def read_folds(cv_results: Any, name: str) -> np.ndarray:
     Returns
     -------
     ndarray of float64 of shape (n_candidates, n_folds)
-        The means as a single column where the folds are not kept.
+        The means as a single column if `cv_results` has no scores by fold.
 
     Examples
     --------
@@ -114,11 +114,11 @@ def read_folds(cv_results: Any, name: str) -> np.ndarray:
 
 
 def _read(cv_results: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the mean score of each candidate, its standard error and the scores of the folds."""
+    """Read the mean score of each candidate, its standard error and the scores of the folds."""
     mean = np.asarray(cv_results[f"mean_test_{name}"], dtype=np.float64)
     folds = read_folds(cv_results, name)
     n_splits = folds.shape[1]
     if n_splits < 2:
         return mean, np.full(len(mean), np.nan), folds
-    with np.errstate(invalid="ignore"):  # a fold that is infinite; the candidate is left out
+    with np.errstate(invalid="ignore"):  # an infinite fold; the candidate is left out
         return mean, folds.std(axis=1, ddof=1) / np.sqrt(n_splits), folds

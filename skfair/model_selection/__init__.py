@@ -1,4 +1,4 @@
-"""Choosing a model by a group metric: splitters, constrained selection, the Pareto front."""
+"""Model selection by a group metric: splitters, constrained selection, the Pareto front."""
 
 from skfair.model_selection._constrained import constrained_refit, pareto_front
 from skfair.model_selection._scorer import make_constrained_scorer

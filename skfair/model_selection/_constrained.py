@@ -1,4 +1,4 @@
-"""Choosing the candidate of a search that performs best under a limit on its disparity."""
+"""Choice of the best candidate of a search under a limit on its disparity."""
 
 import math
 import warnings
@@ -15,67 +15,68 @@ from skfair.metrics._search_scores import read_folds, read_search_scores
 from skfair.utils import FairnessWarning, InfeasibleConstraintWarning
 from skfair.utils._labels import as_objects
 
-_ROUNDING = 1e-12  # a mean over folds that are all at the limit may come out this much above it
+_ROUNDING = 1e-12  # a mean over folds that are all at the limit may exceed it by this much
 
 
 @dataclass(frozen=True, kw_only=True)
 class constrained_refit:
     """Select the best candidate of a search among those whose disparity is small enough.
 
-    Give it as `refit` to ``GridSearchCV`` or ``RandomizedSearchCV`` whose `scoring` is a dict
-    with both scorers. Of the candidates whose mean disparity over the folds is at most
-    `max_disparity`, the one with the best mean performance is taken; of equals the less
-    disparate, then the first. When no candidate holds the limit, the least disparate one is
-    taken (of equals the best), with a warning.
+    Give it as `refit` to ``GridSearchCV`` or ``RandomizedSearchCV``, with a dict of both scorers as
+    `scoring`. A candidate is feasible if its mean disparity over the folds is at most
+    `max_disparity`. The feasible candidate with the best mean performance is chosen; ties are
+    broken by the smaller disparity, then by the position. If no candidate is feasible, the
+    candidate with the smallest disparity is chosen, with a warning; ties are broken by the
+    performance.
 
     Parameters
     ----------
     performance : str
-        Name of the scorer to choose by, as in `scoring`.
+        Name of the scorer of performance, as in `scoring`.
     disparity : str
-        Name of the scorer to limit, as in `scoring`. It is larger-is-better like every scorer:
-        a difference between groups is scored negatively, so that -0.1 is a disparity of 0.1.
+        Name of the scorer of disparity, as in `scoring`. A larger score is better, as for every
+        scorer: a difference between groups has a negative score, and -0.1 is a disparity of 0.1.
     max_disparity : float
-        Largest disparity that is accepted, 0 or more; of differences between rates a fraction:
+        Largest disparity that is accepted, 0 or more. Differences between rates are fractions:
         0.05 is 5 percentage points.
     standard_errors : float, default=0.0
-        How many standard errors over the folds are added to the mean disparity before it is
-        compared. Training parts of folds overlap, so that the standard error is somewhat
+        Number of standard errors over the folds that are added to the mean disparity before it is
+        compared with the limit. Training parts of folds overlap, so the standard error is somewhat
         too small: 1 is a margin of safety, not a confidence level.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not what it must be. When called by the search: scores that it cannot
-        choose by. The search is over by then, and its results are the attribute
-        ``cv_results_`` of the error.
+        An argument has a wrong type or value. When the search calls it: the scores do not allow a
+        choice. The search has ended by then, and the error has its results as the attribute
+        ``cv_results_``.
 
     Warns
     -----
     InfeasibleConstraintWarning
-        No candidate holds the limit.
+        No candidate is feasible.
     FairnessWarning
-        Candidates without a finite mean score were left out. `max_disparity` is 1 or more, and no
-        disparity is above 1: the limit limits nothing.
+        Candidates without a finite mean score were left out. Or `max_disparity` is 1 or more and no
+        disparity is above 1, so that the limit has no effect.
 
     See Also
     --------
-    pareto_front : The candidates worth choosing from, to look at.
-    make_constrained_scorer : The same wish as one number, for halving searches.
+    pareto_front : Table of the candidates that are worth choosing.
+    make_constrained_scorer : Performance and limit as one score, for halving searches.
 
     Notes
     -----
-    ``HalvingGridSearchCV`` and ``HalvingRandomSearchCV`` ignore a callable `refit` without a
-    word, and take one scorer only: use :func:`make_constrained_scorer` as their `scoring`.
+    ``HalvingGridSearchCV`` and ``HalvingRandomSearchCV`` silently ignore a callable `refit` and
+    take one scorer only: use :func:`make_constrained_scorer` as their `scoring`.
 
     As with every callable `refit`, the search has ``best_index_``, ``best_params_`` and
     ``best_estimator_``, but no ``best_score_``, and ``search.score(X, y)`` fails with a
-    ``KeyError``, as scikit-learn looks for a scorer of the name `refit`. Call the scorer:
-    ``search.scorer_["accuracy"](search.best_estimator_, X, y)``.
+    ``KeyError``, since scikit-learn looks for a scorer with the name `refit`. Call the scorer
+    instead: ``search.scorer_["accuracy"](search.best_estimator_, X, y)``.
 
-    The score of the candidate chosen is optimistic, its disparity too: report both on rows that
-    the search has not seen. Leave `error_score` of the search at NaN or "raise": as a number it
-    would stand for the disparity of a fit that failed.
+    The performance and the disparity of the chosen candidate are optimistic: report both on
+    held-out rows. Leave `error_score` of the search at NaN or "raise": a number would become the
+    disparity of a fit that failed.
 
     Examples
     --------
@@ -116,8 +117,8 @@ class constrained_refit:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise TypeError(
-                    f"{name} must be the name of a scorer, a key of the dict that is given to the "
-                    f"search as scoring; got {value!r}."
+                    f"{name} must be the name of a scorer, a key of the dict that the search has "
+                    f"as scoring; got {value!r}."
                 )
         if self.performance == self.disparity:
             raise ValueError(
@@ -127,7 +128,7 @@ class constrained_refit:
         check_not_negative("standard_errors", self.standard_errors)
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:
-        """Give the position of the candidate to refit.
+        """Return the position of the candidate to refit.
 
         Parameters
         ----------
@@ -141,11 +142,11 @@ class constrained_refit:
         try:
             return self._choose(cv_results)
         except ValueError as error:
-            # scikit-learn asks only when the search is over, and loses the results with us.
+            # scikit-learn calls this when the search is over, and an error loses the results.
             kept: Any = ValueError(
-                f"{error}\nThe search is not lost: its results are the attribute cv_results_ of "
-                "this error. Catch it, and choose with pareto_front(error.cv_results_, ...) or "
-                "another constrained_refit(...)(error.cv_results_)."
+                f"{error}\nThe search is not lost: this error has its results as the attribute "
+                "cv_results_. Catch the error, and choose with pareto_front(error.cv_results_, "
+                "...) or another constrained_refit(...)(error.cv_results_)."
             )
             kept.cv_results_ = cv_results
             raise kept from None
@@ -162,7 +163,7 @@ class constrained_refit:
                 )
         performance = scores["performance"].to_numpy()
         holds = np.flatnonzero(reached <= self.max_disparity + _ROUNDING)
-        if len(holds):  # lexsort keeps the order of equals: the first
+        if len(holds):  # lexsort is stable, so that the first of equal candidates is chosen
             best = holds[np.lexsort((reached[holds], -performance[holds]))[0]]
         else:
             best = np.lexsort((-performance, reached))[0]
@@ -172,18 +173,18 @@ class constrained_refit:
             margin = f" + {self.standard_errors:g} standard errors" if self.standard_errors else ""
             warnings.warn(
                 f"None of {len(scores)} candidates has {self.disparity!r} (mean{margin}) within "
-                f"max_disparity={self.max_disparity:g}. The least disparate was taken: it reached "
-                f"{reached[best]:.4g} with {self.performance!r} at {performance[best]:.4g} and "
-                f"{cv_results['params'][chosen]}. Search among other candidates, or accept a "
-                "larger disparity. In folds with few rows of a group chance alone makes a "
-                "difference: fewer folds or larger groups help.",
+                f"max_disparity={self.max_disparity:g}. The candidate with the smallest disparity "
+                f"was chosen: it reached {reached[best]:.4g} with {self.performance!r} at "
+                f"{performance[best]:.4g} and {cv_results['params'][chosen]}. Search among other "
+                "candidates, or accept a larger disparity. In folds with few rows of a group, "
+                "chance alone makes a difference: fewer folds or larger groups help.",
                 InfeasibleConstraintWarning,
             )
         elif self.max_disparity >= 1 and len(holds) == len(scores) and (folds <= 1).all():
             warnings.warn(
-                f"max_disparity={self.max_disparity:g} limits nothing: in no fold does "
-                f"{self.disparity!r} of a candidate exceed 1. Differences between rates are "
-                f"fractions: {self.max_disparity:g} percent are {self.max_disparity / 100:g}.",
+                f"max_disparity={self.max_disparity:g} limits nothing, since {self.disparity!r} is "
+                "at most 1 for all candidates and folds. Differences between rates are fractions: "
+                f"write {self.max_disparity / 100:g} for {self.max_disparity:g} percent.",
                 FairnessWarning,
             )
         return chosen
@@ -192,8 +193,8 @@ class constrained_refit:
 def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.DataFrame:
     """List the candidates of a search that no other beats in both performance and disparity.
 
-    A candidate is beaten by another that is at least as good in both means and better in one.
-    Candidates that agree in both are on the front together.
+    A candidate beats another candidate if it is at least as good in both means and better in one.
+    Candidates with equal means are on the front together.
 
     Parameters
     ----------
@@ -202,23 +203,24 @@ def pareto_front(cv_results: Any, *, performance: str, disparity: str) -> pd.Dat
     performance : str
         Name of the scorer of performance.
     disparity : str
-        Name of the scorer of disparity, scored negatively (see :class:`constrained_refit`).
+        Name of the scorer of disparity, whose scores are negative (see
+        :class:`constrained_refit`).
 
     Returns
     -------
     DataFrame
-        One row a candidate on the front, by ascending disparity: its position in the results
-        ("candidate"), "performance", "performance_se", "disparity" (positive),
-        "disparity_se" and a column for each parameter (``param_C``, None or NaN where the
-        candidate does not have it). Standard errors are over the folds, NaN where there are
-        fewer than two. All are measured on the folds that tell who is on the front: what is
-        chosen from it looks better there than it is.
+        One row for each candidate on the front, by ascending disparity. Columns: position in the
+        results ("candidate"), "performance", "performance_se", "disparity" (positive),
+        "disparity_se" and each parameter (``param_C``, None or NaN if the candidate does not have
+        it). Standard errors are over the folds, NaN with fewer than two folds. The numbers come
+        from the folds that also determine the front, so they are optimistic for a candidate that
+        is chosen from it.
 
     Raises
     ------
     TypeError, ValueError
-        There are no results of these two scorers, all are NaN, or the disparity is not scored
-        negatively.
+        There are no results of these two scorers, all results are NaN, or a score of disparity is
+        above zero.
 
     Warns
     -----
@@ -259,7 +261,7 @@ def check_not_negative(name: str, value: Any) -> None:
 
 
 def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd.DataFrame:
-    """Take both scores of the candidates, without those that are not finite."""
+    """Read both scores of the candidates; candidates without finite scores are left out."""
     scores = read_search_scores(cv_results, performance, disparity)
     scores.insert(0, "candidate", np.arange(len(scores)))
     if "iter" in cv_results:  # halving: earlier iterations had fewer resources
@@ -274,14 +276,14 @@ def _read(cv_results: Mapping[str, Any], performance: str, disparity: str) -> pd
         (most, n_fits, name), (other, _, second) = sorted(counts, key=lambda count: -count[0])
         where = f"{name!r} is NaN or infinite in {most} of {n_fits} fits, "
         where += f"{second!r} in {other or 'none'}"
-        look = "Set error_score='raise' in the search to see why."
+        look = "Set error_score='raise' in the search to see the cause."
         if not finite.any():
             raise ValueError(
                 f"None of {len(scores)} candidates has a finite mean of both {performance!r} "
-                f"and {disparity!r}: {where}. {look} It may be that pos_label is not given for "
-                "labels that are text, that sensitive_features are not routed, that a fold misses "
-                "a group or a class in it (use GroupStratifiedKFold as cv with fewer folds), or "
-                "that 'accuracy' scores an estimator that needs the groups to predict (use "
+                f"and {disparity!r}: {where}. {look} Possible causes: pos_label is not given for "
+                "labels that are text; sensitive_features are not routed; a fold misses a group or "
+                "a class in it (use GroupStratifiedKFold as cv with fewer folds); 'accuracy' "
+                "scores an estimator that needs the groups to predict (use "
                 "make_fairness_scorer(accuracy_score, 'overall'))."
             )
         warnings.warn(

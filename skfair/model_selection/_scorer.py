@@ -1,4 +1,4 @@
-"""One scorer of performance and a limit on disparity, where a search takes one only."""
+"""Performance and a limit on disparity as one scorer, for searches that take only one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,52 +27,52 @@ def make_constrained_scorer(
 ) -> Callable:
     """Make one scorer of performance and a limit on the disparity.
 
-    The score is ``performance - penalty * max(0, disparity - max_disparity)`` on each fold. It
-    is for what takes a single number: ``cross_val_score``, the halving searches, which
-    ignore a callable `refit` and refuse several scorers, and ``TunedThresholdClassifierCV``: one
-    threshold for everybody under a limit on the disparity. Elsewhere :class:`constrained_refit`
-    is better: it limits the mean over the folds, where this one penalises every fold that is
-    above the limit, by chance too, and it says so when no candidate holds the limit.
+    The score is ``performance - penalty * max(0, disparity - max_disparity)`` on each fold. Use it
+    where a single number is required: in ``cross_val_score``; in the halving searches, which ignore
+    a callable `refit` and refuse several scorers; and in ``TunedThresholdClassifierCV``, for one
+    common threshold under a limit on the disparity. In other searches :class:`constrained_refit` is
+    better: it limits the mean over the folds, while this score penalises each fold that is above
+    the limit, also by chance. And it warns if no candidate meets the limit.
 
     Parameters
     ----------
     performance : str or callable
-        Name of a scikit-learn scorer, or a scorer.
+        Scorer of the performance, or the name of a scikit-learn scorer.
     disparity : callable
-        Scorer of the disparity, larger is better: a difference between groups is scored
-        negatively, as by ``skfair.metrics.make_fairness_scorer``.
+        Scorer of the disparity. A larger score is better: a difference between groups has a
+        negative score, as from ``skfair.metrics.make_fairness_scorer``.
     max_disparity : float
         Largest disparity without a penalty, 0 or more.
     penalty : float, default=10.0
-        How much performance one unit of disparity above the limit costs, above 0. With 10, a
-        disparity of 0.01 too much costs 0.1.
+        Cost, in performance, of one unit of disparity above the limit; above 0. With 10, a
+        disparity of 0.01 above the limit costs 0.1.
 
     Returns
     -------
     callable
         Scorer with the signature ``(estimator, X, y, **params)``. Under metadata routing it
-        requests what its two scorers request, and called by itself it passes `params` on in
-        the same way. The estimator predicts once for both scorers where they use the same
-        method of it.
+        requests what its two scorers request. In a direct call, it passes `params` to its scorers
+        in the same way. If both scorers use the same method of the estimator, the estimator
+        predicts once.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not what it must be. When called: the disparity scored above zero.
+        An argument has a wrong type or value. When called: the score of disparity is above zero.
 
     Notes
     -----
-    A disparity that is NaN makes the score NaN. Halving over ``resource="n_samples"`` scores on
-    random parts of the test folds, which may miss a small group; take another resource, such
-    as ``max_iter``, or a large `min_resources`. If all scores are NaN, a halving search takes
-    some candidate all the same, with no more than scikit-learn's warnings.
+    If the disparity is NaN, the score is NaN. Halving over ``resource="n_samples"`` scores on
+    random parts of the test folds, which may miss a small group; take another resource, such as
+    ``max_iter``, or a large `min_resources`. If all scores are NaN, a halving search still chooses
+    a candidate, with scikit-learn's warnings only.
 
-    Where no candidate or threshold holds the limit, nothing says so: the one with the largest
-    score is taken. Read the disparity of what was chosen with its scorer.
+    If no candidate or threshold meets the limit, there is no warning: the one with the largest
+    score is chosen. Measure the disparity of the result with its scorer.
 
-    A threshold is tuned only if both are made by ``make_scorer`` or
-    ``skfair.metrics.make_fairness_scorer`` (or named), of predicted labels. With the scorer of the
-    disparity alone, the threshold chosen is one that selects everybody or nobody.
+    A threshold can be tuned only if both scorers use predicted labels and come from
+    ``make_scorer``, from ``skfair.metrics.make_fairness_scorer`` or from a name. With the scorer of
+    disparity alone, the tuned threshold would select everybody or nobody.
 
     Examples
     --------
@@ -120,12 +120,12 @@ def make_constrained_scorer(
     check_not_negative("max_disparity", max_disparity)
     check_not_negative("penalty", penalty)
     if penalty == 0:
-        raise ValueError("penalty is 0, with which the disparity would not count. Raise it.")
+        raise ValueError("penalty is 0, so the disparity has no effect. Give a number above 0.")
     return _ConstrainedScorer(performance, disparity, max_disparity, penalty)
 
 
-# Of this private base for the reasons that FairnessScorer has, and without its constructor: what
-# scikit-learn reads of a scorer whose threshold it tunes follows from the two parts.
+# The private base class has the same reasons as in FairnessScorer. Its constructor is not used: the
+# attributes that scikit-learn reads to tune a threshold follow from the two scorers.
 class _ConstrainedScorer(_BaseScorer):
     _sign = 1
     _kwargs: dict[str, Any] = {}
@@ -173,17 +173,16 @@ class _ConstrainedScorer(_BaseScorer):
         def score(part: Any, params: dict[str, Any]) -> Any:
             if not isinstance(part, _BaseScorer):
                 raise TypeError(
-                    f"{part!r} is a function of an estimator, and thresholds are tuned by what is "
-                    "computed of labels. Give a scorer that make_scorer or make_fairness_scorer "
-                    "has made."
+                    f"{part!r} is a function of an estimator, but a threshold is tuned with scores "
+                    "of labels. Give a scorer from make_scorer or make_fairness_scorer."
                 )
             return part._sign * part._score_func(y_true, y_pred, **part._kwargs, **params)
 
         return self._constrain(score, params)
 
     def _constrain(self, score: Callable, params: dict[str, Any]) -> float:
-        # Only with routing does each of the two get what it requests, and no more; here it also
-        # makes a call by hand work where the caller has it off.
+        # With routing, each scorer receives exactly what it requests. Routing is switched on here,
+        # so that a direct call also works if the caller has routing off.
         with config_context(enable_metadata_routing=True):
             routed = process_routing(self, "score", **params)
             scores = {name: score(part, routed[name].score) for name, part in self._parts.items()}
@@ -191,8 +190,8 @@ class _ConstrainedScorer(_BaseScorer):
             number = unwrap(value)
             if not isinstance(number, Real) or np.isinf(float(number)):
                 raise ValueError(
-                    f"{self._parts[name]!r} scored {shown(number)} as {name}, where one finite "
-                    "number was wanted. Give a scorer that returns one."
+                    f"{self._parts[name]!r} scored {shown(number)} as {name}, expected one finite "
+                    "number. Give a scorer that returns such a number."
                 )
         if scores["disparity"] > 0:
             raise ValueError(
@@ -209,7 +208,7 @@ class _ConstrainedScorer(_BaseScorer):
     def set_score_request(self, **kwargs: Any) -> NoReturn:
         raise TypeError(
             "This scorer requests what its two scorers request. Write .set_score_request(...) "
-            "behind these, before make_constrained_scorer is given them."
+            "after these scorers, before you give them to make_constrained_scorer."
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Splitters for cross-validation: no fold misses a group of the sensitive features."""
+"""Splitters for cross-validation in which each fold has all groups."""
 
 import heapq
 import warnings
@@ -21,12 +21,12 @@ _CELLS_SHOWN = 10
 
 
 class _GroupStratified(BaseCrossValidator):
-    """What both splitters share: arguments, strata and requests."""
+    """Common parts of both splitters: arguments, strata and requests."""
 
-    # As GroupsConsumerMixin does for `groups`: routed to `split` without `set_split_request`.
+    # Routed to `split` without `set_split_request`, as GroupsConsumerMixin does for `groups`.
     __metadata_request__split = {"groups": UNUSED, "sensitive_features": True}
 
-    # Declared, since to mypy the check for an Integral leaves nothing of an int to assign.
+    # Declared for mypy, which believes that nothing can be assigned after the check for Integral.
     n_splits: int
     random_state: Any
 
@@ -40,14 +40,13 @@ class _GroupStratified(BaseCrossValidator):
         X : array-like of shape (n_samples, ...)
             Training data; only the number of rows is used.
         y : array-like of shape (n_samples,), default=None
-            Class labels of any type; they must be given.
+            Class labels of any type. Required.
         groups : object, default=None
-            Not used: rows that belong together, as scikit-learn's other splitters understand
-            it, are not kept together.
+            Must be None. In scikit-learn's other splitters it means rows that stay together, which
+            these splitters do not support.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
                 default=None
-            Group labels: array, Series, DataFrame or dict of columns (intersections). They must
-            be given, too.
+            Group labels: array, Series, DataFrame or dict of columns (intersections). Required.
 
         Returns
         -------
@@ -57,29 +56,29 @@ class _GroupStratified(BaseCrossValidator):
         Raises
         ------
         ValueError
-            `sensitive_features` or `y` is missing, of another length, continuous, has missing
-            values or its index in another order; there is one group only, or one with too few
-            rows; `groups` is given.
+            `sensitive_features` or `y` is not given, has another length, has an index in another
+            order, is continuous or has missing values; there is one group only, or a group with too
+            few rows; `groups` is given.
 
         Warns
         -----
         SmallGroupWarning
-            A class has so few rows in a group that they were merged with another class.
+            A class has too few rows in a group and was merged with another class.
         """
         name = type(self).__name__
         if groups is not None:
             raise ValueError(
-                f"groups is given, which {name} does not use: in scikit-learn it means rows that "
+                f"groups is given, but {name} does not use it: in scikit-learn it means rows that "
                 "must stay together. Pass the group labels to stratify on as sensitive_features."
             )
         if sensitive_features is None:
             raise ValueError(
                 f"{name} needs sensitive_features, the group labels to stratify on, and got none. "
-                "In a search, switch metadata routing on and pass them to fit:\n"
+                "In a search, enable metadata routing and pass them to fit:\n"
                 "    with sklearn.config_context(enable_metadata_routing=True):\n"
                 "        search.fit(X, y, sensitive_features=sensitive_features)\n"
-                "(to cross_validate and its like as params={'sensitive_features': ...}), or with "
-                "routing off give the splits themselves:\n"
+                "(to cross_validate and similar functions as params={'sensitive_features': ...}). "
+                "Without routing, give the splits themselves:\n"
                 "    cv=list(splitter.split(X, y, sensitive_features=sensitive_features))"
             )
         if y is None:
@@ -89,13 +88,13 @@ class _GroupStratified(BaseCrossValidator):
         classes, labels = encode_labels(
             y,
             name="y",
-            hint=f"{name} stratifies on classes. For a regression bin the target, for instance "
+            hint=f"{name} stratifies on classes. For a regression, bin the target, for instance "
             "with pandas.cut, and give the bins as y to split.",
         )
         if len(classes) != n_samples:
             raise ValueError(
-                f"y has {len(classes)} labels for the {n_samples} samples of X. Give one label a "
-                "sample, in the order of the samples."
+                f"y has {len(classes)} labels for the {n_samples} samples of X. Give one label for "
+                "each sample, in the order of the samples."
             )
         if (classes < 0).any():
             raise ValueError(
@@ -109,7 +108,7 @@ class _GroupStratified(BaseCrossValidator):
     def get_n_splits(
         self, X: Any = None, y: Any = None, groups: Any = None, *, sensitive_features: Any = None
     ) -> int:
-        """Say how many splits there are.
+        """Return the number of splits.
 
         Parameters
         ----------
@@ -124,14 +123,14 @@ class _GroupStratified(BaseCrossValidator):
         return self.n_splits
 
     def _stratify(self, classes: np.ndarray, labels: list, groups: Groups) -> np.ndarray:
-        """Number the strata, group by group; each has the least number of rows or more."""
+        """Number the strata, group by group; each stratum has at least the required rows."""
         least, wanted = self._least()
         n_groups = len(groups.labels)
         if n_groups < 2:
             raise ValueError(
                 f"sensitive_features holds one group only ({_name_group(groups, 0)}), so there is "
-                "nothing to stratify on but y. Use scikit-learn's Stratified splitters, or look "
-                "whether this is the column that was meant."
+                "nothing to stratify on except y. Use scikit-learn's Stratified splitters, or "
+                "check that sensitive_features is the right column."
             )
         cell = groups.codes * len(labels) + classes
         counts = np.bincount(cell, minlength=n_groups * len(labels)).reshape(n_groups, -1)
@@ -142,8 +141,8 @@ class _GroupStratified(BaseCrossValidator):
                 for i in np.flatnonzero(sizes < least).tolist()
             )
             raise ValueError(
-                f"sensitive_features has groups with fewer rows than {wanted}: {small}. Some "
-                "part of some split would miss them. "
+                f"sensitive_features has groups with fewer rows than {wanted}: {small}. A part of "
+                "a split would miss them. "
                 + ("Use fewer splits, merge" if least > 2 else "Merge")
                 + " them with another group, or drop their rows."
             )
@@ -169,10 +168,10 @@ class _GroupStratified(BaseCrossValidator):
             if len(rare) > _CELLS_SHOWN:
                 named.append(f"{len(rare) - _CELLS_SHOWN} more")
             warnings.warn(
-                f"Classes that have fewer rows in a group than {wanted}: {', '.join(named)}. Each "
-                "was merged with the next larger class of its group, so that no part misses the "
-                "group; but a part may have no row of that class in that group, and a rate within "
-                "the class (true positive rate, false positive rate) is undefined there.",
+                f"Some classes have fewer rows in a group than {wanted}: {', '.join(named)}. Each "
+                "class was merged with the next larger class of its group, so that no part misses "
+                "the group. But a part may have no row of that class in that group; a rate within "
+                "the class (true positive rate, false positive rate) is then undefined.",
                 SmallGroupWarning,
             )
         return number.ravel()[cell]
@@ -181,28 +180,27 @@ class _GroupStratified(BaseCrossValidator):
 class GroupStratifiedKFold(_GroupStratified):
     """K folds that are stratified on class and sensitive features.
 
-    Each combination of class and group has nearly the same share in each fold, so that no test
-    fold and no training part misses a group, and group metrics are defined on all of them.
+    Each combination of class and group has nearly the same share in each fold. Therefore no test
+    fold and no training part misses a group, and group metrics are defined on all folds.
 
-    A combination with fewer rows than `n_splits` is merged with the next larger one of its
-    group until there are enough, with a warning; its rows lie in as many folds as there are
-    rows. What is promised of the group still holds.
+    A combination with fewer rows than `n_splits` is merged with the next larger combination of its
+    group until there are enough rows, with a warning. The rows of a merged combination are in
+    different folds. No fold misses a group also in this case.
 
     Parameters
     ----------
     n_splits : int, default=5
         Number of folds, 2 or more.
     shuffle : bool, default=False
-        Whether to shuffle the rows of each combination first. Otherwise rows that follow each
-        other lie in the same fold as far as can be.
+        Whether to shuffle the rows of each combination first. If False, consecutive rows are in
+        the same fold as far as possible.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling; give it with ``shuffle=True`` only. Successive halving wants an
-        int.
+        Seed of the shuffling; only with ``shuffle=True``. Successive halving requires an int.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not what it must be.
+        An argument has a wrong type or value.
 
     See Also
     --------
@@ -213,8 +211,8 @@ class GroupStratifiedKFold(_GroupStratified):
     Folds differ by at most one row in size, in the number of rows of each group and in the
     number of rows of each combination.
 
-    Successive halving over ``resource="n_samples"`` draws its own random part of each fold, which
-    may miss a small group. Take another resource, or a large `min_resources`.
+    Successive halving over ``resource="n_samples"`` draws a random part of each fold, which may
+    miss a small group. Take another resource, or a large `min_resources`.
 
     Examples
     --------
@@ -239,7 +237,7 @@ class GroupStratifiedKFold(_GroupStratified):
         if not shuffle and random_state is not None:
             raise ValueError(
                 f"random_state={random_state!r} has no effect without shuffling. Set shuffle=True, "
-                "or leave random_state out."
+                "or leave out random_state."
             )
         check_random_state(random_state)
         self.n_splits = n_splits
@@ -257,11 +255,11 @@ class GroupStratifiedKFold(_GroupStratified):
         if self.shuffle:
             order = check_random_state(self.random_state).permutation(n_samples)
         order = order[np.lexsort((cell[order], stratum[order]))]
-        # Dealt like cards: whatever lies together in this order, be it a combination, a stratum
-        # or a group, is spread over the folds as evenly as can be. (StratifiedKFold deals in the
-        # order in which the classes appear, where those of a group do not lie together.)
+        # Rows are dealt like cards: rows that are neighbours in this order, of a combination, a
+        # stratum or a group, are spread evenly over the folds. (StratifiedKFold deals in the order
+        # in which the classes appear, so that the rows of a group are not neighbours.)
         turn = np.arange(n_samples) % self.n_splits
-        # Within a combination, rows that follow each other go to the same fold.
+        # Within a combination, consecutive rows go to the same fold.
         turn = turn[np.lexsort((turn, cell[order], stratum[order]))]
         fold = np.empty(n_samples, dtype=np.int64)
         fold[order] = turn
@@ -272,27 +270,27 @@ class GroupStratifiedKFold(_GroupStratified):
 class GroupStratifiedShuffleSplit(_GroupStratified):
     """Random splits that are stratified on class and sensitive features.
 
-    Each combination of class and group has the same share in the test part, to within a row,
-    and at least one row in both parts, so that neither misses a group.
+    Each combination of class and group has the same share in the test part, up to one row, and at
+    least one row in both parts. Therefore neither part misses a group.
 
-    A combination with one row only is merged with the next larger one of its group, with a
-    warning. What is promised of the group still holds.
+    A combination with one row only is merged with the next larger combination of its group, with a
+    warning. Neither part misses a group also in this case.
 
     Parameters
     ----------
     n_splits : int, default=10
         Number of splits, 1 or more.
     test_size : float or int, default=0.2
-        Share of the rows to test on, between 0 and 1, or their number. With many small
-        combinations the test part is larger or smaller than asked, by as little as can be,
-        because each has a row in both parts.
+        Share of the rows in the test part, between 0 and 1, or their number. Each combination has a
+        row in both parts. With many small combinations, the test part is therefore a little larger
+        or smaller than requested.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws. Successive halving wants an int.
+        Seed of the draws. Successive halving requires an int.
 
     Raises
     ------
     ValueError
-        An argument is not what it must be.
+        An argument has a wrong type or value.
 
     See Also
     --------
@@ -341,8 +339,8 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
         size = self.test_size
         if size >= n_samples:
             raise ValueError(
-                f"test_size={size} leaves nothing of {n_samples} samples to train on. Give a "
-                "smaller number, or a share."
+                f"test_size={size} leaves none of {n_samples} samples for training. Give a smaller "
+                "number, or a share."
             )
         return self._draw(stratum, size * n_samples if size < 1 else size)
 
@@ -355,7 +353,7 @@ class GroupStratifiedShuffleSplit(_GroupStratified):
         n_more = max(round(n_test) - quota.sum(), 0)
         rng = check_random_state(self.random_state)
         for _ in range(self.n_splits):
-            # Those furthest below their share get one more; which of equals, chance decides.
+            # Strata furthest below their share get one more row; ties are broken at random.
             by_need = np.lexsort((rng.permutation(len(sizes)), quota - exact))
             taken = quota.copy()
             taken[by_need[can_grow[by_need]][:n_more]] += 1

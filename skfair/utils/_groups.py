@@ -97,9 +97,9 @@ def encode_groups(
     TypeError
         `sensitive_features` is None, or of a type that cannot hold one label per sample.
     ValueError
-        The number of samples differs from `n_samples`. There are no samples or no columns. A
-        column has continuous values or more than 30 different numbers. Or values are missing
-        under ``missing="error"``.
+        `sensitive_features` is None. The number of samples differs from `n_samples`. There are
+        no samples or no columns. A column has continuous values or more than 30 different
+        numbers. Or values are missing under ``missing="error"``.
 
     Examples
     --------
@@ -181,8 +181,14 @@ def label_rows(labels: Sequence, names: Sequence[str]) -> list[tuple]:
 
 def _split_columns(features: Any, name: str) -> dict[str, Any]:
     """Split any accepted container into named columns."""
+    if features is None:
+        raise ValueError(
+            f"{name} is None; expected the group of each sample. Pass it by name, as in "
+            f"fit(X, y, {name}=...). A Pipeline and a search hand it on under "
+            "sklearn.config_context(enable_metadata_routing=True)."
+        )
     nothing = isinstance(features, str | bytes | int | float | set | frozenset)
-    if features is None or nothing or callable(features):
+    if nothing or callable(features):
         raise TypeError(
             f"{name} must hold one group label per sample (an array, Series, DataFrame or dict of "
             f"columns), got {type(features).__name__}."

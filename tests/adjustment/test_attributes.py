@@ -32,9 +32,9 @@ def test_the_attribute_of_samples_without_a_label_is_found():
     assert (found == a)[rest].mean() > 0.97
     assert (found == a)[rest & (a != y)].mean() > 0.85
     np.testing.assert_allclose(attribute.posterior.sum(axis=1), 1)
-    # What is known stays so.
+    # Known values stay.
     np.testing.assert_array_equal(attribute.posterior[:120], np.eye(2)[a[:120]])
-    # The model does not know the class, and holds for rows in which it goes along with nothing.
+    # The model has no class as input, and works on rows in which the attribute is independent.
     new, new_y, new_a = spurious(1500, agree=0.5, bias=5.0, seed=1)
     right = softmax(model(new), axis=1).argmax(axis=1) == new_a
     assert right.mean() > 0.9
@@ -45,7 +45,7 @@ def test_the_attribute_of_samples_without_a_label_is_found():
 def test_how_the_attribute_goes_along_with_the_classes(agree):
     X, y, a = spurious(3000, agree=agree, bias=5.0)
     attribute, _ = infer(X, y, a, np.arange(200))
-    # Both classes are equally frequent, and so is a value in that of which it is the usual one.
+    # The two classes are equally frequent, and so are the two values.
     expected = [[agree, 1 - agree], [1 - agree, agree]]
     np.testing.assert_allclose(attribute.prior, expected, atol=0.05)
     np.testing.assert_allclose(attribute.prior.sum(axis=1), 1)
@@ -67,7 +67,7 @@ def test_three_classes_of_unequal_size_and_two_values():
     kept = (y != 0) | (np.arange(4000) % 4 == 0)
     X, y, a = X[kept], y[kept], a[kept]
     attribute, _ = infer(X, y, a, np.arange(200))
-    # As if classes were equally frequent: values 0, 1 and 0 are usual in classes 0, 1 and 2.
+    # For equally frequent classes: values 0, 1 and 0 are usual in classes 0, 1 and 2.
     within = np.array([[0.9, 0.1, 0.9], [0.1, 0.9, 0.1]])
     expected = within / within.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(attribute.prior, expected, atol=0.06)
@@ -78,13 +78,13 @@ def test_conflicting_labels_are_those_of_an_unusual_value():
     labelled = np.arange(0, 600, 5)
     attribute, _ = infer(X, y, a, labelled)
     np.testing.assert_array_equal(attribute.conflicting, (a != y)[labelled])
-    # What counts is the labels' own order of things, not equal numbers.
+    # Other codes of the values give the same conflicting samples.
     attribute, _ = infer(X, y, 2 - a, labelled)
     np.testing.assert_array_equal(attribute.conflicting, (a != y)[labelled])
 
 
 def test_labels_that_were_asked_for_do_not_say_what_is_usual():
-    # Twenty labels at random, and sixty of conflicting samples only: most labels conflict.
+    # Twenty random labels, and sixty of conflicting samples only: most labels conflict.
     X, y, a = spurious(3000, agree=0.95, bias=5.0)
     random = np.flatnonzero(a == y)[:20]
     asked = np.flatnonzero(a != y)[:60]
@@ -99,7 +99,7 @@ def test_labels_that_were_asked_for_do_not_say_what_is_usual():
 def test_samples_without_a_label_correct_what_few_labels_say():
     X, y, a = spurious(3000, agree=0.7, bias=6.0)
     conflicting = a != y
-    # Of forty labels four conflict, where twelve were to be expected.
+    # Four of forty labels conflict, where twelve would be expected.
     labelled = np.union1d(np.flatnonzero(conflicting)[:4], np.flatnonzero(~conflicting)[:36])
     attribute, _ = infer(X, y, a, labelled)
     np.testing.assert_allclose(attribute.prior, [[0.7, 0.3], [0.3, 0.7]], atol=0.05)
@@ -128,7 +128,7 @@ def test_constant_rows_say_nothing_and_the_labels_still_do():
     y = np.arange(200) % 2
     a = np.where(np.arange(200) % 10 < 8, y, 1 - y)
     attribute, _ = infer(np.ones((200, 3), dtype=np.float32), y, a, np.arange(100))
-    # Of the labels, 80 % are as usual; of the others nothing else is known.
+    # 80 % of the labels are the usual value; nothing is known about the other samples.
     np.testing.assert_allclose(attribute.prior, [[0.8, 0.2], [0.2, 0.8]], atol=0.05)
     np.testing.assert_allclose(attribute.posterior[100:][y[100:] == 0, 0], 0.8, atol=0.1)
 

@@ -65,7 +65,7 @@ def test_only_what_is_not_linear_gets_a_hidden_layer():
 
 
 def test_the_choice_is_made_for_all_classes_alike():
-    # Nothing can be learnt. Who forgets the rare class is right more often, and no better.
+    # Nothing can be learnt. A head that ignores the rare class is right more often, but not better.
     X = np.random.default_rng(0).normal(size=(1500, 6)).astype(np.float32)
     assert not better(X, (np.arange(1500) % 20 == 0).astype(int))
 
@@ -103,14 +103,14 @@ def test_a_hidden_layer_learns_what_a_line_cannot():
 
 
 def test_offsets_belong_to_training_only():
-    # Rows that say nothing; three of four are of class 0, which the offsets tell.
+    # The rows tell nothing. Three of four are of class 0, and the offsets hold this share.
     Z, y = np.zeros((400, 3)), (np.arange(400) % 4 == 0).astype(int)
     plain = logits(hidden(Z, y), Z)[0]
     assert plain[0] - plain[1] == pytest.approx(np.log(3), abs=0.2)
     offset = np.log([[0.75, 0.25]] * 400)
     adjusted = logits(hidden(Z, y, offset), Z)[0]
     assert adjusted[0] - adjusted[1] == pytest.approx(0, abs=0.2)
-    # Weights do the same.
+    # Weights have the same effect.
     weighted = logits(hidden(Z, y, weight=np.where(y == 1, 3.0, 1.0)), Z)[0]
     assert weighted[0] - weighted[1] == pytest.approx(0, abs=0.2)
 

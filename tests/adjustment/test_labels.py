@@ -29,7 +29,7 @@ def test_the_order_is_a_permutation_that_goes_by_the_rows_alone():
     np.testing.assert_array_equal(order, random_order(X.copy(order="F")))
     shuffled = np.random.default_rng(0).permutation(400)
     np.testing.assert_array_equal(shuffled[random_order(X[shuffled])], order)
-    # Of a part, the same order.
+    # A part has the same order.
     part = np.flatnonzero(A == 0)
     np.testing.assert_array_equal(part[random_order(X[part])], order[A[order] == 0])
 
@@ -70,7 +70,7 @@ ORDER = np.random.default_rng(0).permutation(200)
 
 @given(n_random=st.integers(6, 60), n_other=st.integers(0, 40))
 def test_what_was_asked_for_at_random_is_found(n_random, n_other):
-    # The others come late in the order here, so that the two do not meet.
+    # The other labels come late in this order, so that the two parts do not touch.
     labelled = marks(200, ORDER[:n_random], ORDER[200 - n_other :])
     assert np.flatnonzero(random_part(labelled, ORDER)).tolist() == sorted(ORDER[:n_random])
 
@@ -86,7 +86,7 @@ def test_labels_from_elsewhere_are_all_taken_for_a_random_sample():
     for share in (0.05, 0.2, 0.5, 0.7, 0.95):
         labelled = rng.random(200) < share
         np.testing.assert_array_equal(random_part(labelled, ORDER), labelled)
-    # By chance the first ones are all labelled; more than two fifths of the others are, too.
+    # By chance the first samples are all labelled; so are more than two fifths of the others.
     labelled = marks(200, ORDER[:10], ORDER[10:][rng.random(190) < 0.55])
     np.testing.assert_array_equal(random_part(labelled, ORDER), labelled)
     labelled = marks(200, ORDER[:10], ORDER[10:][rng.random(190) < 0.3])
@@ -157,7 +157,7 @@ def test_later_rounds_ask_for_others_and_random_ones_add_up():
     assert 15 <= n_random <= 18  # some that stick out may happen to be next in the order
     more = second.suggest_labels(30)
     assert not set(rows) & set(more)
-    # The random order goes on where it was left.
+    # The random order continues after the first suggestions.
     unlabelled = [row for row in random_order(X) if row not in set(rows)]
     assert more[:15].tolist() == unlabelled[:15]
     third = fit(known=only(A, [*rows, *more]))

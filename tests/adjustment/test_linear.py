@@ -43,8 +43,8 @@ def probabilities(linear, Z):
 @pytest.mark.parametrize("ridge", [0.02, 1.0])
 def test_without_offsets_it_is_scikit_learn_s_logistic_regression(n_classes, ridge):
     Z, codes, weight = data(n_classes=n_classes)
-    # The mean of the losses here, the sum there. Of two classes scikit-learn penalises one row
-    # of coefficients, and here each class has half of it, of half the sum of squares.
+    # skfair takes the mean of the losses, scikit-learn the sum. With two classes scikit-learn
+    # penalises one row of coefficients. Here each class has half of that row: half the squares.
     C = (2 if n_classes == 2 else 1) / (ridge * weight.sum())
     expected = LogisticRegression(C=C, tol=1e-8, max_iter=1000).fit(Z, codes, weight)
     found = fit_softmax(Z, codes, weight, n_classes, ridge=ridge)
@@ -203,7 +203,7 @@ def test_more_than_2048_features():
 
 
 def test_more_than_one_block_of_rows():
-    # 8,192 rows are worked on at once.
+    # A block has 8,192 rows.
     X = unequal(8192 + 500, 6)
     found = principal_components(X, np.ones(len(X)), 3, generator())
     expected = PCA(3, svd_solver="full").fit_transform(X.astype(np.float64))

@@ -24,7 +24,7 @@ from torch import nn
 
 import skfair
 from skfair import FrozenEncoderFeaturizer, LogitAdjustedClassifier
-from skfair.adjustment import _stages
+from skfair.adjustment import _offsets
 from skfair.metrics import make_fairness_scorer
 from skfair.utils import FallbackWarning
 
@@ -70,11 +70,11 @@ def test_all_labels_the_prior_is_counted():
     rows = np.random.default_rng(0).normal(size=(10, 2))
     classifier = fit(rows, y, a)
     assert classifier.attribute_values_ == ["u", "v"]
-    # Counts of u: 5 and 1, of v: 1 and 3, one added to each; in a class 8 and 6 are one.
+    # Counts of u: 5 and 1, of v: 1 and 3, plus one each; the classes then have 8 and 6.
     u, v = np.array([6 / 8, 2 / 6]), np.array([2 / 8, 4 / 6])
     np.testing.assert_allclose(classifier.prior_, [u / u.sum(), v / v.sum()], rtol=1e-12)
     np.testing.assert_allclose(classifier.expected_counts_, [[5, 1], [1, 3]], rtol=1e-12)
-    # Conflicting is v in class 0 and u in class 1.
+    # v conflicts in class 0, and u in class 1.
     assert np.flatnonzero(classifier.conflicting_).tolist() == [5, 6]
     assert classifier.diagnostics_ == {
         "n_labelled": 10,
@@ -134,7 +134,7 @@ def test_scale_and_origin_of_the_features_do_not_matter(head):
 
 
 def test_with_all_labels_the_decision_does_not_depend_on_the_attribute():
-    # The attribute is one axis, the class another, and neither says more about the other.
+    # The attribute is one axis and the class another; the two are independent.
     X, y, a = spurious(4000, agree=0.9, width=6, seed=2)
     one, other = X[:500].copy(), X[:500].copy()
     one[:, :2], other[:, :2] = [4, 0], [0, 4]
@@ -255,7 +255,7 @@ def test_what_the_labels_rest_on():
     assert found["n_labelled"] == 40
     assert 20 <= found["n_labelled_at_random"] <= 24
     assert found["n_labelled_conflicting"] == (A != Y)[rows].sum()
-    # Ten conflicting ones give the full strength.
+    # Ten conflicting samples give the full strength.
     assert (A != Y)[rows].sum() >= 10
     assert found["strength"] == 0.75
     few = random_rows(60)
@@ -295,7 +295,7 @@ def test_labelled_samples_that_conflict_weigh_more(monkeypatch):
     rows = fitted().suggest_labels(60)
     found = rows[(A != Y)[rows]]
     told = fit(known=only(A, rows)).predict_proba(X)
-    monkeypatch.setattr(_stages, "_MOST_UPWEIGHTED", 1.0)
+    monkeypatch.setattr(_offsets, "_MOST_UPWEIGHTED", 1.0)
     plain = fit(known=only(A, rows)).predict_proba(X)
     assert len(found) > 10
     assert told[found, Y[found]].mean() > plain[found, Y[found]].mean() + 0.05
@@ -304,20 +304,20 @@ def test_labelled_samples_that_conflict_weigh_more(monkeypatch):
 
 
 def test_unless_a_group_seems_to_be_absent(monkeypatch):
-    # Of class 0, ten or more that stick out are labelled, and none conflicts.
+    # Ten or more conspicuous samples of class 0 are labelled, and no sample of it conflicts.
     X, y, a = spurious(600)
     kept = (y != 0) | (a != 1)
     X, y, a = X[kept], y[kept], a[kept]
     known = only(a, fit(X, y).suggest_labels(60))
     classifier = fit(X, y, known)
     assert classifier.diagnostics_["n_labelled_conflicting"] > 3
-    monkeypatch.setattr(_stages, "_MOST_UPWEIGHTED", 1.0)
+    monkeypatch.setattr(_offsets, "_MOST_UPWEIGHTED", 1.0)
     np.testing.assert_array_equal(classifier.predict_proba(X), fit(X, y, known).predict_proba(X))
 
 
 def test_strength_zero_is_ordinary_training_whatever_is_labelled():
     some = only(A, random_rows(60)), only(A, fitted().suggest_labels(60))
-    # A hidden layer draws other weights where no twins have drawn before.
+    # A hidden layer draws other initial weights if no twins have drawn before.
     for head, labels in (("linear", (*some, A)), ("mlp", some)):
         expected = fit(strength=0, head=head).predict_proba(X)
         for known in labels:
@@ -329,7 +329,7 @@ def test_strength_of_either_head():
     def used(head, known=None, **parameters):
         return fit(known=known, head=head, **parameters).diagnostics_["strength"]
 
-    # A hidden layer follows an offset less, so that it gets more of it.
+    # A hidden layer follows an offset less, so that its strength is larger.
     assert (used("linear"), used("mlp")) == (0.75, 1.0)
     assert (used("linear", A), used("mlp", A)) == (0.85, 1.0)
     for head in ("linear", "mlp"):
@@ -376,7 +376,7 @@ def test_whatever_says_that_a_label_is_missing():
         classifier = fit(known=given)
         assert classifier.attribute_values_ == [0, 1]
         np.testing.assert_array_equal(classifier.predict_proba(X), expected.predict_proba(X))
-    # NaN is no label besides strings either.
+    # NaN beside strings is not a label either.
     words = np.array(["f", "m"], dtype=object)[A]
     words[np.setdiff1d(np.arange(600), labelled)] = np.nan
     assert fit(known=words).attribute_values_ == ["f", "m"]
@@ -390,7 +390,7 @@ def test_several_attributes_are_their_combinations():
     assert classifier.attribute_proba(X).shape == (600, 4)
     counts = pd.crosstab([A, second], Y).to_numpy()
     np.testing.assert_allclose(classifier.expected_counts_, counts)
-    # What is missing in one column is missing.
+    # A sample with one missing column has no label.
     known = known.astype(object)
     known.iloc[::2, 0], known.iloc[1::4, 1] = None, None
     assert fit(known=known).diagnostics_["n_labelled"] == 150

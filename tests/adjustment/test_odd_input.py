@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from spurious import only, spurious
 
 from skfair import LogitAdjustedClassifier
-from skfair.adjustment import _stages
+from skfair.adjustment import _logit_adjusted, _offsets
 from skfair.utils import FallbackWarning
 
 X, Y, A = spurious(300)
@@ -47,7 +47,7 @@ def no_training(monkeypatch):
     def principal_components(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_stages, "principal_components", principal_components)
+    monkeypatch.setattr(_logit_adjusted, "principal_components", principal_components)
 
 
 NUMBERS = np.arange(300)
@@ -68,8 +68,8 @@ BAD_LABELS = {
     "many numbers": (NUMBERS, "sensitive_features has 300 different numbers.*Bin the values"),
     "a value each": (
         np.array([f"id {i}" for i in NUMBERS]),
-        "sensitive_features has 300 different values in 300 labels: too few of each.*Label more "
-        "samples, or put values together",
+        "sensitive_features has 300 different values in 300 labels: too few labels.*Label more "
+        "samples, or merge values",
     ),
     "more values than half of the labels": (
         only(NUMBERS % 6, np.arange(11)),
@@ -118,10 +118,10 @@ def test_labels_that_contradict_each_other_for_equal_rows():
     for known in (contradicting, only(contradicting, np.arange(60))):
         classifier = fit(rows, y, known)
         assert_sound(classifier, rows)
-        # The attribute cannot be known better than by guessing, and so it is told.
+        # The attribute can only be guessed, and the probabilities show this.
         found = classifier.attribute_proba(rows)
         assert np.abs(found - 0.5).mean() < 0.35
-        # It goes along with nothing, so that little is adjusted.
+        # The attribute is independent of the class, so that little is adjusted.
         np.testing.assert_allclose(classifier.prior_, 0.5, atol=0.15)
     contradicting = np.where(np.arange(300) % 3 == 0, 1 - y, y)  # and classes that do
     assert_sound(fit(rows, contradicting, known), rows)
@@ -142,7 +142,7 @@ def test_a_group_that_is_absent(labels):
 
 @pytest.mark.parametrize("labels", ["some", "all"])
 def test_a_value_for_each_class_and_nothing_else(labels):
-    # The attribute is the class: it says all, and nothing conflicts.
+    # The attribute equals the class, and no sample conflicts.
     known = Y if labels == "all" else only(Y, np.arange(40))
     with pytest.warns(FallbackWarning, match="have one value.*Ordinary training was used"):
         classifier = fit(known=known)
@@ -219,7 +219,7 @@ def test_features_that_say_little(rows, head, labels):
 @pytest.mark.parametrize("value", [3.7, 0.1, 1e6 + 0.1, 1e-30])
 @pytest.mark.parametrize("width", [3, 2050])
 def test_features_that_are_constant_say_nothing(value, width):
-    # Not even by the rounding of their mean, which would be scaled to a length of 16.
+    # Also not by the rounding of the mean, which would be scaled to a length of 16.
     rows = np.full((300, width), value, dtype=np.float32)
     classifier = fit(rows, Y, A)
     assert not classifier.coef_.any()
@@ -392,9 +392,16 @@ def test_parameters_that_are_extreme(parameters, labels):
 # Fits that do not come to their end -------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["principal_components", "train_twins", "fit_hidden_layer"])
+@pytest.mark.parametrize(
+    "module, stage",
+    [
+        (_logit_adjusted, "principal_components"),
+        (_offsets, "train_twins"),
+        (_logit_adjusted, "fit_hidden_layer"),
+    ],
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_a_fit_that_is_broken_off_is_no_fit(stage, error, monkeypatch):
+def test_a_fit_that_is_broken_off_is_no_fit(module, stage, error, monkeypatch):
     classifier = LogitAdjustedClassifier(head="mlp", random_state=0)
     before = fit(head="mlp")
     kept, expected = vars(before).copy(), before.predict_proba(X)
@@ -402,13 +409,13 @@ def test_a_fit_that_is_broken_off_is_no_fit(stage, error, monkeypatch):
     def stop(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(_stages, stage, stop)
+    monkeypatch.setattr(module, stage, stop)
     with pytest.raises(error):
         classifier.fit(X, Y)
     assert vars(classifier) == vars(clone(classifier))
     with pytest.raises(NotFittedError):
         classifier.predict(X)
-    # One before stays as it was.
+    # An earlier fit stays as it was.
     with pytest.raises(error):
         before.fit(X[:, :5], np.array(["a", "b", "c"])[np.arange(300) % 3])
     assert vars(before).keys() == kept.keys()

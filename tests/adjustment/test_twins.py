@@ -27,7 +27,7 @@ def test_they_predict_the_class_where_nothing_else_goes_along_with_it():
 
 
 def test_no_twin_has_seen_what_it_predicts():
-    # Each label is a matter of chance: what a twin has seen, it would know.
+    # Labels are random: a twin would know only the labels that it has seen.
     rng = np.random.default_rng(0)
     Z, codes = 50 * rng.normal(size=(200, 150)), np.arange(200) % 2
     twins = train(Z, codes)
@@ -43,7 +43,7 @@ def test_shapes_and_the_mean_of_all_twins(n_classes):
     assert twins.logits.shape == (300, n_classes)
     assert set(np.unique(twins.predicted)) <= set(range(n_classes))
     assert twins.mean.coef.shape == (n_classes, 16)
-    # On new rows it says what those say that have not seen the old ones.
+    # On new rows, the mean of the twins predicts the attribute.
     new, _, a = spurious(300, n_classes, seed=9)
     assert (twins.mean(new).argmax(axis=1) == a).mean() > 0.9
 
@@ -62,7 +62,7 @@ def test_the_surer_a_twin_the_more_labels_it_changes():
         logits = np.tile(np.log(probabilities), (20_000, 1))
         return (_twins._flip(logits, labels, np.random.RandomState(0)) != labels).mean()
 
-    # (p - 1 / C) / (1 - 1 / C) of those that are predicted to be of another class.
+    # The share (p - 1 / C) / (1 - 1 / C) of the samples that are predicted as another class.
     assert changed(0.25, 0.75) == pytest.approx(0.5, abs=0.02)
     assert changed(0.01, 0.99) == pytest.approx(0.98, abs=0.01)
     assert changed(0.25, 0.25, 0.5) == pytest.approx(0.25, abs=0.02)
@@ -90,7 +90,7 @@ def test_classes_of_a_single_sample(sizes):
 
 
 def test_the_prior_is_counted_as_if_classes_were_equally_frequent():
-    # Six samples of class 0, of which five look like it; two of class 1, of which one does.
+    # Six samples of class 0, five of them predicted as 0; two of class 1, one predicted as 1.
     codes = np.array([0] * 6 + [1] * 2)
     guess = np.array([0, 0, 0, 0, 0, 1, 0, 1])
     found = np.exp(log_prior_given_guess(guess, codes, np.ones(8), 2))

@@ -656,8 +656,12 @@ def test_what_from_estimator_refuses(masker):
         ({"maps": {"m": np.full((2, 4, 4), np.nan)}}, ValueError, r"maps\['m'\].*nan"),
         ({"hidden": np.zeros((2, 4, 4), int)}, ValueError, "hidden .* dtype int64"),
         ({"hidden": np.zeros((1, 4, 4), bool)}, ValueError, r"hidden has shape \(1, 4, 4\)"),
-        ({"maps": None, "hidden": np.zeros((2, 4, 4), bool)}, ValueError, "hidden .* 0 maps"),
-        ({"borrowed": np.ones((2, 4, 4), bool)}, ValueError, "borrowed .* Give hidden too"),
+        (
+            {"maps": None, "hidden": np.zeros((2, 4, 4), bool)},
+            ValueError,
+            "hidden .* 0 rows of maps",
+        ),
+        ({"borrowed": np.ones((2, 4, 4), bool)}, ValueError, "borrowed .* Pass hidden too"),
         (
             {"hidden": np.zeros((2, 4, 4), bool), "borrowed": np.ones((2, 4, 4), bool)},
             ValueError,
@@ -674,7 +678,7 @@ def test_what_from_estimator_refuses(masker):
             r"borrowed has shape \(2,\)",
         ),
         ({"titles": ["a", "b"]}, TypeError, "titles is list"),
-        ({"titles": {"m": ["a", "b"]}}, ValueError, r"titles\['m'\].*rows are maps"),
+        ({"titles": {"m": ["a", "b"]}}, ValueError, r"titles\['m'\].*rows of maps are: maps"),
         ({"titles": {"maps": ["a"]}}, ValueError, r"titles\['maps'\] has shape \(1,\).*2 str"),
         ({"titles": {"maps": [0.5, 1.0]}}, ValueError, r"titles\['maps'\].*dtype float64"),
         ({"perturbed": {"p": np.zeros((2, 4, 3))}}, ValueError, r"perturbed\['p'\].*\(2, 4, 3\)"),

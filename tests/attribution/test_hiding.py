@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
-from skfair.attribution import _attribution
+from skfair.attribution import _masker
 from skfair.attribution._augmentation import PatchAugmentation
 from skfair.attribution._decisions import (
     donor_maps,
@@ -294,7 +294,7 @@ def test_what_cannot_be_swapped(data, quick, monkeypatch, columns, parameters):
     def trained(*args, **kwargs):
         pytest.fail("the training was reached")
 
-    monkeypatch.setattr(_attribution, "train_region_classifier", trained)
+    monkeypatch.setattr(_masker, "train_region_classifier", trained)
     masker = quick(perturbation="swap", **parameters)
     match = r"perturbation='swap' moves one thing.*several columns or more than two values\. Pass"
     with pytest.raises(ValueError, match=match):
@@ -303,7 +303,7 @@ def test_what_cannot_be_swapped(data, quick, monkeypatch, columns, parameters):
 
 
 def test_new_images_are_not_swapped(data, quick, swapping, new):
-    match = "perturb_at_predict=True and perturbation='swap' exclude each other.*Leave"
+    match = "perturb_at_predict=True and perturbation='swap' exclude each other.*Pass perturb_at_predict=False"
     masker = quick(perturbation="swap", perturb_at_predict=True)
     with pytest.raises(ValueError, match=match):
         masker.fit(data.X, sensitive_features=data.has)

@@ -1,14 +1,13 @@
 """Whether a network still tells the attribute: what is measured, chosen and said of it."""
 
 import copy
-import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from skfair.attribution import _masker
-from skfair.attribution._decisions import warn_of_leakage, worst_leakage
+from skfair.attribution._decisions import describe_leakage, worst_leakage
 from skfair.attribution._leakage import Leakage, comparable_images, measure_leakage
 from skfair.utils import LeakageWarning, UninformativeAttributionWarning
 
@@ -163,21 +162,13 @@ def test_of_several_attributes_the_worst(stamped):
 # What is said of it -----------------------------------------------------------------------
 
 
-def said(before, after, swapped=False):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_of_leakage(before, after, swapped=swapped)
-    assert all(issubclass(w.category, LeakageWarning) for w in caught)
-    return [str(w.message) for w in caught]
-
-
 FULL, NONE = Leakage(0.9, 0.85, 0.95, 0.5), Leakage(0.52, 0.45, 0.59, 0.5)
 UNKNOWN = Leakage(np.nan, np.nan, np.nan, 0.5)
 
 
 def test_nothing_is_said_where_all_is_hidden():
-    assert said(FULL, NONE) == []
-    assert said(FULL, Leakage(0.4, 0.3, 0.5, 0.5)) == []
+    assert describe_leakage(FULL, NONE, swapped=False) is None
+    assert describe_leakage(FULL, Leakage(0.4, 0.3, 0.5, 0.5), swapped=False) is None
 
 
 @pytest.mark.parametrize(
@@ -189,22 +180,21 @@ def test_nothing_is_said_where_all_is_hidden():
     ],
 )
 def test_the_share_that_is_left(after, left):
-    (message,) = said(FULL, after)
-    assert f"balanced accuracy of {after.accuracy:.2f} ({after.low:.2f} to {after.high:.2f})" in (
-        message
-    )
-    assert f"{left} of what told it is left. Hide more (quantile, margin)" in message
-    assert "guessing gets 0.50 and untouched images 0.90" in message
+    message = describe_leakage(FULL, after, swapped=False)
+    accuracy = f"{after.accuracy:.2f} ({after.low:.2f} to {after.high:.2f})"
+    assert f"balanced accuracy of {accuracy}" in message
+    assert f"{left} of the leak is left. Hide more (quantile, margin)" in message
+    assert "Guessing gets 0.50, and untouched images get 0.90" in message
 
 
 def test_what_cannot_be_measured():
-    (message,) = said(UNKNOWN, UNKNOWN)
+    message = describe_leakage(UNKNOWN, UNKNOWN, swapped=False)
     assert "leakage_ is NaN" in message
-    assert "only perturbation='swap' can part them" in message
-    (message,) = said(UNKNOWN, UNKNOWN, swapped=True)
+    assert "only perturbation='swap' can separate them" in message
+    message = describe_leakage(UNKNOWN, UNKNOWN, swapped=True)
     assert "leakage_ is NaN" in message
     assert "perturbation='swap'" not in message
-    (message,) = said(NONE, NONE)
+    message = describe_leakage(NONE, NONE, swapped=False)
     assert "do not tell the attribute from untouched images either" in message
 
 
@@ -254,7 +244,7 @@ def test_the_same_seed_gives_the_same_leakage(stamped, checked, quick):
 def test_fit_warns_of_what_is_left(stamped, quick):
     # A hole of two pixels in a stamp of sixteen.
     masker = quick(check_leakage=True, quantile=0.99, margin=0)
-    with pytest.warns(LeakageWarning, match=r"still tells .* of what told it is left") as record:
+    with pytest.warns(LeakageWarning, match=r"still tells .* of the leak is left") as record:
         masker.fit(stamped.X, sensitive_features=stamped.has)
     assert masker.leakage_ > 0.8
     (one,) = record
@@ -263,7 +253,7 @@ def test_fit_warns_of_what_is_left(stamped, quick):
 
 def test_an_attribute_that_coincides_with_the_class(stamped, quick):
     masker = quick(check_leakage=True)
-    match = r"leakage_ is NaN.*only perturbation='swap' can part them"
+    match = r"leakage_ is NaN.*only perturbation='swap' can separate them"
     with pytest.warns(LeakageWarning, match=match):
         masker.fit(stamped.X, stamped.has, sensitive_features=stamped.has)
     assert np.isnan(masker.leakage_)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import skfair
-from skfair.attribution import PatchAttributionMasker, _attribution
+from skfair.attribution import PatchAttributionMasker, _evaluation
 from skfair.metrics import expected_calibration_error
 from skfair.utils import UninformativeAttributionWarning
 
@@ -392,7 +392,7 @@ def test_how_many_images_are_held_out(
         tested.append(code)
         return True
 
-    monkeypatch.setattr(_attribution, "is_informative", note)
+    monkeypatch.setattr(_evaluation, "is_informative", note)
     masker = quick(max_epochs=1, validation_fraction=fraction)
     masker.fit(data.X, sensitive_features=data.has)
     (code,) = tested
@@ -527,7 +527,7 @@ def test_labels_at_random_are_reported(data, quick):
         masker = quick().fit(data.X, sensitive_features=shuffled)
     assert masker.informative_ is False
     (message,) = [str(w.message) for w in record]
-    assert "On 32 images held out, patches do not tell sensitive_features better" in message
+    assert "On 32 held-out images, patches do not tell sensitive_features better" in message
     assert record[0].filename == __file__
 
 
@@ -794,11 +794,13 @@ def test_augmentation_of_images_of_another_kind(data, fitted, scope):
     augment = with_parameters(fitted, scope=scope).augmentation()
     images = torch.from_numpy(data.X[:2])
     for other in (images[:, :, :10], images.permute(0, 2, 3, 1)):
-        with pytest.raises(ValueError, match=r"images has shape .* \(3, 12, 14\), as in fit, was"):
+        with pytest.raises(
+            ValueError, match=r"images has shape .*; expected .* \(3, 12, 14\), as in fit"
+        ):
             augment(other)
     with pytest.raises(ValueError, match=r"type torch.float32, fit saw torch.uint8"):
         augment(images / 255)
-    with pytest.raises(ValueError, match=r"hidden has shape \(2, 12\).*\(2, 12, 14\), was wanted"):
+    with pytest.raises(ValueError, match=r"hidden has shape \(2, 12\); expected .* \(2, 12, 14\)"):
         augment(images, torch.ones(2, 12, dtype=torch.bool))
 
 
@@ -932,7 +934,7 @@ def test_a_fit_that_fails_leaves_the_last_one(data, fitted, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(_attribution, "is_informative", fail)  # after the training
+    monkeypatch.setattr(_evaluation, "is_informative", fail)  # after the training
     with pytest.raises(error):
         masker.fit(data.X / 255, sensitive_features=data.has)
     assert vars(masker) == before

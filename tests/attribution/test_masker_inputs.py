@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from skfair.attribution import PatchAttributionMasker, _attribution
+from skfair.attribution import PatchAttributionMasker, _masker
 from skfair.utils import UninformativeAttributionWarning
 
 
@@ -25,7 +25,7 @@ def refused(data, quick, monkeypatch):
         pytest.fail("the training was reached")
 
     def refused(match, X=None, sensitive_features="has", error=ValueError, **parameters):
-        monkeypatch.setattr(_attribution, "train_region_classifier", trained)
+        monkeypatch.setattr(_masker, "train_region_classifier", trained)
         X = data.X if X is None else X
         groups = data.has if isinstance(sensitive_features, str) else sensitive_features
         masker = quick(**parameters)
@@ -128,7 +128,7 @@ def test_one_constant_image_among_others(data, quick):
 
 def test_rows_without_their_shape(refused, data):
     rows = data.X.reshape(200, -1)
-    assert refused(r"X is made of rows of 504 features, .* Pass image_shape=\(channels,", rows)
+    assert refused(r"X has rows of 504 features, .* Pass image_shape=\(channels,", rows)
     assert refused(r"image_shape=\(3, 12, 13\) does not fit the 504", rows, image_shape=(3, 12, 13))
     assert refused(r"image_shape=\(3, 12\) is not", rows, image_shape=(3, 12))
 

@@ -39,8 +39,8 @@ def _write(folder, kind, content, labels=Y, compression=zipfile.ZIP_DEFLATED):
     return folder
 
 
-def _refused(path, match, **keywords):
-    """Check that a file is refused in words, and without memory."""
+def _assert_refused(path, match, **keywords):
+    """Assert that a file is refused by a short printable message, within 32 MiB of memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=match) as refused:
@@ -81,10 +81,10 @@ LIES = {
 
 @pytest.mark.parametrize("kind", ["npz", "folder", "folder as a map"])
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES)
-def test_arrays_that_lie_are_refused(content, kind, tmp_path):
+def test_arrays_that_lie_are_assert_refused(content, kind, tmp_path):
     path = _write(tmp_path, kind, content)
     match = "'features' in .*data.npz' cannot be read" if kind == "npz" else "features.npy' is not"
-    _refused(path, match, **({"mmap": True} if kind == "folder as a map" else {}))
+    _assert_refused(path, match, **({"mmap": True} if kind == "folder as a map" else {}))
 
 
 GOOD = {
@@ -125,20 +125,22 @@ def test_a_directory_that_lies(compression, tmp_path):
     for mark, at in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
         struct.pack_into("<I", content, content.index(mark) + at, 4 * 10**9 + 128)
     path.write_bytes(content)
-    _refused(path, "cannot be read .*claims 3,999,999,996 bytes and has [0-9,]* at most")
+    _assert_refused(path, "cannot be read .*claims 3,999,999,996 bytes and has [0-9,]* at most")
 
 
 def test_archives_that_numpy_does_not_write(tmp_path):
     for compression in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
-        _refused(_write(tmp_path, "npz", _npy(), compression=compression), "compressed in a way")
+        _assert_refused(
+            _write(tmp_path, "npz", _npy(), compression=compression), "compressed in a way"
+        )
     path = _write(tmp_path, "npz", _npy())
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
-    _refused(path, "cannot be read .*encrypted")
+    _assert_refused(path, "cannot be read .*encrypted")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("features.npy", _npy((3, 4)))
-    _refused(path, "has 'features' 2 times")
+    _assert_refused(path, "has 'features' 2 times")
 
 
 def _tensors(path, header, data=ALL, length=None):
@@ -157,39 +159,39 @@ def test_safetensors_that_lie(tmp_path):
     text = json.dumps(good)
     for shape in ("[NaN, 3]", "[Infinity, 3]", "[-4, -3]", "[4294967296, 4294967296]", "[4.0, 3]"):
         _tensors(path, text.replace("[4, 3]", shape).encode())
-        _refused(path, "data.safetensors' is not a safetensors file")
+        _assert_refused(path, "data.safetensors' is not a safetensors file")
     empty = text.replace("[4, 3]", "[0, 9223372036854775808]").replace("[0, 48]", "[0, 0]")
     empty = empty.replace("[48, 80]", "[0, 32]")
     _tensors(path, empty.encode(), Y.tobytes())
-    _refused(path, "data.safetensors' is not a safetensors file")
+    _assert_refused(path, "data.safetensors' is not a safetensors file")
     _tensors(path, good, length=2**62)
-    _refused(path, "data.safetensors' is not a safetensors file")
+    _assert_refused(path, "data.safetensors' is not a safetensors file")
     _tensors(path, b"[" * 10**5)
-    _refused(path, "data.safetensors' is not a safetensors file")
+    _assert_refused(path, "data.safetensors' is not a safetensors file")
     _tensors(path, (text[:-1] + f', "labels": {json.dumps(good["labels"])}}}').encode())
-    _refused(path, "has 'labels' 2 times")
+    _assert_refused(path, "has 'labels' 2 times")
     nothing = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     _tensors(path, {f"\x1b[2J{i}": nothing for i in range(10_000)}, b"")
-    _refused(path, r"lacks 'features', 'labels'; it has .*\(10000 in all\)")
+    _assert_refused(path, r"lacks 'features', 'labels'; it has .*\(10000 in all\)")
 
 
 @pytest.mark.parametrize("name", ["data.npz", "data.safetensors"])
 def test_a_pipe_is_refused_without_waiting(name, tmp_path):
     os.mkfifo(tmp_path / name)
-    _refused(tmp_path / name, f"^path='.*{name}' is a pipe")
+    _assert_refused(tmp_path / name, f"^path='.*{name}' is a pipe")
 
 
 def test_tables_that_lie(tmp_path):
     path = _write(tmp_path, "folder", _npy())
     table = path / "labels.csv"
     table.write_text("labels,a,labels\n0,0,1\n1,0,1\n1,0,1\n0,0,1\n")
-    _refused(path, "labels.csv' has 'labels' 2 times")
+    _assert_refused(path, "labels.csv' has 'labels' 2 times")
     table.write_text(",".join(f"\x1b[2J{i}" for i in range(20_000)) + "\n")
-    _refused(path, r"lacks 'labels'; it has .*\(20000 in all\)")
+    _assert_refused(path, r"lacks 'labels'; it has .*\(20000 in all\)")
     table.write_text('labels,a\n"' + "a" * 10**6)
-    _refused(path, "labels.csv' is not a table")
+    _assert_refused(path, "labels.csv' is not a table")
     table.write_bytes(b"labels,\xff\n0,1\n")
-    _refused(path, "labels.csv' is not a table")
+    _assert_refused(path, "labels.csv' is not a table")
     table.write_text(",labels\n7,0\n8,1\n8,1\n7,0\n")
     data = load_features(path, sensitive_features="Unnamed: 0")
     assert data.sensitive_features.tolist() == [7, 8, 8, 7]

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.featurize import _onnx_format as onnx_format
 from skfair.featurize import _onnx_model as module
 from skfair.featurize._onnx_model import OnnxModel
 
@@ -305,12 +306,14 @@ def test_packed_numbers_are_counted(number, a_part, one):
     """int32_data, int64_data and uint64_data: a byte of the file becomes 12 or 24 in memory."""
     content = in_graph(field(number, varint(one) * a_part * 10))["model.onnx"]
     kind = onnx.ModelProto.DESCRIPTOR
-    assert not module._has_more_parts(content, kind, 3 + 10)  # graph, tensor and list are parts
-    assert module._has_more_parts(content, kind, 3 + 9)
+    assert not onnx_format._has_more_parts(
+        content, kind, 3 + 10
+    )  # graph, tensor and list are parts
+    assert onnx_format._has_more_parts(content, kind, 3 + 9)
 
 
 def test_a_file_of_packed_numbers_does_not_become_many_times_its_size():
-    n = module._MAX_PARTS * 16
+    n = onnx_format._MAX_PARTS * 16
     for content in (field(7, bytes(n)), field(7, bytes(n // 4)) * 4):
         with pytest.raises(ValueError, match=r"parts, or numbers .* as raw_data: save it so"):
             OnnxModel(in_graph(content))
@@ -403,7 +406,7 @@ def varint(number):
 
 def test_a_file_of_empty_parts_does_not_become_many_objects():
     """Two bytes each, of which protobuf makes 140; so it does not get to see what follows them."""
-    nodes = b"\x0a\x00" * module._MAX_PARTS
+    nodes = b"\x0a\x00" * onnx_format._MAX_PARTS
     content = b"\x3a" + varint(len(nodes)) + nodes + b"\xff"
     with pytest.raises(ValueError, match=r"'model\.onnx' has more than 524288 parts"):
         OnnxModel({"model.onnx": content})
@@ -427,8 +430,8 @@ def test_parts_are_counted_as_they_are_written(data):
 
     # ONNX packs the numbers of no field that stands in these models.
     content, n = made.SerializeToString(), count(made)
-    assert not module._has_more_parts(content, made.DESCRIPTOR, n)
-    assert module._has_more_parts(content, made.DESCRIPTOR, n - 1)
+    assert not onnx_format._has_more_parts(content, made.DESCRIPTOR, n)
+    assert onnx_format._has_more_parts(content, made.DESCRIPTOR, n - 1)
 
 
 def test_another_format_in_disguise():

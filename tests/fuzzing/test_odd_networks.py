@@ -99,7 +99,7 @@ def test_probabilities_that_are_called_logits(last):
     network = nn.Sequential(nn.Linear(3, n_outputs), last)
     debiaser = ThresholdDebiaser(network, output="logits", random_state=0)
     called = calls.call(debiaser.fit, ROWS, Y, sensitive_features=GROUPS)
-    with pytest.raises(ValueError, match=r"said to be logits.*final S.*output='probabilities'"):
+    with pytest.raises(ValueError, match=r"to be logits.*module .* is S.*output='probabilities'"):
         raise called.error
 
 
@@ -122,7 +122,7 @@ def _says_nothing(*_, **__):
 @pytest.mark.parametrize("parameter", ["constraint", "performance"])
 @pytest.mark.parametrize(
     "function, message",
-    [(_fails, "raised KeyError: 'oops'"), (_says_nothing, "returned None, where one number")],
+    [(_fails, "raised KeyError: 'oops'"), (_says_nothing, "returned None, expected one number")],
 )
 def test_functions_that_fail_are_named(parameter, function, message):
     debiaser = ThresholdDebiaser(calls.network(), random_state=0, **{parameter: function})

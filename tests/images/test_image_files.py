@@ -11,8 +11,6 @@ from PIL import Image, PngImagePlugin
 from skfair._images._files import oriented_size
 from skfair._images._open import open_images
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture
 def save(tmp_path):
@@ -100,7 +98,7 @@ def test_every_size_becomes_the_one_that_is_wanted(resize, size):
 )
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_images_are_turned_as_exif_says(orientation, turned, kind, tmp_path):
-    pixels = RNG.integers(0, 256, size=(3, 5), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, size=(3, 5), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"0.{kind}"
@@ -195,7 +193,7 @@ def test_the_advice_on_deep_files_works(tmp_path):
         Image.fromarray(np.full((8, 6), 65535, dtype=np.uint16)).save(path)
     with pytest.raises(ValueError, match="16 or more bits") as error:
         open_images(paths[:1])
-    line = str(error.value).split("(65535; of 12 bits, 4095): ")[1].rstrip(".")
+    line = str(error.value).split("(16 bits: 65535, 12 bits: 4095): ")[1].rstrip(".")
     images = open_images(eval(line, {"np": np, "Image": Image, "paths": paths}))
     assert (images.n_samples, images.shape, images.dtype) == (3, (1, 8, 6), np.float32)
     assert (images.read(0, 3) == 1).all()
@@ -237,7 +235,7 @@ def deep_tiff(pixels):
 def test_deep_colours_are_not_cut_off_in_silence(name, make, tmp_path):
     path = tmp_path / name
     path.write_bytes(make(np.full((8, 6, 3), 4095)))  # 12 bits: 15 would be left of 255
-    with pytest.raises(ValueError, match="16 bits a channel, of which Pillow reads the") as error:
+    with pytest.raises(ValueError, match="16 bits a channel, and Pillow reads only the") as error:
         open_images([path])
     with Image.open(path) as picture, pytest.raises(ValueError, match="16 bits a channel"):
         open_images([picture])
@@ -319,7 +317,7 @@ def test_folders_without_images_and_single_files_are_refused(save, tmp_path):
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match=r"^X = '.*empty' is a folder without image files"):
         open_images(tmp_path / "empty")
-    with pytest.raises(ValueError, match=r"0\.png' is a file, .* as \[path\]"):
+    with pytest.raises(ValueError, match=r"0\.png' is a file; .* as \[path\]"):
         open_images(str(save("0.png")))
     for nothing in (tmp_path / "nothing", ""):
         with pytest.raises(ValueError, match=r"^X = '.*' does not exist"):
@@ -331,7 +329,7 @@ def test_folders_without_images_and_single_files_are_refused(save, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_grey_arrays_have_one_channel(dtype):
-    X = RNG.integers(0, 256, size=(5, 7, 6)).astype(dtype)
+    X = np.random.default_rng(0).integers(0, 256, size=(5, 7, 6)).astype(dtype)
     for form in (X, torch.from_numpy(X), X.transpose(0, 2, 1)[:, :, ::-1].transpose(0, 2, 1)):
         images = open_images(form)
         assert (images.n_samples, images.shape) == (5, (1, 7, 6))

@@ -139,13 +139,13 @@ NOT_TAKEN = {
     "rows of one path": (lambda files: [[file] for file in files], r"\[row\[0\] for row in X\]"),
     "two columns": (
         lambda files: pd.DataFrame({"path": files, "age": 1}),
-        r"X has 2 columns, of which 'path' holds image files.*X\[\['path'\]\]",
+        r"X has 2 columns, and 'path' holds image files.*X\[\['path'\]\]",
     ),
     "two columns of polars": (
         lambda files: pl.DataFrame({"age": [1] * 4, "path": files}),
-        r"of which 'path' holds image files",
+        r"and 'path' holds image files",
     ),
-    "nothing": (lambda files: None, r"X \(NoneType\) cannot be used: images were wanted.*a folder"),
+    "nothing": (lambda files: None, r"X \(NoneType\) cannot be used: expected images.*a folder"),
     "an empty list": (lambda files: [], r"X is empty.*at least one image"),
     "an empty Series": (lambda files: pd.Series([], dtype=object), r"X is empty"),
 }
@@ -167,7 +167,7 @@ def test_missing_files_are_named_with_those_that_cannot_be_read(missing, files, 
     assert holds_images(X)
     with pytest.raises(ValueError, match=r"^X has 3 images of 7 that cannot be read") as error:
         open_images(X)
-    assert "X[0] is missing. Leave the row out" in str(error.value)
+    assert "X[0] is missing. Remove the row from X" in str(error.value)
     assert "X[5]" in str(error.value)
     assert "damaged.png" in str(error.value)
 

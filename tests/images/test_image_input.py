@@ -85,9 +85,9 @@ def test_an_expected_shape_of_ones_own():
 @pytest.mark.parametrize(
     "fit_on, later, match",
     [
-        (X, ROWS, r"shape \(6, 120\)\) is not of the kind that was fitted, images of shape \(3, 8"),
-        (X, ROWS.tolist(), r"X \(list\) is not of the kind"),
-        (ROWS, X, "is not of the kind that was fitted, rows of 120 features"),
+        (X, ROWS, r"shape \(6, 120\)\) is of another form than X in fit \(images of shape \(3, 8"),
+        (X, ROWS.tolist(), r"X \(list\) is of another form"),
+        (ROWS, X, r"is of another form than X in fit \(rows of 120 features"),
         (ROWS, ROWS[:, 1:], "119 features"),
         (X, X / 255, "X holds float32 values, fit saw uint8"),
         (X / 255, X, "X holds uint8 values, fit saw float32"),

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skfair._images._open import check_image_shape, holds_images, open_images, release_pages
+from skfair._images._array import release_pages
+from skfair._images._layout import check_image_shape
+from skfair._images._open import holds_images, open_images
 
-RNG = np.random.default_rng(0)
-UINT8 = RNG.integers(0, 256, size=(5, 3, 8, 6), dtype=np.uint8)
+UINT8 = np.random.default_rng(0).integers(0, 256, size=(5, 3, 8, 6), dtype=np.uint8)
 
 
 @pytest.fixture

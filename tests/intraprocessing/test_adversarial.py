@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from skfair.base._net import TensorData
 from skfair.intraprocessing import AdversarialFinetuneDebiaser, _critics
 from skfair.intraprocessing._critics import (
     AdversaryLoss,
@@ -20,7 +19,7 @@ from skfair.intraprocessing._critics import (
     TrainCritic,
     cross_entropy,
 )
-from skfair.intraprocessing._finetuning import BatchNet, CellBatches
+from skfair.intraprocessing._finetuning import BatchNet, CellBatches, TuningData, TuningRows
 from skfair.intraprocessing._network import LogitNetwork, Output
 from skfair.intraprocessing._output_layer import HiddenActivations
 from skfair.intraprocessing._soft_bias import SoftBias
@@ -53,7 +52,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(
         task.network, constraint=constraint, lr=3e-3, max_epochs=16, random_state=0, **parameters
     )
     bias, accuracy = task.on_fresh_rows(task.fit(debiaser), constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -103,12 +102,18 @@ def test_networks_of_other_floating_types(parameters, dtype, task, monkeypatch):
 
 def tuning_data(task):
     logit = task.network(torch.tensor(task.X)).detach()[:, 0]
-    cell = torch.tensor(2 * task.groups + task.y)
-    return TensorData(torch.stack([logit, cell.float()], 1), X=torch.tensor(task.X))
+    group, label = torch.tensor(task.groups), torch.tensor(task.y)
+    rows = TuningRows(group, label, weight=torch.ones_like(logit), original=logit)
+    return TuningData(torch.tensor(task.X), rows)
+
+
+def rows_of(cell, weight):
+    """What a loss sees of rows of these cells, twice the group plus the label."""
+    return TuningRows(cell // 2, cell % 2, weight=weight, original=torch.zeros_like(weight))
 
 
 def trained_critic(task, constraint, *, flat=False):
-    """A critic after what comes before the first epoch."""
+    """A critic after its pretraining, before the first epoch."""
     bias, data = SoftBias(constraint, task.n_groups, 0.2), tuning_data(task)
     batches = CellBatches(data, 64)
     module = LogitNetwork(task.network, Output("logits", 1))
@@ -122,11 +127,10 @@ def trained_critic(task, constraint, *, flat=False):
 
 
 def random_sets(data, n_groups, n_sets=100, n_rows=200):
-    """Sets of rows with the logits of each group moved at random, and what the bias of each is."""
+    """Logits and cells of sets of rows; the logits of each group are shifted at random."""
     rng = np.random.default_rng(3)
     rows = torch.tensor(rng.integers(len(data), size=(n_sets, n_rows)))
-    logit, cell = data.target[rows].unbind(-1)
-    cell = cell.long()
+    logit, cell = data.rows.original[rows], data.rows.cell[rows]
     offset = torch.tensor(rng.uniform(-1, 1, size=(n_sets, n_groups)), dtype=torch.float32)
     return logit + offset.gather(1, cell // 2), cell
 
@@ -137,9 +141,9 @@ def test_the_set_critic_knows_the_bias_and_its_gradient(constraint, n_groups, ta
     critic, bias, data, _ = trained_critic(task(n_groups), constraint)
     logit, cell = random_sets(data, n_groups)
     logit.requires_grad_(True)
-    # Rows stand for the population, in which the critic knows the shares of the cells.
+    # Weights give the rows the shares of the cells in the population, which the critic knows.
     member = nn.functional.one_hot(cell, 2 * n_groups).float()
-    share = torch.bincount(data.target[:, 1].long()) / member.sum(1)
+    share = torch.bincount(data.rows.cell) / member.sum(1)
     estimate, truth = critic(logit, cell), bias(logit, cell, share.gather(1, cell))
     assert np.corrcoef(estimate.detach(), truth.detach())[0, 1] > 0.85
     (learned,) = torch.autograd.grad(estimate.sum(), logit)
@@ -160,7 +164,7 @@ def test_the_set_critic_does_not_see_the_order_nor_the_number_of_rows(n_groups):
     torch.testing.assert_close(critic(logit[:, order], cell[:, order]), estimate)
     torch.testing.assert_close(critic(logit.repeat(1, 3), cell.repeat(1, 3)), estimate)
     torch.testing.assert_close(critic(logit[0], cell[0]), estimate[0])
-    # Another cell for a row is another estimate.
+    # Other cells give another estimate.
     assert (critic(logit, (cell + 1) % (2 * n_groups)) - estimate).abs().min() > 1e-6
 
 
@@ -170,13 +174,13 @@ def test_the_published_critic_says_nearly_the_same_of_every_batch(task):
     estimates, truths = [], []
     rng = np.random.default_rng(4)
     with torch.no_grad():
-        logit, hidden = module(data.inputs["X"])
+        logit, hidden = module(data.X)
         for _ in range(200):
             rows = torch.tensor(rng.integers(len(data), size=n_rows))
             estimates.append(critic(hidden[rows]).item())
-            cell = data.target[rows, 1].long()
+            cell = data.rows.cell[rows]
             truths.append(bias(logit[rows], cell, torch.ones(n_rows)).item())
-    # It knows the mean, and of what differs from batch to batch it explains nothing much.
+    # The critic knows the mean bias, and explains little of the differences between batches.
     assert np.mean(estimates) == pytest.approx(np.mean(truths), abs=0.15)
     errors = np.array(estimates) - np.mean(estimates) - (np.array(truths) - np.mean(truths))
     assert errors.std() > 0.8 * np.std(truths)
@@ -184,16 +188,15 @@ def test_the_published_critic_says_nearly_the_same_of_every_batch(task):
 
 def test_critic_loss_by_hand():
     logit = torch.tensor([0.0, np.log(3), 0.0])
-    target = torch.tensor([[0.0, 0], [0, 1], [0, 3]])
-    weight = torch.tensor([1.0, 2, 1])
+    rows = rows_of(torch.tensor([0, 1, 3]), torch.tensor([1.0, 2, 1]))
     entropy = (np.log(2) + 2 * np.log(4 / 3) + np.log(2)) / 3
-    assert cross_entropy(logit, target[:, 1].long(), weight).item() == pytest.approx(entropy)
+    assert cross_entropy(logit, rows).item() == pytest.approx(entropy)
 
     class Constant(nn.Module):
         def forward(self, logit, cell):
             return torch.tensor(-0.25)
 
-    loss = CriticLoss(Constant(), 8.0)(logit, target, weight)
+    loss = CriticLoss(Constant(), 8.0)(logit, rows)
     assert loss.item() == pytest.approx(3 * entropy, rel=1e-5)
 
 
@@ -218,16 +221,16 @@ def test_the_network_optimiser_does_not_train_the_critic(task):
         assert trained == {id(p) for p in task.network.parameters()}
         assert not trained & {id(p) for p in other.parameters()}
     before = [p.clone() for p in critic.parameters()]
-    weights = nn.Parameter(data.target[:64, 0].clone())
+    weights = nn.Parameter(data.rows.original[:64].clone())
     optimizer = torch.optim.SGD([weights], lr=1.0)
-    CriticLoss(critic, 5.0)(weights, data.target[:64], torch.ones(64)).backward()
+    CriticLoss(critic, 5.0)(weights, data.rows.take(slice(64))).backward()
     optimizer.step()
     for parameter, same in zip(critic.parameters(), before, strict=True):
         assert torch.equal(parameter, same)
-    assert (weights != data.target[:64, 0]).any()
+    assert (weights != data.rows.original[:64]).any()
 
 
-# The adversary that tells the group -------------------------------------------------------
+# The adversary that predicts the group ----------------------------------------------------
 
 
 @named
@@ -301,13 +304,15 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
     expected = g_p - along - alpha * g_a
     assert np.abs(expected).min() > 1e-3
 
-    target = torch.tensor(np.column_stack([np.zeros(40), cell]))
-    net.train_step(({"X": torch.tensor(X)}, (target, torch.tensor(weight))))
+    rows = rows_of(torch.tensor(cell), torch.tensor(weight))
+    net.train_step(({"X": torch.tensor(X)}, rows))
     moved = (net.module_.weight.detach().numpy() - start) / -0.5
     np.testing.assert_allclose(moved, expected, atol=1e-6)
     if alpha == 0:
-        assert moved @ g_a == pytest.approx(0, abs=1e-8)  # it neither helps nor hinders
-    # The adversary goes down its own loss, by Adam, whose first step is a sign.
+        assert moved @ g_a == pytest.approx(
+            0, abs=1e-8
+        )  # the step neither helps nor hinders the adversary
+    # The adversary descends its own loss with Adam: each entry of the first step is +-lr.
     before = against(start)
     for parameter, old in zip(adversary.parameters(), own, strict=True):
         assert (parameter - old).abs().max() <= 0.0101
@@ -320,7 +325,7 @@ def test_a_step_is_the_formula_on_a_network_of_two_weights(constraint, alpha):
 
 def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
     class ChannelsLast(nn.Module):
-        """Images come with their channels last; so then do the gradients of the weights."""
+        """Images come with channels last, and so do the gradients of the weights."""
 
         def __init__(self):
             super().__init__()
@@ -342,10 +347,9 @@ def test_a_fused_step_where_the_gradient_lies_otherwise_in_memory():
         optimizer__fused=True,
         lr=0.01,
     ).initialize()
-    target = torch.stack([torch.zeros(40), cell.float()], 1)
-    net.train_step(({"X": X}, (target, torch.ones(40))))
+    net.train_step(({"X": X}, rows_of(cell, torch.ones(40))))
     gradient = module.conv.weight.grad
     assert gradient.abs().min() > 1e-6
-    # The first step of Adam goes against the sign of each entry's own gradient.
+    # The first step of Adam moves each entry against the sign of its own gradient.
     moved = module.conv.weight.detach() - before
     torch.testing.assert_close(moved, -0.01 * gradient.sign(), rtol=1e-2, atol=0)

@@ -1,4 +1,4 @@
-"""How much of the data a network is given at once."""
+"""Sizes of the batches that a network gets."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from skfair.intraprocessing import RandomPerturbationDebiaser, ThresholdDebiaser
 
 
 class Watched(nn.Module):
-    """A linear network on the mean colour, which notes how many numbers come in."""
+    """A linear network on the mean colour that records the sizes of its inputs."""
 
     seen = []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skfair.intraprocessing import BiasGradientDebiaser
+from skfair.intraprocessing import BiasGradientDebiaser, TuningRows
 from skfair.intraprocessing._bias_gradient import _ProximalBias
 from skfair.intraprocessing._soft_bias import SoftBias
 
@@ -26,7 +26,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(constraint, n_grou
         task.network, constraint=constraint, lr=5e-3, max_epochs=20, random_state=0
     )
     bias, accuracy = task.on_fresh_rows(task.fit(debiaser), constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -37,13 +37,13 @@ def test_the_loss_by_hand():
     # Soft predictions .5 and .75 in the first group, .5 and .25 in the second.
     logit = torch.tensor(np.log([1.0, 3.0, 1.0, 1 / 3]))
     original = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-    target = torch.stack([original, torch.arange(4, dtype=torch.float64)], 1)
     weight = torch.tensor([1.0, 2, 1, 1], dtype=torch.float64)
     moved = (2 * (np.log(3) - 1) ** 2 + np.log(3) ** 2) / 4
     for sign in (1, -1):
-        cell = target if sign == 1 else torch.stack([original, (target[:, 1] + 2) % 4], 1)
+        group = torch.tensor([0, 0, 1, 1] if sign == 1 else [1, 1, 0, 0])
+        rows = TuningRows(group, torch.tensor([0, 1, 0, 1]), weight, original)
         loss = _ProximalBias(SoftBias("equal_opportunity", 2, 0.0), 0.3)
-        assert loss(logit, cell, weight).item() == pytest.approx(0.5 + 0.3 * moved)
+        assert loss(logit, rows).item() == pytest.approx(0.5 + 0.3 * moved)
 
 
 @pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
@@ -71,7 +71,7 @@ def test_proximity_keeps_the_logits_where_they_were(task):
 
 
 def _keep(debiaser, states):
-    """Keep the weights that training ends with, whatever is chosen."""
+    """Keep the last weights of the training, whatever candidate is chosen."""
     train = debiaser._train
 
     def kept(net, module, *arguments, **parameters):

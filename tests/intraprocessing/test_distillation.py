@@ -1,4 +1,4 @@
-"""Distillation: group thresholds, and the network that takes them over."""
+"""Distillation: group thresholds, and the network that learns them."""
 
 import numpy as np
 import pytest
@@ -30,23 +30,26 @@ def objective(y, groups, constraint, **options):
     )
 
 
-def statistic(constraint, predicted, y):
-    """Of one group; under "equalized_odds" the mean of the two rates stands for them."""
+def statistic(constraint, predicted, y, weight=None):
+    """The compared rate of some rows; for "equalized_odds" the mean of the two rates."""
+    weight = np.ones(len(y)) if weight is None else weight
     if constraint == "demographic_parity":
-        return predicted.mean()
+        return np.average(predicted, weights=weight)
+    true_positive, false_positive = (
+        np.average(predicted[y == label], weights=weight[y == label]) for label in (1, 0)
+    )
     if constraint == "equal_opportunity":
-        return predicted[y == 1].mean()
-    return predicted[y == 1].mean() / 2 + predicted[y == 0].mean() / 2
+        return true_positive
+    return true_positive / 2 + false_positive / 2
 
 
-def one_row(constraint, y):
-    """How much a row more can move the statistic."""
-    n, positives = len(y), int(y.sum())
+def one_row(constraint, y, weight):
+    """How much the prediction of one row can change the statistic."""
     if constraint == "demographic_parity":
-        return 1 / n
+        return weight.max() / weight.sum()
     if constraint == "equal_opportunity":
-        return 1 / positives
-    return 0.5 / min(positives, n - positives)
+        return weight.max() / weight[y == 1].sum()
+    return 0.5 * weight.max() / min(weight[y == 1].sum(), weight[y == 0].sum())
 
 
 @st.composite
@@ -67,19 +70,21 @@ def test_groups_are_alike_at_their_thresholds(constraint, data):
     y, groups, scores = data
     thresholds = fair_thresholds(objective(y, groups, constraint), scores)
     assert thresholds.shape == (groups.max() + 1,)
-    reached, rows = [], []
+    # With more than two groups, each group gets 20 rows of all groups.
+    added = 20 / len(y) if len(thresholds) > 2 else 0
+    reached, steps = [], []
     for group, threshold in enumerate(thresholds):
-        mine, label = scores[groups == group].astype(float), y[groups == group]
-        # Rows that tie with the threshold may go either way, in part.
+        weight = (groups == group) + added
+        # Some of the rows that tie with the threshold may be predicted either way.
         low, high = (
-            statistic(constraint, p.astype(float), label)
-            for p in (mine > threshold, mine >= threshold)
+            statistic(constraint, predicted.astype(float), y, weight)
+            for predicted in (scores > threshold, scores >= threshold)
         )
         reached.append((low, high))
-        rows.append(one_row(constraint, label))
-    for (low, _), row in zip(reached, rows, strict=True):
+        steps.append(one_row(constraint, y, weight))
+    for (low, _), step in zip(reached, steps, strict=True):
         for _, high in reached:
-            assert low - high <= max(*rows, row) + 1e-9
+            assert low - high <= step + 1e-9
 
 
 @named
@@ -136,7 +141,7 @@ def test_fairer_on_fresh_rows_for_less_than_a_threshold_costs(constraint, n_grou
     task = task(n_groups)
     debiaser = task.fit(DistillationDebiaser(task.network, constraint=constraint, random_state=0))
     bias, accuracy = task.on_fresh_rows(debiaser, constraint)
-    # That it holds with a probability of .8 is a lot to ask of 600 rows that judge.
+    # 600 judging rows are too few for a probability of .8 that the constraint holds.
     low, high = debiaser.bias_interval_
     assert any(low <= sign * bias <= high for sign in (1, -1))
     assert bias < 0.05
@@ -179,8 +184,8 @@ def test_the_group_is_learned_where_it_is_a_feature_and_not_used_where_it_is_not
     assert abs(gap) < before / 3
 
 
-def test_a_linear_network_comes_as_far_as_it_has_to():
-    # Its weight of the group has to move by about two: some hundred times a step of Adam.
+def test_a_linear_network_gets_far_enough():
+    # The weight of the group has to move by about two, hundreds of times a step of Adam.
     rng = np.random.default_rng(0)
     groups = rng.integers(2, size=4000)
     y = (rng.random(4000) < 0.3 + 0.4 * groups).astype(int)

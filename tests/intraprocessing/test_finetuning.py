@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skfair.base._net import TensorData
 from skfair.intraprocessing import (
     AdversarialFinetuneDebiaser,
     BiasGradientDebiaser,
     DistillationDebiaser,
 )
-from skfair.intraprocessing._finetuning import CellBatches
+from skfair.intraprocessing._finetuning import CellBatches, TuningData, TuningRows
 from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._selection import Selection
 from skfair.utils._random import seeded
 
 CPU = torch.device("cpu")
@@ -39,15 +39,15 @@ uncertain = pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstrain
 def batches(sizes, batch_size):
     """Batches of rows whose input is their number, and where each row's cell is."""
     cell = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    target = torch.tensor(np.column_stack([np.zeros(len(cell)), cell]))
-    data = TensorData(target, row=torch.arange(len(cell)))
+    codes, number = torch.tensor(cell), torch.arange(len(cell))
+    ones = torch.ones(len(cell))
+    data = TuningData(number, TuningRows(codes // 2, codes % 2, weight=ones, original=0 * ones))
     return CellBatches(data, batch_size), cell
 
 
 def drawn(made):
     return [
-        (inputs["row"].numpy(), target[:, 1].numpy().astype(int), weight.numpy())
-        for inputs, (target, weight) in made
+        (inputs["X"].numpy(), batch.cell.numpy(), batch.weight.numpy()) for inputs, batch in made
     ]
 
 
@@ -126,7 +126,7 @@ def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monke
 
     def spoil(search):
         if garbage["on"]:
-            held_out = np.concatenate([search.rows.select, search.rows.calibrate])
+            held_out = np.concatenate(search.selection.rows[1:3])
             search.objective.y[held_out] = 1 - search.objective.y[held_out]
             search.objective.codes[held_out] = 0
             search.objective.cell[held_out] = 1
@@ -136,20 +136,20 @@ def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monke
     searches, states = watch(monkeypatch, spoil)
     task.fit(debiaser)
     n_epochs = len(debiaser.trials_) - 2
-    clean = states[: n_epochs + 1]
-    tune, select, calibrate, _ = searches[0].rows
+    clean = states[:n_epochs]
+    tune, select, calibrate, _ = searches[0].selection.rows
     assert sorted([*tune, *select, *calibrate]) == list(range(2000))  # and each once
     left = 2000 if confidence == "auto" else 1000
     assert len(calibrate) == pytest.approx(2000 - left, abs=4)
     # Up to a row for each of many strata.
     assert len(select) == pytest.approx(0.3 * left, rel=0.15)
-    np.testing.assert_array_equal(searches[0].judge.y, task.y[select])
+    np.testing.assert_array_equal(searches[0].selection.judge.y, task.y[select])
 
     states.clear()
     garbage["on"] = True
     task.fit(debiaser)
-    assert len(clean) > 2
-    for state, same in zip(states[: n_epochs + 1], clean, strict=True):
+    assert len(clean) > 1
+    for state, same in zip(states[:n_epochs], clean, strict=True):
         for name, value in state.items():
             torch.testing.assert_close(value, same[name], rtol=0, atol=0)
 
@@ -299,13 +299,13 @@ def test_networks_gone_astray_are_judged_like_any(kind, task):
 @every_kind
 def test_performance_may_be_a_callable(kind, task, monkeypatch):
     task = task(2)
-    made, choose = [], Search.choose
+    made, choose = [], Selection.choose
 
     def kept(self):
         made.append((self, choose(self)))
         return made[-1][1]
 
-    monkeypatch.setattr(Search, "choose", kept)
+    monkeypatch.setattr(Selection, "choose", kept)
 
     def right(y_true, y_pred):
         return (y_pred[y_true == 0] == 0).mean() / 2 + (y_pred[y_true == 1] == 1).mean() / 2

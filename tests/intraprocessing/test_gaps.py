@@ -1,4 +1,4 @@
-"""Gaps of groups against Monte Carlo, and held-out rows that stand for all."""
+"""Gaps of groups against Monte Carlo, and held-out rows as a sample of all rows."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from skfair.intraprocessing._counting import combine_tuned, find_strata
 from skfair.intraprocessing._gaps import (
     gap_interval,
     measure_gap,
@@ -15,7 +16,7 @@ from skfair.intraprocessing._gaps import (
     table_of_pairs,
     within,
 )
-from skfair.intraprocessing._objective import Objective, _heard, find_strata
+from skfair.intraprocessing._objective import Objective
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._split import split_cells
 
@@ -31,7 +32,7 @@ def test_two_groups_are_taken_as_they_are():
     assert probability == pytest.approx(on_new.cdf(0.1) - on_new.cdf(-0.1))
     assert excess == pytest.approx(0.05)
     assert gap_interval(measured, 0.1) == pytest.approx(tuple(norm(-0.15, 0.2).ppf([0.025, 0.975])))
-    # The second rate lies farther apart: its size, its error, and both have to hold.
+    # The second rate differs more: the bias is its size, with its error. Both rates have to hold.
     both = [*measured, (np.array([0.7, 0.5]), np.array([0.02, 0.02]))]
     bias, error, probability, excess = measure_gap(both, 0.1)
     assert (bias, error, excess) == pytest.approx((0.2, 0.2, 0.1))
@@ -44,7 +45,7 @@ def test_two_groups_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("truth", "rows"),
     [
-        ([[0.8, 0.7], [0.1, 0.14]], [[15, 15], [700, 700]]),  # the largest is that of few rows
+        ([[0.8, 0.7], [0.1, 0.14]], [[15, 15], [700, 700]]),  # few rows, largest difference
         ([[0.8, 0.8], [0.2, 0.2]], [[200, 200], [600, 600]]),
         ([[0.8, 0.7], [0.2, 0.25]], [[200, 200], [600, 600]]),
     ],
@@ -79,7 +80,7 @@ def test_probability_with_groups_of_very_different_sizes(means, sizes, epsilon):
     deviations = np.sqrt(1.5 * variance)
     expected = 0.0
     for lowest, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
-        # Densely around each edge of the integrand, which is a step for one of narrow others.
+        # A dense grid around each edge of the integrand: narrow variables make it a step function.
         edges = np.array([mean, *means, *(means - epsilon)])
         fine = edges[:, None, None] + np.outer(np.linspace(-8, 8, 301), deviations)
         x = np.unique(np.clip(fine, mean - 9 * deviation, mean + 9 * deviation))
@@ -87,15 +88,15 @@ def test_probability_with_groups_of_very_different_sizes(means, sizes, epsilon):
         above = np.delete(ndtr(z + epsilon / deviations) - ndtr(z), lowest, axis=1)
         expected += np.trapezoid(density(x, mean, deviation) * above.prod(axis=1), x)
     found = within(means[None], variance[None], epsilon)[0]
-    # The narrowest are taken for a 64th of the widest: several of them shift an edge by a few of
-    # these, at a density of 0.4.
+    # The deviation of the narrowest variables is at least 1/64 of the widest. Several of them shift
+    # an edge by a few such deviations, at a density of 0.4.
     assert found == pytest.approx(expected, abs=0.03)
     assert 0 <= found <= 1
 
 
 def test_shrinking_by_hand():
-    # Weights 100, 100 and 25, centre .3; what varies between groups is estimated from how much
-    # more they scatter than by chance: Q - 2 = 100 * .04 + 100 * .01 + 25 * .04 - 2 = 4.
+    # Weights 100, 100 and 25, centre .3. The variance between groups is estimated from the scatter
+    # beyond chance: Q - 2 = 100 * .04 + 100 * .01 + 25 * .04 - 2 = 4.
     mean, variance = np.array([0.1, 0.4, 0.5]), np.array([0.01, 0.01, 0.04])
     centre = (10 + 40 + 12.5) / 225
     q = 100 * (0.1 - centre) ** 2 + 100 * (0.4 - centre) ** 2 + 25 * (0.5 - centre) ** 2
@@ -107,17 +108,17 @@ def test_shrinking_by_hand():
     rates, left = shrink(mean, variance, 0.04)
     np.testing.assert_allclose(rates, share * mean + (1 - share) * centre)
     np.testing.assert_allclose(left, share * variance + (1 - share) ** 2 / weight.sum())
-    # Groups that look alike are taken to differ by half of epsilon.
+    # The spread between groups with the same rates counts as half of epsilon.
     alike, left = shrink(np.array([0.3, 0.3, 0.3001]), np.full(3, 0.01), 0.2)
     np.testing.assert_allclose(alike, [0.3, 0.3, 0.3001], atol=1e-4)
     np.testing.assert_allclose(left, 0.5 * 0.01 + 0.5**2 / (3 / 0.02), rtol=1e-6)
 
 
-def test_what_is_known_well_is_not_shrunk_and_what_is_not_is():
+def test_only_inaccurate_rates_are_shrunk():
     mean = np.array([0.2, 0.4, 0.5, 0.0])
     rates, variance = shrink(mean, np.array([1e-8, 1e-8, 1e-8, 10.0]), 0.05)
     np.testing.assert_allclose(rates[:3], mean[:3], atol=1e-4)
-    # The last is as good as not there: the mean of the others, give or take how they differ.
+    # The last group has almost no weight: its rate is the mean of the others, with their spread.
     assert rates[3] == pytest.approx(mean[:3].mean(), abs=0.01)
     assert 0.003 < variance[3] < 0.1
 
@@ -131,9 +132,9 @@ def test_shrunk_rates_are_nearer_to_the_truth_and_cover_it():
     before, after = ((np.array(r) - truth) ** 2 for r in (mean, rates))
     assert (after.mean(0)[2:] < before.mean(0)[2:]).all()
     assert after.mean(0)[5] < 0.25 * before.mean(0)[5]
-    # What it says of its error is not far from it: how much groups differ is not known for sure.
+    # The stated error is close to the real one: the spread between groups is uncertain.
     assert left.mean() < after.mean() < 1.3 * left.mean()
-    # The largest of the differences is too large by chance alone, and much less so then.
+    # The largest difference is too large by chance alone, and much less so after shrinking.
     gap = np.ptp(truth, axis=1).mean()
     found = measure_gap([(mean, variance)], 0.05)
     assert np.ptp(mean, axis=1).mean() - gap > 0.1
@@ -169,7 +170,7 @@ def test_draws_of_the_largest_difference_against_monte_carlo():
         assert excess[row] == pytest.approx(np.maximum(largest - 0.15, 0).mean(), abs=0.5 * half)
         wider = rates + np.sqrt(1.5 * left) * rng.normal(size=(100_000, 3))
         assert probability[row] == pytest.approx(np.mean(np.ptp(wider, axis=1) < 0.15), abs=0.01)
-    # Of rates, which are none below zero.
+    # Rates are never below zero.
     low, high = gap_interval([(mean[1], variance[1])], 0.15)
     assert 0 <= low < high <= 1
 
@@ -199,7 +200,7 @@ def test_no_pairs_are_a_table_too():
 
 
 def test_power_against_simulation():
-    # Rates are measured on some rows, and two z tests, one a side, are made on others.
+    # Rates are measured on some rows, and two one-sided z tests are made on other rows.
     rng = np.random.default_rng(2)
     n, sizes, epsilon = np.array([300, 500]), np.array([400, 250]), 0.12
     truth = np.column_stack([np.full(60_000, 0.4), rng.uniform(0.1, 0.7, size=60_000)])
@@ -208,17 +209,17 @@ def test_power_against_simulation():
     drawn = rng.binomial(sizes, truth) / sizes
     error = np.sqrt((drawn * (1 - drawn) / sizes).sum(1))
     passed = np.abs(drawn[:, 0] - drawn[:, 1]) + norm.ppf(0.9) * error < epsilon
-    # Of those that are said to pass with some probability, that share does.
+    # Among tests with a stated probability to pass, that share passes.
     for low in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
         these = (power > low) & (power <= low + 0.1)
         assert these.sum() > 1000
         assert passed[these].mean() == pytest.approx(power[these].mean(), abs=0.04)
-    # Far too few rows: none. A gap that is far too large: none.
+    # Far too few rows, or a gap that is far too large: the power is zero.
     few = power_to_certify([(np.array([0.5, 0.5]), np.full(2, 0.01))], [np.array([9, 9])], 0.1, 0.1)
     assert few == 0
     far = power_to_certify([(np.array([0.2, 0.7]), np.full(2, 1e-4))], [sizes], 0.1, 0.1)
     assert far < 1e-6
-    # Of several pairs and rates it is that of the worst.
+    # With several pairs and rates, the worst one counts.
     three = np.array([0.3, 0.32, 0.4]), np.full(3, 0.001)
     sizes = np.array([900, 800, 300])
     pairs = [
@@ -228,7 +229,7 @@ def test_power_against_simulation():
     assert power_to_certify([three], [sizes], epsilon, 0.1) == pytest.approx(min(pairs))
 
 
-# A part of the rows stands for all -----------------------------------------------------------
+# A part of the rows as a sample of all -------------------------------------------------------
 
 
 def objective_of(y, groups, constraint="demographic_parity", **options):
@@ -273,7 +274,7 @@ def test_post_stratified_rates_by_hand(constraint):
     predicted = score + 0.4 * rng.normal(size=1500) > 0.7
 
     def rate(group, *labels):
-        """The share in each stratum of the part, times the size of the stratum in all."""
+        """The share in each stratum of the part, times the size of the stratum in all rows."""
         total, size = 0.0, 0
         for label in labels:
             for one in range(stratum.max() + 1):
@@ -303,8 +304,8 @@ def test_post_stratified_rates_by_hand(constraint):
 
 @pytest.mark.parametrize("constraint", ["demographic_parity", "equal_opportunity"])
 def test_post_stratified_rates_are_unbiased_and_vary_less(constraint):
-    # Of a population of which 30 % are held out over and over; the network predicts nearly what
-    # the original one did.
+    # 30 % of a population are held out many times. The network predicts nearly the same as the
+    # original network.
     rng, y, groups, score = population(1000)
     other = score + 0.3 * rng.normal(size=1000) - 0.2 * groups
     whole = objective_of(y, groups, constraint)
@@ -326,13 +327,13 @@ def test_post_stratified_rates_are_unbiased_and_vary_less(constraint):
         plain.append(whole.take(kept).measure(other[kept], 0.6).bias[0])
     assert np.mean(found) == pytest.approx(truth, abs=4 * np.std(found) / np.sqrt(300))
     assert np.var(found) < 0.5 * np.var(plain)
-    # The errors are for what lies beyond these 1,000 rows, too.
+    # The errors contain the sampling of these 1,000 rows, too.
     assert np.mean(errors) > np.std(found)
     assert np.mean(covered) > 0.97
 
 
 def test_errors_of_a_part_are_those_of_new_rows():
-    # Population after population, of which a part is held out: the errors are of all that varies.
+    # Many populations, with a part of each held out: the errors contain all that varies.
     found, errors, covered = [], [], []
     big = population(200_000, seed=99)
     truth = objective_of(big[1], big[2]).measure(big[3] - 0.2 * big[2], 0.6).bias[0]
@@ -353,7 +354,7 @@ def test_errors_of_a_part_are_those_of_new_rows():
     assert np.mean(found) == pytest.approx(truth, abs=4 * np.std(found) / np.sqrt(250))
 
 
-def test_all_rows_stand_for_themselves():
+def test_all_rows_represent_themselves():
     _, y, groups, score = population(400)
     whole = objective_of(y, groups, "equalized_odds")
     every = whole.stand_for(np.arange(400), np.arange(400), find_strata(whole.cell, score))
@@ -361,12 +362,12 @@ def test_all_rows_stand_for_themselves():
         one, two = (judge.measure(score, threshold) for judge in (whole, every))
         assert two.bias[0] == pytest.approx(one.bias[0], abs=1e-12)
         assert two.performance[0] == pytest.approx(one.performance[0], abs=1e-12)
-        # The spread within and between strata add up to that of all, nearly.
+        # The variances within and between strata nearly add up to the total variance.
         assert two.error[0] == pytest.approx(one.error[0], rel=0.05)
 
 
 @pytest.mark.parametrize("constraint", sorted(CONSTRAINTS))
-def test_of_a_group_without_rows_nothing_is_known_but_what_is_of_the_others(constraint):
+def test_a_group_without_rows_gets_the_rate_of_the_others(constraint):
     _, y, groups, score = population(600)
     third = np.where(np.arange(600) < 3, 2, groups)
     y[:3] = [0, 1, 1]
@@ -387,25 +388,25 @@ def test_of_a_group_without_rows_nothing_is_known_but_what_is_of_the_others(cons
         assert np.isfinite(choice.objective).all()
         pairs[id(judge)] = choice.performance[0]
     assert min(pairs.values()) > 0.6
-    # With two groups as well.
+    # The same with two groups.
     alone = objective_of(y, np.where(third == 2, 1, 0), constraint).take(others)
     (choice,) = alone.choose(score[None, others])
     assert choice.bias[0] == pytest.approx(0, abs=1e-12)
     assert choice.probability[0] < 0.5
 
 
-def test_tuned_rows_are_heard_where_they_agree():
+def test_tuned_rows_count_where_they_agree():
     mean, variance = np.array([0.3, 0.4]), np.full(2, 0.002)
-    # Twice as many tuned rows that say the same: as one mean of all, with a third of the variance.
-    heard, left = _heard(mean, variance, mean + 0.001, variance / 2)
+    # Twice as many tuned rows that agree: the mean of all rows, with a third of the variance.
+    heard, left = combine_tuned(mean, variance, mean + 0.001, variance / 2)
     np.testing.assert_allclose(heard, mean + 0.001 * 2 / 3, atol=1e-6)
     np.testing.assert_allclose(left, variance / 3, rtol=1e-4)
-    # By as much as chance would have it, they are heard in full as well.
+    # A distance that chance explains does not reduce their weight.
     moved = mean + np.sqrt(0.003) * np.array([1, -1]) * 0.99
-    heard, left = _heard(mean, variance, moved, variance / 2)
+    heard, left = combine_tuned(mean, variance, moved, variance / 2)
     np.testing.assert_allclose(heard, mean + (moved - mean) * 2 / 3, atol=1e-6)
-    # Far off, they hardly are.
-    heard, left = _heard(mean, variance, mean + np.array([0.6, -0.3]), variance / 2)
+    # Far from the held-out rows, they have almost no weight.
+    heard, left = combine_tuned(mean, variance, mean + np.array([0.6, -0.3]), variance / 2)
     np.testing.assert_allclose(heard, mean, atol=0.01)
     np.testing.assert_allclose(left, variance, rtol=0.02)
 
@@ -434,8 +435,8 @@ def test_optimism_in_standard_errors():
 
 
 def test_what_tuned_rows_say_by_heart_does_not_choose():
-    # To tuned rows the first network is perfect; on held-out rows it is noise with a bias, and
-    # the second one is good. The tuned rows are twice as many.
+    # The first network is perfect on the tuned rows, and noise with a bias on the held-out rows.
+    # The second network is good on both. There are twice as many tuned rows.
     rng, y, groups, score = population(1800, shift=0.0)
     tune, held = np.arange(1200), np.arange(1200, 1800)
     by_heart = np.where(np.arange(1800) < 1200, 3.0 * y, rng.normal(size=1800) + groups)
@@ -445,7 +446,7 @@ def test_what_tuned_rows_say_by_heart_does_not_choose():
     columns = np.concatenate([held, tune])
     (choice,) = honest.hearing(tuned).choose(np.stack([by_heart, score])[:, columns])
     assert choice.best() == 1
-    # The performance is of held-out rows alone.
+    # The performance is measured on held-out rows alone.
     threshold = choice.threshold[1]
     assert choice.performance[1] == honest.measure(score[held], threshold).performance[0]
 
@@ -455,7 +456,7 @@ def test_a_part_of_few_rows_knows_how_little_it_knows(fraction):
     rng = np.random.default_rng(0)
     groups, y = rng.integers(2, size=(2, 1500))
     score = rng.normal(size=1500)
-    share = ndtr(score)  # of rows that are predicted positive, whose scores are alike
+    share = ndtr(score)  # of rows with such a score that are predicted positive
     objective = Objective(
         y,
         groups,
@@ -479,5 +480,5 @@ def test_a_part_of_few_rows_knows_how_little_it_knows(fraction):
         measured = judge.measure(predicted[rows].astype(float), 0.5)
         found.append((measured.bias[0], measured.error[0]))
     bias, error = np.array(found).T
-    # Rates of four rows vary by the root of 4 / 3 more than they say.
+    # Rates of four rows vary by the root of 4 / 3 more than their estimated error.
     assert bias.std() <= 1.15 * np.sqrt((error**2).mean())

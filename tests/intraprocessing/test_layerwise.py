@@ -1,4 +1,4 @@
-"""The layerwise search: what it changes, by how much, and what it looks at."""
+"""The layerwise search: what it changes, by how much, and which rows guide it."""
 
 import copy
 
@@ -12,10 +12,12 @@ from torch import nn
 from skfair.intraprocessing import LayerwiseDebiaser
 from skfair.intraprocessing._network import LogitNetwork, Output
 from skfair.intraprocessing._objective import Objective
-from skfair.intraprocessing._search import Rows, Search
+from skfair.intraprocessing._rows import Rows
+from skfair.intraprocessing._search import Search, network_state
+from skfair.intraprocessing._selection import Selection
 from skfair.utils import FallbackWarning
 
-# What little data allows for is not what these tests are about.
+# These tests are not about the warnings that little data brings.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning"),
     pytest.mark.filterwarnings("ignore::skfair.utils.OverfitWarning"),
@@ -69,7 +71,7 @@ def data():
 
 @pytest.fixture
 def candidates(monkeypatch):
-    """Every candidate that is judged: its layer, its weights, and scores, given and its own."""
+    """Every candidate that is judged: its layer, weights, given scores, and scores run anew."""
     seen = []
     consider = Search.consider
 
@@ -111,7 +113,7 @@ def test_candidates_stay_in_the_box_of_one_tensor(data, candidates):
         if values.size > 1:
             assert change.abs().max() <= 2.2 * values.std() * 1.0001
             assert (change != 0).all()
-            # Not all within a tenth of the box.
+            # Some entry leaves the inner tenth of the box.
             assert change.abs().max() > 0.22 * values.std()
     weights = [
         state["network.4.weight"] for layer, state, _, _ in candidates if layer == "4.weight"
@@ -137,7 +139,7 @@ def test_changing_the_last_bias_is_changing_the_threshold(data):
         debiaser = fit(data, layers=["4.bias"], n_calls=4, epsilon=0.2)
     trials = debiaser.trials_.drop(index=0)
     assert trials["threshold"].nunique() > 1  # the one entry was moved
-    trials = trials.drop(index=debiaser.best_trial_, errors="ignore")  # which is measured anew
+    trials = trials.drop(index=debiaser.best_trial_, errors="ignore")  # its row is measured anew
     assert len(trials) >= 4
     for name in ("bias", "performance"):
         np.testing.assert_allclose(trials[name], trials[name].iloc[0], atol=1e-12)
@@ -222,20 +224,20 @@ def test_callable_constraint(data, candidates, monkeypatch):
     def gap(y_true, y_pred, *, sensitive_features):
         return y_pred[sensitive_features == 1].mean() - y_pred[sensitive_features == 0].mean()
 
-    made, choose = [], Search.choose
+    made, choose = [], Selection.choose
 
     def kept(self):
         made.append((self, choose(self)))
         return made[-1][1]
 
-    monkeypatch.setattr(Search, "choose", kept)
+    monkeypatch.setattr(Selection, "choose", kept)
     debiaser = fit(data, constraint=gap, layers=["4.weight"], epsilon=0.1)
     assert len(tried(debiaser)) == 8
-    ((search, (chosen, _)),) = made
-    rows, (_, _, y, group) = search.rows.select, data
+    ((selection, (chosen, _)),) = made
+    rows, (_, _, y, group) = selection.rows.select, data
     expected = gap(y[rows], chosen.predicted.astype(int), sensitive_features=group[rows])
     assert debiaser.bias_ == pytest.approx(expected)
-    # The others as they were judged in the choice, here the last of them.
+    # The other rows have the values that the choice saw; here the last row is compared.
     assert debiaser.best_trial_ != 9
     _, _, scores, _ = candidates[-1]
     predicted = (scores[: len(rows)] > debiaser.trials_["threshold"][9]).astype(int)
@@ -244,7 +246,7 @@ def test_callable_constraint(data, candidates, monkeypatch):
 
 
 def searched(data, y):
-    """All weights that a search goes through, given labels, rows to judge on being fixed."""
+    """All weights that a search visits, for some labels; the rows that judge are fixed."""
     network, X, _, group = data
     select = np.arange(0, 400, 4)
     tune = np.setdiff1d(np.arange(400), select)
@@ -259,15 +261,14 @@ def searched(data, y):
         margin=0.01,
     )
     logit = LogitNetwork(copy.deepcopy(network), Output("logits", 1))
-    search = Search(
-        logit,
-        torch.as_tensor(X),
+    selection = Selection(
         objective,
         scores=logit(torch.as_tensor(X)).detach().numpy(),
         rows=Rows(tune, select, select[:0], np.zeros(400, int)),
+        original=network_state(logit),
         seed=0,
-        verbose=0,
     )
+    search = Search(logit, torch.as_tensor(X), selection, seed=0, verbose=0)
     states = []
     consider = search.consider
 
@@ -288,7 +289,7 @@ def test_labels_of_judging_rows_do_not_guide():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.Linear(6, 1))
     data = network, X.astype(np.float32), y, group
-    for first, guides in ((0, False), (1, True)):  # the rows that judge, and some that tune
+    for first, guides in ((0, False), (1, True)):  # the rows that judge, then some rows that tune
         other = y.copy()
         other[first::4] = 1 - other[first::4]
         assert torch.equal(searched(data, y), searched(data, other)) != guides
@@ -297,8 +298,8 @@ def test_labels_of_judging_rows_do_not_guide():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["4.weights"], "'4.weights', which is neither a parameter .* nor a module"),
-        (["1"], "'1', which is neither"),
+        (["4.weights"], "'4.weights', and the network in estimator has no parameter and no module"),
+        (["1"], "'1', and the network in estimator has no parameter"),
         (["4.bias", "0.weight"], r"'0.weight'.*frozen.*Name some of \['0.bias'"),
         ([], "layers is .*leaves nothing to search"),
     ],

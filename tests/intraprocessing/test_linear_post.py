@@ -28,7 +28,6 @@ from skfair import LinearPostDebiaser
 from skfair.intraprocessing._group_blind import (
     Linear,
     class_values,
-    draw_folds,
     fit_logistic,
     fit_posteriors,
     fit_scaler,
@@ -39,6 +38,7 @@ from skfair.intraprocessing._group_blind import (
 from skfair.intraprocessing._group_blind import curvature_root as root_of
 from skfair.utils import FallbackWarning, InfeasibleConstraintWarning, SmallGroupWarning
 from skfair.utils._random import seeded
+from skfair.utils._split import draw_folds
 
 CONSTRAINTS = ["demographic_parity", "equal_opportunity", "equalized_odds"]
 named = pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -47,7 +47,7 @@ named = pytest.mark.parametrize("constraint", CONSTRAINTS)
 class Rows:
     """Rows of some classes and groups, and a network that knows the classes by their features.
 
-    Group 0 has more of the last class, and one feature tells the groups in part.
+    Group 0 has more rows of the last class, and some features tell the groups in part.
     """
 
     def __init__(self, n_classes, n_groups, n=15000, seed=0):
@@ -63,7 +63,7 @@ class Rows:
         self.n_classes, self.n_groups = n_classes, n_groups
 
     def network(self, kind="logits"):
-        """Prefers the last class where a row looks like group 0."""
+        """A network that prefers the last class if a row looks like group 0."""
         d, k = self.X.shape[1], self.n_classes
         with seeded(0):
             layers = nn.Sequential(nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, k))
@@ -108,7 +108,7 @@ def fitted(n_classes=3, n_groups=3, constraint="demographic_parity"):
 
 
 def gap_of(predicted, y, groups, constraint, positive):
-    """The largest difference, written down once more."""
+    """The largest difference, worked out independently."""
     classes = np.unique(y)
     given = {
         "demographic_parity": [np.ones(len(y), dtype=bool)],
@@ -358,7 +358,7 @@ class Squeezed(nn.Module):
 
 
 class Branching(Squeezed):
-    """A network that no trace follows."""
+    """A network that cannot be traced."""
 
     def forward(self, X):
         hidden = self.hidden(X).relu()
@@ -386,7 +386,7 @@ def test_a_network_that_cannot_be_traced():
     with seeded(0):
         network = Branching(data.X.shape[1])
     assert fit(data, network=network).group_features_ == "input"
-    with pytest.raises(ValueError, match=r"group_features='network' wants .*cannot trace"):
+    with pytest.raises(ValueError, match=r"group_features='network' needs .*cannot trace"):
         fit(data, network=network, group_features="network")
 
 
@@ -411,11 +411,13 @@ def test_images():
     assert pixels.predict(images).shape == (n,)
     # Without a linear layer there is nothing but the pixels.
     conv = nn.Sequential(nn.Conv2d(2, 3, 5), nn.Flatten())
-    with pytest.raises(ValueError, match="group_features='auto' wants"):
+    with pytest.raises(
+        ValueError, match="group_features='auto' needs the input of the last linear layer"
+    ):
         LinearPostDebiaser(conv).fit(images, y, sensitive_features=groups)
 
 
-def test_a_network_that_is_left_as_it_is():
+def test_a_network_that_needs_no_correction():
     data = rows(3, 2)
     network = data.network()
     debiaser = fit(data, network=network, epsilon=0.9, performance="accuracy")
@@ -424,7 +426,7 @@ def test_a_network_that_is_left_as_it_is():
     X = torch.tensor(data.X[:50])
     module = debiaser.to_module()
     with torch.no_grad():
-        # To first order: calibrated, and no correction.
+        # Nearly all decisions: the network is calibrated, without a correction.
         agree = (module(X).argmax(1) == network(X).argmax(1)).double().mean()
     assert agree > 0.85
 
@@ -531,7 +533,7 @@ assert torch.equal(module(X), expected)
 
 
 @pytest.mark.parametrize("features", ["network", "input"])
-def test_an_onnx_file_puts_out_what_the_module_does(features, tmp_path):
+def test_an_onnx_file_returns_what_the_module_does(features, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     data = rows(3, 2)
     debiaser = fit(data, network=data.network("probabilities"), group_features=features)
@@ -564,12 +566,12 @@ def test_groups_of_a_few_rows():
 # A certificate ----------------------------------------------------------------------------
 
 
-def test_a_certificate_is_about_rows_that_had_no_part():
+def test_a_certificate_is_about_rows_that_fitted_nothing():
     data = rows(3, 2)
     debiaser = fit(data, confidence=0.9, epsilon=0.2)
     certificate = debiaser.certificate_
     assert certificate.holds is debiaser.feasible_ is True
-    # Half of the rows, each class a rate.
+    # Half of the rows; each row counts in one rate for each class.
     assert certificate.group_sizes.to_numpy().sum() == pytest.approx(3 * 0.5 * 3000, abs=9)
     assert len(certificate.pairs) == 3
     assert debiaser.bias_ == pytest.approx(certificate.pairs.difference.abs().max())
@@ -586,17 +588,21 @@ def test_more_classes_than_the_network_has_outputs():
     two = rows(2, 2)
     X, y = two.X, data.y
     for network, shape in ((two.network(), r"15000, 2"), (Squeezed(X.shape[1]), "15000,")):
-        with pytest.raises(ValueError, match=rf"array of shape \({shape}\), where 3 values a row"):
+        with pytest.raises(ValueError, match=rf"array of shape \({shape}\), expected 3 values for"):
             LinearPostDebiaser(network).fit(X, y, sensitive_features=data.groups)
-    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), where one or two values"):
+    with pytest.raises(ValueError, match=r"array of shape \(15000, 3\), expected one or two"):
         LinearPostDebiaser(data.network()).fit(data.X, two.y, sensitive_features=two.groups)
 
 
 def test_a_pos_label_that_is_no_class():
     data = rows(3, 2)
-    with pytest.raises(ValueError, match=r"pos_label=7 is none of the classes in y, \[0, 1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"pos_label=7 is not one of the classes in y, \[0, 1, 2\]"
+    ):
         fit(data, pos_label=7)
-    with pytest.raises(ValueError, match="pos_label is None, where one of the classes"):
+    with pytest.raises(
+        ValueError, match=r"pos_label is None, expected one of the classes \[0, 1, 2\]"
+    ):
         fit(data, pos_label=None, constraint="equal_opportunity")
     assert fit(data, pos_label=None).predict(data.X[:3]).shape == (3,)
 
@@ -650,10 +656,12 @@ def test_calibration_rows_without_a_group():
 def test_calibration_rows_without_a_class(asked):
     data = Rows(3, 2, n=400)
     data.y[data.y == 2] = 0
-    for group in range(2):  # one row, which cannot both fit and be what a certificate is about
+    for group in range(2):  # one row, which cannot both fit and certify
         data.y[np.flatnonzero(data.groups == group)[0]] = 2
     with (
         pytest.warns(SmallGroupWarning),
-        pytest.raises(ValueError, match=r"none are of 2 of the 2 groups .* with some class"),
+        pytest.raises(
+            ValueError, match=r"hold no row of 2 of the 2 compared groups for some class"
+        ),
     ):
         fit(data, slice(None), confidence=0.9, **asked)

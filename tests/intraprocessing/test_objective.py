@@ -1,4 +1,4 @@
-"""The exact threshold search against a plain one, fairlearn, arithmetic and simulation."""
+"""The exact threshold search against a slow search, fairlearn, arithmetic and simulation."""
 
 import warnings
 from types import SimpleNamespace
@@ -17,8 +17,9 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from skfair.intraprocessing import _objective
-from skfair.intraprocessing._objective import PERFORMANCES, Certify, Choice, Objective, Rule
-from skfair.metrics._rates import CONSTRAINTS
+from skfair.intraprocessing._choice import Certify, Choice, Rule
+from skfair.intraprocessing._objective import Objective
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
 
 NAMED = sorted(CONSTRAINTS)
 RULES = ["auto", None]
@@ -60,7 +61,7 @@ def every_threshold(scores):
 
 
 def shrunk(value, variance, epsilon):
-    """Rates given those of all groups: a normal prior whose spread is half of epsilon or more."""
+    """Posterior rates with a normal prior whose spread is at least half of epsilon."""
     w = 1 / variance
     centre = np.average(value, weights=w)
     q = np.sum(w * (value - centre) ** 2) - (len(value) - 1)
@@ -71,7 +72,7 @@ def shrunk(value, variance, epsilon):
 
 
 def largest_of(statistics, n=4000, times=1.0):
-    """Draws of the largest difference of any statistic."""
+    """Draw the largest difference of any statistic."""
     rng = np.random.default_rng(17)
     largest = np.zeros(n)
     for value, variance in statistics:
@@ -82,7 +83,7 @@ def largest_of(statistics, n=4000, times=1.0):
 
 
 def judge(y, groups, predicted, constraint, epsilon):
-    """Bias, standard error, probability to hold and excess, one group and rate at a time."""
+    """Bias, standard error, probability and excess, one group and rate at a time."""
     rates = {
         "selection": [groups == g for g in np.unique(groups)],
         "tpr": [(groups == g) & (y == 1) for g in np.unique(groups)],
@@ -118,7 +119,7 @@ def judge(y, groups, predicted, constraint, epsilon):
         on_new = norm(one - two, np.sqrt(1.5) * error)
         probability *= on_new.cdf(epsilon) - on_new.cdf(-epsilon)
     bias = max((bias for bias, _ in found), key=abs)
-    # Where both rates are as far apart, the error is that of either.
+    # Where both rates differ by the same amount, the error may be that of either rate.
     errors = [error for other, error in found if abs(other) > abs(bias) - 1e-12]
     bias = abs(bias) if constraint == "equalized_odds" else bias
     return bias, (min(errors), max(errors)), probability, max(abs(bias) - epsilon, 0)
@@ -135,7 +136,7 @@ def plain_performance(name, y, predicted):
 
 
 def look(objective, scores, threshold):
-    """All there is to say of a threshold, by the rule for `confidence`."""
+    """All measures of a threshold, by the rule for `confidence`."""
     y, confidence, epsilon = objective.y, objective.confidence, objective.epsilon
     predicted = scores > threshold
     bias, error, probability, excess = judge(
@@ -187,8 +188,8 @@ def test_no_threshold_is_better_than_the_chosen_one(
     (choice,) = objective.choose(scores[None])
     assert all(len(values) == 1 for values in choice)
 
-    # What it says of its threshold is what one finds there by hand; with more than two groups up
-    # to the chance of the draws: 64 there and 4,000 here.
+    # The measures of the chosen threshold agree with the slow ones. With more than two groups they
+    # agree up to the error of the draws: 64 in the objective, 4,000 here.
     chosen = look(objective, scores, choice.threshold[0])
     many = objective.n_groups > 2
     low, high = chosen.error
@@ -199,14 +200,14 @@ def test_no_threshold_is_better_than_the_chosen_one(
     assert choice.power == [0.0]
     on_the_line = many and confidence is None and abs(chosen.bound - 0.8 * epsilon) < rough
     for name in ("bias", "bound", "objective")[: 2 + (not on_the_line)]:
-        near = 2 * rough if name == "objective" else rough  # in which the excess counts twice
+        near = 2 * rough if name == "objective" else rough  # the excess counts twice in it
         assert getattr(choice, name)[0] == pytest.approx(getattr(chosen, name), abs=near), name
     assert choice.probability[0] == pytest.approx(chosen.probability, abs=0.04 if many else 1e-12)
     assert choice.feasible[0] == (choice.probability[0] >= 0.8)
     if not many:
         assert choice.eligible[0] == chosen.eligible
 
-    # And no other threshold is better; a constant prediction counts for less than any other.
+    # No other threshold is better. A constant prediction is worse than any other.
     assert chosen.constant == (len(np.unique(scores)) == 1)
     for threshold in every_threshold(scores):
         other = objective.measure(scores, threshold) if many else None
@@ -229,7 +230,7 @@ def test_networks_together_are_chosen_for_as_one_by_one(constraint, data, seed, 
     many = np.stack([scores, *rng.normal(size=(3, len(y))), np.zeros(len(y))])
     objective = make(y, groups, constraint=constraint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_objective, "_CHUNK", chunk)
+        patch.setattr(_objective, "CHUNK", chunk)
         (together,) = objective.choose(many)
     singly = [objective.choose(row[None])[0] for row in many]
     for name in ("objective", "bound", "eligible", "feasible", "constant"):
@@ -265,7 +266,7 @@ def test_two_groups_exchanged_turn_the_sign(constraint, data, threshold):
 
 @settings(deadline=None, max_examples=12)
 @given(data=samples(), threshold=st.integers(-3, 3))
-def test_measure_says_what_choose_says(data, threshold):
+def test_measure_agrees_with_choose(data, threshold):
     y, groups, scores = data
     objective = make(y, groups, constraint="equalized_odds")
     (chosen,) = objective.choose(scores[None])
@@ -292,10 +293,10 @@ def test_no_scores_are_too_far_apart():
     assert choice.performance == [1.0]
 
 
-# Values known otherwise -------------------------------------------------------------------
+# Values from other sources ----------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=12)  # fairlearn takes its time
+@settings(deadline=None, max_examples=12)  # fairlearn is slow
 @given(data=samples(max_size=40), threshold=st.floats(-3, 3))
 def test_biases_are_those_of_fairlearn(data, threshold):
     y, groups, scores = data
@@ -315,7 +316,7 @@ def test_biases_are_those_of_fairlearn(data, threshold):
             assert abs(bias) == pytest.approx(expected, abs=1e-12)
 
 
-# Group 0: of 2 positives 1 is predicted positive, of 2 negatives 0. Group 1: 3 of 4, 1 of 2.
+# Predicted positive in group 0: 1 of 2 positives, 0 of 2 negatives; in group 1: 3 of 4, 1 of 2.
 Y = np.array([1, 1, 0, 0, 1, 1, 1, 1, 0, 0])
 GROUPS = np.array([0] * 4 + [1] * 6)
 PREDICTED = np.array([1, 0, 0, 0, 1, 1, 1, 0, 1, 0])
@@ -355,7 +356,7 @@ def test_performances_by_hand():
 
 
 def test_opposite_differences_cancel_in_average_odds_alone():
-    # Group 0: true positive rate 1, false 0; group 1: a half, and a half.
+    # Group 0: true positive rate 1, false positive rate 0; group 1: one half and one half.
     y = np.array([1, 1, 0, 0] * 2)
     groups = np.repeat([0, 1], 4)
     predicted = np.array([1, 1, 0, 0, 1, 0, 1, 0])
@@ -380,7 +381,7 @@ def test_pairs_of_more_than_two_groups():
         ["selection", "a", "c", -0.25],
         ["selection", "b", "c", 0.5],
     ]
-    # Of group b four of four, taken as three and a half, and of group a one of four.
+    # Group b: four of four, which counts as three and a half of four. Group a: one of four.
     error = np.sqrt((3.5 / 4) * (0.5 / 4) / 4 + (1 / 4) * (3 / 4) / 4)
     first = pairs.iloc[0]
     assert [first.low, first.high] == pytest.approx(norm(-0.75, error).ppf([0.025, 0.975]))
@@ -400,7 +401,7 @@ def test_groups_that_are_left_out_are_not_compared():
             assert getattr(found, name)[0] == pytest.approx(getattr(expected, name)[0]), name
         pairs = objective.pairs("abc", scores > 0.5)
         assert set(pairs.group_1) | set(pairs.group_2) == {"a", "b"}
-        # Its rows are predicted like any, so that they count in the performance.
+        # Its rows are predicted like all others, so they count in the performance.
         right = [(scores > 0.5)[y == 1].mean(), (scores <= 0.5)[y == 0].mean()]
         assert found.performance[0] == pytest.approx(np.mean(right))
 
@@ -411,7 +412,7 @@ def test_a_constant_prediction_is_taken_where_there_is_nothing_else():
         assert choice.constant == [True]
         assert choice.bias == [0.0]
         assert choice.objective == [0.0]
-    # It has no bias at all, and any other prediction is rather taken.
+    # A constant prediction has no bias, but any other prediction is preferred.
     scores = (GROUPS == 0).astype(float)
     (choice,) = make(Y, GROUPS, epsilon=0.01, margin=0).choose(scores[None])
     assert choice.constant == [False]
@@ -436,7 +437,7 @@ def test_best_prefers_the_objective_then_the_bound_and_constants_last():
     assert choices([0.0, 0.0, 0.0], [3, 2, 1], [False] * 3).best() == 2
     assert choices([0.0, 0.0, 0.9], [3, 2, 1], [False, False, True]).best() == 1
     assert choices([0.9, 0.8], [1, 1], [True, True]).best() == 0
-    # A performance may be negative, so that what is not eligible comes later whatever it says.
+    # A performance may be negative: a candidate that is not eligible comes later in any case.
     assert choices([0.0, -5.0], [1, 1], [False] * 2, [False, True]).best() == 1
     several = choices([0.1, 0.3, 0.2, 0.9], [0, 9, 0, 0], [False, False, False, True])
     assert several.ranking().tolist() == [1, 2, 0, 3]
@@ -470,7 +471,7 @@ def test_take_asks_the_same_of_some_rows():
         assert len(part.features) == len(rows)
 
 
-# Chances ----------------------------------------------------------------------------------
+# Probabilities ----------------------------------------------------------------------------
 
 SIZES = {2: [300, 80], 3: [400, 60, 200], 4: [900, 50, 200, 90]}
 
@@ -478,8 +479,8 @@ SIZES = {2: [300, 80], 3: [400, 60, 200], 4: [900, 50, 200, 90]}
 @pytest.mark.parametrize("n_groups", [2, 3, 4])
 @pytest.mark.parametrize("constraint", NAMED)
 def test_probability_to_hold_against_monte_carlo(constraint, n_groups):
-    # Rates of twice as many new rows are normal around the measured ones (with more than two
-    # groups: shrunk), with the variance of these and half of it again.
+    # Rates of twice as many new rows are normal around the measured rates (around the shrunk rates
+    # with more than two groups), with 1.5 times their variance.
     rng = np.random.default_rng(n_groups)
     groups = np.repeat(np.arange(n_groups), SIZES[n_groups])
     y = rng.integers(2, size=len(groups))
@@ -515,7 +516,7 @@ def test_errors_and_intervals_cover_the_truth(constraint):
     groups = np.repeat([0, 1, 2][: 2 + (constraint == "demographic_parity")], 300)
     y = rng.integers(2, size=len(groups))
     rate = np.array([0.3, 0.45, 0.3])[groups] + 0.2 * y
-    # Of a very large population.
+    # A sample of a very large population.
     cells = [[rate[(groups == g) & (y == label)][0] for label in (0, 1)] for g in set(groups)]
     share = [y[groups == g].mean() for g in set(groups)]
     selected = [c[0] * (1 - s) + c[1] * s for c, s in zip(cells, share, strict=True)]
@@ -534,7 +535,7 @@ def test_errors_and_intervals_cover_the_truth(constraint):
         covered.append(low <= truth <= high)
         biases.append(choice.bias[0])
         errors.append(choice.error[0])
-    # The largest of several differences is a little too large on average, and varies less.
+    # The largest of several differences is slightly too large on average, and varies less.
     maximum = constraint == "equalized_odds" or len(set(groups)) > 2
     assert np.mean(covered) > (0.88 if maximum else 0.92)
     assert np.mean(errors) == pytest.approx(np.std(biases), rel=0.3 if maximum else 0.12)
@@ -564,13 +565,13 @@ def test_room_and_enough():
         scores[None], [Rule(), Rule(room=0.75), Rule(enough=0.5)]
     )
     assert abs(roomy.bias[0]) < 0.25 * 0.2 < abs(choice.bias[0])
-    # The bias is taken to be larger by the room than it was measured.
+    # The room is added to the measured bias.
     on_new = norm(abs(roomy.bias[0]) + 0.75 * 0.2, np.sqrt(1.5) * roomy.error[0])
     assert roomy.probability[0] == pytest.approx(on_new.cdf(0.2) - on_new.cdf(-0.2))
     assert roomy.objective[0] == pytest.approx((roomy.performance[0] - 0.5) * roomy.probability[0])
     again = make(y, groups).measure(scores, roomy.threshold[0])
     assert again.probability[0] > roomy.probability[0]
-    # Once it is as likely as not to hold, only the performance counts.
+    # Above the probability that is enough, only the performance counts.
     assert lazy.performance[0] >= choice.performance[0]
     assert lazy.objective[0] == pytest.approx(
         (lazy.performance[0] - 0.5) * min(lazy.probability[0], 0.5)
@@ -590,20 +591,20 @@ def test_the_performance_alone(n_groups):
 
 @pytest.mark.parametrize("constraint", NAMED)
 def test_rows_behind_each_statistic(constraint):
-    # Group 0: 2 positives, 2 negatives; group 1: 4 and 2; of group 2 there is one negative.
+    # Group 0: 2 positives, 2 negatives; group 1: 4 and 2; group 2: one negative.
     y, groups = np.append(Y, 0), np.append(GROUPS, 2)
     found = make(y, groups, constraint=constraint).rows_of_statistics()
     expected = {
         "demographic_parity": [[4, 6, 1]],
         "equal_opportunity": [[2, 4, 0]],
-        # The mean of two rates has a quarter of the sum of their variances.
+        # The variance of a mean of two rates is a quarter of the sum of their variances.
         "average_odds": [[4 / (1 / 2 + 1 / 2), 4 / (1 / 4 + 1 / 2), 0]],
         "equalized_odds": [[2, 4, 0], [2, 2, 1]],
     }[constraint]
     np.testing.assert_allclose(found, expected)
 
 
-def test_what_a_certificate_is_worth():
+def test_worth_of_a_certificate():
     y, groups, scores = problem()
     certify = Certify(worth=0.3, sizes=[np.array([900, 900])], delta=0.05)
     objective = make(y, groups)
@@ -642,10 +643,10 @@ def test_a_callable_constraint():
     at_it = named.measure(scores, choice.threshold[0])
     assert choice.bias[0] == pytest.approx(at_it.bias[0], abs=1e-12)
     assert choice.feasible[0] == at_it.feasible[0]
-    # On a coarser grid of thresholds, so a little worse at most.
+    # The grid of thresholds is coarser, so the result is at most slightly worse.
     best = named.choose(scores[None])[0].objective[0]
     assert 0.8 * best < at_it.objective[0] <= best
-    # Its error, by resampling, is that of the rates.
+    # Its error by resampling agrees with the error of the rates.
     found, expected = (objective.measure(scores, 0.5) for objective in (called, named))
     assert found.error[0] == pytest.approx(expected.error[0], rel=0.4)
 
@@ -678,7 +679,7 @@ def test_a_callable_gets_labels_predictions_and_the_features():
 
 
 def test_a_callable_that_is_undefined_somewhere():
-    # Precision, which nothing is where a group has no positive predictions.
+    # Precision is not defined where a group has no positive predictions.
     def precision_gap(y_true, y_pred, *, sensitive_features):
         values = []
         for group in (0, 1):
@@ -713,11 +714,11 @@ def test_a_callable_that_is_defined_nowhere_is_refused(parameter):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.float32(np.inf)])
 @pytest.mark.parametrize("parameter", ["constraint", "performance"])
 def test_a_callable_that_returns_infinity_is_refused(parameter, value):
-    def odds(y_true, y_pred, **_):  # infinite for half of the thresholds
+    def odds(y_true, y_pred, **_):  # infinite at half of the thresholds
         return value if y_pred.mean() > 0.5 else 0.1
 
     y, groups, scores = problem()
-    message = rf"^{parameter}=odds, called as \(y_true, y_pred.* returned {float(value)}, where a"
+    message = rf"^{parameter}=odds, called as \(y_true, y_pred.* {float(value)}, expected a finite"
     with pytest.raises(ValueError, match=message):
         make(y, groups, **{parameter: odds}).choose(scores[None])
 

@@ -1,4 +1,4 @@
-"""Which linear layer a network ends in, and what goes into it."""
+"""The last linear layer of a network, and its input."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ PROBABILITY, PROBABILITIES = Output("probabilities", 1), Output("probabilities",
 
 
 def linear(n_in, n_out):
-    """A layer that is the same in every run."""
+    """A linear layer with the same weights in each test run."""
     with seeded(10 * n_in + n_out):
         return nn.Linear(n_in, n_out)
 
@@ -76,7 +76,7 @@ DOES_NOT = {
     "scaled": (nn.Sequential(*body(), Apply(lambda out: 2 * out)), LOGITS),
     "sum of units": (nn.Sequential(*body(3), Apply(lambda out: out.sum(1))), LOGITS),
     "another activation": (nn.Sequential(*body(), nn.Softplus()), LOGITS),
-    "sigmoid said to be a logit": (nn.Sequential(*body(), nn.Sigmoid()), LOGITS),
+    "sigmoid declared as a logit": (nn.Sequential(*body(), nn.Sigmoid()), LOGITS),
     "maximum of a pair": (nn.Sequential(*body(2), Apply(lambda out: out.amax(1))), LOGITS),
 }
 
@@ -93,7 +93,7 @@ def test_networks_that_end_in_something_else(network, output):
     assert find_output_layer(LogitNetwork(network, output), rows) is None
 
 
-def test_a_layer_that_runs_twice_is_none_to_change():
+def test_a_layer_that_runs_twice_is_not_found():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -105,10 +105,10 @@ def test_a_layer_that_runs_twice_is_none_to_change():
     assert find_output_layer(LogitNetwork(Twice(), LOGITS), X) is None
 
 
-def test_probabilities_that_have_lost_their_logit_do_not_hide_it():
+def test_saturated_probabilities_do_not_hide_the_layer():
     network = nn.Sequential(*body(), nn.Sigmoid())
     with torch.no_grad():
-        network[2].weight.mul_(60)  # some logits beyond what a float can tell from certainty
+        network[2].weight.mul_(60)  # some probabilities round to 0 or 1
     logit = LogitNetwork(network[:3], LOGITS)(X)
     assert logit.abs().max() > 17
     assert logit.abs().min() < 8
@@ -116,7 +116,7 @@ def test_probabilities_that_have_lost_their_logit_do_not_hide_it():
 
 
 @pytest.mark.parametrize("network, layer, output", ENDS_IN_LINEAR.values(), ids=ENDS_IN_LINEAR)
-def test_hidden_activations_are_what_the_layer_is_applied_to(network, layer, output):
+def test_hidden_activations_are_the_input_of_the_layer(network, layer, output):
     wrapped = LogitNetwork(network, output)
     layer = network.get_submodule(layer)
     hidden_too = HiddenActivations(wrapped, layer)
@@ -125,13 +125,13 @@ def test_hidden_activations_are_what_the_layer_is_applied_to(network, layer, out
     again = nn.functional.linear(hidden, layer.weight, layer.bias)
     again = again[:, 1] - again[:, 0] if output.n_columns == 2 else again[:, 0]
     torch.testing.assert_close(again, logit, rtol=1e-4, atol=1e-4)
-    # All parameters are there, and once each.
+    # Each parameter is registered once.
     named = dict(hidden_too.named_parameters(remove_duplicate=False))
     assert [id(p) for p in named.values()] == [id(p) for p in network.parameters()]
     assert len(hidden_too.state_dict()) == len(network.state_dict())
 
 
-def test_gradients_flow_through_what_is_seen():
+def test_gradients_flow_through_hidden_activations():
     network = nn.Sequential(*body())
     _, hidden = HiddenActivations(LogitNetwork(network, LOGITS), network[2])(X)
     hidden.sum().backward()

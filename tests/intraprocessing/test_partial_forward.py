@@ -1,4 +1,4 @@
-"""Rerunning the changed end of a network against running all of it."""
+"""Reruns of the changed part of a network against runs of the whole network."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from skfair.intraprocessing._partial_forward import PartialForward
 
 
 class Block(nn.Module):
-    """A residual block as torchvision writes it, with everything in place that can be."""
+    """A residual block as in torchvision, with all possible in-place operations."""
 
     def __init__(self, n_in, n_out):
         super().__init__()
@@ -58,7 +58,7 @@ class InPlaceOnViews(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """Attention over tokens, of which only the first one is used."""
+    """Attention over tokens; only the first token is used."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ class Tied(nn.Module):
 
 
 class ByShape(nn.Module):
-    """Decides by the shape of what it gets, which a trace cannot follow."""
+    """Has a branch on the shape of its input, which cannot be traced."""
 
     def __init__(self):
         super().__init__()
@@ -96,7 +96,7 @@ class ByShape(nn.Module):
 
 
 class ByType(nn.Module):
-    """Does something else with what is no tensor, as a trace is not."""
+    """Takes another branch for inputs that are no tensors, such as those of a trace."""
 
     def __init__(self):
         super().__init__()
@@ -187,7 +187,7 @@ def test_equal_to_the_whole_network(name):
         torch.testing.assert_close(run(), before)
         change(network, changed)
         torch.testing.assert_close(run(), whole(network, X))
-        torch.testing.assert_close(run(), whole(network, X))  # nothing kept was written to
+        torch.testing.assert_close(run(), whole(network, X))  # no kept value was overwritten
         network.load_state_dict(original)
         torch.testing.assert_close(run(), before)
     assert torch.equal(X, rows)
@@ -212,7 +212,7 @@ def count_rows(module):
         ("weight norm", "0", "2.weight"),
     ],
 )
-def test_what_comes_before_runs_once(name, early, late):
+def test_unchanged_layers_run_once(name, early, late):
     network, X = make(name)
     counts = count_rows(network.get_submodule(early))
     run = PartialForward(network, X, [late]).changing([late])
@@ -222,7 +222,7 @@ def test_what_comes_before_runs_once(name, early, late):
     run()
     assert counts == []
     torch.testing.assert_close(run(), whole(network, X))
-    assert counts == [len(X)]  # of the whole network: the hook does count
+    assert counts == [len(X)]  # the whole network: the hook works
 
 
 def test_shared_start_runs_once_for_all_changes():
@@ -234,7 +234,7 @@ def test_shared_start_runs_once_for_all_changes():
     for name in late:
         change(network, [name])
         torch.testing.assert_close(forward.changing([name])(), network(X).detach())
-        assert counts == [len(X)]  # of the line above
+        assert counts == [len(X)]  # from the line above
         counts.clear()
 
 
@@ -251,7 +251,7 @@ def test_runs_whole_where_a_trace_would_not_do(name):
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_activations_beyond_the_limit_are_not_kept(monkeypatch, share):
     network, X = make("residual", n=20)
-    # Five batches of four rows; the last linear layer gets six numbers a row.
+    # Five batches of four rows; the last linear layer gets six numbers for each row.
     monkeypatch.setattr(_partial_forward, "_KEPT_BYTES", int(share * X.shape[0] * 6 * 4))
     counts = count_rows(network.stem[0])
     names = ["blocks.2.bn2.weight", "fc.weight"]
@@ -263,7 +263,7 @@ def test_activations_beyond_the_limit_are_not_kept(monkeypatch, share):
     torch.testing.assert_close(result, whole(network, X))
 
 
-def test_a_view_does_not_hold_what_it_is_of():
+def test_a_kept_view_frees_the_large_tensor():
     network, X = make("class token")
     forward = PartialForward(network, X, ["head.weight"])
     (kept,) = (t for t in forward._start[0] if t.shape == (len(X), 8))

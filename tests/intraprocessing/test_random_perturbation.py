@@ -1,4 +1,4 @@
-"""RandomPerturbationDebiaser: what is drawn, how it is scored, and that it is all it takes."""
+"""RandomPerturbationDebiaser: which weights it draws, and how it scores and chooses them."""
 
 import warnings
 
@@ -65,7 +65,7 @@ def fit(network=None, **parameters):
 
 
 def candidates(monkeypatch, network=None, **parameters):
-    """Weights of every trial, as drawn, and its scores."""
+    """The debiaser, and the drawn weights and the scores of every trial."""
     states, scores, original = [], [], Search.consider
 
     def consider(self, values=None, state=None, **columns):
@@ -99,7 +99,7 @@ def test_networks_in_one_pass_and_one_by_one_give_the_same(monkeypatch):
     )
 
 
-def test_the_two_ways_are_the_two_ways():
+def test_one_network_runs_in_one_pass_and_the_other_one_by_one():
     rows, weights = torch.tensor(X[:2]), {}
     for kind, expected in ((Plain, True), (Branching, False)):
         network = kind().eval()
@@ -117,9 +117,9 @@ def test_the_result_does_not_depend_on_n_jobs(kind, n_jobs):
 
 @pytest.mark.parametrize("kind", [Plain, Branching])
 def test_a_trial_does_not_depend_on_how_many_there_are(kind):
-    # Base weights are loaded afresh for each; noise does not add up.
+    # Each trial starts from the original weights: noise does not add up.
     few, many = fit(kind(), n_trials=5), fit(kind(), n_trials=37)
-    # All but those that were taken, which are measured anew.
+    # All rows but those of the chosen candidates, which are measured anew.
     others = np.setdiff1d(np.arange(7), [few.best_trial_, many.best_trial_])
     assert len(others) >= 5
     np.testing.assert_array_equal(few.trials_.loc[others], many.trials_.loc[others])
@@ -137,7 +137,7 @@ def test_scores_are_those_of_the_weights(monkeypatch):
 
 def test_the_network_handed_back_has_the_weights_that_were_chosen(monkeypatch):
     debiaser, states, scores = candidates(monkeypatch, random_state=1)
-    assert debiaser.best_trial_ >= 2  # or this says nothing
+    assert debiaser.best_trial_ >= 2  # otherwise this test says nothing
     chosen = states[debiaser.best_trial_ - 2]
     found = debiaser.module_[0].state_dict()
     for name, value in found.items():
@@ -154,7 +154,7 @@ def test_every_parameter_is_multiplied_by_noise_of_the_given_size(monkeypatch):
     for std in (0.05, 0.5):
         _, states, _ = candidates(monkeypatch, std=std, n_trials=200)
         for name, value in original.items():
-            used = value != 0  # biases of a fresh BatchNorm are zero and stay so
+            used = value != 0  # biases of a fresh BatchNorm are zero and stay zero
             factors = torch.stack([state[name] for state in states])
             if not used.any():
                 assert not factors.any()
@@ -165,12 +165,12 @@ def test_every_parameter_is_multiplied_by_noise_of_the_given_size(monkeypatch):
             assert factors.std() == pytest.approx(std, rel=5 / np.sqrt(2 * n))
             # Each entry has noise of its own.
             assert len(np.unique(factors[0])) == used.sum()
-        # Running statistics are no parameters.
+        # Running statistics are not perturbed.
         for state in states[:5]:
             assert torch.equal(state["network.norm.running_mean"], Plain().norm.running_mean)
 
 
-def test_trials_of_other_seeds_are_others():
+def test_other_seeds_give_other_trials():
     one, two = (fit(random_state=seed).trials_ for seed in (0, 1))
     np.testing.assert_array_equal(one[:2].to_numpy(), two[:2].to_numpy())
     assert not np.isin(one.bias[2:], two.bias[2:]).all()
@@ -195,8 +195,8 @@ def test_what_another_threshold_does_is_a_candidate():
     assert compared
 
 
-def test_where_no_trial_is_better_it_says_so():
-    # Noise of this size leaves next to nothing of a network that is right on each row.
+def test_a_warning_if_no_trial_is_better():
+    # The network is right on each row, and any noise makes it worse.
     network = nn.Sequential(nn.Linear(1, 1))
     with torch.no_grad():
         network[0].weight.fill_(1.0), network[0].bias.fill_(-0.5)
@@ -222,7 +222,7 @@ def test_a_progress_bar(capsys):
 
 
 def test_networks_that_torch_runs_together_only_one_after_the_other_are_run_singly():
-    # Warnings are errors here, and of this one the user can do nothing.
+    # Warnings are errors in tests. The user can do nothing about torch's warning here.
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()

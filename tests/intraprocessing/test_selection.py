@@ -1,4 +1,4 @@
-"""What a fitted debiaser says of itself, against populations of which all is known."""
+"""Fitted attributes of debiasers against populations with known rates."""
 
 import warnings
 from fractions import Fraction
@@ -42,13 +42,13 @@ small = pytest.mark.filterwarnings("ignore::skfair.utils.SmallGroupWarning")
 
 
 def gap(positive, groups, y=None, label=None):
-    """The first group's share of positive predictions less the second's."""
+    """The selection rate of the first group minus that of the second."""
     rows = np.ones(len(groups), bool) if label is None else y == label
     return positive[rows & (groups == 0)].mean() - positive[rows & (groups == 1)].mean()
 
 
 def read_logit():
-    """A network of one weight, which reads the logit off the first column."""
+    """A network of one weight that returns the first column as the logit."""
     network = nn.Sequential(nn.Linear(1, 1))
     with torch.no_grad():
         network[0].weight.fill_(1.0), network[0].bias.zero_()
@@ -64,13 +64,13 @@ def with_logit(n, seed, shares=(0.5, 0.5), shift=0.0, base=0.5):
     return logit[:, None].astype(np.float32), y, groups
 
 
-# Rows learned by heart --------------------------------------------------------------------
+# Memorised rows ---------------------------------------------------------------------------
 
 LEVELS, COLUMNS = 300, 8
 
 
 class Tokens(nn.Module):
-    """A network that can learn a row by heart."""
+    """A network that can memorise rows."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Tokens(nn.Module):
 
 @pytest.fixture(scope="module")
 def tokens():
-    """Rows of tokens that tell of the group and the label, and a network trained on others."""
+    """Rows of tokens with information about group and label, and a network trained on others."""
     rng, n = np.random.default_rng(0), 44_000
     share = 1 / np.arange(3, LEVELS + 3)
     level = rng.choice(LEVELS, size=(n, COLUMNS), p=share / share.sum())
@@ -110,7 +110,7 @@ def tokens():
 @quiet
 @pytest.mark.filterwarnings("ignore::skfair.utils.OverfitWarning")
 @pytest.mark.parametrize("kind", [DistillationDebiaser, BiasGradientDebiaser])
-def test_what_a_network_knows_by_heart_is_no_measure_of_it(tokens, kind):
+def test_memorised_rows_do_not_measure_the_network(tokens, kind):
     network, ids, y, group = tokens
     new = slice(2000, None)
     debiaser = kind(network, random_state=0, lr=3e-3, max_epochs=10)
@@ -129,7 +129,7 @@ def test_what_a_network_knows_by_heart_is_no_measure_of_it(tokens, kind):
 @uncertain
 @quiet
 def test_the_warning_has_the_measures_on_both_kinds_of_rows(tokens):
-    # Twenty epochs at a rate at which an embedding learns its rows by heart.
+    # Twenty epochs at a learning rate at which an embedding memorises its rows.
     network, ids, y, group = tokens
     rows = slice(0, 1500)
     debiaser = DistillationDebiaser(network, random_state=0, lr=3e-2, max_epochs=20)
@@ -143,7 +143,7 @@ def test_the_warning_has_the_measures_on_both_kinds_of_rows(tokens):
     ]
     honest = float(held_out.split(" ")[0])
     bias = gap(debiaser.predict(ids[1500:]), group[1500:])
-    # That of held-out rows is nearer to what new rows show.
+    # The bias on held-out rows is closer to the bias on new rows.
     assert abs(honest - bias) < abs(told[0] - bias)
 
 
@@ -152,7 +152,7 @@ def test_the_warning_has_the_measures_on_both_kinds_of_rows(tokens):
 
 @quiet
 @pytest.mark.parametrize("confidence", ["auto", 0.9])
-def test_a_network_that_holds_already_is_not_replaced_by_one_that_says_little(confidence):
+def test_a_network_that_holds_already_is_not_replaced_by_a_near_constant_one(confidence):
     X, y, groups = with_logit(4000, 0, shift=0.05)
     debiaser = threshold(
         read_logit(), constraint="equalized_odds", epsilon=0.1, confidence=confidence
@@ -171,7 +171,7 @@ def test_a_network_that_holds_already_is_not_replaced_by_one_that_says_little(co
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("n", [100, 1000])
 @pytest.mark.parametrize("confidence", ["auto", None])
-def test_feasible_is_never_said_where_it_is_unlikely(shift, n, confidence):
+def test_an_unlikely_constraint_is_never_feasible(shift, n, confidence):
     for seed in range(3):
         X, y, groups = with_logit(n, seed, shift=shift)
         debiaser = threshold(read_logit(), confidence=confidence)
@@ -181,7 +181,7 @@ def test_feasible_is_never_said_where_it_is_unlikely(shift, n, confidence):
         assert debiaser.feasible_ is bool(best.feasible)
 
 
-def test_where_it_is_not_feasible_it_says_how_sure_it_is():
+def test_the_infeasible_warning_gives_the_interval():
     X, y, groups = with_logit(200, 0, shift=0.8)
     debiaser = threshold(read_logit(), epsilon=0.02)
     with pytest.warns(InfeasibleConstraintWarning, match=r"95 % interval [+-]\d\.\d{3} to"):
@@ -210,7 +210,7 @@ def test_a_group_of_three_rows_does_not_spoil_the_others(small_groups):
     debiaser = threshold(read_logit(), epsilon=0.1, small_groups=small_groups)
     with pytest.warns(SmallGroupWarning, match=r"fewer than 10 samples: \{'tiny': 3\}"):
         debiaser.fit(X, y, sensitive_features=names)
-    # A good candidate is there: the network as it is has .88, and near-constant ones have .5.
+    # There is a good candidate: the original network has .88, near-constant candidates .5.
     assert debiaser.performance_ > 0.8
     compared = "abcde" if small_groups == "exclude" else [*"abcde", "tiny"]
     pairs = debiaser.pairs_
@@ -224,7 +224,7 @@ def test_a_group_of_three_rows_does_not_spoil_the_others(small_groups):
     rates = [positive[others == group].mean() for group in range(5)]
     low, high = debiaser.bias_interval_
     assert low - 0.01 <= np.ptp(rates) <= high + 0.01
-    # Each pair as well, all but for chance (at 95 % each, one of ten pairs of the five).
+    # The intervals of the pairs, too, up to chance: at 95 % each, one of ten may miss.
     covered = [
         row.low
         <= rates[compared.index(row.group_1)] - rates[compared.index(row.group_2)]
@@ -243,7 +243,7 @@ def test_small_groups_are_an_error_if_asked_for():
 
 def test_groups_without_a_label_are_left_out_if_asked_for():
     X, y, _, names = six_groups()
-    y[:3] = 0  # no positive one
+    y[:3] = 0  # no positive row
     options = {"constraint": "equal_opportunity", "epsilon": 0.15}
     with pytest.raises(ValueError, match=r"without any in y.*small_groups='exclude'"):
         threshold(read_logit(), **options).fit(X, y, sensitive_features=names)
@@ -266,7 +266,7 @@ def test_pairs_are_those_of_fairlearn():
     X, y, groups = with_logit(900, 0, (0.3, 0.3, 0.4), shift=0.1)
     debiaser = threshold(read_logit(), epsilon=0.3).fit(X, y, sensitive_features=groups)
     positive = (X[:, 0] > 0).astype(int) if debiaser.best_trial_ == 0 else None
-    assert positive is not None  # the network as it is, which holds, predicts each row itself
+    assert positive is not None  # the original network holds, and predicts each row itself
     frame = MetricFrame(
         metrics=selection_rate, y_true=y, y_pred=positive, sensitive_features=groups
     )
@@ -287,7 +287,7 @@ def test_pairs_are_those_of_fairlearn():
     "constraint", ["demographic_parity", "equal_opportunity", "equalized_odds", "average_odds"]
 )
 @quiet
-def test_what_is_certified_holds_in_the_population(constraint):
+def test_a_certified_constraint_holds_in_the_population(constraint):
     X, y, groups = with_logit(6000, 3, shift=0.15)
     debiaser = threshold(
         read_logit(), constraint=constraint, epsilon=0.12, confidence=0.95, random_state=0
@@ -305,7 +305,7 @@ def test_what_is_certified_holds_in_the_population(constraint):
     assert sizes.to_numpy().min() > (1400 if both_labels else 700)  # half of the rows calibrate
     assert (certificate.pairs.bound <= 0.12).all()
     assert (certificate.pairs.bound >= certificate.pairs.difference.abs()).all()
-    # All it says of itself is of the calibration rows.
+    # All fitted measures come from the calibration rows.
     if constraint in ("demographic_parity", "equal_opportunity"):
         assert debiaser.bias_ == pytest.approx(certificate.pairs.difference[0], abs=1e-12)
     new, labels, others = with_logit(60_000, 4, shift=0.15)
@@ -350,7 +350,7 @@ def test_the_certificate_is_that_of_the_predictions_on_calibration_rows(monkeypa
     assert len(rows) == pytest.approx(1500, abs=2)
 
 
-def test_without_a_certificate_it_says_how_many_rows_would_do():
+def test_without_a_certificate_the_needed_rows_are_given():
     X, y, groups = with_logit(600, 6)
     debiaser = threshold(read_logit(), confidence=0.99, random_state=0)
     with pytest.warns(InfeasibleConstraintWarning) as record:
@@ -362,7 +362,7 @@ def test_without_a_certificate_it_says_how_many_rows_would_do():
     if needed is not None:
         assert f"With {needed.to_numpy().max()} calibration rows of each group" in message
     assert debiaser.certificate_.rows_at_parity.to_numpy().min() > 600
-    # As without a certificate, all rows choose.
+    # All rows take part in the choice, as without a certificate.
     assert debiaser.performance_ > 0.8
 
 
@@ -378,8 +378,8 @@ def test_a_fit_without_a_confidence_has_no_certificate():
 @uncertain
 @pytest.mark.parametrize("constraint", ["demographic_parity", "equal_opportunity"])
 def test_false_certificates_are_as_rare_as_was_stated(constraint):
-    # The weight is frozen to the sign of the first column, so that all thresholds between -1 and
-    # 1 give the same predictions: a gap of exactly epsilon. Others are constant.
+    # The logit is the sign of the first column. All thresholds between -1 and 1 give the same
+    # predictions, with a gap of exactly epsilon. All other thresholds give constant predictions.
     n_fits, delta, epsilon = 40, 0.1, 0.1
     certified = 0
     for seed in range(n_fits):
@@ -441,7 +441,7 @@ def test_a_confidence_in_a_callable():
 
 
 @pytest.mark.parametrize("ratio", [demographic_parity_ratio, equalized_odds_ratio])
-def test_a_ratio_where_a_difference_is_wanted(ratio):
+def test_a_ratio_in_place_of_a_difference(ratio):
     X, y, groups = with_logit(100, 0)
     name = ratio.__name__
     instead = name.replace("ratio", "difference")
@@ -460,9 +460,9 @@ KINDS = [
 @pytest.mark.parametrize("parameter", ["constraint", "performance"])
 @pytest.mark.parametrize(
     "value, message",
-    [(np.inf, "returned inf, where a finite"), (np.nan, "returned nan at every threshold")],
+    [(np.inf, "returned inf, expected a finite"), (np.nan, "returned nan at every threshold")],
 )
-def test_a_callable_that_says_nothing(kind, parameter, value, message):
+def test_a_callable_without_a_finite_value(kind, parameter, value, message):
     def strange(y_true, y_pred, **_):
         return value
 
@@ -493,7 +493,7 @@ def difference(y_true, y_pred, *, sensitive_features):
 def test_a_callable_that_returns_no_number(parameter, value):
     X, y, groups = with_logit(100, 0)
     debiaser = threshold(read_logit(), **{parameter: lambda y_true, y_pred, **_: value})
-    with pytest.raises(ValueError, match=rf"^{parameter}=<lambda>.* one number was wanted"):
+    with pytest.raises(ValueError, match=rf"^{parameter}=<lambda>.* expected one number"):
         debiaser.fit(X, y, sensitive_features=groups)
 
 
@@ -512,7 +512,7 @@ def test_a_callable_may_return_any_kind_of_number(kind):
 
 
 @pytest.mark.parametrize("labels", ["fm", "012"])
-def test_a_ratio_by_another_name_is_found_by_groups_that_are_alike(labels):
+def test_a_ratio_by_another_name_is_found_by_equal_groups(labels):
     def fairness(y_true, y_pred, *, sensitive_features):
         return demographic_parity_ratio(y_true, y_pred, sensitive_features=sensitive_features)
 
@@ -528,7 +528,7 @@ def test_a_ratio_by_another_name_is_found_by_groups_that_are_alike(labels):
         threshold(read_logit(), constraint=fairness).fit(X, y, sensitive_features=both)
 
 
-def test_a_loss_where_a_score_is_wanted():
+def test_a_loss_in_place_of_a_score():
     X, y, groups = with_logit(200, 0)
     with pytest.raises(ValueError, match="performance=zero_one_loss is a loss"):
         threshold(read_logit(), performance=zero_one_loss).fit(X, y, sensitive_features=groups)
@@ -538,13 +538,13 @@ def test_a_loss_where_a_score_is_wanted():
 
     with pytest.raises(ValueError, match="performance=cost is a loss"):
         threshold(read_logit(), performance=cost).fit(X, y, sensitive_features=groups)
-    # What is lowest elsewhere is no loss, whatever it is.
-    for wanted in (
+    # A measure whose minimum is not at right predictions is no loss.
+    for performance in (
         lambda y_true, y_pred: -cost(y_true, y_pred),
         lambda y_true, y_pred: y_pred.mean(),
     ):
         with pytest.warns(InfeasibleConstraintWarning):
-            threshold(read_logit(), performance=wanted, epsilon=1e-9).fit(
+            threshold(read_logit(), performance=performance, epsilon=1e-9).fit(
                 X, y, sensitive_features=groups
             )
 
@@ -561,5 +561,5 @@ def test_a_callable_that_is_undefined_where_it_counts():
     def on_these_rows(y_true, y_pred, *, sensitive_features):
         return 0.0 if np.array_equal(y_true, y) else np.nan
 
-    with pytest.raises(ValueError, match="returned nan for all of 50 resamples"):
+    with pytest.raises(ValueError, match="returned a number for 0 of 50 resamples"):
         threshold(read_logit(), constraint=on_these_rows).fit(X, y, sensitive_features=groups)

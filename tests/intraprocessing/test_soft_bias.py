@@ -1,4 +1,4 @@
-"""The bias that has a gradient: against a plain loop, the exact bias and finite differences."""
+"""The differentiable bias against a plain loop, the exact bias and finite differences."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def rows(draw):
 
 
 def plain(constraint, n_groups, predicted, cell, weight):
-    """The bias, a group after the other."""
+    """The bias, one group at a time."""
 
     def rate(group, labels):
         numerator = denominator = 0.0
@@ -84,7 +84,7 @@ def test_only_shares_of_weight_count(constraint, data):
     found = soft_bias(constraint, n_groups, 0.0, logit, cell, weight)
     scaled = soft_bias(constraint, n_groups, 0.0, logit, cell, 7 * weight)
     assert scaled.item() == pytest.approx(found.item(), abs=1e-12)
-    # A row of weight three is three rows.
+    # A row of weight three counts as three rows.
     counts = 1 + (np.arange(len(cell)) % 3)
     found = soft_bias(constraint, n_groups, 0.0, logit, cell, counts.astype(float))
     again = [np.repeat(values, counts) for values in (logit, cell, np.ones(len(cell)))]
@@ -127,7 +127,7 @@ def test_gradient_against_finite_differences(constraint, n_groups):
 
 
 def test_signed_between_two_groups_by_hand():
-    # Soft predictions .25 and .75 in the first group, .5 in the second, of one row of each label.
+    # One row of each label: soft predictions .25 and .75 in the first group, .5 in the second.
     logit = np.log([1 / 3, 3, 1, 1])
     cell = np.array([0, 1, 2, 3])
     ones = np.ones(4)

@@ -1,4 +1,4 @@
-"""ThresholdDebiaser: the weights stay, one threshold moves, and it is the best one."""
+"""ThresholdDebiaser: the weights do not change, and the threshold is the best one."""
 
 import numpy as np
 import pytest
@@ -72,11 +72,11 @@ def test_it_is_the_best_of_all_thresholds(performance, score):
         bias = predicted[GROUPS == 0].mean() - predicted[GROUPS == 1].mean()
         if abs(bias) < 0.1:
             best = max(best, score(Y, predicted))
-    if debiaser.best_trial_ == 0:  # the network as it is, which was chosen on no rows
+    if debiaser.best_trial_ == 0:  # the original network with its own threshold, chosen on no rows
         assert debiaser.trials_.performance[1] == pytest.approx(best)
     else:
         assert score(Y, debiaser.predict(X)) == pytest.approx(best)
-        # What it says of itself is of rows that did not choose it.
+        # The reported performance is measured on rows that did not choose the threshold.
         assert debiaser.performance_ <= best
 
 
@@ -84,7 +84,7 @@ def test_a_wide_constraint_leaves_the_best_threshold_for_performance():
     wide = fit(epsilon=0.9)
     logit = network()(torch.tensor(X)).detach().numpy()[:, 0].astype(float)
     best = max(balanced_accuracy_score(Y, logit > threshold) for threshold in np.sort(logit)[:-1])
-    if wide.best_trial_ == 0:  # which is about as good, and was chosen on no rows
+    if wide.best_trial_ == 0:  # its own threshold is about as good, and was chosen on no rows
         assert wide.trials_.performance[1] == pytest.approx(best)
         assert wide.performance_ == pytest.approx(balanced_accuracy_score(Y, logit > 0))
     else:
@@ -110,7 +110,7 @@ def test_a_constant_network_has_nothing_to_choose():
     assert len(set(debiaser.predict(X))) == 1
 
 
-def test_labels_are_in_sorted_order_whatever_they_are():
+def test_labels_of_any_type_are_in_sorted_order():
     words = np.array(["bad", "good"])[Y]
     debiaser = ThresholdDebiaser(network(), epsilon=0.1, random_state=0)
     debiaser.fit(X, words, sensitive_features=GROUPS)

@@ -18,16 +18,16 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from skfair.margin import ClusterMarginClassifier, _stages
-from skfair.margin._amplifier import feature_scale
+from skfair.margin._amplifier import feature_scale, weight_decay_scale
 from skfair.margin._modules import LinearNet, MarginNet
 from skfair.metrics import make_fairness_scorer
 from skfair.utils import AmplificationWarning, FallbackWarning, OvercorrectionWarning
 
-# Little data and short training overcorrect; a test of its own is about the warning.
+# Little data and short training overcorrect; one test below is about the warning.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")
 
 LOSSES = ["margin", "cluster_weighted", "loss_weighted", "cross_entropy"]
-# Small random data carry no bias to amplify, and the amplifier says so.
+# Small random data carry no bias to amplify, and the amplifier warns.
 no_bias = pytest.mark.filterwarnings("ignore::skfair.utils.AmplificationWarning")
 
 
@@ -111,7 +111,7 @@ def test_the_ablations():
 
 
 def test_clusters_of_the_input_are_points_of_the_input():
-    # Two tight blobs at right angles from their mean on: the centres are known.
+    # Two tight blobs on opposite sides of their mean: the centres are known.
     y = np.tile([0, 1], 50)
     bias = np.repeat([0, 1], 50)
     points = np.column_stack([2.0 * bias, np.tile([0, 0, 1e-3, 1e-3], 25)])
@@ -153,7 +153,7 @@ def test_diagnostics_and_history():
         "amplifier_accuracy", "amplifier_rank", "normalized_mutual_info", "classifier_accuracy",
         "class_tilt",
     }  # fmt: skip
-    # One rule for two classes, right where the bias is.
+    # One rule for two classes, which is right where the bias agrees with the class.
     assert classifier.diagnostics_["amplifier_rank"] == pytest.approx(1, abs=0.2)
     assert classifier.diagnostics_["amplifier_accuracy"] == pytest.approx(
         (BIAS == Y).mean(), abs=0.03
@@ -267,9 +267,9 @@ def test_a_fit_forgets_the_one_before():
 # Strange data -----------------------------------------------------------------------------
 
 
-# Multiples of a 64th, which float32 holds beside 512 or in another power of two. Were a last bit
-# lost on the way into the fit, training would make more of it, in some fits a twentieth of all
-# predictions.
+# Multiples of a 64th: float32 holds them exactly after a shift by 512 or a scaling by a power of
+# two. If the fit lost a last bit, training would amplify the error, in some fits to a twentieth of
+# all predictions.
 COARSE = np.round(X * 64) / 64
 EXACT = {
     "larger": COARSE * 1024,
@@ -303,7 +303,7 @@ def test_the_amplifier_s_penalty_does_not_depend_on_the_origin():
     # Class means of float32 features far from zero must be taken in float64.
     far = (np.float32(5000) + np.round(np.tile(X, (30, 1)) * 64) / 64).astype(np.float32)
     near = far - np.float32(5000)
-    unit = _stages.weight_decay_scale
+    unit = weight_decay_scale
     codes, weight = np.tile(Y, 30), np.ones(len(far), dtype=np.float32)
     assert unit(far, codes, weight, 1.0) == pytest.approx(unit(near, codes, weight, 1.0), rel=1e-6)
 
@@ -435,7 +435,7 @@ def test_a_penalty_that_is_too_weak_is_said():
     assert classifier.diagnostics_["amplifier_rank"] > 1.5
 
 
-# The target stands out and the attribute, which goes along with it just as often, does not.
+# The class stands out. The attribute agrees with the class in 80 % of the rows, and is weak.
 EASY_X, EASY_Y, EASY_BIAS = biased(1500, agree=0.8, bias=0.5, target=2.5, seed=3)
 
 
@@ -453,7 +453,7 @@ def test_fifty_labels_speak_for_the_method_where_the_bias_is_easier(loss):
     assert classifier.loss_ == loss
     found = classifier.diagnostics_
     assert (found["decision"], found["n_compared"]) == ("method", 50)
-    # One rule for two classes, of which conflicting samples are on the wrong side.
+    # One rule for two classes, which gets conflicting samples wrong.
     assert found["conflicting_accuracy"] < 0.3 < 0.9 < found["aligned_accuracy"]
     assert found["accuracy_gap_low"] > found["accuracy_gap_needed"] == 0.2
     assert_same_network(classifier, unlabelled)
@@ -473,7 +473,7 @@ def test_fifty_labels_speak_against_it_where_the_target_is_easier(seed):
     assert classifier.diagnostics_["accuracy_gap_high"] < 0.2
     ordinary = fit(X, y, loss="cross_entropy", random_state=seed)
     np.testing.assert_array_equal(classifier.predict_proba(X), ordinary.predict_proba(X))
-    # What was found of the bias stays to be looked at.
+    # The clusters stay, so that users can look at them.
     np.testing.assert_array_equal(classifier.labels_, unlabelled.labels_)
 
 
@@ -582,7 +582,7 @@ def test_features_without_the_class_turn_predictions_round_with_a_warning():
 
 @no_bias  # unequal classes leave the amplifier a second direction
 def test_predictions_that_favour_a_class_are_said():
-    # Of unequal classes the margins favour the rare one, which the bias serves less.
+    # With unequal classes the margins favour the rare class, which profits less from the bias.
     rng = np.random.default_rng(0)
     y = rng.choice(2, size=900, p=[0.85, 0.15])
     X = rng.normal(size=(900, 20)).astype(np.float32)
@@ -596,8 +596,8 @@ def test_predictions_that_favour_a_class_are_said():
     assert tilt > 0.04
     ordinary = fit(X, y, loss="cross_entropy")  # without a warning
     assert ordinary.diagnostics_["class_tilt"] < 0.04
-    # What a weighted loss is told does not speak of a scale, which it has not.
-    with pytest.warns(OvercorrectionWarning, match="not wanted, take loss='cross_entropy' or"):
+    # A weighted loss has no scale, and its message names none.
+    with pytest.warns(OvercorrectionWarning, match="not intended, take loss='cross_entropy' or"):
         fit(X, y, loss="loss_weighted", max_epochs=1)
 
 
@@ -619,7 +619,7 @@ def test_two_fifths_of_the_suggested_labels_are_errors_and_classes_are_even():
     assert right[rows].tolist() == [False] * 16 + [True] * 24
     assert np.bincount(y[rows[:16]]).tolist() == [8, 8]
     assert np.bincount(y[rows[16:]]).tolist() == [12, 12]
-    # What the labels are for: the errors are nearly all bias-conflicting, the others not.
+    # The suggested errors are nearly all bias-conflicting, the other samples are aligned.
     assert (bias != y)[rows[:16]].mean() > 0.9
     assert (bias != y)[rows[16:]].mean() < 0.1
     assert classifier.suggest_labels().shape == (50,)

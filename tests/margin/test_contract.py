@@ -13,7 +13,7 @@ import skfair
 from skfair.estimator_checks import estimator_checks_generator
 from skfair.margin import ClusterMarginClassifier
 
-# Little data and short training overcorrect; a test of its own is about the warning.
+# Little data and short training overcorrect; a test in test_cluster_margin.py is about the warning.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.OvercorrectionWarning")
 
 
@@ -49,7 +49,7 @@ def quick(**parameters):
 )
 def test_a_weighted_sample_counts_as_often_as_a_repeated_one(parameters):
     # A feature speaks for class 1 in half of the samples and against it in the others, so that
-    # what it is worth is a matter of their weights.
+    # the weights of the samples decide its sign.
     for_it = np.arange(300) % 4 < 2
     told = X.copy()
     told[:, 3] += 2 * np.where(for_it, 1, -1) * (2 * Y - 1)

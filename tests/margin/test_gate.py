@@ -23,7 +23,7 @@ from skfair.margin._gate import (
 
 
 def test_strata_are_quarters_of_the_errors_and_of_the_right_samples():
-    # Class 0: two right ones, 16 errors of growing confidence; class 1: a right one, two errors.
+    # Class 0: two right samples, 16 errors of growing confidence. Class 1: one right, two errors.
     codes = np.repeat([0, 1], [18, 3])
     favour_1 = np.array([-1.0, -2.0, *range(1, 17), 3.0, -0.5, -9.0])
     stratum = strata(codes, np.column_stack([np.zeros(21), favour_1]))
@@ -67,7 +67,7 @@ def test_any_first_rows_spread_evenly_over_the_classes(codes, share, seed):
     size = np.bincount(codes[rows], minlength=4)
     for n in range(len(order) + 1):
         taken = np.bincount(codes[order[:n]], minlength=4)
-        # A class may lag behind the fullest by more than one only where it is used up.
+        # A class has two samples fewer than another, or more, only if none of its samples is left.
         assert all(t == s or t >= taken.max() - 1 for t, s in zip(taken, size, strict=True))
 
 
@@ -87,10 +87,10 @@ def test_labels_are_asked_for_in_all_strata():
     assert not known[right].any()
     assert len(errors) == len(right) == 72
     rows = suggest(errors, right, 50)
-    # A fifth each of sure and other errors and unsure right ones, two fifths of the others.
+    # A fifth each are sure errors, other errors and unsure right samples; two fifths are the rest.
     assert np.bincount(stratum[rows]).tolist() == [10, 10, 10, 20]
     assert np.bincount(codes[rows]).tolist() == [25, 25]
-    # Any first part is as even as it can be.
+    # Every first part is as even as possible.
     for n in range(1, 51):
         assert abs((stratum[errors[:n]] == 0).sum() - n / 2) <= 1
         assert abs((stratum[right[:n]] == 2).sum() - n / 3) <= 1
@@ -104,7 +104,7 @@ def test_what_one_side_lacks_comes_from_the_other():
     assert suggest(few, many, 1).tolist() == [100]
 
 
-# Rows 0-5 and 8-13 are right, 6-7 and 14-15 errors; group 0 is class 0's own, 1 that of class 1.
+# Rows 0-5 and 8-13 are right, 6-7 and 14-15 errors. Group 0 is usual in class 0, 1 in class 1.
 CODES = np.repeat([0, 1], 8)
 STRATUM = np.array([3, 3, 3, 3, 3, 3, 1, 1] * 2)
 GROUPS = np.array([0, 0, 1, -1, -1, -1, 1, 1, 1, 1, 1, -1, -1, -1, 0, 1])
@@ -113,7 +113,7 @@ GROUPS = np.array([0, 0, 1, -1, -1, -1, 1, 1, 1, 1, 1, -1, -1, -1, 0, 1])
 def test_conflicting_samples_of_a_small_table():
     # Each right label stands for two samples, each error for itself:
     # class 0 holds 4 and 4 of the groups, class 1 holds 1 and 7; all together 5 and 11.
-    # Rarer in its class than everywhere: group 1 in class 0 (1/2 < 11/16), group 0 in class 1.
+    # Rarer in the class than in all classes: group 1 in 0 (1/2 < 11/16), group 0 in class 1.
     conflicting = find_conflicting(CODES, GROUPS, STRATUM)
     assert conflicting.tolist() == [False, False, True, True, True, *[False] * 3, True, False]
 
@@ -229,14 +229,14 @@ def test_the_whole_interval_decides(low, high, decision):
 
 @pytest.mark.parametrize("group", [-1, 0])
 def test_labels_of_one_kind_tell_nothing(group):
-    # No label at all, or all samples of one group, of which none is conflicting.
+    # No label at all, or all samples in one group: no sample is conflicting.
     groups = np.full(16, group)
     evidence = accuracy_gap(CODES, np.eye(2)[CODES], groups, STRATUM)
     assert np.isnan(evidence["accuracy_gap_low"])
     assert evidence["n_conflicting"] == 0
     decision, reason = judge_by_gap(evidence, 0.2)
     assert decision == "cannot tell"
-    assert f"of {(groups >= 0).sum()} labelled samples 0 are bias-conflicting, and some" in reason
+    assert f"of {(groups >= 0).sum()} labelled samples 0 are bias-conflicting, and both" in reason
 
 
 def cells(*sizes):
@@ -278,14 +278,14 @@ def test_accuracies_of_the_worst_group_by_hand():
     assert evidence["holdout_worst_group"] == {"cross_entropy": 0.0, "margin": 0.5}
     assert evidence["holdout_gain_low"] < 0 < evidence["holdout_gain_high"]
     assert "8 labelled samples" in reason
-    assert "0.50 and that of ordinary training 0.00" in reason
-    # Two samples a group tell nothing.
+    assert "method is 0.50 and the accuracy of ordinary training is 0.00" in reason
+    # Two samples of each group cannot decide.
     assert decision == "cannot tell"
 
 
 def test_a_gain_beyond_chance_decides_either_way():
     codes, groups = cells(400, 20, 400, 400)
-    # All groups are right but for the one of 20: ordinary training has 5 of it, the method 20.
+    # All groups are right except one of 20: ordinary training gets 5 of it right, the method 20.
     right = np.ones(len(codes), dtype=bool)
     right[405:420] = False
     ordinary, method = logits_that_are(right, codes), logits_that_are(right | True, codes)
@@ -293,8 +293,8 @@ def test_a_gain_beyond_chance_decides_either_way():
         codes, {"cross_entropy": ordinary, "margin": method}, groups
     )
     assert decision == "method"
-    # In 15 the method alone is right, in 5 both; a quarter of a sample is added to each outcome.
-    # Neither, or ordinary alone, weighs next to nothing, so that the gain is a beta's.
+    # The method alone is right in 15 samples, both in 5. Each outcome gets a quarter sample
+    # more. The other two outcomes have next to no weight, so that the gain is beta-distributed.
     low, high = beta(15.25, 5.75).ppf([0.1, 0.9])
     assert evidence["holdout_gain_low"] == pytest.approx(low, abs=0.03)
     assert evidence["holdout_gain_high"] == pytest.approx(high, abs=0.03)

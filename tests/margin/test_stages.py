@@ -49,15 +49,22 @@ def test_the_margin_has_finite_gradients_at_the_poles():
     assert torch.isfinite(cosine.grad).all()
 
 
+@pytest.fixture
+def seeded():
+    """Draws of torch's default generator that do not depend on the tests before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.mark.usefixtures("seeded")
 def test_training_adds_the_margin_of_the_cluster_and_prediction_does_not():
     margins = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
-    torch_state = torch.get_rng_state()
     net = MarginNet(
         margins, 0.0, 8.0, n_features=3, n_units=5, activation="tanh",
         mean=torch.zeros(3), spread=torch.tensor(1.0),
     )  # fmt: skip
     X = torch.randn(7, 3)
-    torch.set_rng_state(torch_state)
     cluster = torch.tensor([0, 1, 1, 0, 0, 1, 0])
     plain = net(X)
     widened = net(X, cluster)
@@ -69,6 +76,7 @@ def test_training_adds_the_margin_of_the_cluster_and_prediction_does_not():
                 assert widened[i, k].item() == pytest.approx(8 * math.cos(angle), abs=1e-3)
 
 
+@pytest.mark.usefixtures("seeded")
 def test_the_noise_is_drawn_for_each_sample_and_class():
     margins = torch.full((1, 3), 0.5)
     net = MarginNet(
@@ -76,13 +84,12 @@ def test_the_noise_is_drawn_for_each_sample_and_class():
         mean=torch.zeros(2), spread=torch.tensor(1.0),
     )  # fmt: skip
     X = torch.ones(500, 2)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        noisy = net(X, torch.zeros(500, dtype=torch.long)).detach()
+    noisy = net(X, torch.zeros(500, dtype=torch.long)).detach()
     assert len(torch.unique(noisy[:, 0])) > 490
     assert abs(np.corrcoef(noisy[:, 0], noisy[:, 1])[0, 1]) < 0.2
 
 
+@pytest.mark.usefixtures("seeded")
 def test_networks_run_on_raw_features():
     X = torch.tensor([[1000.0, 2000.0], [1002.0, 2004.0]])
     mean, spread = feature_scale(X.numpy())

@@ -520,7 +520,9 @@ def test_sign(metric, aggregate, sign):
     ],
 )
 def test_sign_that_must_be_told(metric, aggregate, what):
-    with pytest.raises(TypeError, match=rf"nothing says .*{what}.*Give greater_is_better=False"):
+    with pytest.raises(
+        TypeError, match=rf"not clear whether .*{what}.*Give greater_is_better=False"
+    ):
         make_fairness_scorer(metric, aggregate)
     make_fairness_scorer(metric, aggregate, greater_is_better=False)
 
@@ -762,29 +764,34 @@ def test_a_threshold_is_tuned(text, routing):
             ("equalized_odds",),
             {"response_method": "predict_proba"},
             TypeError,
-            "computed of predicted labels .* Leave them out",
+            "computed from predicted labels .* Leave them out",
         ),
-        (("equalized_odds",), {"beta": 2}, TypeError, "takes no further arguments"),
+        (("equalized_odds",), {"beta": 2}, TypeError, "takes no other arguments"),
         (
             ("worst_group_accuracy",),
             {"pos_label": 1},
             TypeError,
-            "pos_label=1 was given with metric='worst_group_accuracy', where all classes count",
+            "pos_label=1 was given with metric='worst_group_accuracy', which has no positive class",
         ),
-        ((recall_score,), {}, TypeError, "recall_score is a metric of one group.* Give one of"),
+        (
+            (recall_score,),
+            {},
+            TypeError,
+            "recall_score is a metric of one group.* Give aggregate, one of",
+        ),
         ((recall_score, "min"), {}, ValueError, r"aggregate='min' is not one of \['group_min'"),
         ((recall_score, ["ratio"]), {}, ValueError, r"aggregate=\['ratio'\] is not one of"),
         (
             (demographic_parity_difference, "difference"),
             {},
             TypeError,
-            "compares groups by itself, and aggregate='difference' was given. Leave aggregate out",
+            "aggregate='difference' was given, but .* compares groups by itself",
         ),
         (
             (recall_score, "ratio"),
             {"response_method": "score"},
             ValueError,
-            r"response_method='score' is not of \['predict'",
+            r"response_method='score' is not one of \['predict'",
         ),
         ((recall_score, "ratio"), {"response_method": []}, ValueError, "response_method="),
         (

@@ -299,9 +299,9 @@ def test_draws_into_given_axes_and_changes_no_settings():
 
 
 def test_numbers_that_do_not_fit():
-    with pytest.raises(TypeError, match=r"values is a list.*by the name of the model"):
+    with pytest.raises(TypeError, match=r"values is a list, expected a dict of model names"):
         GroupMetricsDisplay([0.5], ["a"])
-    with pytest.raises(ValueError, match="0 models and 1 groups"):
+    with pytest.raises(ValueError, match="values has 0 models and groups has 1 groups"):
         GroupMetricsDisplay({}, ["a"])
     with pytest.raises(ValueError, match=r"values\['m'\] has shape \(2,\) for 1 groups"):
         GroupMetricsDisplay({"m": [0.5, 0.6]}, ["a"])

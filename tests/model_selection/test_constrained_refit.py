@@ -193,7 +193,7 @@ def test_counts_of_means_alone():
 @pytest.mark.parametrize("max_disparity", [1, 5])
 def test_a_limit_in_percent(max_disparity):
     cv_results = results([[0.9, 0.9], [0.8, 0.8]], [[-1.0, -0.2], [-0.1, -0.1]])
-    percent = f"{max_disparity} percent are 0.0{max_disparity}"
+    percent = f"write 0.0{max_disparity} for {max_disparity} percent"
     with pytest.warns(FairnessWarning, match=f"max_disparity={max_disparity} limits .*{percent}"):
         assert constrained_refit(**NAMES, max_disparity=max_disparity)(cv_results) == 0
 

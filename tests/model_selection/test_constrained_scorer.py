@@ -353,7 +353,7 @@ def test_a_function_of_an_estimator_tunes_no_threshold():
 
 @pytest.mark.usefixtures("routing")
 def test_requests_are_those_of_the_parts():
-    with pytest.raises(TypeError, match="behind these, before make_constrained_scorer"):
+    with pytest.raises(TypeError, match="after these scorers, before"):
         scorer().set_score_request(sample_weight=True)
 
 
@@ -375,5 +375,5 @@ def test_halving_does_what_the_docstring_of_constrained_refit_says():
 def test_a_part_that_gives_no_finite_number_is_refused(part, value):
     parts = {"performance": lambda *_: 0.5, "disparity": lambda *_: -0.1} | {part: lambda *_: value}
     scorer = make_constrained_scorer(**parts, max_disparity=0.2)
-    with pytest.raises(ValueError, match=rf"as {part}, where one finite number was wanted"):
+    with pytest.raises(ValueError, match=rf"as {part}, expected one finite number"):
         scorer(None, np.zeros((2, 1)), [0, 1])

@@ -314,7 +314,7 @@ def test_bad_test_size(test_size):
 
 def test_a_test_part_of_everything():
     splitter = GroupStratifiedShuffleSplit(test_size=60)
-    with pytest.raises(ValueError, match="leaves nothing of 60 samples"):
+    with pytest.raises(ValueError, match="leaves none of 60 samples"):
         splitter.split(X, Y, sensitive_features=SEX)
 
 

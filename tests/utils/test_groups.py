@@ -199,7 +199,11 @@ def test_a_label_called_missing_is_not_merged():
         ({"a": [[1, 2], [3, 4], [1, 2], [1, 2]]}, TypeError, "cannot be hashed"),
         ({"a": np.zeros((4, 2))}, ValueError, "one label per sample"),
         ([{}, {}, {}, {}], TypeError, "cannot be hashed"),
-        (None, TypeError, "got NoneType"),
+        (
+            None,
+            ValueError,
+            "sensitive_features is None.*enable_metadata_routing",
+        ),
         ("fmfm", TypeError, "got str"),
         ({"f", "m"}, TypeError, "got set"),
         (SimpleNamespace(), ValueError, "must be 1-D"),

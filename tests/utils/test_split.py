@@ -1,11 +1,11 @@
-"""Holding out rows of each cell."""
+"""Splits in which every cell has its share: rows held out, and folds."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skfair.utils._split import split_cells
+from skfair.utils._split import draw_folds, split_cells
 
 CELLS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array)
 
@@ -62,3 +62,33 @@ def test_rows_are_held_out_equally_often():
     # One in five rows; the standard deviation of a count is 8.
     assert counts.min() > 80 - 40
     assert counts.max() < 80 + 40
+
+
+@given(cell=CELLS, n_folds=st.integers(1, 7), seed=st.integers(0, 2**31 - 2))
+def test_folds_share_rows_and_cells_evenly(cell, n_folds, seed):
+    fold = draw_folds(cell, n_folds, seed)
+    assert fold.shape == cell.shape
+    assert fold.dtype == np.int64
+    assert set(fold) <= set(range(n_folds))
+    for rows in (np.ones(len(cell), dtype=bool), *(cell == value for value in np.unique(cell))):
+        counts = np.bincount(fold[rows], minlength=n_folds)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_the_seed_decides_the_folds():
+    cell = np.arange(300) % 3
+    first = draw_folds(cell, 5, seed=1)
+    np.testing.assert_array_equal(first, draw_folds(cell, 5, seed=1))
+    # The folds of two independent draws agree in one row of five; the standard deviation is 7.
+    assert (first == draw_folds(cell, 5, seed=2)).sum() < 60 + 35
+
+
+def test_rows_meet_every_fold_equally_often():
+    cell = np.repeat([0, 1], [7, 5])
+    counts = np.zeros((12, 2))
+    for seed in range(400):
+        counts[np.arange(12), draw_folds(cell, 2, seed)] += 1
+    # A cell of 7 has 4 rows in the first fold. The 5 that follow start with the second fold, and
+    # have 3 there. The standard deviation of a count is 10.
+    np.testing.assert_allclose(counts[:7, 0], 400 * 4 / 7, atol=50)
+    np.testing.assert_allclose(counts[7:, 1], 400 * 3 / 5, atol=50)

@@ -1,7 +1,7 @@
-"""How far a debiaser's own measures can be trusted: judged on rows that it never saw.
+"""How far a debiaser's own measures can be trusted, judged on rows that it never saw.
 
 For each network and each debiaser, many fits on rows drawn anew. The population value of the bias
-is that on all rows left over: some 33,000 of Adult, 100,000 of made images.
+is measured on all remaining rows: some 33,000 of Adult, 100,000 of generated images.
 """
 
 import itertools
@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _people import (
+from _remember import Remembered, library_code, short_digest
+from _tables import Table, percent, publish
+from threadpoolctl import threadpool_limits
+
+from _intraprocessing.measures import EPSILON, balanced_accuracy
+from _intraprocessing.people import (
     CROSSED,
     BagOfTokens,
     Transformer,
@@ -22,19 +27,15 @@ from _people import (
     small_cnn,
     trained,
 )
-from _remember import Remembered, library_code, short_digest
-from threadpoolctl import threadpool_limits
-
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
-EPSILON = 0.05
 N_FITS = 40  # of a cell
-FIRST_SEED = 80  # seeds 0 to 79 were seen by who made the last changes
+FIRST_SEED = 80  # seeds 0 to 79 had been looked at when the last changes were made
 N_A_NETWORK = 10  # fits that share one base network
 N_TRAIN, N_DEBIAS = 12_000, 4_000
 N_IMAGES_JUDGED = 100_000
-# What was aimed for, in each cell.
+# The goals, in each cell.
 LEAST_COVERAGE, LEAST_KEPT = 0.92, 0.85
 
 NETWORKS = {
@@ -58,7 +59,7 @@ CONSTRAINTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """A trained network and the rows that it has not seen, of which a part is for debiasing."""
+    """A trained network and rows that it has not seen; some of these rows are for debiasing."""
 
     network: torch.nn.Module
     X: np.ndarray
@@ -101,7 +102,7 @@ def build_task(name, block, data):
 def made_images(n, rng, association):
     """Grey images of 12 x 12: is there a cross, or a ring? Group 1 has a watermark in a corner.
 
-    Of the crosses, the share `association` has the watermark, and of the rings what is left.
+    The share `association` of the crosses has the watermark, and ``1 - association`` of the rings.
     """
     y = (rng.random(n) < 0.4).astype(int)
     group = (rng.random(n) < np.where(y == 1, association, 1 - association)).astype(int)
@@ -122,7 +123,7 @@ def made_images(n, rng, association):
 
 
 def signed_bias(predicted, y, group, constraint):
-    """The rate of group 0 less that of group 1, and its standard error."""
+    """The rate of group 0 minus that of group 1, and its standard error."""
     rows = slice(None) if constraint == "demographic_parity" else y == 1
     parts = [predicted[rows][group[rows] == g] for g in (0, 1)]
     rates = [part.mean() for part in parts]
@@ -130,12 +131,8 @@ def signed_bias(predicted, y, group, constraint):
     return rates[0] - rates[1], float(np.sqrt(variance))
 
 
-def balanced_accuracy(predicted, y):
-    return 0.5 * (predicted[y == 1].mean() + (~predicted[y == 0]).mean())
-
-
 def measure_fit(task, name, constraint, seed):
-    """Debias, and compare what the debiaser says with what the other rows show."""
+    """Debias, and compare the debiaser's own measures with those on the other rows."""
     drawn, others = task.draw(seed)
     estimator = getattr(intraprocessing, name)(
         task.network,
@@ -168,7 +165,7 @@ def measure_fit(task, name, constraint, seed):
 
 
 def measure_original(task, constraint):
-    """The network as it was trained, on all of the task's rows."""
+    """The original network, on all of the task's rows."""
     predicted = outputs(task.network, task.X)[:, 0] > 0
     bias, error = signed_bias(predicted, task.y, task.group, constraint)
     accuracy = float(balanced_accuracy(predicted, task.y))
@@ -193,10 +190,6 @@ HEADER = [
 ]
 
 
-def percent(share):
-    return "-" if np.isnan(share) else f"{100 * share:.0f} %"
-
-
 def summary(records):
     """Shares and means over the fits of a cell."""
     said, bias, error, accuracy, performance = (
@@ -205,7 +198,7 @@ def summary(records):
     )
     low, high = np.array([r["interval"] for r in records]).T
     feasible = np.array([r["feasible"] for r in records])
-    # The rows that judge are a sample, too: an interval for the difference of the two.
+    # The judging rows are a sample, too; this interval is for the difference of two estimates.
     wider_low = said - np.hypot(said - low, 1.96 * error)
     wider_high = said + np.hypot(high - said, 1.96 * error)
     held = np.abs(bias) <= EPSILON
@@ -249,7 +242,7 @@ def original_cells(network, records):
 
 
 def goals(found):
-    """Which cells fall short of what was aimed for."""
+    """The cells that miss the goals."""
     texts = []
     for key, least, what in (
         ("coverage", LEAST_COVERAGE, "interval covers in at least"),
@@ -266,12 +259,11 @@ def goals(found):
     return f"Goals, of {len(found)} cells: " + ". ".join(texts) + ".\n"
 
 
-def trust(arguments, development_seed, write):
-    """Run all cells; `write` takes the arguments, a kind and tables."""
+def run(arguments, development_seed):
+    """Run all cells, and publish a table for each constraint."""
     first_seed = development_seed if arguments.development else FIRST_SEED
     n_fits = arguments.seeds or N_FITS
-    path = None if arguments.cache is None else arguments.cache / "trust.jsonl"
-    remembered = Remembered(path)
+    remembered = Remembered(arguments.cache, "trust")
     debiasers = [name for name in DEBIASERS if name in intraprocessing.__all__]
     if arguments.methods:
         debiasers = [d for d in debiasers if any(word in d for word in arguments.methods)]
@@ -295,9 +287,9 @@ def trust(arguments, development_seed, write):
                 rows.append(cells(NETWORKS[network], debiaser, records[debiaser]))
                 found[NETWORKS[network], debiaser] = summary(records[debiaser])
         title = f"How far to trust: {CONSTRAINTS[constraint]}, {n_fits} fits a cell"
-        parts.append((title, HEADER, rows, goals(found)))
+        parts.append(Table(title, HEADER, rows, goals(found)))
     kind = "development_trust" if arguments.development else "trust"
-    write(arguments, kind, parts)
+    publish(arguments.write, f"intraprocessing_{kind}", *parts)
 
 
 def measure_block(network, block, seeds, debiasers, constraint, data, remembered):

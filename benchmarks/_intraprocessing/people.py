@@ -1,4 +1,4 @@
-"""Adult with all of its rows, as features and as tokens, and small networks that learn it."""
+"""All rows of Adult, as features and as tokens, and small networks that learn them."""
 
 import functools
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class People:
     race: np.ndarray
 
     def features(self, without=()):
-        """Categories one-hot, numbers standardized; float32, and without the columns named."""
+        """One-hot categories and standardized numbers, float32; columns in `without` left out."""
         frame = self.frame.drop(columns=["income", "split", "fnlwgt", *without])
         numbers = frame.select_dtypes("number")
         X = pd.get_dummies(frame, dtype=float)
@@ -47,7 +47,7 @@ class People:
         return X.to_numpy(np.float32)
 
     def tokens(self, crossed):
-        """One token a column, numbers too, and one for each pair in `crossed`; not the sex."""
+        """One token a column, numbers included, and one for each pair in `crossed`; no sex."""
         frame = self.frame[TOKENS].astype(str)
         frame = frame.assign(**{f"{a} {b}": frame[a] + " " + frame[b] for a, b in crossed})
         ids, first = [], 0
@@ -92,7 +92,7 @@ class BagOfTokens(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each after a layer norm and with a way around it."""
+    """Attention and a perceptron, each after a layer norm and with a residual connection."""
 
     def __init__(self, width, n_heads):
         super().__init__()
@@ -113,7 +113,7 @@ class _Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks on a row's tokens; tokens tell their columns."""
+    """Two blocks on a row's tokens; each column has tokens of its own."""
 
     def __init__(self, n_tokens, width=16, n_heads=2):
         super().__init__()
@@ -160,6 +160,6 @@ def trained(build, X, y, seed, *, max_epochs=6, lr=2e-3):
 
 
 def outputs(network, X):
-    """What a network puts out, float32."""
+    """The outputs of a network, float32."""
     with torch.no_grad():
         return torch.cat([network(part) for part in torch.as_tensor(X).split(8192)]).numpy()

@@ -1,0 +1,1 @@
+"""The rooms of intraprocessing.py: tasks, measures, methods, runs and tables."""
