@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skfair.metrics._html import escape, group_label, html_table
-from skfair.utils._groups import as_objects
+from skfair.utils._labels import as_objects
 from skfair.utils._shown import as_label, plain, tell_apart
 
 _PAIR_COLUMNS = (

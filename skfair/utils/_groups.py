@@ -95,7 +95,7 @@ def encode_groups(
     Raises
     ------
     TypeError
-        `sensitive_features` is None, or of a type that cannot hold one label per sample.
+        `sensitive_features` has a type that cannot hold one label per sample.
     ValueError
         `sensitive_features` is None. The number of samples differs from `n_samples`. There are
         no samples or no columns. A column has continuous values or more than 30 different
@@ -183,8 +183,8 @@ def _split_columns(features: Any, name: str) -> dict[str, Any]:
     """Split any accepted container into named columns."""
     if features is None:
         raise ValueError(
-            f"{name} is None; expected the group of each sample. Pass it by name, as in "
-            f"fit(X, y, {name}=...). A Pipeline and a search hand it on under "
+            f"{name} is None; expected the group of each sample. Pass {name} by keyword, as in "
+            f"fit(X, y, {name}=...). A Pipeline or a search passes it on under "
             "sklearn.config_context(enable_metadata_routing=True)."
         )
     nothing = isinstance(features, str | bytes | int | float | set | frozenset)
