@@ -1,4 +1,4 @@
-"""Images to features: encoders that are used as they are, and the store of what they made."""
+"""Turns images into features: frozen encoders, and a store of the features that they return."""
 
 from skfair.featurize._featurizer import FrozenEncoderFeaturizer
 from skfair.featurize._normalize import Normalize

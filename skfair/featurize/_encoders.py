@@ -1,7 +1,7 @@
-"""The frozen encoder itself: a torch module, an ONNX file or a callable, behind one call.
+"""Runs the frozen encoder: a torch module, an ONNX file or a callable, behind one interface.
 
-A batch of samples goes in as a NumPy array, its pooled features come out; what the encoder
-returned is checked in between.
+:class:`BatchEncoder` takes a batch of samples as a NumPy array, checks the encoder's output and
+returns the pooled features.
 """
 
 import copy
@@ -32,12 +32,12 @@ from skfair.featurize._outputs import check_axes, check_output, pool
 from skfair.utils._device import resolve_device
 from skfair.utils._shown import shown, shown_all
 
-_ROOM = 80  # letters of a layer's name
-_MOST_NAMES = 1000  # that are compared with one that is not there
+_ROOM = 80  # characters of a layer's name in a message
+_MOST_NAMES = 1000  # of layers that are compared with a name that does not exist
 
 
 def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
-    """Tell what an encoder is, and refuse what it cannot do, before any work is done.
+    """Tell the kind of an encoder, and refuse settings that this kind does not support.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     TypeError
         `encoder` is a class.
     ValueError
-        The file is no ``.onnx`` file; there is no such layer; `layer` or `amp`
-        is given to a kind of encoder that has none.
+        The file has no ``.onnx`` suffix, `layer` does not exist, or this kind of encoder does
+        not support `layer` or `amp`.
     """
     if inspect.isclass(encoder):
         raise TypeError(
@@ -77,17 +77,16 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
             _check_layer(layer, dict(encoder.named_modules()))
             if isinstance(_submodule(encoder, layer), torch.jit.ScriptModule):
                 raise ValueError(
-                    f"layer={shown(layer, _ROOM)} is a layer of TorchScript, which hands out none "
-                    "of its outputs but the last. Pass the module that was scripted or traced, or "
-                    "layer=None."
+                    f"layer={shown(layer, _ROOM)} is a layer of TorchScript, which returns its "
+                    "last output only. Pass the module that was scripted or traced, or layer=None."
                 )
         kind = "module"
     else:
         kind = "callable"
         if layer is not None:
             raise ValueError(
-                f"layer={shown(layer, _ROOM)} needs an encoder with layers; a callable returns "
-                "what it returns. Pass layer=None."
+                f"layer={shown(layer, _ROOM)} needs an encoder with layers; a callable has none. "
+                "Pass layer=None."
             )
     if amp and kind != "module":
         raise ValueError("amp=True needs a torch.nn.Module as encoder. Pass amp=False.")
@@ -95,26 +94,26 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
 
 
 class _OnTheirWay(NamedTuple):
-    """Features that a CUDA device sends, and what tells that they have arrived."""
+    """Features on their way from a CUDA device, and the event of their arrival."""
 
     features: torch.Tensor
     there: torch.cuda.Event
 
 
 class BatchEncoder:
-    """An encoder with its pooling, made ready at its first batch.
+    """An encoder with its pooling, prepared at its first batch.
 
     Parameters
     ----------
     encoder, layer, pooling, preprocess, device, amp
         As in ``FrozenEncoderFeaturizer``.
     width : int or None
-        Number of features that are due; None takes that of the first batch, and asks of it
-        whether the axes are those that are pooled and each row is of its image alone.
+        Expected number of features. None takes the number from the first batch, and checks on
+        that batch that pooling uses the right axes and that each row depends on its image alone.
     batch_size : int
-        Largest batch that will come.
+        Size of the largest batch.
     once_more : bool
-        Whether a callable may be asked once more for one sample.
+        Whether a callable may be run once more, on one sample.
     """
 
     def __init__(
@@ -143,27 +142,27 @@ class BatchEncoder:
         self._open_session: Callable | None = None
 
     def freeze(self, fitted: str | None = None) -> bytes:
-        """Take the contents of a module or an ONNX file as they are now, for all that follows.
+        """Fix the current contents of a module or an ONNX file for all later batches.
 
         Parameters
         ----------
         fitted : str, default=None
-            Digest that an ONNX file has to have.
+            Expected digest of an ONNX file.
 
         Returns
         -------
         bytes
-            Their digest.
+            Digest of these contents.
 
         Raises
         ------
         UnknownEncoder
-            A module holds more than can be known.
+            A module holds contents that the fingerprint cannot cover.
         FileNotFoundError, ValueError
-            An ONNX file is not there, or is another one.
+            An ONNX file does not exist, or has another digest.
         """
         if isinstance(self.encoder, torch.nn.Module):
-            check_module(self.encoder)  # a copy of what is unknown is made in ways unknown
+            check_module(self.encoder)  # unknown code may copy itself in an unknown way
             self.encoder = copied(self.encoder, weight_of=lambda t: t.detach().clone())
             return module_digest(self.encoder)
         encoder: Any = self.encoder
@@ -172,39 +171,39 @@ class BatchEncoder:
 
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray], Any]:
-        # Not in the constructor: a call that finds all in the store needs no encoder.
+        # Not in the constructor: a call that finds all rows in the store needs no encoder.
         encoder: Any = self.encoder
         kind = encoder_kind(encoder, layer=self.layer, amp=self.amp)
         if kind == "module":
             device = module_device(encoder, self.device)
             return _module_run(encoder, self.layer, self.preprocess, device, self.amp)
         if kind == "onnx":
-            assert self._open_session is not None  # its contents were taken
+            assert self._open_session is not None  # `freeze` came first
             return _onnx_run(self._open_session(), encoder, self.layer, self.preprocess)
         return lambda batch: encoder(_preprocess(batch, self.preprocess))
 
     def launch(self, batch: np.ndarray) -> Any:
-        """Start to encode a batch; an accelerator may still be at it when this returns."""
+        """Start to encode a batch; an accelerator may still run when this method returns."""
         self.n_batches += 1
-        run = self._run  # what goes wrong before a batch goes in has nothing to do with it
+        run = self._run  # outside of `try`: an error here is not about the batch
         try:
             output = run(batch)
         except Exception as error:
             kind = "tensor" if isinstance(self.encoder, torch.nn.Module) else "NumPy array"
             error.add_note(
-                f"This came from encoder or preprocess, given a batch of shape {batch.shape}, "
-                f"{batch.dtype}, as a {kind}. If that is not what it takes, see image_shape, "
-                "data_format and preprocess."
+                f"encoder or preprocess raised this error for a batch of shape {batch.shape}, "
+                f"{batch.dtype}, passed as a {kind}. If they take another shape or dtype, set "
+                "image_shape, data_format or preprocess."
             )
             if isinstance(error, torch.OutOfMemoryError):
-                error.add_note("So many samples do not fit at once: lower batch_size.")
+                error.add_note("The batch does not fit into memory: lower batch_size.")
             raise
         if self.width is None and self.n_batches == 1:
             self._check_first(batch, output)
         if not (isinstance(output, torch.Tensor) and output.is_cuda):
             return output
-        # The features set out now: asked for later, they would come after the next batch, for
-        # which a card does things in order, and it would be idle while that one is read.
+        # Start the transfer now. A GPU works in order: a later transfer would wait for the next
+        # batch, and the GPU would be idle while the host reads that batch.
         with torch.inference_mode():
             pooled = pool(check_output(output, len(batch)), self.pooling).float()
             features = pooled.to("cpu", non_blocking=True)
@@ -213,9 +212,9 @@ class BatchEncoder:
         return _OnTheirWay(features, there)
 
     def _check_first(self, batch: np.ndarray, output: Any) -> None:
-        """Ask of the first batch of a fit what would make all features wrong, unseen."""
+        """Check on the first batch of a fit for errors that would silently spoil all features."""
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
-        free = kind != "callable"  # which may cost money
+        free = kind != "callable"  # a call may cost money
         shape = tuple(check_output(output, len(batch)).shape)
         check_axes(shape, batch, self.pooling, self._run if free else None)
         among = self._first_row(output, len(batch))
@@ -223,7 +222,7 @@ class BatchEncoder:
             samples = batch[:1]
             if self.batch_size > 1:
                 samples = np.concatenate([samples, _opposite(samples)])
-            # The sample that is made up may be none of those that it takes: no word it knows.
+            # The encoder may not take the made-up sample, for instance an unknown token number.
             with suppress(Exception):
                 among = self._first_row(self._run(samples), len(samples))
         elif len(batch) == 1 or not self.once_more:
@@ -232,28 +231,29 @@ class BatchEncoder:
             alone = self._first_row(self._run(batch[:1]), 1)
         except Exception as error:
             raise ValueError(
-                f"encoder runs on {len(batch)} images, and not on one alone ({type(error).__name__}"
-                f": {error}). Pass one that takes any number of them, each by itself."
+                f"encoder runs on {len(batch)} images, but not on one alone ({type(error).__name__}"
+                f": {error}). Pass an encoder that takes any number of images, each "
+                "by itself."
             ) from error
         tolerance = self._tolerance()
         if alone.shape != among.shape:
             self.width = len(among)
             self.check_width(len(alone), "encoder returned")
         found = (
-            f"encoder gave one image features that differ by up to "
+            f"encoder returned for one image features that differ by up to "
             f"{float((among - alone).abs().max()):.2g}, and reach {float(alone.abs().max()):.2g}"
         )
         if free and not are_alike(alone, self._first_row(self._run(batch[:1]), 1), tolerance):
             raise ValueError(
-                f"{found}, in two runs: encoder or preprocess draws at random, as dropout does in "
-                "functional form with training=True. Take that out."
+                f"{found}, in two runs: encoder or preprocess draws at random, for instance by "
+                "functional dropout with training=True. Remove the random draws."
             )
         if not are_alike(among, alone, tolerance):
             raise ValueError(
-                f"{found}, in a batch and alone: it takes in the other images, as BatchNorm with "
+                f"{found}, in a batch and alone: it uses the other images, as BatchNorm with "
                 "track_running_stats=False does, and attention without batch_first=True"
-                f"{'' if free else ', or draws at random'}. Mend that, or set batch_size=1, which "
-                "encodes each image alone."
+                f"{'' if free else ', or draws at random'}. Fix the encoder, or set batch_size=1 "
+                "to encode each image alone."
             )
 
     def _first_row(self, output: Any, n_rows: int) -> torch.Tensor:
@@ -262,7 +262,7 @@ class BatchEncoder:
     def _tolerance(self) -> float:
         encoder: Any = self.encoder
         if not isinstance(encoder, torch.nn.Module):
-            return ROUGH  # of unknown precision
+            return ROUGH  # its precision is unknown
         place = torch.empty(0, device=module_device(encoder, self.device))
         return ROUGH if self.amp else rounding(encoder, place)
 
@@ -287,29 +287,29 @@ class BatchEncoder:
             hint = " amp=True computes in fewer bits: try amp=False." if self.amp else ""
             raise ValueError(
                 f"encoder returned NaN or infinity for {n_bad} of {n_rows} samples. Check its "
-                f"weights, and that preprocess gives it what it was trained on.{hint}"
+                f"weights, and that preprocess matches its training.{hint}"
             )
         return features
 
     def check_width(self, width: int, what: str) -> None:
-        """Hold all rows to one number of features."""
+        """Raise unless all rows have the same number of features."""
         if self.width is None:
             self.width = width
         elif width != self.width:
             raise ValueError(
-                f"{what} {width} features a sample, where it was {self.width} before. One encoder "
-                "(and one encoder_id) has one number of features: pool its output, fit again "
-                "after changing it, and then name another encoder_id."
+                f"{what} {width} features a sample; it was {self.width} before. One encoder "
+                "(and one encoder_id) has one number of features. Pool its output; after a change "
+                "of the encoder fit again, with another encoder_id."
             )
 
 
 def _opposite(samples: np.ndarray) -> np.ndarray:
-    """Samples with other statistics, which a row that depends on its batch shows."""
+    """Samples with other statistics; a row that depends on its batch changes beside them."""
     return (255 if samples.dtype == np.uint8 else 1) - samples
 
 
 def module_device(module: torch.nn.Module, device: str | torch.device) -> torch.device:
-    """Resolve ``device`` for a module; "auto" leaves it on the accelerator on which it is."""
+    """Resolve ``device`` for a module; "auto" keeps a module on its accelerator."""
     first = next(module.parameters(), None)
     if device == "auto" and first is not None and first.device.type != "cpu":
         return first.device
@@ -332,14 +332,14 @@ def _module_run(module, layer, preprocess, device, amp):
     captured = []
 
     def capture(_module, _inputs, output):
-        # A copy, because what follows the layer may work in place, as ReLU(inplace=True) does.
+        # A copy: a later layer may change the output in place, as ReLU(inplace=True) does.
         captured.append(output.clone() if isinstance(output, torch.Tensor) else output)
 
     if layer is not None:
         _submodule(frozen, layer).register_forward_hook(capture)
 
     def run(batch: np.ndarray) -> Any:
-        captured.clear()  # of a run that ended in an error
+        captured.clear()  # an earlier run may have ended in an error
         with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
             samples = torch.from_numpy(batch)
             if device.type == "cuda":
@@ -347,15 +347,15 @@ def _module_run(module, layer, preprocess, device, amp):
             samples = samples.to(device, non_blocking=True)
             samples = _preprocess(samples, preprocess)
             if samples.dtype == torch.float32 and not amp:
-                samples = samples.to(dtype)  # weights in double or half precision take no other
+                samples = samples.to(dtype)  # weights in double or half precision take no float32
             output = frozen(samples)
         if layer is None:
             return output
         if len(captured) != 1:
             raise ValueError(
                 f"layer={layer!r} ran {len(captured)} times for one batch; its output is only "
-                "defined for a layer that runs once. A module that was compiled or exported runs "
-                "none of its layers: pass the one that it was made of."
+                "defined for a layer that runs once. A compiled or exported module never runs its "
+                "layers: pass the original module."
             )
         return captured.pop()
 
@@ -369,20 +369,20 @@ def _submodule(module: torch.nn.Module, name: str) -> torch.nn.Module:
 def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Copy a module's structure, in eval mode and on a device, around the same weights.
 
-    The user's module is never touched, not even for a moment: another thread may be using it.
-    Weights that lie on `device` are shared, buffers (which a forward might write to) are not.
+    This function never changes the user's module, since another thread may use it. The copy
+    shares weights that are on `device`, but no buffers, since a forward may write to buffers.
     """
-    if isinstance(module, torch.jit.ScriptModule):  # its structure is out of copy's reach
+    if isinstance(module, torch.jit.ScriptModule):  # copy cannot share the weights of TorchScript
         with torch.no_grad():
             return copy.deepcopy(module).to(device).eval()
     try:
-        # `to` for classes that copy themselves, without regard for the memo.
+        # `to` is for classes whose own __deepcopy__ ignores the memo.
         frozen = copied(module, weight_of=lambda w: w.detach().to(device), device=device)
         return frozen.to(device).eval()
     except (TypeError, RuntimeError) as error:
         raise TypeError(
             f"encoder, a {type(module).__name__}, cannot be copied: {error}. scikit-learn's clone "
-            "needs that too. Pass a function that calls it."
+            "also copies it. Pass a function that calls the module."
         ) from error
 
 
@@ -391,8 +391,8 @@ def _onnx_run(session, encoder, layer, preprocess):
     if len(inputs) != 1:
         name = encoder if isinstance(encoder, OnnxModel) else os.fspath(encoder)
         raise ValueError(
-            f"encoder={name!r} has the inputs [{shown_all([i.name for i in inputs])}]; wanted one. "
-            "Pass a callable that fills in the others."
+            f"encoder={name!r} has the inputs [{shown_all([i.name for i in inputs])}]; expected "
+            "one. Pass a callable that fills in the other inputs."
         )
     name, size = inputs[0].name, inputs[0].shape[0] if inputs[0].shape else None
     if layer is not None:
@@ -408,7 +408,7 @@ def _onnx_run(session, encoder, layer, preprocess):
             batch = batch.astype(dtype)
         if not isinstance(size, int) or size == len(batch):
             return session.run(wanted, {name: batch})[0]
-        # Exported for batches of one fixed size: cut to it, the last one filled up.
+        # The model takes one fixed batch size: cut the batch into such parts, and fill the last.
         parts = []
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
@@ -421,7 +421,7 @@ def _onnx_run(session, encoder, layer, preprocess):
 
 def _check_layer(layer: str, names: Collection[str]) -> None:
     if layer not in names:
-        # Cut, since whoever wrote an ONNX file may have named its outputs at any length.
+        # Cut, since an ONNX file from a stranger may have output names of any length.
         short = {name[:_ROOM]: name for name in itertools.islice(names, _MOST_NAMES) if name}
         near = difflib.get_close_matches(layer[:_ROOM], short, n=8, cutoff=0.3)
         listed = [shown(short[name], _ROOM) for name in near or list(short)[-8:]]

@@ -1,4 +1,4 @@
-"""FrozenEncoderFeaturizer: the stage before all methods, from images to fixed features."""
+"""FrozenEncoderFeaturizer: the stage before all methods, from images to frozen features."""
 
 import copy
 import os
@@ -43,79 +43,80 @@ from skfair.utils._typed import fit_context
 class FrozenEncoderFeaturizer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, PortableState, FreshFit, BaseEstimator
 ):
-    """Turn images into the features of an encoder that is used as it is.
+    """Turn images into the features of a frozen encoder.
 
-    The encoder is run in eval mode, without gradients and batch by batch, so that memory is
-    bounded by the batch and not by the data. It is never changed: a torch module keeps its
-    weights, buffers, device, training flags and hooks.
+    The featurizer runs the encoder in eval mode, without gradients and batch by batch, so that the
+    batch and not the data bounds the memory. It never changes the encoder: a torch module keeps
+    its weights, buffers, device, training flags and hooks.
 
-    With ``memory`` each image is encoded once, in whatever order, split or process it comes
-    again: features are kept in a file, under the contents of the image and of the encoder, or a
-    name that you give the encoder.
+    With ``memory`` the featurizer encodes each image once, also across splits, orders and
+    processes. It keeps features in a file. The key is the content of the image and of the encoder,
+    or a name that you give the encoder.
 
     Parameters
     ----------
     encoder : torch.nn.Module, path-like or callable
-        What makes the features.
+        The encoder that computes the features.
 
         - A torch module. It gets a tensor of shape (batch, channels, height, width) on `device`:
-          float32, or of the floating type of its weights.
-        - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its one input gets
-          the same as an array; its first output is taken. It is read when a call begins, unless
-          it is unchanged, and with it the files of its folder in which it keeps weights; no
-          other file is opened. A pickle of the estimator holds the path and not the weights, but
-          their SHA-256: a fitted estimator raises where the path leads to another model than in
-          `fit`. In a model that ``skfair.load`` made the contents of the file stand for it.
+          float32, or the floating dtype of its weights.
+        - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its only
+          input gets the same batch as an array; its first output is used. Each call reads the
+          file, unless it is unchanged, and the files of its folder that hold its weights, but no
+          other file. A pickle of the estimator holds the path and the SHA-256 of the weights, not
+          the weights: a fitted estimator raises if the path leads to another model than in
+          `fit`. A model from ``skfair.load`` holds the contents of the file instead of a path.
         - A callable, for instance the client of an embedding service. It gets the batch as a
-          NumPy array and returns an array-like with one row an image, in the same order.
+          NumPy array and returns an array-like with one row for each image, in the same order.
 
         The output is floating, of shape (batch, n_features), (batch, tokens, n_features) or
-        (batch, n_features, height, width). What is pooled over other axes is refused where the
-        shape shows it, see Notes; and a row has to be of its image alone.
+        (batch, n_features, height, width). `fit` refuses an output whose shape shows that pooling
+        would use the wrong axes, see Notes. Each row must depend on its image alone.
     layer : str, default=None
-        Name of the submodule whose output is taken instead, one of
+        Name of the submodule whose output is used instead, one of
         ``dict(encoder.named_modules())``; for an ONNX file, the name of one of its outputs.
     pooling : {"mean", "max", "cls", "flatten"}, default="mean"
         How outputs of three or four dimensions become rows: mean or maximum over all tokens or
         positions, the first token (three dimensions only), or everything in one long row.
-        An output of two dimensions is left alone.
+        An output of two dimensions stays unchanged.
     preprocess : callable, default=None
-        Takes a batch of images, channels first and of the type that `X` has, and returns
-        what the encoder gets. For a torch module the batch is a tensor on `device`, otherwise an
-        array. It has to be deterministic. :class:`Normalize` is what most encoders need. None
-        turns uint8 values 0 to 255 into float32 numbers 0 to 1 and leaves floats alone.
+        Takes a batch of images, channels first and with the dtype of `X`, and returns the
+        input of the encoder. For a torch module the batch is a tensor on `device`, otherwise an
+        array. It must be deterministic. Most encoders need :class:`Normalize`. None
+        turns uint8 values 0 to 255 into float32 numbers 0 to 1 and leaves floats unchanged.
     image_shape : tuple of three int, default=None
-        (channels, height, width). Rows of `X` are reshaped to it, image files are resized to it
-        (bilinear) and converted to its number of channels (1, 3 or 4), arrays must have it. One
-        entry may be -1 for rows. With None, rows go to the encoder as they are, and files, as
-        RGB, must all be of one size.
+        (channels, height, width). Rows of `X` are reshaped to it. Image files are resized to it
+        (bilinear) and converted to its number of channels (1, 3 or 4). Arrays must have it. One
+        entry may be -1 for rows. With None, rows go to the encoder unchanged, and files are read
+        as RGB and must all have one size.
     resize : {"stretch", "pad", "crop"}, default="stretch"
-        How files and Pillow images get the size of `image_shape`. "stretch" changes height and
-        width each by themselves. The others keep the ratio of the sides: "pad" shows all of the
-        image, in the middle, and repeats its border; "crop" fills the size, and cuts off what is
-        beyond it on both sides.
+        How files and Pillow images get the size of `image_shape`. "stretch" scales height and
+        width separately. The others keep the ratio of the sides: "pad" shows the whole image in
+        the middle and repeats its border; "crop" fills the size and cuts off the rest on both
+        sides.
     data_format : {"auto", "channels_first", "channels_last"}, default="auto"
-        Where the channels of image arrays, and of the rows that `image_shape` reshapes, are.
-        "auto" finds the end of the image that has 1, 3 or 4 entries, and raises where both ends
+        Position of the channel axis in image arrays, and in rows that `image_shape` reshapes.
+        "auto" takes the first or last axis, whichever has 1, 3 or 4 entries, and raises if both
         have; rows are channels first.
     batch_size : int, default=64
-        Number of images that are encoded at once.
+        Number of images in a batch.
     device : str or torch.device, default="auto"
-        Device of a torch module; "auto" is the one where it is if that is an accelerator, or the
-        first accelerator of the machine. An ONNX file runs on CUDA or the CPU. A callable
-        chooses its own.
+        Device of a torch module; "auto" keeps a module on its accelerator; it moves others to
+        the first accelerator of the machine, if there is one. An ONNX file runs on CUDA or the
+        CPU. A callable chooses its own.
     amp : bool, default=False
         Whether a torch module runs under automatic mixed precision: bfloat16 on the CPU, torch's
         default for the device elsewhere.
     memory : path-like, default=None
-        File (SQLite) in which features are kept; made when it is not there. Of a directory, as
-        scikit-learn's ``Pipeline(memory=)`` takes, the file ``features.sqlite`` in it. See Notes.
+        SQLite file that stores the features; created if it does not exist. For a directory, as in
+        scikit-learn's ``Pipeline(memory=)``, the file ``features.sqlite`` in it. See Notes.
     encoder_id : str, default=None
-        Your name for `encoder` and `preprocess` together, used in `memory` in place of their
-        contents. Needed where these do not say what is computed: for callables, for modules with
-        code that is not torch's own, and for a `preprocess` other than :class:`Normalize`.
-        Another encoder or preprocessing needs another name: whoever uses a name again gets the
-        rows that were kept under it. It also saves reading all weights at each call.
+        Your name for `encoder` and `preprocess` together, the key in `memory` instead of their
+        contents. It is required if the contents do not define the features: for callables, for
+        modules with code that is not torch's own, and for a `preprocess` other than
+        :class:`Normalize`. Another encoder or preprocessing needs another name: a name that is
+        used again returns the rows that are stored under it. With a name, calls do not have to
+        read all weights.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -125,17 +126,17 @@ class FrozenEncoderFeaturizer(
         Number of features.
     image_shape_ : tuple of three int or None
         (channels, height, width) of the images seen in `fit`; None for rows that went to the
-        encoder as they are.
+        encoder unchanged.
     input_dtype_ : numpy.dtype
-        ``uint8`` or ``float32`` (any other numbers), the scale of the values seen in `fit`.
+        ``uint8``, or ``float32`` for all other numbers: the scale of the values seen in `fit`.
     n_features_in_ : int
-        Number of columns of `X`, where `X` was made of rows.
+        Number of columns of `X`, if `X` consisted of rows.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of these columns, where they had names.
+        Names of these columns, if they have names.
 
     See Also
     --------
-    sklearn.frozen.FrozenEstimator : The same promise for a fitted estimator.
+    sklearn.frozen.FrozenEstimator : Keeps a fitted estimator unchanged in the same way.
 
     Notes
     -----
@@ -147,44 +148,42 @@ class FrozenEncoderFeaturizer(
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
       arrays of one image: a list, a column of any package, a frame of one column, or anything
       with a length and an index. Files and Pillow images are turned as their EXIF data say. The
-      heads of all files are read first: those that are no images, or of several sizes without
-      `image_shape`, are named before any work;
+      heads of all files are read first: an error names files that are not images, or differing
+      sizes without `image_shape`, before any work;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Features are in this order;
     - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
 
-    `fit` learns nothing from the data but their shape and type, and the number of features from
-    the first sample.
+    `fit` learns only the shape and dtype of the data, and the number of features from the first
+    sample.
 
-    The first batch of a `fit` is asked for what would make all features wrong, and nobody would
-    see. Maps of which the features come last, as Swin transformers make them, or may come last,
-    are refused. So is an encoder that gives the first image other features in a batch than alone,
-    or at another time. For that a module or an ONNX file is run on three or four samples more,
-    and, where the shape leaves it open which axes are positions, on one of twice the size. A
-    callable may cost money: it gets the first image once more in a `fit_transform` without
-    `memory`, and is not asked otherwise.
+    `fit` checks the first batch for errors that would silently spoil all features. It refuses maps
+    whose features come last, as in Swin transformers, or may come last. It refuses an encoder that
+    returns other features for the first image in a batch than alone, or in a second run. For these
+    checks a module or an ONNX file runs on three or four more samples, and on one of twice the
+    size if the shape does not show which axes are positions. A callable may cost money: only
+    `fit_transform` without `memory` runs it once more, on the first image.
 
-    A row is kept under the pixels of its image as `preprocess` gets them: of a file, decoded,
-    turned as its EXIF data say, and resized. Without `encoder_id`, it is kept under all else that
-    decides it, too. Of an ONNX file that is the
-    content, with that of the files which hold its weights; of a torch module its weights, buffers
-    and attributes, its layers in their order, the versions of torch and skfair and torch's
-    default dtype; besides, `layer`, `pooling`, the type of `amp` and the numbers of
-    :class:`Normalize`. This is complete where the code is known. So a module has to consist of
-    layers of :mod:`torch.nn`, or be a :class:`~skfair.datasets.DigitsEncoder`, as they were
-    written: no classes of other packages or of your own, no forward hooks, parametrizations or
-    methods that were replaced. For all else `encoder_id` is asked for, before anything runs.
-    Settings by which torch trades digits for speed, such as TF32, and the device are not part of
-    it.
+    The key of a stored row contains the pixels of its image as `preprocess` gets them: decoded,
+    turned as the EXIF data say, and resized. It also contains `layer`, `pooling`, the dtype of
+    `amp`, the numbers of :class:`Normalize`, and either `encoder_id` or the contents of the
+    encoder. For an ONNX file these are the bytes of the file and of the files that hold its
+    weights. For a torch module they are its weights, buffers and attributes, its layers in their
+    order, the versions of torch and skfair, and torch's default dtype. Such a key is complete only
+    if the code is known. So the module must consist of layers of :mod:`torch.nn`, or be a
+    :class:`~skfair.datasets.DigitsEncoder`, unmodified: no classes of other packages or of your
+    own, no forward hooks, no parametrizations, no replaced methods. All other encoders require
+    `encoder_id`; a call without it raises before anything runs. The key contains neither the
+    device nor settings that trade digits for speed, such as TF32.
 
-    Contents are read, or copied, once when a call begins, for the keys and for the rows: what
-    changes meanwhile is not seen by that call. Rows are checked when they are read. Several
-    processes can share the file; they encode in turn, so that none repeats what another is doing.
-    A killed process loses the batch that it was at, an encoder that raises loses the same, and
-    the next call goes on from there. The file has to be on a local disk, and no link.
+    A call reads or copies the contents of the encoder once, at its start, for keys and rows; later
+    changes do not affect this call. Each row is verified by a checksum when it is read. Several
+    processes can share the file; they encode in turn, so that no image is encoded twice. If a
+    process is killed or the encoder raises, only the current batch is lost, and the next call
+    goes on from there. The file must be on a local disk, and must not be a link.
 
-    The last bits of a row can depend on the batch in which it was encoded, as everywhere in
-    torch; with `memory` it keeps those that it got first.
+    The last bits of a row can depend on its batch, as everywhere in torch. `memory` keeps the
+    bits of the first run.
 
     Examples
     --------
@@ -198,10 +197,10 @@ class FrozenEncoderFeaturizer(
     (10, 8)
     """
 
-    # `out` is where to write, not data about the samples.
+    # `out` is a destination, not data about the samples.
     __metadata_request__transform = {"out": UNUSED}
 
-    _travels_on_the_cpu = False  # device="auto" leaves an encoder on the accelerator where it is
+    _travels_on_the_cpu = False  # device="auto" keeps an encoder on its accelerator
 
     _parameter_constraints: dict = {
         "encoder": [callable, str, os.PathLike, OnnxModel],
@@ -252,7 +251,7 @@ class FrozenEncoderFeaturizer(
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the shape and type of the images, and encode the first for the number of features.
+        """Learn the shape and dtype of the images, and the number of features from the first one.
 
         Parameters
         ----------
@@ -269,8 +268,8 @@ class FrozenEncoderFeaturizer(
         Raises
         ------
         ValueError, TypeError
-            A parameter, the images, the encoder's output or the file of `memory` is not as
-            described; the message says which and how to put it right.
+            A parameter, the images, the encoder's output or the file of `memory` is invalid. The
+            message says which one and how to correct it.
         """
         check_rows(X=X, y=y)
         images = self._open(X, reset=True)
@@ -279,7 +278,7 @@ class FrozenEncoderFeaturizer(
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and encode, each image once.
+        """Fit and encode; each image is encoded once.
 
         Parameters
         ----------
@@ -307,19 +306,18 @@ class FrozenEncoderFeaturizer(
         X : array-like, sequence or Dataset
             Images of the shape and type seen in `fit`, see Notes.
         out : ndarray or memmap of shape (n_samples, n_features_out_) and type float32, default=None
-            Where to write the features, for more of them than fit in memory. Rows are written
-            batch by batch.
+            Array that gets the features, batch by batch, if they do not fit in memory.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_out_) and type float32
-            The features; `out` where it was given.
+            The features; `out` if it was given.
 
         Raises
         ------
         ValueError, TypeError
-            As in `fit`; `out` has another shape or type, or cannot be written to; `encoder` is
-            the path of another model than in `fit`.
+            As in `fit`; `out` has a wrong shape or dtype, or is read-only; or `encoder` is the path
+            of another model than in `fit`.
         """
         check_is_fitted(self)
         images = self._open(X, reset=False)
@@ -332,9 +330,14 @@ class FrozenEncoderFeaturizer(
                 if isinstance(out, np.ndarray)
                 else type(out).__name__
             )
-            raise ValueError(f"out is {came}; wanted a NumPy array of shape {shape}, float32.")
+            raise ValueError(
+                f"out is {came}; expected a NumPy array of shape {shape}, float32. Pass "
+                "such an array or memory map."
+            )
         if out is not None and not out.flags.writeable:
-            raise ValueError("out cannot be written to. Open the memory map with mode='r+'.")
+            raise ValueError(
+                "out is read-only; expected a writable array. Open a memory map with mode='r+'."
+            )
         return self._encode(images, images.n_samples, out)
 
     @property
@@ -343,7 +346,7 @@ class FrozenEncoderFeaturizer(
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):
-            return None  # others may cost money to run
+            return None  # a run of another encoder may cost money
         samples = noise(rng.random, self.image_shape_ or (self.n_features_in_,))
         if samples is None:
             return None
@@ -354,7 +357,7 @@ class FrozenEncoderFeaturizer(
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         fitted = state.pop("_onnx_digest", None)
-        if fitted is not None:  # the content goes along
+        if fitted is not None:  # the saved model holds the content of the file
             self._encoder(device="cpu").freeze(fitted)
         return state
 
@@ -364,8 +367,8 @@ class FrozenEncoderFeaturizer(
             self._onnx_digest = self.encoder.digest
 
     def __sklearn_clone__(self) -> "FrozenEncoderFeaturizer":
-        # By reference: nothing changes an encoder, a copy of it would cost its size in memory
-        # for each candidate of a search, and a client that holds a connection has no copy.
+        # By reference: nothing changes an encoder. A copy would take its size in memory for each
+        # candidate of a search, and a client that holds a connection cannot be copied.
         fresh = type(self)(**self.get_params(deep=False))
         for name in ("_metadata_request", "_sklearn_output_config"):
             if name in vars(self):
@@ -378,7 +381,7 @@ class FrozenEncoderFeaturizer(
         return tags
 
     def _open(self, X: Any, *, reset: bool) -> Images:
-        """Check the parameters that go together, and X against what `fit` saw."""
+        """Check parameters that depend on each other, and X against what `fit` saw."""
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
         if (
             reset
@@ -393,7 +396,7 @@ class FrozenEncoderFeaturizer(
         return validate_images(self, X, reset=reset)
 
     def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Encode the first rows, into `out` where it is given."""
+        """Encode the first rows, into `out` if it is given."""
         in_fit = not hasattr(self, "n_features_out_")
         encoder = self._encoder(device=self.device, width=None if in_fit else self.n_features_out_)
         digest = None
@@ -418,14 +421,14 @@ class FrozenEncoderFeaturizer(
                     out[rows] = features
                     release_pages(out)
                     progress.update(len(features))
-            except RuntimeError as error:  # of torch, about the type
+            except RuntimeError as error:  # torch raises it for a wrong dtype
                 if _wants_integers(self.encoder) and self.preprocess is None:
                     error.add_note(
-                        "The encoder gets floating numbers, and its embeddings want integers: "
+                        "The encoder gets floating numbers, but its embeddings take integers: "
                         "give preprocess=torch.Tensor.long."
                     )
                 raise
-        assert out is not None  # there is an image at least
+        assert out is not None  # there is at least one image
         return out
 
     def _encoder(self, *, device: str | torch.device, width: int | None = None) -> BatchEncoder:
@@ -438,13 +441,13 @@ class FrozenEncoderFeaturizer(
             amp=self.amp,
             width=width,
             batch_size=self.batch_size,
-            once_more=self.memory is None,  # which promises that each image is encoded once
+            once_more=self.memory is None,  # `memory` promises that each image is encoded once
         )
 
     def _stream(
         self, encoder: BatchEncoder, images: Images, n_rows: int
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Encode batch after batch; an accelerator gets the next one before it is waited for."""
+        """Encode batch after batch; launch the next one before waiting for the current one."""
         launched = None
         for start in range(0, n_rows, self.batch_size):
             rows = slice(start, min(start + self.batch_size, n_rows))
@@ -459,14 +462,14 @@ class FrozenEncoderFeaturizer(
     def _stream_stored(
         self, encoder: BatchEncoder, images: Images, n_rows: int, digest: bytes | None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Take what the store has, and collect the rest into full batches to encode and keep."""
+        """Yield rows from the store; encode and store the others in full batches."""
         assert self.memory is not None
         if self.encoder_id is not None:
-            digest = None  # the name stands for it
+            digest = None  # the name replaces it
         elif digest is None:
             digest = encoder.freeze()
         token = self._fingerprint(digest)
-        waiting: dict[bytes, list[int]] = {}  # rows by key; more than one where X repeats itself
+        waiting: dict[bytes, list[int]] = {}  # rows by key; several rows if X repeats an image
         samples: dict[bytes, np.ndarray] = {}
         with FeatureStore(self.memory) as store:
             for start in range(0, n_rows, self.batch_size):
@@ -480,7 +483,9 @@ class FrozenEncoderFeaturizer(
                     if key not in found:
                         waiting.setdefault(key, []).append(row)
                         if key not in samples:
-                            samples[key] = batch[row - start].copy()  # lets go of the batch
+                            samples[key] = batch[
+                                row - start
+                            ].copy()  # a view would keep the batch in memory
                 while len(samples) >= self.batch_size or (samples and start + len(batch) == n_rows):
                     some = list(samples)[: self.batch_size]
                     made = self._encode_and_keep(encoder, store, some, samples)
@@ -489,8 +494,8 @@ class FrozenEncoderFeaturizer(
         if encoder.n_batches and digest is not None and self._has_changed(digest):
             warnings.warn(
                 "encoder was changed while it ran. These features, also those now in memory, are "
-                "of the encoder as it was at first; as it is now they are not found again. Pass "
-                "encoder_id to name them yourself.",
+                "of the encoder as it was at first. A call with the changed encoder does not find "
+                "them. Pass encoder_id to name them yourself.",
                 UserWarning,
             )
 
@@ -501,7 +506,7 @@ class FrozenEncoderFeaturizer(
         keys: list[bytes],
         samples: dict[bytes, np.ndarray],
     ) -> dict[bytes, np.ndarray]:
-        """Encode one batch through the store; takes the samples of these keys out of `samples`."""
+        """Encode and store one batch; remove the samples of these keys from `samples`."""
         batch = [samples.pop(key) for key in keys]
 
         def encode(missing: list[int]) -> np.ndarray:
@@ -518,17 +523,17 @@ class FrozenEncoderFeaturizer(
             raise
 
     def _stack(self, encoder: BatchEncoder, features: Iterable[np.ndarray]) -> np.ndarray:
-        """Stack rows that come from the store; they were not checked against each other."""
+        """Stack rows, and check their widths: the store does not compare its rows."""
         features = list(features)
         for row in features:
             encoder.check_width(len(row), f"memory={str(self.memory)!r} holds")
         return np.stack(features)
 
     def _check_known(self, kind: str) -> None:
-        """Refuse what the store could only guess, before anything runs."""
+        """Refuse an encoder or preprocess without a complete key, before anything runs."""
         named = (
             "Pass encoder_id='a name of your own' for encoder and preprocess together, and "
-            "another one whenever one of them changes."
+            "another name whenever one of them changes."
         )
         reason = f"encoder is a {type(self.encoder).__qualname__}" if kind == "callable" else ""
         if kind == "module":
@@ -538,9 +543,9 @@ class FrozenEncoderFeaturizer(
                 reason = str(error)
         if reason:
             raise ValueError(
-                f"memory={str(self.memory)!r} finds features by what made them, which can be told "
-                f"of ONNX files and of modules that consist of torch's own layers, and {reason}. "
-                f"{named}"
+                f"memory={str(self.memory)!r} identifies features by the contents of the encoder, "
+                "an ONNX file or a module that consists of torch's own layers; but "
+                f"{reason}. {named}"
             )
         if self.preprocess is not None and not (
             type(self.preprocess) is Normalize
@@ -548,9 +553,9 @@ class FrozenEncoderFeaturizer(
         ):
             function = getattr(self.preprocess, "__qualname__", type(self.preprocess).__qualname__)
             raise ValueError(
-                f"memory={str(self.memory)!r} finds features by what made them, and no one can "
-                f"tell all that preprocess={function} depends on. {named} "
-                "preprocess=Normalize(mean, std), or None, needs no name."
+                f"memory={str(self.memory)!r} identifies features by the code that computed them, "
+                f"but cannot know all that preprocess={function} depends on. {named} "
+                "preprocess=None or Normalize(mean, std) does not require encoder_id."
             )
 
     def _has_changed(self, digest: bytes) -> bool:
@@ -562,7 +567,7 @@ class FrozenEncoderFeaturizer(
             return True
 
     def _fingerprint(self, digest: bytes | None) -> bytes:
-        """Identify in the store all that decides the features of a given sample."""
+        """Fingerprint everything but the sample that decides a row of features."""
         amp_dtype = None
         if self.amp:
             encoder: Any = self.encoder

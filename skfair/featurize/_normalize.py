@@ -1,4 +1,4 @@
-"""Preprocessing by numbers instead of code, so that a store or a saved model can hold it."""
+"""Preprocessing that is defined by numbers, so that a store or a saved model can record it."""
 
 import dataclasses
 import math
@@ -14,8 +14,8 @@ import torch
 class Normalize:
     """Normalize each channel of a batch: subtract a mean and divide by a standard deviation.
 
-    It is preprocessing for :class:`FrozenEncoderFeaturizer` that is known by its numbers: a
-    feature store needs no `encoder_id` for it, and a saved model holds it.
+    Use it as `preprocess` of :class:`FrozenEncoderFeaturizer`. Its numbers define it completely:
+    a feature store does not require an `encoder_id` for it, and ``skfair.save`` stores it.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ class Normalize:
     Raises
     ------
     TypeError
-        One of them is no sequence of numbers.
+        `mean` or `std` is not a sequence of numbers.
     ValueError
-        They are of different lengths or empty, or a number is not finite or a standard deviation
-        not above 0.
+        `mean` and `std` differ in length or are empty, a number is not finite, or a standard
+        deviation is not above 0.
 
     See Also
     --------
-    FrozenEncoderFeaturizer : Takes it as `preprocess`.
+    FrozenEncoderFeaturizer : Takes a Normalize as `preprocess`.
 
     Examples
     --------
@@ -55,11 +55,14 @@ class Normalize:
             object.__setattr__(self, name, _floats(name, getattr(self, name)))
         if len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean has {len(self.mean)} numbers and std has {len(self.std)}; wanted one each "
-                "for every channel."
+                f"mean has {len(self.mean)} numbers and std has {len(self.std)}; expected one of "
+                "each for every channel."
             )
         if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} must be above 0, since values are divided by it.")
+            raise ValueError(
+                f"std={self.std} must be above 0, since values are divided by it. Leave constant "
+                "channels at 1."
+            )
 
     def __call__(self, batch: Any) -> Any:
         """Normalize a batch.
@@ -72,18 +75,18 @@ class Normalize:
         Returns
         -------
         ndarray or Tensor of the same shape
-            float32 where `batch` is uint8, otherwise of its type.
+            float32 if `batch` is uint8, otherwise the dtype of `batch`.
 
         Raises
         ------
         ValueError
-            `batch` has another shape, or another number of channels than `mean`.
+            `batch` does not have four dimensions, or as many channels as `mean` has numbers.
         """
         if batch.ndim != 4 or batch.shape[1] != len(self.mean):
             raise ValueError(
                 f"Normalize with {len(self.mean)} numbers got a batch of shape "
-                f"{tuple(batch.shape)}; wanted (n, {len(self.mean)}, height, width). Pass as many "
-                "numbers as images have channels."
+                f"{tuple(batch.shape)}; expected (n, {len(self.mean)}, height, width). Pass as "
+                "many numbers as the images have channels."
             )
         if isinstance(batch, torch.Tensor):
             if batch.dtype == torch.uint8:
@@ -103,8 +106,8 @@ def _floats(name: str, numbers: Sequence[float]) -> tuple[float, ...]:
     if not isinstance(numbers, tuple | list) or not all(
         isinstance(number, Real) and not isinstance(number, bool) for number in numbers
     ):
-        raise TypeError(f"{name}={numbers!r}; wanted a tuple of numbers, one for each channel.")
+        raise TypeError(f"{name}={numbers!r}; expected a tuple of numbers, one for each channel.")
     floats = tuple(map(float, numbers))
     if not floats or not all(map(math.isfinite, floats)):
-        raise ValueError(f"{name}={numbers!r}; wanted one finite number at least, and no other.")
+        raise ValueError(f"{name}={numbers!r}; expected finite numbers, one for each channel.")
     return floats

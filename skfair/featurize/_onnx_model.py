@@ -1,4 +1,4 @@
-"""ONNX models by their contents: read once, checked, and opened from what was read."""
+"""ONNX models as bytes in memory: read once, checked, and opened from these bytes."""
 
 import hashlib
 import os
@@ -25,35 +25,36 @@ from skfair.utils._regular_files import open_regular
 from skfair.utils._shown import shown, shown_all
 
 _LARGE = 2**16  # bytes of a tensor
-_JUST_NOW = 100_000_000  # ns; a file may change twice within one tick of its file system's clock
+_JUST_NOW = 100_000_000  # ns; a file may change twice within one tick of the file system's clock
 
 
 class OnnxModel:
     """An ONNX model in memory: its file and the files that hold its weights.
 
-    It needs no file any more: a pickle of it holds the bytes. onnxruntime opens it from them and
-    no path that the model names.
+    The object does not depend on the files: a pickle of it holds the bytes. onnxruntime opens the
+    model from these bytes, and opens no path that the model names.
 
     Parameters
     ----------
     files : dict of str to bytes
-        Contents by name. The first is the model; the others hold weights, by the locations that
-        the model names, relative to it.
+        Contents by name. The first entry is the model. The others hold weights; their names are
+        the locations that the model names, relative to itself.
 
     Attributes
     ----------
     files : dict of str to bytes
-        The model, and of the others those that it names, in the order in which it does.
+        The model, then the files that it names, in that order.
     digest : str
-        SHA-256 of the contents that matter, in hexadecimal. Equal models have the same.
+        SHA-256 of `files`, in hexadecimal. Equal models have equal digests.
 
     Raises
     ------
     ImportError
         The package onnx is not installed.
     ValueError
-        The bytes are no ONNX model; it names a file that is not among `files`, or one outside of
-        its folder, or more bytes than the file has; or it has an operator that reads files.
+        The bytes are not an ONNX model; the model names a file that is not in `files`, a file
+        outside of its folder, or more bytes than the file has; or it has an operator that reads
+        files.
 
     Examples
     --------
@@ -67,13 +68,16 @@ class OnnxModel:
     def __init__(self, files: dict[str, bytes]):
         if not files or not is_file_name(next(iter(files))):
             raise ValueError(
-                f"files=[{shown_all(files)}] must start with the model, under a relative name."
+                f"files=[{shown_all(files)}] must start with the model, under a relative name. Use "
+                "OnnxModel.read(path), or {'model.onnx': bytes, ...}."
             )
         self.name = next(iter(files))
         used = check_model(self.name, parse_model(self.name, files[self.name]), files)
         self.files = {name: files[name] for name in dict.fromkeys([self.name, *used])}
         digest = hashlib.sha256()
-        for content in self.files.values():  # their names stand in the model, its own says nothing
+        for (
+            content
+        ) in self.files.values():  # the model holds their names, and its own name does not matter
             digest.update(hashlib.sha256(content).digest())
         self.digest = digest.hexdigest()
         self._lock = threading.Lock()
@@ -81,7 +85,7 @@ class OnnxModel:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "OnnxModel":
-        """Read a model, and the files in which it keeps its weights, each once.
+        """Read a model and the files that hold its weights, each once.
 
         Parameters
         ----------
@@ -95,16 +99,16 @@ class OnnxModel:
         Raises
         ------
         FileNotFoundError
-            There is no such file.
+            The file does not exist.
         ValueError
-            As in the constructor; or a file is none but a device, a pipe or a directory, or lies
-            outside of the folder of `path`, by way of a link. The folder may be that of `path`
-            or of what `path` is a link to.
+            As in the constructor; or a file is a device, a pipe or a directory; or a link leads
+            outside of the folder of the model. That folder is the one of `path`, or of the
+            target of `path` if `path` is a link.
         """
         return _read(path)[0]
 
     def session(self, provider: str) -> Any:
-        """Open the model in onnxruntime; kept for the next call in this process.
+        """Open the model in onnxruntime; the session is kept for the next call in this process.
 
         Parameters
         ----------
@@ -115,7 +119,7 @@ class OnnxModel:
         -------
         onnxruntime.InferenceSession
         """
-        key = (provider, os.getpid())  # a session does not survive a fork
+        key = (provider, os.getpid())  # a session does not work after a fork
         with self._lock:
             if key not in self._sessions:
                 self._sessions = {key: _open_session(self, provider)}
@@ -139,7 +143,7 @@ class OnnxModel:
 
 
 class OpenedFile:
-    """An ``.onnx`` file as it was when it was read: what it holds, and a session of just that.
+    """An ``.onnx`` file at the time it was read: its digest, and a session of these contents.
 
     Parameters
     ----------
@@ -161,11 +165,11 @@ class OpenedFile:
         self._session: Any = None
 
     def serves(self, path: str, provider: str) -> bool:
-        """Whether it is that file still, unchanged, in this process."""
+        """Whether this is the file at `path`, unchanged since it was read, in this process."""
         return self._wanted == (path, provider, os.getpid()) and self._settled and self._unchanged()
 
     def holds(self, digest: str | None, provider: str) -> bool:
-        """Whether it is of that content, in this process, wherever its file is now."""
+        """Whether the content has this digest, in this process; the file may be gone."""
         return self.digest == digest and self._wanted[1:] == (provider, os.getpid())
 
     def _unchanged(self) -> bool:
@@ -177,7 +181,7 @@ class OpenedFile:
             return False
 
     def session(self) -> Any:
-        """Open it, once; the bytes are let go of then."""
+        """Open the session once, and release the bytes."""
         with self._lock:
             if self._model is not None:
                 self._session = self._model.session(self._wanted[1])
@@ -185,7 +189,7 @@ class OpenedFile:
             return self._session
 
 
-_last_opened: OpenedFile | None = None  # a service predicts row by row
+_last_opened: OpenedFile | None = None  # kept for services, which predict row by row
 
 
 def open_onnx(
@@ -193,29 +197,29 @@ def open_onnx(
     device: str | torch.device,
     fitted: str | None = None,
 ) -> Any:
-    """Take a model, or a file as it is now, to run on a device.
+    """Prepare a model, or the current contents of a file, to run on a device.
 
     Parameters
     ----------
     encoder : path-like or OnnxModel
     device : str or torch.device
     fitted : str, default=None
-        Digest of the model that an estimator was fitted with. A file of this content that was
-        opened before need not be there any more.
+        Digest of the model with which the estimator was fitted. If a file of this content was
+        opened before, it need not exist any more.
 
     Returns
     -------
     tuple of str and callable
-        Its digest, and what opens the session of these contents.
+        The digest, and a function that opens the session of these contents.
 
     Raises
     ------
     ImportError
         onnxruntime is not installed.
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     ValueError
-        It cannot run on `device`, or is another model than `fitted`; or as
+        The model cannot run on `device`, or has another digest than `fitted`; or as
         :meth:`OnnxModel.read`.
     """
     global _last_opened
@@ -237,9 +241,9 @@ def open_onnx(
 def _check_same(encoder: "str | OnnxModel", digest: str, fitted: str | None) -> None:
     if fitted is not None and digest != fitted:
         raise ValueError(
-            f"encoder={encoder!r} is another model now ({digest[:12]} by its SHA-256) than the one "
-            f"that was fitted ({fitted[:12]}), and its features are others. Put the files of that "
-            "model back, or fit again: what was trained on its features, too."
+            f"encoder={encoder!r} is another model now (SHA-256 {digest[:12]}) than in fit "
+            f"({fitted[:12]}), so its features differ. Restore the files of that model, or fit "
+            "again, together with everything that was trained on its features."
         )
 
 
@@ -251,7 +255,7 @@ def _provider(device: str | torch.device) -> str:
     if kind == "cpu" or device == "auto":
         return "CPUExecutionProvider"
     raise ValueError(
-        f"device={device!r} is not one on which the installed onnxruntime can run "
+        f"device={device!r} is not supported by the installed onnxruntime "
         f"({onnxruntime.get_available_providers()}). Use device='cpu' or install its GPU build."
     )
 
@@ -269,13 +273,13 @@ def _read(path: str | os.PathLike) -> tuple[OnnxModel, dict[str, os.stat_result]
         if not any(Path(file).is_relative_to(folder) for folder in folders):
             raise ValueError(
                 f"encoder={str(path)!r} keeps weights in {shown(location)}, which is a link to "
-                "outside of its folder. Put the file itself there."
+                "outside of its folder. Replace the link by the file."
             )
         try:
             files[location], states[str(named)] = _read_file(file)
         except FileNotFoundError as error:
             raise ValueError(
-                f"encoder={str(path)!r} keeps weights in {shown(location)}, which is not there. "
+                f"encoder={str(path)!r} keeps weights in {shown(location)}, which does not exist. "
                 "Put the file into the folder of the model."
             ) from error
     return OnnxModel(files), states
@@ -283,7 +287,7 @@ def _read(path: str | os.PathLike) -> tuple[OnnxModel, dict[str, os.stat_result]
 
 def _read_file(file: str) -> tuple[bytes, os.stat_result]:
     with open_regular(file, "encoder") as opened:
-        state = os.fstat(opened.fileno())  # of what was opened, whatever takes its place
+        state = os.fstat(opened.fileno())  # of the opened file, even if another one replaces it
         return opened.read(state.st_size), state
 
 
@@ -294,8 +298,8 @@ def _version(state: os.stat_result) -> tuple:
 def _open_session(model: OnnxModel, provider: str) -> Any:
     onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="An .onnx file as encoder")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # which joblib limits in its workers
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # and no other format
+    options.intra_op_num_threads = torch.get_num_threads()  # joblib limits it in its workers
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # never the format ORT
     content, weights = _without_paths(model)
     if weights:
         options.add_external_initializers_from_files_in_memory(
@@ -303,20 +307,20 @@ def _open_session(model: OnnxModel, provider: str) -> Any:
         )
     try:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # of many classes, without a common one
+    except Exception as error:  # onnxruntime's errors have no common class
         raise ValueError(
             f"encoder={shown(model.name)} cannot be opened as an ONNX model: {reason_of(error)}"
         ) from error
 
 
 def _without_paths(model: OnnxModel) -> tuple[bytes, dict[str, bytes]]:
-    """Write a model for onnxruntime, with names that no file has for what is kept outside.
+    """Rewrite a model for onnxruntime so that it names no file; return it with its weights by name.
 
-    onnxruntime takes large weights of the graph itself from memory. All else that is kept outside
-    (shapes, subgraphs, functions) it would look for on the disk, and so that goes inside.
+    onnxruntime takes large weights of the main graph from memory, here under random names. It would
+    look on the disk for other external tensors (shapes, subgraphs, functions): those go inside.
     """
     proto = parse_model(model.name, model.files[model.name])
-    proto.ClearField("metadata_props")  # in which onnxruntime may be told to find settings
+    proto.ClearField("metadata_props")  # onnxruntime may read settings from it
     large = []
     for tensor in filter(is_external, proto.graph.initializer):
         location, offset, size = place_of(model.name, tensor)

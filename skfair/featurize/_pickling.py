@@ -1,4 +1,4 @@
-"""What pickles of former versions call by name."""
+"""Functions that pickles of earlier versions call by name."""
 
 from typing import Any
 

@@ -93,7 +93,7 @@ def test_module_is_left_alone_when_it_raises(net):
     with pytest.raises(RuntimeError, match="channels") as caught:
         FrozenEncoderFeaturizer(net).fit(IMAGES[:, :1])
     (note,) = caught.value.__notes__
-    assert "given a batch of shape (1, 1, 6, 5), uint8, as a" in note
+    assert "for a batch of shape (1, 1, 6, 5), uint8, passed as a" in note
     assert all(part.training for part in net.modules())
 
 
@@ -213,7 +213,7 @@ def test_only_what_a_batch_may_have_caused_is_said_to_come_with_it(tmp_path, net
         assert not hasattr(caught.value, "__notes__")
     with pytest.raises(Exception, match="Got invalid dimensions") as caught:
         FrozenEncoderFeaturizer(tmp_path / "model.onnx").fit(IMAGES[:, :1])
-    assert "given a batch of shape (1, 1, 6, 5), uint8" in caught.value.__notes__[0]
+    assert "for a batch of shape (1, 1, 6, 5), uint8" in caught.value.__notes__[0]
 
 
 def test_layer_that_does_not_run_once():
@@ -344,9 +344,9 @@ def test_output_of_a_read_only_array_is_taken():
     "encoder, error, match",
     [
         (lambda b: np.ones((len(b) + 1, 2)), ValueError, "2 rows for a batch of 1 samples"),
-        (lambda b: np.ones((len(b), 2), dtype=int), TypeError, "int64 values; features are float"),
+        (lambda b: np.ones((len(b), 2), dtype=int), TypeError, "int64 values; expected floating"),
         (lambda b: np.ones(len(b)), ValueError, r"shape \(1,\)"),
-        (lambda b: np.ones((len(b), 1, 1, 1, 1)), ValueError, "wanted 2 dimensions"),
+        (lambda b: np.ones((len(b), 1, 1, 1, 1)), ValueError, "expected 2 dimensions"),
         (lambda b: np.ones((len(b), 0)), ValueError, "no features"),
         (lambda b: (np.ones((len(b), 2)), None), TypeError, "returned a tuple.*layer="),
         (lambda b: {"features": 1}, TypeError, "returned a dict"),
@@ -468,7 +468,7 @@ def test_onnx_models_that_do_not_fit(tmp_path):
     opset = [helper.make_opsetid("", 17)]
     path = tmp_path / "two.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-    with pytest.raises(ValueError, match=r"two\.onnx' has the inputs \['x', 'y'\]; wanted one"):
+    with pytest.raises(ValueError, match=r"two\.onnx' has the inputs \['x', 'y'\]; expected one"):
         FrozenEncoderFeaturizer(path).fit(IMAGES)
 
 

@@ -176,9 +176,9 @@ def test_out_is_filled_and_returned(tmp_path):
     [
         (np.empty((12, 4), np.float32), r"out is shape \(12, 4\).*\(12, 3\)"),
         (np.empty((11, 3), np.float32), r"out is shape \(11, 3\)"),
-        (np.empty((12, 3), np.float64), "float64; wanted"),
+        (np.empty((12, 3), np.float64), "float64; expected a NumPy array"),
         ([[0.0]], "out is list"),
-        (np.broadcast_to(np.float32(0), (12, 3)), "cannot be written"),
+        (np.broadcast_to(np.float32(0), (12, 3)), "out is read-only"),
     ],
 )
 def test_out_that_does_not_fit(out, match):
@@ -222,8 +222,8 @@ def test_memmaps_of_rows_are_not_read_whole(tmp_path):
     [
         (IMAGES, IMAGES[:, :1], r"X has images of shape \(1, 6, 5\), fit saw \(3, 6, 5\)"),
         (IMAGES, IMAGES[:, :, :5], r"X has images of shape \(3, 5, 5\), fit saw \(3, 6, 5\)"),
-        (IMAGES, IMAGES.reshape(12, -1), r"not of the kind that was fitted, images of shape \(3"),
-        (IMAGES.reshape(12, -1), IMAGES, "not of the kind that was fitted, rows of 90 features"),
+        (IMAGES, IMAGES.reshape(12, -1), r"is of another form than X in fit \(images of shape \(3"),
+        (IMAGES.reshape(12, -1), IMAGES, r"is of another form than X in fit \(rows of 90 features"),
         (IMAGES.reshape(12, -1), IMAGES.reshape(12, -1)[:, 1:], "89 features"),
         (IMAGES, IMAGES.astype(float), "X holds float32 values, fit saw uint8"),
         (IMAGES, IMAGES[:0], "0 sample"),

@@ -56,12 +56,12 @@ def test_it_is_its_numbers():
 @pytest.mark.parametrize(
     "numbers, error, match",
     [
-        ({"mean": 0.5}, TypeError, r"mean=0\.5; wanted a tuple of numbers"),
-        ({"mean": "abc"}, TypeError, "mean='abc'; wanted a tuple of numbers"),
-        ({"std": (True, 1, 1)}, TypeError, "std=.*; wanted a tuple of numbers"),
-        ({"std": [[1, 1, 1]]}, TypeError, "std=.*; wanted a tuple of numbers"),
-        ({"mean": (0, 0, float("nan"))}, ValueError, "mean=.*; wanted one finite number at least"),
-        ({"mean": (), "std": ()}, ValueError, r"mean=\(\); wanted one finite number at least"),
+        ({"mean": 0.5}, TypeError, r"mean=0\.5; expected a tuple of numbers"),
+        ({"mean": "abc"}, TypeError, "mean='abc'; expected a tuple of numbers"),
+        ({"std": (True, 1, 1)}, TypeError, "std=.*; expected a tuple of numbers"),
+        ({"std": [[1, 1, 1]]}, TypeError, "std=.*; expected a tuple of numbers"),
+        ({"mean": (0, 0, float("nan"))}, ValueError, "mean=.*; expected finite numbers"),
+        ({"mean": (), "std": ()}, ValueError, r"mean=\(\); expected finite numbers"),
         ({"mean": (0.0,)}, ValueError, "mean has 1 numbers and std has 3"),
         ({"std": (1, 0, 1)}, ValueError, r"std=\(1\.0, 0\.0, 1\.0\) must be above 0"),
         ({"std": (1, -1, 1)}, ValueError, "must be above 0"),
@@ -76,7 +76,9 @@ def test_numbers_that_are_none(numbers, error, match):
 def test_batches_of_other_channels(shape):
     batch = np.zeros(shape, dtype=np.uint8)
     for convert in (np.asarray, torch.from_numpy):
-        with pytest.raises(ValueError, match=r"with 3 numbers got a batch of shape \(5, .*wanted"):
+        with pytest.raises(
+            ValueError, match=r"with 3 numbers got a batch of shape \(5, .*expected"
+        ):
             Normalize(**NUMBERS)(convert(batch))
 
 

@@ -161,7 +161,7 @@ def test_locations_outside_of_the_folder_are_not_opened(tmp_path, place, locatio
     path = save(tmp_path / "a", place(tensor(location=location)))
     opened = []
     monkeypatch.setattr(os, "open", lambda *a, true=os.open: (opened.append(a[0]), true(*a))[1])
-    match = r"encoder='model\.onnx' keeps weights in .*; wanted the name of a file in the folder"
+    match = r"encoder='model\.onnx' keeps weights in .*; expected the name of a file in the folder"
     with pytest.raises(ValueError, match=match):
         FrozenEncoderFeaturizer(path, memory=tmp_path / "store").fit(X)
     with pytest.raises(ValueError, match=match):
@@ -203,7 +203,7 @@ def test_models_that_are_no_files(tmp_path, make):
 
 def test_missing_weights(tmp_path):
     path = save(tmp_path / "a", in_initializer(tensor()))
-    with pytest.raises(ValueError, match=r"keeps weights in 'weights\.bin', which is not there"):
+    with pytest.raises(ValueError, match=r"keeps weights in 'weights\.bin', which does not exist"):
         OnnxModel.read(path)
     with pytest.raises(ValueError, match=r"which is not among its files \['m\.onnx'\]"):
         OnnxModel({"m.onnx": path.read_bytes()})
@@ -315,7 +315,7 @@ def test_packed_numbers_are_counted(number, a_part, one):
 def test_a_file_of_packed_numbers_does_not_become_many_times_its_size():
     n = onnx_format._MAX_PARTS * 16
     for content in (field(7, bytes(n)), field(7, bytes(n // 4)) * 4):
-        with pytest.raises(ValueError, match=r"parts, or numbers .* as raw_data: save it so"):
+        with pytest.raises(ValueError, match=r"parts, or numbers .* as raw_data has fewer"):
             OnnxModel(in_graph(content))
     floats = field(4, bytes(8 * n))  # no larger in memory
     assert OnnxModel(in_graph(floats)).files == {"model.onnx": in_graph(floats)["model.onnx"]}
@@ -335,7 +335,7 @@ def test_locations_that_are_said_twice_or_without_being_marked():
 
 def test_locations_that_are_no_text():
     content = in_initializer(tensor()).SerializeToString().replace(b"weights.bin", b"\xff" * 11)
-    with pytest.raises(ValueError, match="wanted the name of a file in the folder"):
+    with pytest.raises(ValueError, match="expected the name of a file in the folder"):
         OnnxModel({"model.onnx": content, LOCATION: W.tobytes()})
 
 
@@ -615,7 +615,7 @@ def test_a_service_reads_and_opens_a_file_once_until_it_changes(tmp_path, reads,
             model_.transform(X)
         np.testing.assert_allclose(model_.fit_transform(X), 2 * X @ W, rtol=1e-5, atol=1e-6)
     os.remove(folder / LOCATION)
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         featurizer.transform(X)
 
 

@@ -100,8 +100,8 @@ def batch_statistics():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (batch_statistics, "takes in the other images"),
-        (CentresItsBatch, "takes in the other images"),
+        (batch_statistics, "uses the other images"),
+        (CentresItsBatch, "uses the other images"),
         (Drops, "draws at random"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_callable_whose_rows_depend_on_their_batch_is_found_out_by_one_more_im
         sizes.append(len(X))
         return X.reshape(len(X), -1) - X.reshape(len(X), -1).mean(0)
 
-    with pytest.raises(ValueError, match="takes in the other images"):
+    with pytest.raises(ValueError, match="uses the other images"):
         FrozenEncoderFeaturizer(encode).fit_transform(IMAGES)
     assert sizes == [6, 1]
 
