@@ -1,5 +1,6 @@
 """skfair: reduce bias in trained models and image classifiers, the scikit-learn way."""
 
+from skfair._version import __version__ as __version__
 from skfair.adjustment import LogitAdjustedClassifier
 from skfair.attribution import PatchAttributionMasker
 from skfair.featurize import FrozenEncoderFeaturizer
@@ -15,8 +16,6 @@ from skfair.intraprocessing import (
 )
 from skfair.margin import ClusterMarginClassifier
 from skfair.persistence import load, save
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AdversarialFinetuneDebiaser",

@@ -20,7 +20,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-import skfair
+from skfair._version import __version__
 
 _KEYS_VERSION = 2  # another one when keys are made in another way
 _OWN_MODULES = ("torch.nn.modules.", "skfair.datasets._encoder")
@@ -103,7 +103,7 @@ def module_digest(module: nn.Module) -> bytes:
         As :func:`check_module`.
     """
     _check_torch()
-    versions = [package.__version__.partition("+")[0] for package in (torch, skfair)]
+    versions = [version.partition("+")[0] for version in (torch.__version__, __version__)]
     return _digest((_Walk().module("encoder", module), versions, torch.get_default_dtype()))
 
 

@@ -757,6 +757,17 @@ def test_calibration_rows_have_no_part_in_the_split_of_the_others():
         np.testing.assert_array_equal(one, two)
 
 
+def test_the_original_network_that_is_chosen_after_failed_tests_has_its_own_weights(monkeypatch):
+    monkeypatch.setattr(_certified, "holds", lambda *_: False)
+    original = Selection._original
+    # Nothing else is worth taking then.
+    monkeypatch.setattr(Selection, "choose", lambda self: (original(self), self.judge))
+    debiaser = fit("BiasGradientDebiaser", confidence=0.5)
+    assert debiaser.best_trial_ == 0
+    for name, weight in NETWORK.state_dict().items():
+        assert torch.equal(debiaser.module_[0].state_dict()[name], weight), name
+
+
 @pytest.mark.parametrize(
     "name", ["ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser"]
 )
