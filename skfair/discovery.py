@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
 import skfair
 
+__all__ = ["all_estimators"]
+
 _TYPES = {"classifier": ClassifierMixin, "transformer": TransformerMixin}
 
 

@@ -59,7 +59,7 @@ from skfair.attribution._region_classifier import (
     train_region_classifier,
 )
 from skfair.attribution._statistics import DataRange, check_fill, given_range, measure_images
-from skfair.base import TorchEstimator
+from skfair.base._estimator import TorchEstimator
 from skfair.base._net import as_tensor, load_weights, noise
 from skfair.utils import (
     LeakageWarning,

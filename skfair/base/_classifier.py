@@ -43,11 +43,59 @@ def _check_shape(X: Any) -> None:
 
 
 class TorchClassifier(ClassifierMixin, TorchEstimator):
-    """Classifier around a torch network that is trained on rows of features.
+    """Base of classifiers around a torch network that is trained on rows of features.
 
-    A subclass trains ``module_``, a network from rows to ``len(classes_)`` logits, in its
-    ``fit``; everything after that is here. Probabilities are the softmax of those logits in
-    float64, so that they sum to one and agree with :meth:`predict`.
+    Subclass it to write a classifier. A subclass writes the constructor, with a parameter
+    ``device``, and ``fit``. There it calls ``_validate_training_data(X, y, sample_weight)``, which
+    checks the data, sets ``classes_`` and ``n_features_in_`` and returns the rows in float32, the
+    position of each label in ``classes_``, and the weights. Then it sets ``module_``, a network
+    from rows to ``len(classes_)`` logits.
+
+    The base does the rest: predictions, probabilities, scores, export, pickles. Probabilities are
+    the softmax of the logits in float64, so that they sum to one and agree with :meth:`predict`.
+    A ``fit`` that raises, or is interrupted, leaves the estimator as it was before; the base wraps
+    each ``fit`` for this. Networks in fitted attributes are pickled on the CPU.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    n_features_in_ : int
+        Number of features.
+    module_ : torch.nn.Module
+        The network, which the subclass sets.
+
+    See Also
+    --------
+    skfair.intraprocessing.IntraprocessingDebiaser : The base of methods that change a trained
+        network.
+
+    Examples
+    --------
+    A classifier by the nearest class mean:
+
+    >>> import numpy as np, torch
+    >>> from skfair.base import TorchClassifier
+    >>> class NearestMean(TorchClassifier):
+    ...     def __init__(self, *, device="auto"):
+    ...         self.device = device
+    ...
+    ...     def fit(self, X, y, sample_weight=None):
+    ...         X, codes, weight = self._validate_training_data(X, y, sample_weight)
+    ...         means = [
+    ...             np.average(X[codes == code], axis=0, weights=weight[codes == code])
+    ...             for code in range(len(self.classes_))
+    ...         ]
+    ...         means = torch.tensor(np.array(means), dtype=torch.float32)
+    ...         self.module_ = torch.nn.Linear(X.shape[1], len(means))
+    ...         with torch.no_grad():
+    ...             self.module_.weight.copy_(means)
+    ...             self.module_.bias.copy_(-means.square().sum(1) / 2)
+    ...         return self
+    >>> X, y = np.array([[0.0], [1.0], [4.0], [5.0]]), ["low", "low", "high", "high"]
+    >>> classifier = NearestMean().fit(X, y)
+    >>> classifier.predict([[2.0], [3.0]]).tolist()
+    ['low', 'high']
     """
 
     def _validate_training_data(

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from torch import nn
 
-from skfair.base import TorchEstimator
+from skfair.base._estimator import TorchEstimator
 from skfair.utils._random import seeded
 
 _N_SAMPLES = 64

@@ -12,7 +12,8 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from skfair.base import TorchClassifier, TorchEstimator
+from skfair.base import TorchClassifier
+from skfair.base._estimator import TorchEstimator
 from skfair.estimator_checks._case import (
     Case,
     find_module,

@@ -31,7 +31,7 @@ class TuningRows(NamedTuple):
     network, a tensor of shape (n_rows,), and these rows, and returns the loss of the batch, a
     tensor without dimensions.
 
-    Attributes
+    Parameters
     ----------
     group : tensor of shape (n_rows,), int64
         Group of each row: its position among the sorted groups.
@@ -74,11 +74,12 @@ class TuningRows(NamedTuple):
         Parameters
         ----------
         rows : tensor of int64
-            Which ones.
+            Positions of the rows.
 
         Returns
         -------
         TuningRows
+            The same four tensors, for these rows.
         """
         return type(self)(*(tensor[rows] for tensor in self))
 

@@ -112,16 +112,18 @@ class Search:
         Returns
         -------
         dict of str to tensor
+            A copy of each parameter and buffer, by its name in :attr:`network`.
         """
         return network_state(self.network)
 
     @torch.no_grad()
     def go_to(self, state: dict[str, torch.Tensor]) -> None:
-        """Give the network the weights that :meth:`state` gave, or some of another kind.
+        """Set the weights and buffers of the network.
 
         Parameters
         ----------
         state : dict of str to tensor
+            As :meth:`state` returns it, with the same or with other values.
         """
         for name, tensor in _tensors(self.network):
             if not torch.equal(tensor, state[name]):  # buffers may be views that none can write to
@@ -136,15 +138,16 @@ class Search:
         Parameters
         ----------
         rows : ndarray of int
-            Which rows.
+            Positions of the rows in X.
         forward : callable, optional
-            From a batch to logits of shape (..., n_in_batch); the network if not given.
+            Takes a batch and returns logits of shape (..., n_in_batch); the network if not given.
         n_networks : int, default=1
             How many networks `forward` runs at once.
 
         Returns
         -------
         ndarray of shape (..., n_rows)
+            The logits.
         """
         self.network.eval()
         forward = forward or self.network
@@ -164,18 +167,21 @@ class Search:
         Parameters
         ----------
         scores : ndarray of shape (n_candidates, n_scored), optional
-            Their logits on the rows of `scored`; those of the network as it is now if not
-            given.
+            Logits of the candidates on the rows of :attr:`scored`. If not given, there is one
+            candidate: the network as it is now.
         state : callable, optional
-            From the position of a candidate to its weights; asked only for one that is the
-            best so far. The weights of the network as they are now if not given.
+            Takes the position of a candidate and returns its weights, as :meth:`state` does.
+            It is called only for a candidate that is the best so far. If not given, the weights
+            are those of the network as it is now.
         **columns
-            What to note in ``trials_`` beside the measures.
+            Columns of ``trials_`` beside the measures: "candidate", "layer", "epoch" or "step".
 
         Returns
         -------
         Choice
-            The threshold of each candidate and what it gives on the rows that judge.
+            A named tuple of arrays of shape (n_candidates,): "threshold", the best one for each
+            candidate, and at this threshold, on the rows that judge, "bias", "performance",
+            "objective", "feasible" and others.
         """
         if scores is None:
             scores = self.score(self.scored)[None]

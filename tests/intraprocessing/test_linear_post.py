@@ -554,7 +554,7 @@ def test_groups_of_a_few_rows():
         debiaser = fit(data)
     assert np.isfinite(debiaser.trials_.bias).all()
     assert debiaser.performance_ > 0.7
-    with pytest.warns(SmallGroupWarning, match="leaves them out"):
+    with pytest.warns(SmallGroupWarning, match="leaves these groups out"):
         debiaser = fit(data, small_groups="exclude")
     assert set(debiaser.pairs_.group_1) | set(debiaser.pairs_.group_2) == {"0", "1", "3"}
     with pytest.raises(ValueError, match="small_groups='error'"):

@@ -559,7 +559,7 @@ def test_a_network_of_embeddings_is_given_integers_by_a_module_around_it():
     rng = np.random.default_rng(0)
     X, y, groups = rng.integers(0, 20, size=(200, 6)), np.arange(200) % 2, np.arange(200) // 2 % 2
     network = nn.Sequential(nn.EmbeddingBag(20, 3), nn.Linear(3, 1))
-    with pytest.raises(ValueError, match=r"embeddings want integers\. .*self\.network\(X\.long"):
+    with pytest.raises(ValueError, match=r"embeddings take integers\. .*self\.network\(X\.long"):
         ThresholdDebiaser(network).fit(X, y, sensitive_features=groups)
     debiaser = ThresholdDebiaser(OfIntegers(network), epsilon=0.5)
     debiaser.fit(X, y, sensitive_features=groups)

@@ -248,7 +248,7 @@ def test_groups_without_a_label_are_left_out_if_asked_for():
     with pytest.raises(ValueError, match=r"without any in y.*small_groups='exclude'"):
         threshold(read_logit(), **options).fit(X, y, sensitive_features=names)
     debiaser = threshold(read_logit(), **options, small_groups="exclude")
-    with pytest.warns(SmallGroupWarning, match="leaves them out"):
+    with pytest.warns(SmallGroupWarning, match="leaves these groups out"):
         debiaser.fit(X, y, sensitive_features=names)
     assert "tiny" not in set(debiaser.pairs_.group_2)
 
