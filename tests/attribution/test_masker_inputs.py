@@ -1,4 +1,4 @@
-"""What PatchAttributionMasker refuses: named with the fix, and before anything is trained."""
+"""Inputs that PatchAttributionMasker refuses before the training, with the fix in the message."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from skfair.utils import UninformativeAttributionWarning
 
 @pytest.fixture
 def refused(data, quick, monkeypatch):
-    """Fit, and see that the error comes before the training."""
+    """Fit, and assert that the error comes before the training."""
 
     def trained(*args, **kwargs):
         pytest.fail("the training was reached")
@@ -75,7 +75,7 @@ def test_images_off_the_grid(planted, quick, network):
     assert masker.attribute(data.X).shape == (100, 13, 12)
     assert masker.masks(data.X).shape == (100, 13, 12)
     assert data.share(masker.mean_map_) > 0.5
-    # The network sees the last column again where there is none.
+    # Beyond the image the network sees the last column again.
     padded = np.pad(data.X, ((0, 0), (0, 0), (0, 0), (0, 1)), mode="edge")
     other = copy.deepcopy(masker)
     other.image_shape_ = (3, 13, 13)
@@ -364,7 +364,7 @@ def test_a_colour_in_the_units_of_another_scale(refused, data):
 
 
 class Broken(nn.Linear):
-    """Takes patches only, or gives something else than logits."""
+    """Takes patches only, or returns something else than logits."""
 
     def __init__(self, answer):
         super().__init__(1, 1)
@@ -441,7 +441,7 @@ def test_values_of_another_kind(data, quick, method):
         call(broken)
     with pytest.raises(ValueError, match=r"X has values from 0 to 2.., where fit saw 0 to 0\.89"):
         call(data.X.astype(np.float32))
-    call(X[:3] + np.float32(0.1))  # a bit outside of what was seen is still such an image
+    call(X[:3] + np.float32(0.1))  # values a little outside of the range of fit are accepted
     masker = quick(data_range=(0, 1)).fit(X, sensitive_features=data.has)
     with pytest.raises(ValueError, match=r"where data_range says 0 to 1\."):
         getattr(masker, method)(X[:3] + np.float32(0.5))
