@@ -245,7 +245,7 @@ def test_a_handful_of_images_with_the_attribute(refused, data, n):
     rows = np.r_[np.flatnonzero(data.has)[:n], np.flatnonzero(~data.has)[: 60 - n]]
     match = (
         rf"sensitive_features has the value 'with' in {n} of 60 images, too few to learn where it "
-        r"shows\. Give at least 4 images of each value, and better fifty, or leave"
+        r"shows\. Give at least 4 images of each value, better fifty, or leave"
     )
     names = np.where(data.has[rows], "with", "without")
     assert refused(match, data.X[rows], names)
@@ -342,13 +342,13 @@ def test_images_outside_the_range_that_is_given(refused, data):
 @pytest.mark.parametrize(
     "fill, match",
     [
-        ((0, 0), r"fill=\(0, 0\) has shape \(2,\): give one number, one for each of the 3"),
-        (np.zeros((3, 1)), r"has shape \(3, 1\): give one number"),
+        ((0, 0), r"fill=\(0, 0\) has shape \(2,\)\. Give one number, one for each of the 3"),
+        (np.zeros((3, 1)), r"has shape \(3, 1\)\. Give one number"),
         (256, "fill=256 is outside the range of the images, 0 to 255"),
         ((0, 0, -1), r"fill=\(0, 0, -1\) is outside the range"),
         (np.nan, "fill=nan is outside the range"),
-        (["a", "b", "c"], r"fill=\['a', .* is no colour"),
-        (10**400, r"fill=1000.* is no colour"),
+        (["a", "b", "c"], r"fill=\['a', .* is not a colour"),
+        (10**400, r"fill=1000.* is not a colour"),
     ],
     ids=str,
 )
