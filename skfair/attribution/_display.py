@@ -166,8 +166,8 @@ class AttributionDisplay:
               Above the map is the score of the image
               (:meth:`PatchAttributionMasker.attribute_score`), the highest probability of a patch,
               or "not found" if the score is below ``score_threshold_``. With more than two values
-              it is the value with the highest score. Several attributes that are not combined have a
-              row each, in the order of the columns.
+              it is the value with the highest score. Several attributes that are not combined
+              have a row each, in the order of the columns.
             - "mean_map": the general map, ``mean_map_``, over the mean of all images in `X`,
               with lines around the pixels that ``scope="general"`` hides.
             - "perturbations": the result of :meth:`PatchAttributionMasker.mask` with the current
@@ -200,8 +200,8 @@ class AttributionDisplay:
         if not isinstance(estimator, PatchAttributionMasker):
             raise TypeError(
                 f"estimator is {type(estimator).__name__}; expected a fitted "
-                "PatchAttributionMasker. From a pipeline pass the step, pipeline[0]. For other maps "
-                "pass the arrays: AttributionDisplay(images, maps={name: maps}).plot()."
+                "PatchAttributionMasker. From a pipeline pass the step, pipeline[0]. For maps from "
+                "elsewhere pass arrays: AttributionDisplay(images, maps={name: maps}).plot()."
             )
         if kind not in _KINDS:
             raise ValueError(f"kind={kind!r} is unknown. Take one of {', '.join(_KINDS)}.")

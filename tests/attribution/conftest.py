@@ -10,7 +10,7 @@ from skfair.utils._split import split_cells
 
 
 class Planted(NamedTuple):
-    """Images, channels first, uint8; which of them have the stamp; and the pixels it covers."""
+    """Images (channels first, uint8), which of them have the stamp, and the pixels it covers."""
 
     X: np.ndarray
     has: np.ndarray
@@ -49,7 +49,7 @@ def _held_out(code, fraction=0.1, seed=0):
 
 @pytest.fixture(scope="session")
 def held_out():
-    """Rows that `fit` holds out: of each value a share, or sixteen if these are at most 40 %."""
+    """Rows that `fit` holds out: a share of each value, or sixteen if these are at most 40 %."""
     return _held_out
 
 
@@ -57,7 +57,7 @@ def held_out():
 def planted():
     """Make images with a stamp of 4 x 4 pixels, a tenth of the image.
 
-    It is in the middle: of a pixel at the border, all patches that it lies in may see the stamp.
+    The stamp is in the middle: at the border, all patches that contain a pixel may see the stamp.
     """
     return _planted
 
@@ -75,7 +75,7 @@ def data():
 
 @pytest.fixture(scope="session")
 def fitted(data):
-    """Not to be changed; a copy takes other parameters."""
+    """A fitted masker. Tests must not change it; a copy takes other parameters."""
     return _quick().fit(data.X, sensitive_features=data.has)
 
 
@@ -92,13 +92,13 @@ def _squares(n=240, seed=0):
 
 @pytest.fixture(scope="session")
 def squares():
-    """Make images on which a white square is anywhere, or nowhere; which; and where."""
+    """Make images with a white square at a random place or none; which have it, and where."""
     return _squares
 
 
 @pytest.fixture(scope="session")
 def anywhere():
-    """A masker of such images, not to be changed, and what it was fitted on."""
+    """A masker fitted on such images, and these images. Tests must not change it."""
     X, has, inside = _squares()
     masker = _quick(stride=1, max_epochs=8, position_embedding=False)
     return masker.fit(X, sensitive_features=has), X, has, inside

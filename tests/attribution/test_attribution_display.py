@@ -1,4 +1,4 @@
-"""The attribution display: what is drawn is what the masker says, whatever the images are."""
+"""The attribution display draws the results of the masker, for all kinds of images."""
 
 import copy
 import sys
@@ -26,7 +26,7 @@ from skfair.attribution._display import _outline
 # The maskers are trained for a moment only; what they have learned does not matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::skfair.utils.UninformativeAttributionWarning")
 
-# What a masker would do if it were set otherwise.
+# The results that a masker would have with other parameters.
 MODES = {
     "general\nmask": ("general", "mask"),
     "general\nnoise": ("general", "noise"),
@@ -82,7 +82,7 @@ def drawn(images):
 
 
 def meanings(masker):
-    """Of two columns that are stamps or not, what each row is called."""
+    """Names of the rows for two columns that say whether an image has a stamp."""
     pairs = zip(("ring", "cross"), masker.pos_label_, strict=True)
     return [name if label else f"{name} = False" for name, label in pairs]
 
@@ -104,14 +104,14 @@ def inside(line, corner, size):
 
 
 def outlined(display, name, lines):
-    """What the lines of one row of maps go around."""
+    """Pixels inside the lines of one row of maps."""
     corners = [(left, top) for left, _, _, top in extents(display.maps_[name])]
     size = display.images.shape[1:3]
     return np.stack([inside(line, c, size) for line, c in zip(lines[name], corners, strict=True)])
 
 
 def assert_outlined(display, name, own, borrowed=None):
-    """Solid lines around what is the image's own, dashed ones around what is of others."""
+    """Solid lines go around the pixels of the image itself, dashed ones around borrowed pixels."""
     np.testing.assert_array_equal(outlined(display, name, display.outlines_), own)
     assert {line.get_linestyle() for line in display.outlines_[name]} == {"-"}
     if borrowed is None or not borrowed.any():
@@ -164,7 +164,7 @@ def test_outlines_go_around_what_is_hidden(masker):
     there = found[:8, None, None]
     assert hidden[~found[:8]].any((1, 2)).all()
     assert_outlined(display, "maps", hidden & there, hidden & ~there)
-    # What is not found in any image gets no hole of its own, and what is found in all no other.
+    # If it is found in all images, all holes are their own; if in none, all are borrowed.
     for some, own in [(X[found][:4], True), (X[~found][:4], False)]:
         display = AttributionDisplay.from_estimator(masker, some)
         hidden = masker.perturbed_pixels(some)
@@ -182,8 +182,8 @@ def test_of_each_attribute_that_is_not_found_the_hole_is_of_another_image(two_co
     masker = copy.copy(two_columns).set_params(scope="specific")
     scores = np.stack(masker.attribute_score(X[:8]))
     found = scores >= masker.score_threshold_[:, None]
-    assert (found.sum(0) == 1).any()  # of one attribute its own, of the other that of another
-    # Without an image's own pixels: what is above the quantile of its map, margin 0.
+    assert (found.sum(0) == 1).any()  # one attribute has its own hole, the other borrows one
+    # Without the image's own pixels, those above the quantile of its map, with margin 0.
     maps = masker.attribute(X[:8])
     above = maps > np.quantile(maps, 0.9, axis=(2, 3), keepdims=True, method="inverted_cdf")
     own = (above & found.T[..., None, None]).any(1)
@@ -202,7 +202,7 @@ def test_scores_above_the_maps(masker):
         "above each map: highest P of a patch",
         f"not found: below {least:.2f}",
     ]
-    # Of the paper's confidences too it is the probability.
+    # With the paper's confidences the score is the probability, too.
     entropy = copy.copy(masker).set_params(confidence="negative_entropy")
     display = AttributionDisplay.from_estimator(entropy, X, n_images=20)
     assert title_texts(display, "maps") == wanted
@@ -230,7 +230,7 @@ def test_of_more_than_two_values_the_likeliest_is_named():
     assert "not found" not in display.ax_.get_xlabel()
     assert_outlined(display, "maps", masker.perturbed_pixels(X[:8]))
     assert display.colorbar_.ax.get_ylabel() == "P above guessing"
-    assert_nothing_is_cut_off(display.figure_)  # and a dollar is a dollar
+    assert_nothing_is_cut_off(display.figure_)  # a dollar is not the start of a formula
 
 
 def test_combined_columns_are_named_by_their_values():
@@ -266,7 +266,7 @@ def test_the_scale_says_what_it_is(values, pos_label, name):
 
 
 def test_maps_of_a_network_that_is_sure_of_everything():
-    # The mean of some ones is above one in the last digit.
+    # Rounding can bring a mean of ones above one.
     images = np.tile(X, (1, 1, 8, 10))[:, :, :128, :120]
     masker = make_masker(patch_size=24, stride=2, max_epochs=1, scope="specific")
     masker.fit(images, sensitive_features=STAMPS[:, 0])
@@ -372,7 +372,7 @@ def test_mean_map(masker):
 def test_perturbations(masker, scope, perturbation):
     masker = copy.copy(masker).set_params(scope=scope, perturbation=perturbation)
     display = AttributionDisplay.from_estimator(masker, X, kind="perturbations", n_images=3)
-    # What it does itself comes first, and only once.
+    # The current parameters come first, and only once.
     first = f"{'specific' if scope == 'auto' else scope}\n{perturbation}"
     modes = {name: mode for name, mode in MODES.items() if name != first}
     assert row_names(display)[1:] == [f"{first}\n(as set)", *modes]
@@ -409,7 +409,7 @@ def test_the_masker_stays_as_it_was(kind):
     assert vars(masker).keys() == before.keys()
     assert all(vars(masker)[name] is value for name, value in before.items())
     np.testing.assert_array_equal(X, original)
-    # It even draws the same noise next.
+    # The masker draws the same noise as without the plot.
     np.testing.assert_array_equal(masker.mask(X), twin.mask(X))
 
 

@@ -1,4 +1,4 @@
-"""What a region classifier is worth: temperature, accuracy of positions, whether it is chance."""
+"""Evaluation of a region classifier: temperature, accuracy of positions, test against chance."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from skfair.attribution._evaluation import (
 
 
 def logits_and_labels(n, n_classes, scale, seed=0):
-    """Labels that are drawn from the softmax of the logits, which are then scaled."""
+    """Labels drawn from the softmax of logits, and these logits times a scale."""
     rng = np.random.default_rng(seed)
     code = rng.integers(n_classes, size=n)
     logits = rng.normal(size=(n, n_classes, 2, 3))
@@ -47,7 +47,7 @@ def test_the_temperature_is_that_of_a_slow_search(n_classes, scale):
     slow = candidates[::20][np.argmin(losses)]
     found = fit_temperature(logits, code, weight)
     assert found == pytest.approx(slow, rel=0.03)
-    # A network that is right about its confidence has one of its own scale.
+    # The temperature of a calibrated network is 1, times the scale.
     assert found == pytest.approx(scale, rel=0.2)
 
 
@@ -58,7 +58,7 @@ def test_an_overconfident_network_is_cooled_and_a_timid_one_heated():
 
 
 def test_weights_decide_which_images_count():
-    # Half of the images say one thing, half the contrary.
+    # Half of the images say one class, half the other.
     right, wrong = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
     logits = torch.stack([right] * 3 + [wrong])[:, :, None, None]
     code = torch.zeros(4, dtype=torch.int64)
@@ -91,7 +91,7 @@ def test_balanced_weights_by_hand():
 
 
 def drawn(rng, n, n_classes):
-    """What a region classifier gives for images that it knows nothing of: some that are sure."""
+    """Probabilities of a region classifier that learned nothing: some of them are high."""
     logits = 2 * rng.normal(size=(n, n_classes, 1, 1)) + rng.normal(size=(n, n_classes, 4, 5))
     exponentials = np.exp(logits)
     return exponentials / exponentials.sum(1, keepdims=True)
@@ -122,7 +122,7 @@ def test_a_classifier_that_says_the_same_of_all_images_is_not_informative(shuffl
 @pytest.mark.parametrize("n, n_classes", [(40, 2), (60, 3), (200, 2)])
 @pytest.mark.parametrize("where", ["fixed", "moving", "everywhere"])
 def test_what_is_there_is_found(n, n_classes, where):
-    """The last class shows in one patch, the same or another of each image, or a bit in all."""
+    """The last class shows in one patch, the same or another one in each image, or a bit in all."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(40):
@@ -143,7 +143,7 @@ def test_what_is_there_is_found(n, n_classes, where):
 
 
 def test_what_is_known_of_absence_only_is_found_too():
-    # The images without a logo have one patch that says so; those with it have none.
+    # Images without a logo have one patch that says so; images with a logo have no such patch.
     rng = np.random.default_rng(0)
     code = np.arange(60) % 2
     proba = np.full((60, 2, 3, 3), 0.5)
@@ -154,7 +154,7 @@ def test_what_is_known_of_absence_only_is_found_too():
 
 def test_the_p_value_by_hand():
     # Four images a class whose highest probabilities are in the order of their class: of the
-    # 70 orders of eight images one has them so, a p-value of 1 / 70. Three tests are made.
+    # 70 orders of eight images one is like this, a p-value of 1 / 70. There are three tests.
     def probability(n):
         highest = np.linspace(0.6, 0.9, 2 * n)  # of the second class
         proba = np.full((2 * n, 2, 1, 2), 0.5)
@@ -181,7 +181,7 @@ def test_the_highest_probability_by_hand():
 
 
 def test_areas_by_hand():
-    # Of class 0: 0.9 is above two of three others, 0.1 above none of them, and half a tie.
+    # Class 0: 0.9 is above two of three others, 0.1 is above none; a tie counts half.
     score = np.array([[0.9, 0.0], [0.1, 0.0], [0.1, 0.2], [0.95, 0.1], [0.2, 0.3]])
     found = auc_of_classes(score, np.array([0, 0, 1, 1, 1]))
     np.testing.assert_allclose(found, [2.5 / 6, 1.0])
@@ -190,9 +190,9 @@ def test_areas_by_hand():
 @pytest.mark.parametrize(
     "first, second, expected",
     [
-        (0, 20, 1),  # the second tells
-        (20, 0, 0),  # the first does
-        (20, 20, 1),  # both do, as where the attribute is at one place
+        (0, 20, 1),  # the second class tells
+        (20, 0, 0),  # the first class tells
+        (20, 20, 1),  # both tell, as if the attribute were at one place
         (0, 0, 1),
         # By chance an area of one half is off by sqrt(40 / 12 / 20 / 20), which is 0.0913.
         (7, 0, 1),
@@ -204,7 +204,7 @@ def test_areas_by_hand():
 def test_the_value_that_means_present(first, second, expected):
     code = np.repeat([0, 1], 20)
     score = np.zeros((40, 2))
-    # So many of twenty are above all others, and the rest ties: areas of 1/2 + number / 40.
+    # This number of twenty is above all others, and the rest ties: areas of 1/2 + number / 40.
     score[:first, 0] = score[20 : 20 + second, 1] = 1
     np.testing.assert_allclose(auc_of_classes(score, code), [0.5 + first / 40, 0.5 + second / 40])
     assert choose_positive(score, code) == expected
@@ -215,9 +215,9 @@ def test_the_value_that_means_present(first, second, expected):
     [
         ([0.1, 0.2, 0.6, 0.8], [0, 0, 1, 1], 0.4),
         ([0.1, 0.8, 0.6, 0.2], [0, 1, 1, 0], 0.4),
-        # Half of those with, none of those without, beats all of those with half of the others.
+        # "Half of those with, no other" is better than "all of those with, half of the others".
         ([0.1, 0.2, 0.3, 0.4, 0.35, 0.3, 0.9, 0.95], [0, 0, 0, 0, 1, 1, 1, 1], 0.65),
-        # One without among many weighs as much as they do together.
+        # The only image without weighs as much as all images with the attribute.
         ([0.5, 0.4, 0.6, 0.7, 0.8], [0, 1, 1, 1, 1], 0.55),
     ],
 )
@@ -249,7 +249,7 @@ def test_confidences_by_hand():
     assert CONFIDENCES["margin"](probability).tolist() == pytest.approx([0.0, 0.5, 1.0])
     expected = [np.log(0.5), 0.7 * np.log(0.7) + 0.1 * np.log(0.1) + 0.2 * np.log(0.2), 0.0]
     assert CONFIDENCES["negative_entropy"](probability).tolist() == pytest.approx(expected)
-    # The likeliest, from a third to one, or what is asked for.
+    # The highest probability, scaled from a third to one, or that of the class asked for.
     expected = [(0.5 - 1 / 3) * 1.5, (0.7 - 1 / 3) * 1.5, 1.0]
     assert CONFIDENCES["probability"](probability).tolist() == pytest.approx(expected)
     third = torch.full((1, 3), 1 / 3)
@@ -277,7 +277,7 @@ def test_columns_are_one_attribute_or_several():
         assert attributes.take(np.array([1, 2])).cell.tolist() == [1, 2]
 
 
-# What is passed beside the images ---------------------------------------------------------
+# Attributes and classes -------------------------------------------------------------------
 
 
 def attributes_of(columns, combine=False):

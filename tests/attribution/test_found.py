@@ -1,4 +1,4 @@
-"""Whether an image has the attribute, and where: scores, masks, boxes and what they are of."""
+"""Whether an image has the attribute, and where: scores, masks, boxes and the positive class."""
 
 import copy
 import warnings
@@ -36,7 +36,7 @@ def test_the_area_is_that_of_images_not_trained_on(planted, quick, held_out):
 
 def test_the_area_of_three_values_is_a_mean(planted, quick, held_out):
     data = planted(n=240)
-    code = data.has + np.arange(240) % 2 * data.has  # the last two are told by nothing
+    code = data.has + np.arange(240) % 2 * data.has  # nothing tells the last two
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UninformativeAttributionWarning)
         masker = quick(validation_fraction=0.4).fit(data.X, sensitive_features=code)
@@ -48,7 +48,7 @@ def test_the_area_of_three_values_is_a_mean(planted, quick, held_out):
 
 @pytest.fixture(scope="module")
 def two(planted, quick):
-    """A bright stamp at the upper right, a dark one at the lower left, and a map of each."""
+    """A bright stamp at the upper right, a dark one at the lower left, and a map for each stamp."""
     upper, lower = planted(n=240, seed=1), planted(n=240, at=(8, 0), seed=2)
     X = upper.X.copy()
     X[lower.has] *= ~lower.inside
@@ -123,7 +123,7 @@ def test_masks_by_hand(data, fitted):
         if score < fitted.score_threshold_[0]:
             assert not mask.any()
             continue
-        # Of an even number of values torch's median is the lower one in the middle.
+        # For an even number of values torch's median is the lower one of the two in the middle.
         middle = np.sort(one.ravel())[one.size // 2 - 1]
         np.testing.assert_array_equal(mask, one > (middle + one.max()) / 2)
         assert mask.any()
@@ -144,7 +144,7 @@ def test_masks_of_what_moves(anywhere, squares):
     assert found[has].mean() > 0.95
     assert found[~has].mean() < 0.1
     both, either = (masks & inside)[has].sum((1, 2)), (masks | inside)[has].sum((1, 2))
-    # A square of 4 x 4 in one of 6 x 6: patches that see half of it are as sure.
+    # 4 x 4 pixels within 6 x 6: patches that see half of the square are as sure.
     assert (both == 16).mean() > 0.9
     assert np.median(both / either) > 0.35
 
@@ -236,6 +236,6 @@ def test_an_artefact_on_half_of_the_image(planted, quick):
     # A third of the patches see both halves, so that the border is not sharp.
     assert masks[data.has][:, inside].mean() > 0.6
     assert masks[data.has][:, ~inside].mean() < 0.3
-    # As many pixels are hidden as are asked for, of the half that it covers first.
+    # The share of `quantile` is hidden, first in the half that the attribute covers.
     hidden = masker.set_params(quantile=0.6).perturbed_pixels(X[:1])[0]
     assert hidden[inside].mean() > 0.7

@@ -1,4 +1,4 @@
-"""Where patches lie and what a pixel gets of them, against counting by hand and plain loops."""
+"""Positions of patches and their pixel maps, against counting by hand and plain loops."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from skfair.attribution._grid import PatchGrid
 
 @st.composite
 def grids(draw):
-    """Any grid that works, square or not."""
+    """Any valid grid, square or not."""
     k = draw(st.integers(1, 7))
     stride = draw(st.integers(1, k))
     n_rows, n_cols = draw(st.integers(1, 6)), draw(st.integers(1, 6))
@@ -51,7 +51,7 @@ def test_patches_are_slices(grid, n, seed):
 
 
 def algorithm_1(region_map, grid):
-    """Algorithm 1 of the paper, as it is printed."""
+    """Algorithm 1 of the paper, as printed."""
     total = np.zeros((grid.height, grid.width))
     count = np.zeros((grid.height, grid.width))
     k, s = grid.patch_size, grid.stride

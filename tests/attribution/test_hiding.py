@@ -1,4 +1,4 @@
-"""What is hidden and what comes in its place: scope, holes of other images, swaps, fills."""
+"""Hidden pixels and what replaces them: scope, holes of other images, swaps, fills."""
 
 import copy
 import sys
@@ -32,7 +32,7 @@ def test_the_scope_is_found_out(fitted, anywhere, data):
     assert fitted.scope_ == "general"
     masker, X, _, _ = anywhere
     assert masker.scope_ == "specific"
-    # And is what is taken, unless another one is asked for.
+    # `fit` takes this scope, unless the parameter asks for another.
     for one, images, scope in ((fitted, data.X, "general"), (masker, X, "specific")):
         expected = with_parameters(one, scope=scope).perturbed_pixels(images)
         np.testing.assert_array_equal(one.perturbed_pixels(images), expected)
@@ -49,12 +49,12 @@ def test_a_scope_that_is_asked_for_is_taken(data, quick, scope):
 
 
 def test_agreement_by_hand():
-    # Maps of 1 x 3 positions: two alike and one reversed; images without it do not count.
+    # Maps of 1 x 3 positions: two are equal, one is reversed. Images without it do not count.
     maps = np.array([[1.0, 2, 3], [1, 2, 3], [3, 2, 1], [9, 0, 5]]) / 10
     proba = np.stack([1 - maps, maps], 1)[:, :, None]
     found = map_agreement([proba], np.array([[1], [1], [1], [0]]), np.array([1]), np.array([0.0]))
-    # Mean of the others: (1, 2, 3) with (2, 2, 2) twice, which has no slope: 0; and the
-    # reversed one with (1, 2, 3): -1.
+    # Twice (1, 2, 3) with the mean of the others, (2, 2, 2), which is flat: 0. The reversed
+    # map with (1, 2, 3): -1.
     assert found == pytest.approx(-1 / 3, abs=1e-4)
     # The same map at other heights agrees fully.
     proba = np.stack([1 - maps[:2] * [[1], [2]], maps[:2] * [[1], [2]]], 1)[:, :, None]
@@ -90,16 +90,16 @@ def test_scopes_in_order():
 
 
 def test_areas_at_heights_by_hand():
-    # Median 0, highest 8: half of the height is 4, above which two of ten values are.
+    # Median 0, highest 8: half of the height is 4, and two of ten values are above 4.
     one = np.array([0, 0, 0, 0, 0, 0, 2, 4, 6, 8.0]).reshape(1, 1, 2, 5)
     assert quantiles_of_levels(one, [0.5, 0.2, 0.75]) == pytest.approx([0.8, 0.6, 0.9])
-    # The median of several maps, of the attribute with the largest area.
+    # The median over several maps, for the attribute with the largest area.
     wide = np.array([0, 0, 0, 0, 0, 1, 8, 8, 8, 8.0]).reshape(1, 1, 2, 5)
     maps = np.concatenate([one, one, wide], 1)
     assert quantiles_of_levels(maps, [0.5]) == pytest.approx([0.8])
     maps = np.concatenate([np.repeat(one, 3, 1), np.repeat(wide, 3, 1)])
     assert quantiles_of_levels(maps, [0.5]) == pytest.approx([0.6])
-    # Maps of one value, and of one peak.
+    # A constant map, and a map with one peak.
     assert quantiles_of_levels(np.full((1, 1, 4, 4), 0.5), [0.5]) == [0.995]
     assert quantiles_of_levels(np.eye(30)[None, None, :1], [0.0]) == [pytest.approx(29 / 30)]
 
@@ -161,7 +161,7 @@ def test_images_without_it_get_the_holes_of_others(anywhere, new, held_out):
     holes = masker.perturbed_pixels(X_new)[without]
     assert {hole.tobytes() for hole in holes} <= bank
     assert len({hole.tobytes() for hole in holes}) > len(bank) / 2
-    # The number of hidden pixels does not tell what has it.
+    # The number of hidden pixels does not tell which images have the attribute.
     sizes = masker.perturbed_pixels(X_new).mean((1, 2))
     assert sizes[has_new].mean() == pytest.approx(sizes[~has_new].mean(), rel=0.1)
 
@@ -189,10 +189,10 @@ def test_donors_are_images_that_have_it_and_in_which_it_is_found():
     kept = donor_maps([proba], code, np.array([1]), np.array([0.6]), "probability")
     assert kept.shape[:2] + kept.shape[2:] == (1, len(kept[0]), 1, 2)
     assert {tuple(one) for one in kept[0, :, 0].tolist()} == {(0.9, 0.5), (0.8, 0.5)}
-    # If it is found in none of them, all that have it.
+    # If the attribute is found in no image, the donors are all images that have it.
     kept = donor_maps([proba], code, np.array([1]), np.array([0.99]), "probability")
     assert {one[0] for one in kept[0, :, 0].tolist()} == {0.9, 0.2, 0.8}
-    # Of more values than two all images.
+    # With more than two values, the donors are all images.
     kept = donor_maps([proba], code, np.array([-1]), np.array([0.5]), "top")
     assert {one[0] for one in kept[0, :, 0].tolist()} == {0.9, 0.8, 0.95, 0.7}
 
@@ -273,7 +273,7 @@ def test_swaps_of_other_types(data, quick, dtype):
     swapped = swapped.reshape(data.X.shape)
     hidden = masker.perturbed_pixels(X)
     np.testing.assert_array_equal(swapped[:, :, ~hidden[0]], data.X[:, :, ~hidden[0]])
-    # Each has nothing there or, at the same place, what another one had.
+    # In the hole, each image has the fill colour or the pixels that another image had there.
     inside = swapped[:, :, hidden[0]].reshape(200, -1)
     known = {row.tobytes() for row in data.X.astype(dtype)[:, :, hidden[0]].reshape(200, -1)}
     filled = (inside == 0).all(1)
@@ -303,7 +303,7 @@ def test_what_cannot_be_swapped(data, quick, monkeypatch, columns, parameters):
 
 
 def test_new_images_are_not_swapped(data, quick, swapping, new):
-    match = "perturb_at_predict=True and perturbation='swap' exclude each other.*Pass perturb_at_predict=False"
+    match = "perturb_at_predict=True and perturbation='swap' exclude.*Pass perturb_at_predict=False"
     masker = quick(perturbation="swap", perturb_at_predict=True)
     with pytest.raises(ValueError, match=match):
         masker.fit(data.X, sensitive_features=data.has)
@@ -328,7 +328,7 @@ def test_augmentation_swaps_anew(swapping, new):
     for rows in (has, ~has):
         error = 0.5 / (12 * rows.sum()) ** 0.5
         assert shows[rows].mean() == pytest.approx(0.5, abs=3.5 * error + 0.04)
-    # What is known to be hidden is taken; all else is looked for again.
+    # It takes the hidden pixels that it gets, and looks again for the rest.
     hidden = torch.from_numpy(swapping.perturbed_pixels(X))
     found = augment(images, hidden)
     filled = torch.where(hidden[:, None], 7, images)
@@ -380,7 +380,7 @@ def test_fills_from_what_is_visible(data, fitted, fill, perturbation):
             if fill == "blur":
                 assert visible.min() <= after.min() <= after.max() <= visible.max()
             assert len(np.unique(after)) > 3  # not one colour
-    # Only of images, not of how they come.
+    # The result depends on the images, and not on their batches.
     np.testing.assert_array_equal(with_parameters(masker, attribution_batch_size=5).mask(X), masked)
 
 

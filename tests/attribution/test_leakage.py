@@ -1,4 +1,4 @@
-"""Whether a network still tells the attribute: what is measured, chosen and said of it."""
+"""Whether a network still tells the attribute: the measurement, the choice and the warnings."""
 
 import copy
 
@@ -26,7 +26,7 @@ def measured(X, has, y=None, seed=0):
 
 
 def hide(data):
-    """The true pixels, in one grey."""
+    """Images whose true pixels have one grey."""
     X = data.X.copy()
     X[:, :, data.inside] = 50
     return X
@@ -51,7 +51,7 @@ def test_what_is_untouched_is_told(stamped):
 def test_what_is_hidden_is_not(stamped):
     hidden = [measured(hide(stamped), stamped.has, seed=seed) for seed in range(4)]
     assert np.mean([one.accuracy for one in hidden]) == pytest.approx(0.5, abs=0.06)
-    # Each interval misses one half with one in twenty.
+    # Each interval misses one half with a probability of one in twenty.
     assert sum(one.low <= 0.5 <= one.high for one in hidden) >= 3
 
 
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_bits_and_moves_nothing(stamped):
 
 
 def test_what_goes_along_with_the_class_is_no_leak(planted):
-    # The class is seen at a glance; the attribute is not in the image but for the class.
+    # The image shows the class clearly, and the attribute only as far as the class predicts it.
     data = planted(n=240, seed=6)
     y = np.where(np.random.default_rng(1).random(240) < 0.85, data.has, ~data.has)
     X = hide(data)
@@ -80,14 +80,14 @@ def test_what_goes_along_with_the_class_is_no_leak(planted):
     assert measured(X, data.has).low > 0.7
     within = measured(X, data.has, y)
     assert within.low <= 0.5 <= within.high
-    # What is left of the attribute itself is one.
+    # A rest of the attribute itself is a leak.
     X = data.X.copy()
     X[y] += 20
     assert measured(X, data.has, y).low > 0.7
 
 
 def test_the_interval_by_hand(monkeypatch):
-    # Networks that are right about eight of ten images without and all of ten with it.
+    # Networks that are right about eight of ten images without, and ten of ten with it.
     has = np.repeat([0, 1], 10)
     X = np.zeros((20, 1, 4, 4), dtype=np.float32)
     X[:, 0, 0, 0] = np.r_[1, 1, np.zeros(8), np.ones(10)]
@@ -159,7 +159,7 @@ def test_of_several_attributes_the_worst(stamped):
     assert found == measured(X, bright)
 
 
-# What is said of it -----------------------------------------------------------------------
+# The warnings -----------------------------------------------------------------------------
 
 
 FULL, NONE = Leakage(0.9, 0.85, 0.95, 0.5), Leakage(0.52, 0.45, 0.59, 0.5)
@@ -242,7 +242,7 @@ def test_the_same_seed_gives_the_same_leakage(stamped, checked, quick):
 
 
 def test_fit_warns_of_what_is_left(stamped, quick):
-    # A hole of two pixels in a stamp of sixteen.
+    # The hole covers two of the sixteen pixels of the stamp.
     masker = quick(check_leakage=True, quantile=0.99, margin=0)
     with pytest.warns(LeakageWarning, match=r"still tells .* of the leak is left") as record:
         masker.fit(stamped.X, sensitive_features=stamped.has)
@@ -268,7 +268,7 @@ def test_nothing_is_measured_if_not_asked_for(fitted):
 
 @pytest.fixture
 def strata_seen(monkeypatch):
-    """What the measurement gets for classes, in place of measuring."""
+    """The classes that the measurement gets; nothing is measured."""
     seen = []
 
     def note(images, codes, strata, **how):
@@ -310,7 +310,7 @@ def test_classes_of_other_images(stamped, quick):
 
 @pytest.fixture
 def measuring(monkeypatch):
-    """Put a leakage in place that falls with the share of pixels of the colour that fills."""
+    """Replace the leakage by one that falls with the share of pixels of the fill colour."""
 
     def put(least):
         areas = []
@@ -339,7 +339,7 @@ def test_the_smallest_area_that_hides_is_taken(stamped, quick, measuring, scope)
     assert untouched == 0
     assert len(areas) == 4
     assert 0.02 < areas[0] < areas[1] <= areas[2] <= areas[3] < 0.9
-    # Where no area is enough, the one from which the least is told.
+    # If no area is enough, the area with the lowest leakage.
     assert masker.leakage_ == pytest.approx(0.9 - areas[3])
     for i, least in enumerate((areas[0], areas[1])):
         tried = measuring(least - 1e-9)
@@ -349,7 +349,7 @@ def test_the_smallest_area_that_hides_is_taken(stamped, quick, measuring, scope)
         hidden = masker.perturbed_pixels(stamped.X)
         assert hidden.mean() == pytest.approx(areas[i])
         assert masker.scope_ == scope
-        # It can be set, and set back.
+        # The parameter can be set to this quantile, and to another.
         explicit = copy.deepcopy(masker).set_params(quantile=masker.quantile_)
         np.testing.assert_array_equal(explicit.perturbed_pixels(stamped.X), hidden)
         other = copy.deepcopy(masker).set_params(quantile=0.5)
@@ -389,7 +389,7 @@ def test_a_fit_that_ends_in_the_measurement_leaves_the_last_one(
 
 
 def test_a_square_anywhere_is_found_and_hidden_without_a_warning(quick):
-    """The failing case of before: what moved was found, and a warning said that it was not."""
+    """A case that failed before: the moving square was found, but a warning denied it."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(160, 3, 32, 32)).cumsum(2).cumsum(3)
     X = (255 * (X - X.min()) / np.ptp(X)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""PatchAttributionMasker: it finds what was planted, and hides that and nothing else."""
+"""PatchAttributionMasker finds the planted attribute, and hides it and nothing else."""
 
 import copy
 import pickle
@@ -41,12 +41,12 @@ def test_the_stamp_is_found(data, fitted):
     assert fitted.scope_ == "general"
     assert fitted.attribute_auc_ > 0.9
     assert fitted.classes_.tolist() == [False, True]
-    # Patches without a pixel of the stamp know nothing, the one on it all.
+    # Patches without a pixel of the stamp tell nothing, the patch on the stamp tells all.
     assert fitted.region_accuracy_[2, 3] == pytest.approx(1)
     assert fitted.region_accuracy_[:, :2].mean() < 0.75
     proba = fitted.region_proba(data.X)
     assert proba[data.has, 2, 3, 1].mean() > 0.8
-    assert proba[~data.has, 2, 3, 1].mean() < 0.45  # without it a patch says little
+    assert proba[~data.has, 2, 3, 1].mean() < 0.45  # without the position a patch tells little
 
 
 @pytest.mark.parametrize("scope", ["general", "specific"])
@@ -55,14 +55,14 @@ def test_the_stamp_is_what_is_hidden(data, fitted, scope):
     hidden = changed(masked, data.X)[data.has]
     assert hidden[:, data.inside].mean() > 0.6
     assert hidden[:, ~data.inside].mean() < 0.05
-    # With a margin, which costs what lies around, more of it.
+    # A margin hides more of it, and more of its surroundings.
     more = changed(with_parameters(fitted, scope=scope).mask(data.X), data.X)[data.has]
     assert more[:, data.inside].mean() > 0.85
     assert hidden.sum() < more.sum() < 3 * hidden.sum()
 
 
 class Forms:
-    """The same images in every form that is accepted; each of them comes back channels first."""
+    """The same images in every accepted form; the functions return them channels first."""
 
     @staticmethod
     def channels_last(X, folder):
@@ -167,7 +167,7 @@ def test_types_that_torch_does_not_know(data, quick, dtype, perturbation):
 
 
 class Own(nn.Module):
-    """A network of a user's own, which counts how often it is called."""
+    """A network of the user that counts its calls."""
 
     def __init__(self, n_outputs=2):
         super().__init__()
@@ -196,7 +196,7 @@ def test_the_published_network(planted, quick):
     masker = quick(stride=4, region_classifier="resnet18", max_epochs=4, quantile=0.75, margin=0)
     masker.fit(data.X, sensitive_features=data.has)
     assert masker.informative_
-    # What speaks for the attribute is hidden, the other three quarters are not.
+    # The evidence of the attribute is hidden, the other three quarters are not.
     X, has = data.X[:20], data.has[:20]
     hidden = changed(masker.mask(X), X)
     assert not hidden[:, ~data.inside].any()
@@ -228,7 +228,7 @@ def test_a_rare_attribute_is_found(planted, quick, confidence):
     assert masker.informative_
     assert data.share(masker.mean_map_) > 0.8
     assert data.share(masker.attribute(data.X[data.has])) > 0.6
-    # To say of an image without it that it is without, the place of the stamp is where to look.
+    # In an image without the stamp, the place of the stamp shows that there is none.
     assert data.share(masker.attribute(data.X[~data.has])) > 0.5
 
 
@@ -247,7 +247,7 @@ def test_three_classes(planted, quick):
     np.testing.assert_allclose(proba.sum(3), 1, rtol=1e-5)
     predicted = masker.classes_[proba[:, 2, 3].argmax(1)]
     assert (predicted == names).mean() > 0.9
-    # None of three values is known to mean that it is not there.
+    # With three values, none of them means "absent".
     assert masker.pos_label_ is None
     assert masker.score_threshold_.tolist() == [0.5]
     scores = masker.attribute_score(X)
@@ -257,7 +257,7 @@ def test_three_classes(planted, quick):
 
 @pytest.fixture(scope="module")
 def two_stamps(planted):
-    """One at the upper right, one at the lower left, independent of each other."""
+    """A stamp at the upper right, another at the lower left, independent of each other."""
     upper, lower = planted(n=300, seed=1), planted(n=300, at=(8, 0), seed=2)
     X = np.maximum(upper.X, lower.X)
     return X, upper, lower
@@ -280,7 +280,7 @@ def test_attributes_with_a_map_each(two_stamps, quick):
         assert one.share(masker.mean_map_[i]) > 0.8
         assert one.share(maps[one.has, i]) > 0.6
         assert (proba[i].argmax(3) == one.has[:, None, None]).mean(0).max() > 0.95
-    # What either map hides is hidden.
+    # Pixels that either map hides are hidden.
     hidden = changed(masked, X).any(0)
     assert hidden[upper.inside].mean() > 0.8
     assert hidden[lower.inside].mean() > 0.8
@@ -340,7 +340,7 @@ def test_pixel_maps_are_algorithm_1(data, fitted, confidence):
     assert maps.dtype == np.float32
     for one, region in zip(maps, regions.astype(np.float64), strict=True):
         expected = algorithm_1(region)
-        if confidence == "probability":  # a number that means the same in all images
+        if confidence == "probability":  # a number on the same scale in all images
             assert 0 <= one.min() < one.max() <= 1
         else:
             expected = from_0_to_1(expected)
@@ -423,14 +423,14 @@ def test_the_mean_map_of_three_values(planted, quick, held_out):
         masker = quick(max_epochs=1, validation_fraction=0.4).fit(data.X, sensitive_features=names)
     rows = held_out(code, 0.4)
     proba = masker.region_proba(data.X[rows]).astype(np.float64)
-    # Of each value the mean over its own images, of these the highest, above a third.
+    # The mean of each value over its own images, then the highest of them, above a third.
     means = [proba[code[rows] == c][..., c].mean(0) for c in range(3)]
     expected = algorithm_1((np.max(means, 0) - 1 / 3).clip(0) * 1.5)
     np.testing.assert_allclose(masker.mean_map_, expected, atol=1e-5)
 
 
 class Records(Own):
-    """Notes the value of the third channel of the images it is trained on."""
+    """Records the value of the third channel of its training images."""
 
     def __init__(self):
         super().__init__()
@@ -455,7 +455,7 @@ def test_training_draws_all_values_alike_and_nothing_held_out(planted, quick, he
     assert len(rows) == 2000
     assert set(rows).isdisjoint(held_out(data.has, 0.25))
     assert data.has[rows].mean() == pytest.approx(0.5, abs=4 * 0.5 / 2000**0.5)
-    # Of 12 with the stamp each (40 % are held out), and nearly each of 135 without.
+    # Each of 12 images with the stamp (40 % are held out), and nearly each of 135 without.
     assert len(set(rows[data.has[rows]])) == 12
     assert len(set(rows)) > 137
 
@@ -497,7 +497,7 @@ def nll(masker, X, has):
 
 
 def test_temperature_makes_the_held_out_labels_likeliest(planted, quick, held_out):
-    # Few images and many epochs: sure of what it knows by heart.
+    # Few images and many epochs: an overconfident network.
     data = planted(n=120, bright=30, seed=4)
     parameters = {"max_epochs": 20, "lr": 1e-2, "validation_fraction": 0.5}
     plain = quick(**parameters).fit(data.X, sensitive_features=data.has)
@@ -514,10 +514,10 @@ def test_temperature_makes_the_held_out_labels_likeliest(planted, quick, held_ou
         other = copy.deepcopy(masker)
         other.module_.temperature *= factor
         assert nll(other, X, has) > best
-    # Logits are divided by it.
+    # The temperature divides the logits.
     odds = [np.log(p[..., 1] / p[..., 0]) for p in (plain.region_proba(X), masker.region_proba(X))]
     np.testing.assert_allclose(odds[0], odds[1] * temperature, rtol=1e-2, atol=1e-2)
-    # Its own number of each attribute.
+    # One temperature for each attribute.
     np.testing.assert_array_equal(plain.region_accuracy_, masker.region_accuracy_)
 
 
@@ -556,12 +556,12 @@ def test_exactly_the_pixels_above_the_quantile_change(data, fitted, scope, pertu
     assert hidden.dtype == bool
     assert hidden.shape == (200, 12, 14)
     wanted, n_hidden = round((1 - quantile) * 168), hidden.sum((1, 2))
-    # Pixels have the values of blocks of 2 x 2, none of which is hidden in part.
+    # Blocks of 2 x 2 pixels have one value in the map; no block is hidden in part.
     assert ((wanted - 4 < n_hidden) & (n_hidden <= wanted)).all()
     found = changed(masked, data.X)
     assert not (found & ~hidden).any()
     assert (found & hidden).sum() > 0.98 * hidden.sum()
-    # Those with the highest values, of the map of all images or of each one in which it is found.
+    # Pixels with the highest values, in the general map or in that of each image with a find.
     maps = fitted.attribute(data.X) if scope == "specific" else [fitted.mean_map_] * 200
     if scope == "specific":
         there = fitted.attribute_score(data.X) >= fitted.score_threshold_
@@ -608,7 +608,7 @@ def test_noise_is_in_units_of_the_standard_deviation(data, quick):
         error = expected / added.size**0.5
         assert abs(added.mean()) < 4.5 * error
         assert added.std() == pytest.approx(expected, abs=4.5 * error)
-    # Of each image and each channel its own.
+    # Each image and each channel has its own noise.
     first, second = (masked - X)[0, :, hidden].T[:2]
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
 
@@ -630,7 +630,7 @@ def test_noise_stays_in_the_range_of_the_data(data, fitted, quick, data_range, e
 
 def test_a_range_that_float32_cannot_hold(data, quick):
     X = data.X / data.X.max() * 0.1
-    assert float(np.float32(X.max())) > 0.1  # rounded up, which is not outside the range
+    assert float(np.float32(X.max())) > 0.1  # rounded up, and still in the range
     masker = quick(data_range=(0, 0.1), perturbation="noise")
     assert masker.fit_transform(X, sensitive_features=data.has).max() <= np.float32(0.1)
     assert masker.transform(X) is X
@@ -642,7 +642,7 @@ def test_floats_keep_to_what_fit_saw(data, quick):
     masked = masker.fit_transform(X, sensitive_features=data.has)
     assert masker.data_range_ == (X.min(), X.max())
     assert (masked.min(), masked.max()) == (X.min(), X.max())
-    # Images a little outside are left as they are where nothing is hidden.
+    # Values a little outside of the range stay where nothing is hidden.
     outside = X + np.float32(0.5)
     hidden = masker.perturbed_pixels(outside[:1])[0]
     result = masker.mask(outside)
@@ -690,7 +690,7 @@ def test_parameters_of_hiding_can_be_set_after_fit(data, fitted, quick):
 
 @pytest.fixture
 def torch_seed():
-    """Torch's own generator, given back as it was."""
+    """Torch's own generator, restored after the test."""
     with torch.random.fork_rng():
         yield torch.manual_seed
 
@@ -699,7 +699,7 @@ def torch_seed():
 def test_augmentation_masks_as_the_masker_does(data, fitted, scope):
     masker = with_parameters(fitted, scope=scope)
     augment = masker.augmentation()
-    # Of those in which it is not found the holes are drawn.
+    # The holes of images in which nothing is found are drawn.
     X = data.X[fitted.attribute_score(data.X) >= fitted.score_threshold_][:32]
     images = torch.from_numpy(X)
     expected = masker.mask(X)
@@ -837,7 +837,7 @@ def test_an_attribute_that_moves_is_no_false_alarm(quick):
         X[image, y : y + 4, x : x + 4] = 255
     masker = quick(scope="specific", stride=1, max_epochs=12, position_embedding=False)
     masker.fit(X, sensitive_features=has)
-    assert masker.region_accuracy_.max() < 0.8  # no one place knows it
+    assert masker.region_accuracy_.max() < 0.8  # no single place tells it
     assert masker.informative_
 
 
@@ -859,7 +859,7 @@ def test_same_seed_same_bits(data, fitted, quick):
     assert_same_fit(again, fitted)
     other = quick(random_state=1).fit(data.X, sensitive_features=data.has)
     assert (other.mean_map_ != fitted.mean_map_).any()
-    # Labels of another kind are the same labels.
+    # Labels of another type give the same fit.
     named = quick().fit(data.X, sensitive_features=np.where(data.has, "with", "out"))
     assert_same_fit(quick().fit(data.X, sensitive_features=pd.Series(data.has)), fitted)
     assert named.classes_.tolist() == ["out", "with"]

@@ -1,4 +1,4 @@
-"""What PatchAttributionMasker refuses: named with the fix, and before anything is trained."""
+"""Inputs that PatchAttributionMasker refuses before the training, with the fix in the message."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from skfair.utils import UninformativeAttributionWarning
 
 @pytest.fixture
 def refused(data, quick, monkeypatch):
-    """Fit, and see that the error comes before the training."""
+    """Fit, and assert that the error comes before the training."""
 
     def trained(*args, **kwargs):
         pytest.fail("the training was reached")
@@ -75,7 +75,7 @@ def test_images_off_the_grid(planted, quick, network):
     assert masker.attribute(data.X).shape == (100, 13, 12)
     assert masker.masks(data.X).shape == (100, 13, 12)
     assert data.share(masker.mean_map_) > 0.5
-    # The network sees the last column again where there is none.
+    # Beyond the image the network sees the last column again.
     padded = np.pad(data.X, ((0, 0), (0, 0), (0, 0), (0, 1)), mode="edge")
     other = copy.deepcopy(masker)
     other.image_shape_ = (3, 13, 13)
@@ -245,7 +245,7 @@ def test_a_handful_of_images_with_the_attribute(refused, data, n):
     rows = np.r_[np.flatnonzero(data.has)[:n], np.flatnonzero(~data.has)[: 60 - n]]
     match = (
         rf"sensitive_features has the value 'with' in {n} of 60 images, too few to learn where it "
-        r"shows\. Give at least 4 images of each value, and better fifty, or leave"
+        r"shows\. Give at least 4 images of each value, better fifty, or leave"
     )
     names = np.where(data.has[rows], "with", "without")
     assert refused(match, data.X[rows], names)
@@ -342,13 +342,13 @@ def test_images_outside_the_range_that_is_given(refused, data):
 @pytest.mark.parametrize(
     "fill, match",
     [
-        ((0, 0), r"fill=\(0, 0\) has shape \(2,\): give one number, one for each of the 3"),
-        (np.zeros((3, 1)), r"has shape \(3, 1\): give one number"),
+        ((0, 0), r"fill=\(0, 0\) has shape \(2,\)\. Give one number, one for each of the 3"),
+        (np.zeros((3, 1)), r"has shape \(3, 1\)\. Give one number"),
         (256, "fill=256 is outside the range of the images, 0 to 255"),
         ((0, 0, -1), r"fill=\(0, 0, -1\) is outside the range"),
         (np.nan, "fill=nan is outside the range"),
-        (["a", "b", "c"], r"fill=\['a', .* is no colour"),
-        (10**400, r"fill=1000.* is no colour"),
+        (["a", "b", "c"], r"fill=\['a', .* is not a colour"),
+        (10**400, r"fill=1000.* is not a colour"),
     ],
     ids=str,
 )
@@ -364,7 +364,7 @@ def test_a_colour_in_the_units_of_another_scale(refused, data):
 
 
 class Broken(nn.Linear):
-    """Takes patches only, or gives something else than logits."""
+    """Takes patches only, or returns something else than logits."""
 
     def __init__(self, answer):
         super().__init__(1, 1)
@@ -441,7 +441,7 @@ def test_values_of_another_kind(data, quick, method):
         call(broken)
     with pytest.raises(ValueError, match=r"X has values from 0 to 2.., where fit saw 0 to 0\.89"):
         call(data.X.astype(np.float32))
-    call(X[:3] + np.float32(0.1))  # a bit outside of what was seen is still such an image
+    call(X[:3] + np.float32(0.1))  # values a little outside of the range of fit are accepted
     masker = quick(data_range=(0, 1)).fit(X, sensitive_features=data.has)
     with pytest.raises(ValueError, match=r"where data_range says 0 to 1\."):
         getattr(masker, method)(X[:3] + np.float32(0.5))

@@ -32,7 +32,7 @@ def test_tags_say_when_fitting_and_transforming_differ():
 
 @pytest.fixture(scope="module")
 def confounded(planted):
-    """One class is a bit brighter all over; the stamp goes along with it, four times in five."""
+    """One class is a bit brighter; the stamp agrees with the class in four of five images."""
     data = planted(n=240, seed=6)
     y = np.where(np.random.default_rng(1).random(240) < 0.8, data.has, ~data.has)
     X = data.X.copy()
@@ -55,7 +55,7 @@ def routing():
 
 
 class Seen(FunctionTransformer):
-    """Keeps what it is given."""
+    """Keeps the images that it gets."""
 
     def fit(self, X, y=None):
         self.trained_on_ = X
@@ -78,14 +78,14 @@ def test_training_images_are_masked_and_new_ones_are_not(confounded, quick):
     assert (seen.trained_on_ != X).any()
     hidden = masker.perturbed_pixels(X[:1])[0]
     assert hidden[inside].mean() > 0.9
-    # What is never anything but one colour in training can have no weight.
+    # Pixels of one constant colour in training get no weight.
     weight = pipeline[-1].coef_.reshape(3, 12, 14)
     assert np.abs(weight[:, hidden]).max() < 1e-6
     plain = make_pipeline(flat(), classifier()).fit(X, y)
     assert np.abs(plain[-1].coef_.reshape(3, 12, 14)[:, hidden]).max() > 1e-2
     pipeline.predict(X[:9])
     np.testing.assert_array_equal(seen.last_, X[:9])
-    # On images where the stamp says the contrary the masked model is better.
+    # On images where the stamp speaks for the other class, the masked model is better.
     against = X[y != has], y[y != has]
     assert pipeline.score(*against) > plain.score(*against) + 0.3
 
@@ -131,7 +131,7 @@ def test_a_search_over_quantile_and_mode(confounded, quick):
     best = search.best_estimator_[0]
     assert best.quantile in (0.7, 0.9)
     assert search.predict(X).shape == (240,)
-    # Refitted on everything, with everything's attribute.
+    # The refit gets all images, and the attribute of all.
     expected = quick(max_epochs=3, validation_fraction=0.2).fit(X, sensitive_features=has)
     np.testing.assert_array_equal(best.mean_map_, expected.mean_map_)
 
@@ -181,12 +181,12 @@ def test_images_are_no_table(container, fitted, data, quick):
     )
     with sklearn.config_context(transform_output=container):
         np.testing.assert_array_equal(fitted.transform(data.X), expected, strict=True)
-    # In a pipeline, images go on to what makes features of them.
+    # In a pipeline, images go to the next step, which makes features.
     pipeline = make_pipeline(copy.deepcopy(fitted), FrozenEncoderFeaturizer(nn.Flatten()))
     pipeline[-1].fit(data.X)
     found = pipeline.set_output(transform=container).transform(data.X)
     assert type(found).__module__.startswith(container)
-    # Rows are one.
+    # Rows are a table.
     X = data.X.reshape(len(data.X), -1)
     rows = quick(image_shape=data.X.shape[1:], max_epochs=1, check_leakage=False)
     found = rows.set_output(transform=container).fit_transform(X, sensitive_features=data.has)

@@ -1,4 +1,4 @@
-"""Hiding pixels: which, by what, and that all others stay as they are."""
+"""Hiding pixels: which pixels, how, and that all others stay unchanged."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_the_share_that_is_hidden(height, width, quantile, seed):
     hidden = hidden_pixels(torch.from_numpy(maps), quantile, 0)[:, 0].numpy()
     assert hidden.shape == (2, height, width)
     for one, mask in zip(maps[:, 0], hidden, strict=True):
-        # To the nearest pixel, and of all pixels not one.
+        # Rounded to whole pixels; at least one pixel is kept.
         assert abs(mask.sum() - (1 - quantile) * mask.size) <= 1
         if mask.any():
             assert one[mask].min() > one[~mask].max()
@@ -173,7 +173,7 @@ def test_noise_that_is_given_is_used():
     assert found.tolist() == [[[[101, 99], [100, 102]], [[100, 94], [101, 255]]]]
 
 
-# Fills that look at what is around --------------------------------------------------------
+# Fills that use the surroundings ----------------------------------------------------------
 
 
 def box(height, width, top, left, side):
@@ -227,7 +227,7 @@ def test_a_slope_is_continued(around, side, top, left):
     hidden = box(24, 30, top, left, side)
     found = perturbation(fill=around)(torch.where(hidden[:, None], 250.0, images), hidden)
     off = (found - images).abs()[0, :, hidden[0]]
-    # Of what the slope rises over the hole; the best single colour is half of it off.
+    # In units of the rise over the hole; the best single colour is off by half of it.
     assert off[0].max() < 0.05 * 5 * side
     assert off[1].max() < 0.05 * side
     if around == "inpaint":  # a plane solves the equation

@@ -1,4 +1,4 @@
-"""The region classifier: what its network gets, in training and for maps, and its loss."""
+"""The region classifier: inputs of its network in training and for maps, and its loss."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ GRID = PatchGrid(9, 7, patch_size=3, stride=2)
 
 
 class Recorder(nn.Module):
-    """Remembers what it got; its logits are the mean of the patch and the position."""
+    """Records its inputs; its logits are the mean of the patch and the position."""
 
     def __init__(self):
         super().__init__()
@@ -164,7 +164,7 @@ def test_training_of_a_dense_network_sees_a_grid_of_many(side, n_positions):
 
 
 def cross_entropy(logits, code, smoothing):
-    """By the definition: a label of one, of which a share is spread over all classes."""
+    """The definition: a share of the label is spread over all classes."""
     log_probability = logits - np.log(np.exp(logits).sum())
     target = np.full(len(logits), smoothing / len(logits))
     target[code] += 1 - smoothing
@@ -190,7 +190,7 @@ def test_the_loss_by_hand(smoothing):
         for one, (first, second) in zip(logits, codes, strict=True)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    # Of a network that sees one patch of each image.
+    # For a network that sees one patch of each image.
     single = loss(torch.from_numpy(logits[..., 1, 2]), torch.from_numpy(codes))
     expected = [
         cross_entropy(one[:2, 1, 2], first, smoothing)
@@ -220,7 +220,7 @@ def trained(n, weight, **parameters):
 
 
 def rows_of(recorder):
-    """Which images a recorder saw: image i is of the grey value i."""
+    """The images that a recorder saw: image i has the grey value i."""
     values = torch.cat([patches[:, 1, 0, 0] for patches, _, _ in recorder.seen])
     return (values * STD[1] + MEAN[1]).round().long()
 

@@ -1,4 +1,4 @@
-"""Region networks: one pass over the image is what the patches give one by one."""
+"""Region networks: one pass over an image gives the logits of its patches one by one."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from skfair.attribution._region_networks import (
 
 
 def lively(network):
-    """In double precision, with norms that do something."""
+    """Set double precision, and normalisations that change their input."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -74,7 +74,7 @@ def test_one_pass_is_what_the_patches_give(k, stride, position):
     assert found.shape == (2, 3, 4, 3)
     expected = patch_by_patch(network, images, grid)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    assert expected.std() > 1e-4  # there is something to agree on
+    assert expected.std() > 1e-4  # the logits differ, so that the comparison means something
 
 
 @pytest.mark.parametrize("k", [31, 32, 33, 47, 48, 50, 64])
@@ -130,8 +130,8 @@ def test_positions_are_counted_row_by_row():
     network = dense(1, 3, 2, grid)
     patch = images_of(1, 1, PatchGrid(3, 3, 3, 1)).expand(len(grid), -1, -1, -1)
     alone = network(patch, torch.arange(len(grid)))
-    assert len(torch.unique(alone[:, 0])) == len(grid)  # the position is told
-    # An image of one colour looks the same everywhere; only the position differs.
+    assert len(torch.unique(alone[:, 0])) == len(grid)  # the network uses the position
+    # In an image of one colour only the positions differ.
     flat = torch.full((1, 1, 5, 7), 0.3, dtype=torch.float64)
     expected = network(flat[..., :3, :3].expand(len(grid), -1, -1, -1), torch.arange(len(grid)))
     torch.testing.assert_close(
