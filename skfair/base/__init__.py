@@ -1,4 +1,4 @@
-"""The bases of estimators around torch networks, for those who write one."""
+"""The bases for estimators around torch networks."""
 
 from skfair.base._classifier import TorchClassifier
 from skfair.base._estimator import TorchEstimator
