@@ -1,4 +1,4 @@
-"""The skorch net in which every skfair estimator trains: tensors sliced, losses weighted."""
+"""The skorch net that trains every skfair estimator: it slices tensors and weights losses."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +18,8 @@ from skfair.utils._progress import progress_bar
 from skfair.utils._random import draws_nothing, generator, own_draws, own_generators
 from skfair.utils._shown import shown
 
-# The released code's of cluster margins. On held-out training faces it was worth 1 to 5 points in
-# the worst group.
+# The value of the released code of cluster margins. On held-out training faces it improved the
+# worst group by 1 to 5 points.
 _GRADIENT_NORM = 0.25
 _NUMBERS_AT_ONCE = 1 << 22
 _NUMBERS_OF_NOISE = 1 << 18
@@ -34,10 +34,10 @@ def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
     Parameters
     ----------
     X : array or tensor of shape (n_samples, ...)
-        The rows; the larger one is, the fewer, since what the layers make of images is larger
+        The rows. Larger rows give fewer at once, since the layers' outputs for images are larger
         still.
     n_networks : int, default=1
-        How many networks run at once.
+        Number of networks that run at once.
 
     Returns
     -------
@@ -49,30 +49,31 @@ def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """View an array as a tensor, or copy it where torch has no tensor like it.
+    """View an array as a tensor, or copy the array if torch cannot view it.
 
-    It has no read-only ones (a memmap, joblib's) and warns about each one made of such an array;
-    no steps backwards, no long doubles, and one byte order. Rows lie one after another, so that
-    the same values give the same bits however they came.
+    Torch has no read-only tensors, and warns for each read-only array (a memmap, joblib's). It has
+    no negative strides, no long doubles and only the native byte order. The rows of the tensor are
+    contiguous, so that equal values give equal bits whatever the layout of the array.
     """
     dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # becomes infinity, which is reported where it comes out
+    with np.errstate(over="ignore"):  # too large values become infinity, which later checks report
         array = array.astype(dtype, copy=False)
     viewed = array.flags.writeable and array.flags.c_contiguous
     return torch.from_numpy(array if viewed else array.copy())
 
 
 def load_weights(module: Network, weights: Mapping[str, torch.Tensor], what: str) -> Network:
-    """Give a network the weights from a file, if they are its own.
+    """Load weights from a file into a network, if names, shapes and dtypes match.
 
     Parameters
     ----------
     module : torch.nn.Module
-        On the device "meta", where no memory is taken before the shapes are compared, or ready.
+        A ready network, or one on the device "meta", which takes no memory before the shapes are
+        compared.
     weights : dict of str to tensor
         The state of such a network.
     what : str
-        What it is, for messages.
+        Its name in messages.
 
     Returns
     -------
@@ -82,7 +83,7 @@ def load_weights(module: Network, weights: Mapping[str, torch.Tensor], what: str
     Raises
     ------
     ValueError
-        The names, shapes or types are others.
+        The names, shapes or dtypes differ.
     """
     wanted = {name: (tuple(t.shape), t.dtype) for name, t in module.state_dict().items()}
     found = {name: (tuple(t.shape), t.dtype) for name, t in weights.items()}
@@ -93,7 +94,8 @@ def load_weights(module: Network, weights: Mapping[str, torch.Tensor], what: str
             f"{what} is not the network whose weights were saved: {shown(name)} is "
             f"{_described(wanted.get(name))} in the network and {_described(found.get(name))} in "
             "the file"
-            f"{f', and so on for {len(differing)} tensors' if len(differing) > 1 else ''}."
+            f"{f', and {len(differing)} tensors differ in all' if len(differing) > 1 else ''}. "
+            "Pass the network that was saved."
         )
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
     module.load_state_dict(weights, assign=on_meta)
@@ -105,19 +107,19 @@ def _described(tensor: tuple | None) -> str:
 
 
 def noise(draw: Callable[..., np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
-    """Draw a few samples, by whose outputs one network is told from another.
+    """Draw a few samples whose outputs show whether two networks are the same.
 
     Parameters
     ----------
     draw : callable
         Method of a NumPy generator: ``standard_normal`` or ``random``.
     shape : tuple of int
-        Of one sample.
+        Shape of one sample.
 
     Returns
     -------
     ndarray of shape (3, *shape), float32, or None
-        None where samples are so large that to run a network on them is not free.
+        None if the samples are so large that a run of a network on them takes long.
     """
     if math.prod(shape) > _NUMBERS_OF_NOISE:
         return None
@@ -130,12 +132,12 @@ class TensorData(Dataset):
     Parameters
     ----------
     target : tensor of shape (n_samples,)
-        What the loss compares with.
+        Targets of the loss.
     weight : tensor of shape (n_samples,), optional
-        Weight of each sample in the loss; ones if not given.
+        Weight of each sample in the loss; 1 by default.
     **inputs : tensors of shape (n_samples, ...)
-        Arguments of the module's ``forward``, by name. Per-sample data of a method (its
-        cluster, its group) belongs here: skorch hands fit parameters whole to each batch.
+        Arguments of the module's ``forward``, by name. Data of a method for each sample (its
+        cluster, its group) belong here: skorch passes whole fit parameters to each batch.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class TensorData(Dataset):
         self.weight = torch.ones(len(target), device=target.device) if weight is None else weight
 
     def to(self, device: torch.device) -> "TensorData":
-        """Move all tensors to a device; frozen features are small enough to stay there."""
+        """Return the data on a device; frozen features are small enough to stay there."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         return TensorData(self.target.to(device), self.weight.to(device), **inputs)
 
@@ -159,10 +161,10 @@ class TensorData(Dataset):
 
 
 class TensorBatches:
-    """Iterate over :class:`TensorData` in slices; what skorch calls an iterator.
+    """Iterate over :class:`TensorData` in slices, as an iterator of skorch.
 
-    A ``DataLoader`` collates single samples, which on frozen features costs several times
-    the training step itself.
+    A ``DataLoader`` collates single samples, which on frozen features takes several times
+    longer than the training step.
 
     Parameters
     ----------
@@ -171,7 +173,7 @@ class TensorBatches:
     batch_size : int
         Samples in a batch; the last one may be smaller.
     shuffle : bool, default=False
-        Go through the samples in a new random order each time.
+        Whether to use a new random order in each pass.
     sampling_weight : tensor of shape (n_samples,), optional
         Draw with replacement, each sample with a probability proportional to its weight,
         instead of going through all of them.
@@ -198,7 +200,7 @@ class TensorBatches:
         # Drawn on the CPU, so that a seed gives the same batches on every device.
         n = len(self.dataset)
         if self.cumulated is not None:
-            # By bisection of the cumulated weights: torch.multinomial ends at 2**24 samples.
+            # By bisection of the cumulated weights: torch.multinomial takes at most 2**24 samples.
             u = torch.rand(self._n_draws(), dtype=torch.float64, generator=generator())
             u *= self.cumulated[-1]
             return torch.searchsorted(self.cumulated, u, right=True).clamp_(max=n - 1)
@@ -218,14 +220,14 @@ class TensorBatches:
 
 
 class FullBatches(TensorBatches):
-    """Draws as many samples as fill the last batch: batch normalisation cannot do with one."""
+    """Draws enough samples to fill the last batch: batch normalisation fails on one sample."""
 
     def _n_draws(self) -> int:
         return len(self) * self.batch_size
 
 
 class TensorNet(skorch.NeuralNet):
-    """skorch net over :class:`TensorData`, with a weighted loss and only the needed callbacks.
+    """skorch net over :class:`TensorData` with a weighted loss and few callbacks.
 
     ``criterion`` is called with ``reduction="none"`` semantics: it returns one loss for each
     sample; the batch loss is their weighted mean.
@@ -255,8 +257,8 @@ class TensorNet(skorch.NeuralNet):
             return super().infer(x, **fit_params)
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        # skorch's own takes KeyboardInterrupt for the end of training, so that a network
-        # trained halfway would pass for a fitted one.
+        # skorch's method ends the training on KeyboardInterrupt without an error. Then a partly
+        # trained network would look like a fitted one.
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
@@ -265,8 +267,8 @@ class TensorNet(skorch.NeuralNet):
             if not all(parameter.isfinite().all() for parameter in self.module_.parameters()):
                 raise ValueError(
                     f"Training diverged: the weights of the network are infinite or NaN after "
-                    f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr; and "
-                    "features that are not of the order of one need a scaler before them."
+                    f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr, or put a scaler "
+                    "before the estimator if the features are not of the order of 1."
                 )
         finally:
             self.notify("on_train_end", X=X, y=y)
@@ -315,17 +317,17 @@ def train_with_adam(
     data : TensorData
         Classes, weights in the loss and inputs.
     seed : int
-        Seeds the initial weights, the batches and what the network draws.
+        Seeds the initial weights, the batches and the random draws of the network.
     device : torch.device
         Where to train.
     batch_size : int
-        At most so many samples in a batch, and at least ten batches in an epoch: a fixed
-        number of epochs is then a sensible number of steps for small data too.
+        Largest number of samples in a batch. An epoch has at least ten batches, so that a fixed
+        number of epochs gives enough steps for small data too.
     max_epochs : int
         Passes over the data.
     anneal : bool
-        Let the learning rate fall linearly, to zero after the last batch, and clip the norm
-        of the gradient.
+        Whether the learning rate falls linearly, to zero after the last batch, and the norm of
+        the gradient is clipped.
     description : str or None
         Name on the progress bar; None shows none.
     **net_parameters
@@ -375,7 +377,7 @@ def one_cycle(lr: float, n_steps: int, *, anneal: str) -> LRScheduler:
     lr : float
         The highest learning rate.
     n_steps : int
-        Batches in the whole training, 1 or more.
+        Number of batches in the whole training, 1 or more.
     anneal : {"cos", "linear"}
         How it rises and falls.
 
@@ -389,7 +391,7 @@ def one_cycle(lr: float, n_steps: int, *, anneal: str) -> LRScheduler:
         event_name=None,
         max_lr=lr,
         total_steps=n_steps + 1,
-        # A step at least: of a rise without any step torch divides by zero.
+        # At least one step: torch divides by zero if the rise has no step.
         pct_start=max(0.1, 2 / (n_steps + 1)),
         anneal_strategy=anneal,
         cycle_momentum=False,
@@ -410,15 +412,15 @@ def forward_batches(
     Parameters
     ----------
     module : torch.nn.Module
-        Already on `device`; left in eval mode.
+        Already on `device`; it stays in eval mode afterwards.
     X : ndarray of shape (n_samples, ...)
         Rows; only a batch of them is on the device at once.
     batch_size : int
         Rows in a batch.
     device : torch.device
-        Where the module is.
+        Device of the module.
     dtype : torch.dtype, optional
-        What the module computes in; each batch is cast to it.
+        Dtype in which the module computes; each batch is cast to it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Torch modules of whatever kind: copied, and refused in words where torch cannot do a thing."""
+"""Copies torch modules of any kind, and refuses those that torch cannot copy, run or pickle."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-# How far rounding may take outputs for one row in two batches apart, by the largest of them: in
-# single precision, and in less.
+# The largest difference by rounding between the outputs for one row in two batches, relative to
+# the largest output: in single precision, and in lower precision.
 CLOSE, ROUGH = 1e-3, 0.05
-_NOTHING = 1e-3  # a size of outputs below which all may be rounding
+_NOTHING = 1e-3  # outputs below this size may be rounding errors only
 
 
 def copied(
@@ -22,17 +22,18 @@ def copied(
     device: torch.device | None = None,
     memo: dict[int, Any] | None = None,
 ) -> nn.Module:
-    """Copy a module, also one that keeps the result of its last run, as weight norm does.
+    """Copy a module, also one that stores the result of its last run, as weight norm does.
 
     Parameters
     ----------
     module : torch.nn.Module
     weight_of : callable, default=None
-        Makes the weights of the copy, which are frozen. None copies them as they are.
+        Returns a weight of the copy for a weight of `module`; these weights are frozen. None copies
+        the weights unchanged.
     device : torch.device, default=None
-        Where the buffers of a copy with other weights are; None leaves them.
+        Device of the buffers, if `weight_of` is given; None keeps their device.
     memo : dict, default=None
-        What was copied already, as ``copy.deepcopy`` keeps it; filled.
+        Objects that are already copied, as in ``copy.deepcopy``; this function adds to it.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def copied(
     for part in _parts(module):
         plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
         if weight_of is None:
-            # What was computed with gradients: torch does not copy it.
+            # torch cannot copy a tensor that was computed with gradients.
             memo |= {id(t): t.detach().clone() for t in plain if not t.is_leaf}
             continue
         for weight in part.parameters(recurse=False):
@@ -53,61 +54,64 @@ def copied(
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts that are Python's; TorchScript copies its own, and makes its tensors anew."""
+    """Yield the parts in Python; TorchScript copies its own parts, with new tensors."""
     return (part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule))
 
 
 def floating_dtype(module: nn.Module) -> torch.dtype | None:
-    """Tell in what a module computes: the type of its first floating weight, else buffer.
+    """Return the dtype of a module's computation: of its first floating weight, else buffer.
 
     Returns
     -------
     torch.dtype or None
-        None where it has neither.
+        None if it has neither.
     """
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def check_initialised(module: nn.Module, what: str) -> None:
-    """Refuse a module without weights, of which each copy would be another, or of no use.
+    """Refuse a module without weights: its copies would differ, or could not run.
 
     Parameters
     ----------
     module : torch.nn.Module
     what : str
-        The parameter that holds it, for the message.
+        The parameter that holds the module, for the message.
 
     Raises
     ------
     ValueError
+        A weight or buffer is not yet initialised, or is on the device "meta".
     """
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(
-                f"{what} holds a {type(module).__name__} that has no weights yet: {name} is made "
-                "when it first sees data. Run it on a batch, and train it or load its weights."
+                f"{what} holds a {type(module).__name__} that has no weights yet: {name} is "
+                "created at the first batch. Run the module on a batch, and train it or load "
+                "its weights."
             )
         if tensor.is_meta:
             raise ValueError(
-                f"{what} holds a {type(module).__name__} of which {name} is on the device 'meta', "
-                "without values. Make it on a device, as with torch.device('cpu'), and train it or "
-                "load its weights."
+                f"{what} holds a {type(module).__name__} whose {name} is on the device 'meta', "
+                "without values. Create the module on a device, as with torch.device('cpu'), and "
+                "train it or load its weights."
             )
 
 
 def check_picklable(module: nn.Module, what: str) -> None:
-    """Refuse to pickle what torch does not pickle, or would not open again.
+    """Refuse a module that torch cannot pickle, or cannot load again.
 
     Parameters
     ----------
     module : torch.nn.Module
     what : str
-        The attribute that holds it, for the message.
+        The attribute that holds the module, for the message.
 
     Raises
     ------
     TypeError
+        A part of the module cannot be pickled.
     """
     for name, part in module.named_modules():
         try:
@@ -115,46 +119,46 @@ def check_picklable(module: nn.Module, what: str) -> None:
                 raise TypeError("TorchScript has a format of its own")
             if isinstance(part, fx.GraphModule):
                 if "train" in vars(part):
-                    raise TypeError("what torch.export makes holds functions without a name")
+                    raise TypeError("the output of torch.export holds functions without a name")
                 continue
             make, arguments, *state = part.__reduce_ex__(2)
             if type(part).__setstate__ is not nn.Module.__setstate__ and state:
-                made = make(*arguments)  # as a pickle does; some quantised layers do not come back
+                made = make(*arguments)  # as a pickle does; some quantised layers fail here
                 made.__setstate__(state[0])
                 next(made.parameters(), None)
         except Exception as error:
             raise TypeError(
                 f"{what} holds a {type(module).__name__} that cannot be pickled, because of its "
                 f"part {name!r}, a {type(part).__name__} ({error}). skfair.save keeps the weights, "
-                "for a function that makes the network; or give the module that it was made of, "
-                "without parametrizations (torch.nn.utils.parametrize)."
+                "for a function that makes the network. Or pass the original module, without "
+                "parametrizations (torch.nn.utils.parametrize)."
             ) from error
 
 
 def rounding(module: nn.Module, rows: torch.Tensor) -> float:
-    """Tell how far rounding may take the outputs of a module for one row in two batches apart.
+    """Return the largest difference by rounding between outputs for one row in two batches.
 
     Parameters
     ----------
     module : torch.nn.Module
     rows : tensor
-        Where it runs.
+        Its device is the one on which the module runs.
 
     Returns
     -------
     float
-        Of the largest output.
+        Relative to the largest output.
     """
     exact = floating_dtype(module) in (None, torch.float32, torch.float64)
     quantised = any("quantized" in type(part).__module__ for part in module.modules())
-    # Not on a CPU there are shorter formats, such as TF32.
+    # Other devices than the CPU may compute in shorter formats, such as TF32.
     return CLOSE if exact and not quantised and rows.device.type == "cpu" else ROUGH
 
 
 def are_alike(
     one: torch.Tensor, two: torch.Tensor, tolerance: float, among: torch.Tensor | None = None
 ) -> bool:
-    """Whether two outputs differ by rounding only; those that are not finite are left to others.
+    """Whether two outputs differ by rounding only; other checks refuse outputs that are not finite.
 
     Parameters
     ----------
@@ -162,7 +166,7 @@ def are_alike(
     tolerance : float
         From :func:`rounding`.
     among : tensor, default=None
-        Outputs of which the largest is what `tolerance` is a share of; these two if not given.
+        Outputs whose largest value `tolerance` is relative to; by default `one` and `two`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Networks as ONNX files, for programs without Python."""
+"""Writes networks as ONNX files, for programs without Python."""
 
 import logging
 import os
@@ -20,18 +20,18 @@ _MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
 
 
 def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike) -> None:
-    """Write a network as an ONNX file, in one step.
+    """Write a network as an ONNX file, atomically.
 
-    The file is written under a name that nothing has, and then put in the place of `path`. So a
-    reader finds the old file or the new one, which may be read by the same users. If `path` is a
-    link, the file takes the place of the link; what it points to stays as it is.
+    This function writes the file under a new name, and then moves it to `path`. So a reader finds
+    the old file or the new one, and the new file has the permissions of the old one. If `path` is
+    a link, the file replaces the link; the target of the link does not change.
 
     Parameters
     ----------
     module : torch.nn.Module
         On the CPU, in eval mode.
     sample : tensor of shape (n_samples, ...)
-        What it takes, two rows at least. Their number is left open in the file.
+        Input of the network, at least two rows. The file takes any number of rows.
     path : path-like
         The file, weights included.
 
@@ -42,9 +42,9 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     ImportError
         The packages that write ONNX are not installed.
     ValueError
-        The network has operations, or ways that depend on its input, that ONNX has not, or it
-        works on a fixed number of rows, or it is too large for one file; or the path is that of
-        a device or a pipe.
+        The network has operations, or a control flow that depends on its input, that ONNX does
+        not support; it works on a fixed number of rows; it is too large for one file; or the
+        path is a device or a pipe.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -67,7 +67,7 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="Writing ONNX")
     try:
-        # torch's are about its own insides. One export at a time: it is not made for threads.
+        # torch's warnings are about its internals. One export at a time: it is not thread-safe.
         with warning_filter("ignore"), _without_torchvision(), torch.no_grad():
             program: Any = torch.onnx.export(
                 module,
@@ -78,11 +78,12 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
                 output_names=["output"],
                 verbose=False,
             )
-        # Loops over rows, or a reshape by their number, hold for as many as the sample has.
+        # Loops over rows, or a reshape by their number, fix the number to that of the sample.
         if isinstance(program.model.graph.inputs[0].shape[0], int):
             raise ValueError(
                 "torch cannot write this network as ONNX: the file would take a fixed number of "
-                "rows. Work on all rows at once in the network's forward, without their number."
+                "rows. In the network's forward, work on all rows at once, without using their "
+                "number."
             )
         content = program.model_proto.SerializeToString()
     except torch.onnx.OnnxExporterError as error:
@@ -94,13 +95,13 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
 
 
 def _put(content: bytes, path: Path) -> None:
-    """Write a file beside `path` and put it in its place; no other file is touched."""
+    """Write a file beside `path` and move it to `path`; change no other file."""
     part = path.with_name(f".{secrets.token_hex(16)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # only a file that is made here, and no link
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # only a new file, and no link
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     old = path.lstat() if os.path.lexists(path) else None
     mode = stat.S_IMODE(old.st_mode) & 0o777 if old and stat.S_ISREG(old.st_mode) else None
-    # Private until it has the mode of the old file; without one, what the system gives it.
+    # Private until it has the mode of the old file. Without an old file, the system's default.
     descriptor = os.open(part, flags, 0o666 if mode is None else 0o600)
     try:
         with open(descriptor, "wb") as file:
@@ -129,7 +130,7 @@ def _without_torchvision() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Find what torch stumbled over: its own message is about its steps."""
+    """Return the first cause of torch's error: the last message only names a step of the export."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")  # without colours

@@ -1,10 +1,10 @@
-"""The state of a fitted estimator as plain objects and NumPy arrays: pickles, skops, MLflow.
+"""The state of a fitted estimator as plain objects and NumPy arrays, for pickle, skops and MLflow.
 
-Torch pickles a tensor with the address of its memory, so that joblib, which tells arguments by
-their pickle, never finds a fitted ``Pipeline(memory=...)`` step again; and one from a GPU cannot
-be loaded on a machine without. skops takes neither tensors nor tables. So a state holds
-stand-ins for both: each is a class that skops writes as a call with arrays, and the call gives
-what it stands for. Nothing of a network is copied before it is written.
+Torch pickles a tensor with the address of its memory. joblib compares arguments by their pickle, so
+it would never find a fitted step of ``Pipeline(memory=...)`` again. A machine without a GPU cannot
+load a tensor from a GPU. skops supports neither tensors nor tables. So a state holds stand-ins for
+both. skops writes a stand-in as a call of its class with arrays, and this call returns the tensor
+or table. No part of a network is copied before it is written.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from skfair.utils._device import resolve_device
 
 
 class PortableState:
-    """Mixin for estimators that hold networks: their state is made of plain objects and arrays.
+    """Mixin for estimators with networks: their state consists of plain objects and arrays.
 
-    Copies in memory are made of the estimator as it is, and not of that state.
+    ``copy`` copies the estimator directly, without this state.
     """
 
-    # Networks open on the CPU, and not on the device on which they were.
+    # Networks load on the CPU, and not on their former device.
     _travels_on_the_cpu = True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,28 +56,29 @@ class PortableState:
 
 
 class StandIns:
-    """Put stand-ins where a state has tensors, networks, tables or torch types.
+    """Replace tensors, networks, tables and torch dtypes of a state by stand-ins.
 
-    What is shared in the state is shared in the result.
+    Objects that are shared in the state are shared in the result.
 
     Parameters
     ----------
     on_cpu : bool
-        Whether tensors open on the CPU, wherever they are; otherwise on their device, if it is
-        there.
+        Whether tensors load on the CPU; otherwise they load on their device, if it exists.
     """
 
     def __init__(self, *, on_cpu: bool):
         self._on_cpu = on_cpu
-        self._made: dict[int, tuple[Any, Any]] = {}  # by id, with what has that id, to keep it
+        self._made: dict[
+            int, tuple[Any, Any]
+        ] = {}  # by id; the value is kept so that its id stays in use
 
     def of(self, value: Any) -> Any:
-        """Stand in for a value, or give it back where nothing in it needs that."""
+        """Return a stand-in for a value, or the value itself if it contains nothing to replace."""
         if id(value) in self._made:
             return self._made[id(value)][1]
         made: Any = value
         if type(value) in (dict, OrderedDict):
-            # Known before what is in it, which may refer to it.
+            # Registered before its items, which may refer to it.
             made = self._keep(value, type(value)())
             made.update((key, self.of(item)) for key, item in value.items())
         elif type(value) is list:
@@ -89,7 +90,7 @@ class StandIns:
             made = self._keep(value, _stand_in(TensorState, value))
             made.on_cpu, made.attributes = self._on_cpu, self.of(vars(value))
         elif isinstance(value, torch.Tensor) and self._on_cpu and value.device.type != "cpu":
-            made = value.detach().cpu()  # of a class of its own
+            made = value.detach().cpu()  # a subclass of Tensor
             if isinstance(value, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=value.requires_grad)
             made = self._keep(value, made)
@@ -111,7 +112,7 @@ class StandIns:
         made_by, arguments, *rest = value.__reduce_ex__(4)
         as_any_object = made_by is copyreg.__newobj__  # type: ignore[attr-defined]
         if not as_any_object or len(arguments) > 1 or any(rest[1:]):
-            # It has a way of its own, in which it is left.
+            # It defines its own pickling, which stays in use.
             if self._on_cpu and isinstance(value, nn.Module):
                 return self._keep(value, copy.deepcopy(value).cpu())
             return self._keep(value, value)
@@ -121,7 +122,7 @@ class StandIns:
 
 
 def _stand_in(kind: type, value: Any) -> Any:
-    made: Any = object.__new__(kind)  # `kind(...)` makes what it stands for
+    made: Any = object.__new__(kind)  # `kind(...)` would return the original
     made.value = value
     return made
 
@@ -131,7 +132,7 @@ def _has_plain_memory(tensor: torch.Tensor) -> bool:
 
 
 class TensorState:
-    """Stands for a tensor: the bytes of its memory, of which some types have no NumPy type."""
+    """Stands for a tensor: the bytes of its memory, since some dtypes do not exist in NumPy."""
 
     value: torch.Tensor
     on_cpu: bool
@@ -148,11 +149,11 @@ class TensorState:
         is_parameter: bool,
         attributes: dict[str, Any],
     ) -> Any:
-        with torch.inference_mode(False):  # or the tensor could never be trained
-            # Of its own, since the array may be that of a file, which cannot be written to.
+        with torch.inference_mode(False):  # otherwise the tensor could never be trained
+            # New memory, since the array may be a read-only map of a file.
             tensor = torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device="cpu")
             tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()[:] = data
-            with contextlib.suppress(ValueError):  # here may be no such device, or fewer of them
+            with contextlib.suppress(ValueError):  # this machine may not have this device
                 tensor = tensor.to(resolve_device(device))
             if is_parameter:
                 tensor = nn.Parameter(tensor, requires_grad=requires_grad)
@@ -162,10 +163,10 @@ class TensorState:
         return tensor
 
     @functools.cached_property
-    def _arguments(self) -> tuple:  # once, so that what is shared is written once
+    def _arguments(self) -> tuple:  # cached, so that shared arrays are written once
         tensor = self.value.detach().cpu()
         if not tensor.is_contiguous():
-            tensor = tensor.clone()  # dense, and in the order in which it lies
+            tensor = tensor.clone()  # dense, with the same order of axes
         flat = tensor.as_strided((tensor.numel(),), (1,))
         return (
             flat.view(torch.uint8).numpy(),
@@ -183,7 +184,7 @@ class TensorState:
 
 
 class DtypeState:
-    """Stands for a type of torch, of which skops has no notion."""
+    """Stands for a dtype of torch, which skops does not support."""
 
     value: torch.dtype
 
@@ -195,7 +196,7 @@ class DtypeState:
 
 
 class ObjectState:
-    """Stands for a network: its class, and what that says its state is."""
+    """Stands for a network: its class, and the state that the class returns."""
 
     value: nn.Module
     state: dict[str, Any]
@@ -205,11 +206,11 @@ class ObjectState:
         made.__setstate__(state)
         return made
 
-    def __reduce__(self) -> tuple:  # as skops wants it: a call of this class
+    def __reduce__(self) -> tuple:  # for skops: a call of this class
         return ObjectState, (type(self.value), self.state)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        # As any object is pickled: it is there before its state, which may refer to it.
+        # As pickle does for any object: it exists before its state, which may refer to it.
         return _empty, (type(self.value),), self.state
 
 

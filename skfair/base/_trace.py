@@ -1,4 +1,4 @@
-"""Networks written out as graphs, without a hand on the networks that other threads run."""
+"""Traces networks as graphs, without disturbing networks that other threads run."""
 
 from typing import Any
 
@@ -7,26 +7,28 @@ from torch import fx, nn
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """Write out what a network does, as ``torch.fx.symbolic_trace`` does.
+    """Trace a network as a graph, like ``torch.fx.symbolic_trace``.
 
-    That replaces ``torch.nn.Module.__call__`` for the whole process while it runs, and networks
-    that run in other threads fail. Here the network's parts have stand-ins that take notes.
+    ``torch.fx.symbolic_trace`` replaces ``torch.nn.Module.__call__`` for the whole process while it
+    runs, so that networks in other threads fail. This function instead runs stand-ins of the
+    network's parts, which record the operations.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Takes one tensor. It is neither changed nor run; its weights are shared with the graph.
+        A network of one tensor. This function neither changes nor runs it; the graph shares its
+        weights.
 
     Returns
     -------
     torch.fx.GraphModule
-        Layers of torch are called in it as they are, everything else is written out.
+        The graph calls layers of torch as modules; it lists the operations of all other parts.
 
     Raises
     ------
     Exception
-        Any, where the network cannot be followed: what it does depends on values, or it makes
-        tensors of its own.
+        Of any type, if the network cannot be traced: its operations depend on values, or it
+        creates tensors.
 
     Examples
     --------
@@ -45,17 +47,17 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
 
 def of_torch_alone(network: nn.Module) -> nn.Module:
-    """Replace the parts of a network that are skfair's by graphs.
+    """Replace the parts of a network with classes of skfair by graphs.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A part of skfair, or a sequence of parts of which some are. Changed in place.
+        A part of skfair, or a sequence that contains some. This function changes it in place.
 
     Returns
     -------
     torch.nn.Module
-        Pickled, it opens where skfair is not installed, as far as the user's own network does.
+        A pickle of it loads without skfair, if a pickle of the user's own network does.
     """
     write_out = getattr(network, "written_out", None)
     if write_out is not None:
@@ -69,7 +71,7 @@ def of_torch_alone(network: nn.Module) -> nn.Module:
 
 
 class _Recorder(fx.Tracer):
-    """Turns calls of stand-ins, and functions of what these give, into steps of a graph."""
+    """Records calls of stand-ins, and functions of their outputs, as nodes of a graph."""
 
     def __init__(self, root: nn.Module):
         super().__init__()
@@ -84,13 +86,13 @@ class _Recorder(fx.Tracer):
         self._stand_ins: dict[int, nn.Module] = {}
 
     def create_arg(self, a: Any) -> Any:
-        # A tensor that the network made meanwhile may depend on weights that change later.
+        # A tensor that the network creates may depend on weights that change later.
         if isinstance(a, torch.Tensor) and id(a) not in self._known:
             raise NameError("The network makes a tensor of its own.")
         return super().create_arg(a)
 
     def stand_in(self, module: nn.Module, path: str) -> nn.Module:
-        """Make a module of the same kind whose tensors are proxies, and so are its layers'."""
+        """Make a module of the same class whose tensors, and those of its layers, are proxies."""
         if id(module) in self._stand_ins:
             return self._stand_ins[id(module)]
         if isinstance(module, torch.jit.ScriptModule):
@@ -99,7 +101,7 @@ class _Recorder(fx.Tracer):
         if path and self.is_leaf_module(module, path):
             kind = type(kind.__name__, (kind,), {"__call__": self._call_of(path)})
         elif module._forward_hooks or module._forward_pre_hooks:
-            raise TypeError("The network has hooks, which would be handed proxies.")
+            raise TypeError("The network has hooks, which would get proxies.")
         new = self._stand_ins[id(module)] = kind.__new__(kind)
         parts = {
             "_parameters": {n: self._attribute(t, path, n) for n, t in module._parameters.items()},

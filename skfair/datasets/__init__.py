@@ -1,4 +1,4 @@
-"""Real data, biased samples of it, and files of features with labels and groups."""
+"""Real data, biased subsets, and files of features with labels and groups."""
 
 from skfair.datasets._colored_digits import color_digits, make_colored_digits
 from skfair.datasets._encoder import DigitsEncoder, load_digits_encoder

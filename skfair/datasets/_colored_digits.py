@@ -1,4 +1,4 @@
-"""Real handwritten digits with a planted colour bias, for examples, docs and tests."""
+"""Real handwritten digits with colour as a planted shortcut, for examples, docs and tests."""
 
 from numbers import Real
 from typing import Any
@@ -13,7 +13,7 @@ from skfair.utils._labels import encode_labels
 from skfair.utils._random_state import check_random_state
 from skfair.utils._typed import validate_params
 
-# The encoder that comes with skfair was trained on the images before this row, and on no others.
+# The encoder that comes with skfair was trained only on the images before this row.
 N_ENCODER_IMAGES = 597
 _N_TRAIN = 800
 _ZOOM = 4
@@ -53,16 +53,16 @@ def make_colored_digits(
     jitter: float = 0.05,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Real handwritten digits with a colour that all but gives the class away.
+    """Make real handwritten digits whose colour is a shortcut to the class.
 
-    In training each class has a colour of its own, and the share `correlation` of its images
-    wears it; the others wear the other colours, evenly. In the test set colour says nothing:
-    each test image is there once in every colour. Within one group (class and colour) all
-    test images are distinct.
+    In training each class has its own colour. The share `correlation` of its images has this
+    colour; the other images have the other colours, evenly. In the test set colour is independent
+    of the class: each test image occurs once in every colour. Within one group (class and colour)
+    all test images are distinct.
 
     The images are the 1,200 of scikit-learn's bundled digits that the encoder of
-    :func:`~skfair.datasets.load_digits_encoder` has never seen; 800 of them, drawn at random,
-    are for training, 400 for testing.
+    :func:`~skfair.datasets.load_digits_encoder` has never seen: 800, drawn at random, for
+    training, and 400 for testing.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def make_colored_digits(
         Standard deviation of the Gaussian noise on each image's colour, per channel, where
         1 is full intensity.
     random_state : int, RandomState or None, default=None
-        Decides the split, who wears which colour, and the noise.
+        Decides the split, the colour of each image, and the noise.
 
     Returns
     -------
@@ -148,24 +148,24 @@ def color_digits(
     jitter: float = 0.05,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give grey images, such as MNIST's, colours that go with their labels.
+    """Colour grey images, such as MNIST's, so that colour correlates with the labels.
 
     Parameters
     ----------
     images : array-like of shape (n_samples, height, width)
         Bright strokes on black: uint8, or floating from 0 to 1.
     labels : array-like of shape (n_samples,)
-        Labels of two to ten classes. The sorted classes own the colours red, blue, green,
+        Labels of two to ten classes. The sorted classes have the own colours red, blue, green,
         yellow, purple, cyan, orange, pink, brown and gray.
     correlation : float, default=0.98
         Share of each class's images in the class's own colour, kept exactly up to rounding;
         the other colours share the rest evenly. One over the number of classes makes colour
-        and label independent: an unbiased test set.
+        and label independent, as for an unbiased test set.
     jitter : float, default=0.05
         Standard deviation of the Gaussian noise on each image's colour, per channel, where
         1 is full intensity.
     random_state : int, RandomState or None, default=None
-        Decides who wears which colour, and the noise.
+        Decides the colour of each image, and the noise.
 
     Returns
     -------
@@ -177,8 +177,8 @@ def color_digits(
     Raises
     ------
     ValueError
-        The images are not grey images in one of the two ranges, there is another number of
-        labels, or there are not two to ten classes.
+        The images are not grey images in one of the two ranges, `labels` has another length than
+        `images`, or there are not two to ten classes.
 
     Examples
     --------
@@ -192,14 +192,14 @@ def color_digits(
     own, classes = encode_labels(labels, name="labels")
     if len(own) != len(images):
         raise ValueError(
-            f"labels has {len(own)} values for {len(images)} images. Give one label an image."
+            f"labels has {len(own)} values for {len(images)} images. Give one label for each image."
         )
     if own.min() < 0:
         raise ValueError("labels has missing values. Drop these images.")
     if not 2 <= len(classes) <= len(COLOR_NAMES):
         raise ValueError(
-            f"labels has {len(classes)} classes; there are colours for 2 to {len(COLOR_NAMES)}. "
-            "Choose or merge classes first."
+            f"labels has {len(classes)} classes, expected 2 to {len(COLOR_NAMES)}, the number "
+            "of colours. Choose or merge classes first."
         )
     generator = check_random_state(random_state)
     color = own.copy()
@@ -228,7 +228,7 @@ def enlarge(images: np.ndarray) -> np.ndarray:
 def _paint(
     images: np.ndarray, color: np.ndarray, jitter: float, random_state: np.random.RandomState
 ) -> np.ndarray:
-    """Draw grey images (0 to 1) in the colours with these codes."""
+    """Colour grey images (0 to 1) by the codes of their colours."""
     rgb = _PALETTE[color] / 255 + random_state.normal(scale=jitter, size=(len(images), 3))
     painted = np.empty((*images.shape, 3), dtype=np.uint8)
     for channel in range(3):
@@ -238,7 +238,7 @@ def _paint(
 
 
 def _check_grey(images: Any) -> np.ndarray:
-    """Bring images of either range to floats from 0 to 1."""
+    """Convert images of either range to floats from 0 to 1."""
     images = np.asarray(images)
     if images.ndim != 3 or len(images) == 0:
         raise ValueError(
@@ -252,8 +252,9 @@ def _check_grey(images: Any) -> np.ndarray:
             f"images has dtype {images.dtype}, expected uint8 or floating. Convert 0 to 255 with "
             "images.astype('uint8')."
         )
-    if not (images.min() >= 0 and images.max() <= 1):  # False for NaN, too
+    if not (images.min() >= 0 and images.max() <= 1):  # also for NaN
         raise ValueError(
-            "images is floating but not all from 0 to 1. Divide 0 to 255 by 255, and remove NaN."
+            "images has floating values outside of 0 to 1, or NaN. Divide values from 0 to 255 by "
+            "255, and remove NaN."
         )
     return images

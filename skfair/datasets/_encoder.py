@@ -1,4 +1,4 @@
-"""The small frozen encoder of the quickstart: what it is, and its weights from the package."""
+"""The small frozen encoder of the quickstart, and its weights from the package."""
 
 from importlib import resources
 
@@ -14,12 +14,11 @@ N_FEATURES = 96
 class DigitsEncoder(nn.Module):
     """Convolutional encoder of 32 x 32 colour images into 96 features.
 
-    It was trained once, by ``examples/train_digits_encoder.py``, to tell from an image of a
-    digit in a random colour both the colour and what the digit looks like without its colour.
-    It has seen no class labels, and none of the images that
-    :func:`~skfair.datasets.make_colored_digits` returns. Like encoders trained on the world's
-    images it carries a bias without being told: colour is easier to read off its features
-    than shape.
+    It was trained once, by ``examples/train_digits_encoder.py``, to predict from an
+    image of a digit in a random colour both the colour and the grey image of the digit. It was
+    trained without class labels, and without the images that
+    :func:`~skfair.datasets.make_colored_digits` returns. Like encoders trained on images from the
+    internet it is biased: colour is easier to predict from its features than shape.
 
     Examples
     --------
@@ -49,7 +48,7 @@ class DigitsEncoder(nn.Module):
         Returns
         -------
         Tensor of shape (n, 96), float32
-            Features, not negative.
+            Features, all 0 or larger.
         """
         if not images.is_floating_point():
             images = images.float() / 255
@@ -82,6 +81,6 @@ def load_digits_encoder() -> DigitsEncoder:
 
 
 def _block(n_in: int, n_out: int, kernel_size: int) -> list[nn.Module]:
-    """Halve the image."""
+    """Make a block of layers that halves the sides of the image."""
     convolution = nn.Conv2d(n_in, n_out, kernel_size, stride=2, padding=kernel_size // 2)
     return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]

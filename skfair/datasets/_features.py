@@ -1,4 +1,4 @@
-"""Frozen features with labels and groups, read from files that cannot run code."""
+"""Reads frozen features with labels and groups from files, without running code from them."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _HEADERS: dict[tuple[int, int], Callable] = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _HEADER_BYTES = 2**16  # NumPy refuses headers of more than 10,000
-# What a byte of an archive holds at most, by the ways in which NumPy writes one.
+# The most bytes that one byte of an archive can hold, by the compressions that NumPy writes.
 _MOST_TIMES = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 _CHUNK = 2**20
 
@@ -41,7 +41,7 @@ def load_features(
 ) -> Bunch:
     """Load features, labels and groups from a file or folder.
 
-    Nothing in the files is executed: arrays of Python objects are refused.
+    This function executes nothing from the files: it refuses arrays of Python objects.
 
     Parameters
     ----------
@@ -49,13 +49,13 @@ def load_features(
         An ``.npz`` or ``.safetensors`` file of named arrays, or a folder with the features
         in ``features.npy`` and a column for each of the others in ``labels.csv``.
     features : str, default="features"
-        Name of the array of features; a folder does not need it.
+        Name of the array of features; ignored for a folder.
     target : str, default="labels"
         Name of the array or column of labels.
     sensitive_features : str, list of str or None, default="groups"
-        Name or names of the arrays or columns of group labels; None where there are none.
+        Name or names of the arrays or columns of group labels; None if there are none.
     mmap : bool, default=False
-        Leave the features of a folder on the disk and read what is used, when it is used.
+        Keep the features of a folder on the disk, as a memory map.
 
     Returns
     -------
@@ -68,18 +68,18 @@ def load_features(
     Raises
     ------
     FileNotFoundError
-        There is no such file or folder, or the folder lacks one of the two files.
+        The file or folder does not exist, or the folder lacks one of the two files.
     OSError
-        The system does not open it.
+        The system cannot open the file.
     ValueError
-        The file is damaged, claims more than it holds or is of another format, an array or
-        column is missing, there twice or of the wrong shape, or ``mmap`` is asked of a file.
+        The file is damaged, claims more than it holds or has another format; an array or column
+        is missing, duplicated or of the wrong shape; or ``mmap=True`` with a file.
 
     Notes
     -----
-    Pipes and devices are refused, and so is an array that claims more than its file can hold. A
-    compressed ``.npz`` can hold, and takes, a thousand times its size in memory: take files of
-    strangers as ``.safetensors`` or a folder, which take no more than their size.
+    This function refuses pipes, devices, and an array that claims more than its file can hold. A
+    compressed ``.npz`` can take a thousand times its size in memory. Prefer ``.safetensors`` or a
+    folder for files from strangers: these take no more memory than their size.
 
     Examples
     --------
@@ -149,17 +149,17 @@ def _read_folder(
         n_bytes = os.fstat(opened.fileno()).st_size
         if mmap:
             _read_header(opened, n_bytes)
-            # By its path, which joblib needs.
+            # Opened by path, which joblib needs.
             X: np.ndarray = np.lib.format.open_memmap(features, mode="r")
         else:
             X = _read_array(opened, n_bytes)
     said = f"{_name(labels)} is not a table", "Write it with pandas.DataFrame.to_csv."
     with open_regular(labels, "path") as opened:
         with _in_words(*said):
-            # Of names that are there twice pandas renames one.
+            # pandas would rename one of two equal names.
             text = io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
             header = next(filter(None, csv.reader(text)))
-            present = [name or f"Unnamed: {i}" for i, name in enumerate(header)]  # as pandas
+            present = [name or f"Unnamed: {i}" for i, name in enumerate(header)]  # as pandas does
             text.detach()
             opened.seek(0)
         _require(columns, present, labels)
@@ -183,7 +183,7 @@ def _read_npz(file: BinaryIO, path: Path, names: list[str]) -> dict[str, np.ndar
             entry = next(e for e in entries if e.filename.removesuffix(".npy") == name)
             if entry.compress_type not in _MOST_TIMES:
                 raise ValueError("it is compressed in a way that numpy.savez does not have")
-            # The directory may claim anything, and memory is taken by what it claims.
+            # The directory of the archive may claim any size, and the claim decides the memory.
             held = min(entry.compress_size, n_bytes) * _MOST_TIMES[entry.compress_type]
             with archive.open(entry) as opened:
                 arrays[name] = _read_array(opened, min(entry.file_size, held))
@@ -192,13 +192,13 @@ def _read_npz(file: BinaryIO, path: Path, names: list[str]) -> dict[str, np.ndar
 
 
 def _read_header(file: IO[bytes], n_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype, IO]:
-    """Check the header of an array of plain values that is in no more than so many bytes.
+    """Check the header of an array of plain values that has at most `n_bytes` bytes.
 
     Returns
     -------
-    shape, fortran_order, dtype : as NumPy gives them
+    shape, fortran_order, dtype : as NumPy returns them
     start : binary file
-        What was read of the values.
+        The values that were read with the header.
     """
     start = io.BytesIO(file.read(_HEADER_BYTES))
     version = np.lib.format.read_magic(start)
@@ -216,7 +216,7 @@ def _read_header(file: IO[bytes], n_bytes: int) -> tuple[tuple[int, ...], bool, 
 
 
 def _read_array(file: IO[bytes], n_bytes: int) -> np.ndarray:
-    """Read an array; NumPy takes the memory that a header claims before it looks for the data."""
+    """Read an array; NumPy would allocate the memory that a header claims before reading data."""
     shape, fortran_order, dtype, start = _read_header(file, n_bytes)
     array = np.empty(shape[::-1] if fortran_order else shape, dtype)
     room = array.reshape(-1).view(np.uint8)
@@ -238,7 +238,7 @@ def _read_safetensors(file: BinaryIO, path: Path, names: list[str]) -> dict[str,
     )
     with _in_words(*said):
         archive = safe_open(path, framework="numpy")
-        # Of names that are there twice the library takes one.
+        # The library silently takes one of two equal names.
         header = file.read(int.from_bytes(file.read(8), "little"))
         present = json.loads(header, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
     with archive:
@@ -263,7 +263,7 @@ def _require(names: list[str], present: list[str], path: Path) -> None:
 
 @contextmanager
 def _in_words(what: str, cure: str) -> Iterator[None]:
-    """Say which file cannot be read; damaged ones raise errors of any type in its reader."""
+    """Name the file that cannot be read; a reader raises errors of any type on damaged files."""
     try:
         yield
     except Exception as error:

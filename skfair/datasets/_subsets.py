@@ -1,4 +1,4 @@
-"""Subsets of any labelled data in which a class and a sensitive feature go together, or do not."""
+"""Subsets of labelled data in which class and sensitive feature correlate, or do not."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -28,46 +28,47 @@ def make_biased_subset(
 ) -> np.ndarray:
     """Draw given numbers of samples of each class and sensitive feature, to plant a bias.
 
-    A model trained on men without glasses and women of whom two in three wear them will take
-    glasses for a sign of women. So drawn from your own data, the bias is as strong as you like,
-    and you can see what it does, and what a method does about it.
+    A model that is trained on men without glasses and on women, two thirds of them with glasses,
+    learns glasses as a shortcut for women. With such a subset of your own data you choose the
+    strength of the bias, and measure its effect and the effect of a method.
 
-    Split off validation and test data first: the subset is drawn from all samples that are given.
+    Split off validation and test data first: this function draws from all samples that it gets.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
         Class labels of any type.
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
-        What goes along with the class, labels of any type: array, Series, DataFrame or dict of
-        columns (intersections).
+        The feature that will correlate with the class, labels of any type: array, Series,
+        DataFrame or dict of columns (intersections).
     counts : dict of (class, sensitive feature) to int
         Number of samples of each cell, for instance ``{("man", "no glasses"): 3000,
         ("woman", "glasses"): 2000}``; with several columns, of (class, first column, second
-        column, ...). Of cells that are not named there are none in the subset.
+        column, ...). The subset has no samples of cells that are not named.
     random_state : int, RandomState or None, default=None
-        Decides which samples of a cell are drawn. With the same integer, which ones does not
+        Decides which samples of a cell are drawn. With the same integer, this choice does not
         depend on the counts of other cells, and a larger count adds samples to those of a
         smaller one.
 
     Returns
     -------
     indices : ndarray of shape (sum of the counts,), int64
-        Positions of the samples, ascending, none twice: of an array, a memory map or a list of
-        files, take ``X[indices]``, of a DataFrame ``X.iloc[indices]``. The samples are in the
-        order in which they are in the data; shuffle where training does not.
+        Positions of the samples, ascending, without repetition. For an array or a memory map, or a
+        list of files as an array, use ``X[indices]``, for a DataFrame ``X.iloc[indices]``. The
+        samples keep the order of the data; shuffle them if the training does not.
 
     Raises
     ------
     TypeError
-        `counts` is no dict from tuples to integers, or there is nothing that could be labels.
+        `counts` is not a dict from tuples to integers, or `y` or `sensitive_features` has a type
+        that cannot be labels.
     ValueError
-        There are too few samples of a cell, or labels and sensitive features do not fit together
-        or are missing.
+        A cell has too few samples, or labels or sensitive features are missing or differ in
+        length.
 
     See Also
     --------
-    make_balanced_subset : The same number of samples of each cell.
+    make_balanced_subset : Draws the same number of samples of each cell.
 
     Examples
     --------
@@ -95,12 +96,12 @@ def make_biased_subset(
     short = {key: n for key, n in wanted.items() if n > there.get(key, 0)}
     if short:
         raise ValueError(
-            "counts asks for more samples than there are: "
+            "counts asks for more samples than the data have: "
             + "; ".join(
-                f"{n} of {shown(key)}, there are {there.get(key, 0)}"
+                f"{n} of {shown(key)}, the data have {there.get(key, 0)}"
                 for key, n in islice(short.items(), _CELLS_SHOWN)
             )
-            + f". Ask for no more than these: {_list(there)}."
+            + f". Ask for at most {_list(there)}."
         )
     return _draw(cell, np.array([wanted[key] for key in cells]), random_state)
 
@@ -121,11 +122,11 @@ def make_balanced_subset(
 ) -> np.ndarray:
     """Draw the same number of samples of each class and sensitive feature.
 
-    In the subset the sensitive feature says nothing about the class: as a test set it shows what
-    a model trained on biased data has learned, as a training set what a model can learn without
-    the bias. Where one cell is so small that little remains, :func:`make_biased_subset` draws a
-    larger subset in which class and sensitive feature are independent but not equally frequent,
-    from counts that are proportional in all classes.
+    In the subset the sensitive feature is independent of the class. As a test set the subset shows
+    what a model trained on biased data has learned. As a training set it shows what a model can
+    learn without the bias. If one cell is so small that few samples remain, use
+    :func:`make_biased_subset` with counts that are proportional in all classes: it draws a larger
+    subset in which class and sensitive feature are independent, with groups of different sizes.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def make_balanced_subset(
     sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns)
         Labels of any type: array, Series, DataFrame or dict of columns (intersections).
     n_samples : int, default=None
-        Number of samples in all, a multiple of the number of cells; None draws as many as the
+        Total number of samples, a multiple of the number of cells; None draws as many as the
         smallest cell allows.
     random_state : int, RandomState or None, default=None
         Decides which samples of a cell are drawn. With the same integer, a larger subset
@@ -143,22 +144,21 @@ def make_balanced_subset(
     Returns
     -------
     indices : ndarray of shape (n_samples,), int64
-        Positions of the samples, ascending, none twice: of an array, a memory map or a list of
-        files, take ``X[indices]``, of a DataFrame ``X.iloc[indices]``. The samples are in the
-        order in which they are in the data; shuffle where training does not.
+        Positions of the samples, ascending, without repetition. For an array or a memory map, or a
+        list of files as an array, use ``X[indices]``, for a DataFrame ``X.iloc[indices]``. The
+        samples keep the order of the data; shuffle them if the training does not.
 
     Raises
     ------
     TypeError
-        There is nothing that could be labels.
+        `y` or `sensitive_features` has a type that cannot be labels.
     ValueError
-        A class lacks a group that another class has, `n_samples` is no multiple of the number of
-        cells or more than there are, or labels and sensitive features do not fit together or are
-        missing.
+        A class lacks a group that another class has, `n_samples` is not a multiple of the number of
+        cells or is too large, or labels or sensitive features are missing or differ in length.
 
     See Also
     --------
-    make_biased_subset : Any number of samples of each cell.
+    make_biased_subset : Draws any number of samples of each cell.
 
     Examples
     --------
@@ -177,9 +177,9 @@ def make_balanced_subset(
     if len(cells) < len(classes) * len(groups):
         absent = {a + b for a in classes for b in groups}.difference(cells)
         raise ValueError(
-            f"There is no sample of {_list(sorted(absent, key=str))}, so that no subset holds the "
-            "same number of each class and sensitive feature. Leave out the class or the group, "
-            "merge it with another, or draw what there is by make_biased_subset."
+            f"There is no sample of {_list(sorted(absent, key=str))}, so no subset has the same "
+            "number of each class and sensitive feature. Leave out the class or the group, merge "
+            "it with another, or draw the existing cells by make_biased_subset."
         )
     most = len(cells) * int(there.min())
     if n_samples is None:
@@ -188,15 +188,15 @@ def make_balanced_subset(
         smallest = cells[there.argmin()]
         nearest = max(min(n_samples // len(cells) * len(cells), most), len(cells))
         raise ValueError(
-            f"n_samples={n_samples} cannot be drawn: wanted was a multiple of {len(cells)}, the "
-            f"number of combinations of class and sensitive feature, up to {most}, since of "
-            f"{shown(smallest)} there are {there.min()}. Ask for {nearest}, say."
+            f"n_samples={n_samples} cannot be drawn; expected a multiple of {len(cells)}, the "
+            f"number of combinations of class and sensitive feature, up to {most}, since "
+            f"{shown(smallest)} has {there.min()} samples. Pass for instance {nearest}."
         )
     return _draw(cell, np.full(len(cells), n_samples // len(cells)), random_state)
 
 
 def _encode_cells(y: Any, sensitive_features: Any) -> tuple[np.ndarray, list[tuple]]:
-    """Give the cell of each sample, and what the cells that occur are: class and group, sorted."""
+    """Return the cell of each sample, and the class and group of each existing cell, sorted."""
     check_rows(y=y, sensitive_features=sensitive_features)
     codes, classes = encode_labels(y, name="y")
     if codes.min() < 0:
@@ -210,40 +210,37 @@ def _encode_cells(y: Any, sensitive_features: Any) -> tuple[np.ndarray, list[tup
 
 
 def _check_counts(counts: Any, width: int) -> dict[tuple, int]:
-    """Refuse what is no dict from cells to numbers of samples."""
+    """Refuse anything but a dict from cells to numbers of samples."""
     shape = "(class, sensitive feature)" if width == 2 else f"(class, {width - 1} features)"
     if not isinstance(counts, Mapping):
         raise TypeError(
-            f"counts is {type(counts).__name__}, where a dict was wanted. Give the number of "
+            f"counts is {type(counts).__name__}; expected a dict. Give the number of "
             f"samples of each cell, {{{shape}: number}}."
         )
     for key, n in counts.items():
         if not isinstance(key, tuple) or len(key) != width:
             raise TypeError(
-                f"counts has the key {shown(key)}, where a tuple {shape} was wanted. Name each "
+                f"counts has the key {shown(key)}; expected a tuple {shape}. Name each "
                 "cell by its class and all of its sensitive features."
             )
         if not isinstance(n, Integral) or isinstance(n, bool):
             raise TypeError(
-                f"counts has {shown(n)} for {shown(key)}, where a number of samples was wanted. "
+                f"counts has {shown(n)} for {shown(key)}; expected a number of samples. "
                 "Give integers."
             )
         if n < 0:
             raise ValueError(
-                f"counts has {n} for {shown(key)}, where a number of samples was wanted. Give 0 "
-                "or more."
+                f"counts has {n} for {shown(key)}; expected a number of samples. Give 0 or more."
             )
     if not any(counts.values()):
-        raise ValueError(
-            "counts asks for no sample at all. Give at least one cell a number above 0."
-        )
+        raise ValueError("counts asks for no samples. Give at least one cell a number above 0.")
     return dict(counts)
 
 
 def _draw(cell: np.ndarray, counts: np.ndarray, random_state: Any) -> np.ndarray:
-    """Draw so many samples of each cell, sorted by position."""
-    # One shuffle of everything, of which each cell takes its first: what is drawn from a cell
-    # depends neither on the other counts nor on what the labels are called.
+    """Draw the given number of samples of each cell, sorted by position."""
+    # Shuffle all samples once; each cell takes its first ones. So the samples of a cell depend
+    # neither on the other counts nor on the names of the labels.
     shuffled = check_random_state(random_state).permutation(len(cell))
     shuffled = shuffled[np.argsort(cell[shuffled], kind="stable")]
     sizes = np.bincount(cell)
@@ -252,7 +249,7 @@ def _draw(cell: np.ndarray, counts: np.ndarray, random_state: Any) -> np.ndarray
 
 
 def _list(cells: Any) -> str:
-    """Spell out cells, and how many there are of each where this is known."""
+    """Spell out cells, with their numbers of samples if `cells` is a mapping."""
     first = [shown(key) for key in islice(cells, _CELLS_SHOWN)]
     if isinstance(cells, Mapping):
         first = [f"{words}: {cells[key]}" for words, key in zip(first, cells, strict=False)]

@@ -101,8 +101,8 @@ class FrozenEncoderFeaturizer(
     batch_size : int, default=64
         Number of images in a batch.
     device : str or torch.device, default="auto"
-        Device of a torch module; "auto" keeps a module on its accelerator; it moves others to
-        the first accelerator of the machine, if there is one. An ONNX file runs on CUDA or the
+        Device of a torch module; "auto" is the accelerator on which the module is, else the
+        first accelerator of the machine, else the CPU. An ONNX file runs on CUDA or the
         CPU. A callable chooses its own.
     amp : bool, default=False
         Whether a torch module runs under automatic mixed precision: bfloat16 on the CPU, torch's

@@ -1,8 +1,9 @@
-"""Fingerprints of encoders: the part of a stored feature's key that changes when its maker does.
+"""Fingerprints of encoders: the part of a stored row's key that changes with the encoder.
 
-Only what can be known completely has one: data, and modules whose code is torch's own. Code of
-anybody else can read what no search of it finds (attributes of functions, files, the
-environment), and a wrong guess would return another encoder's features; so nothing is guessed.
+Only data and modules whose code is torch's own have a fingerprint, since only these are known
+completely. Other code can depend on things that no search finds (attributes of functions, files,
+the environment). A wrong guess would return the features of another encoder, so this module
+never guesses.
 """
 
 import collections
@@ -22,14 +23,14 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from skfair._version import __version__
 
-_KEYS_VERSION = 2  # another one when keys are made in another way
+_KEYS_VERSION = 2  # increase it when the keys are computed in another way
 _OWN_MODULES = ("torch.nn.modules.", "skfair.datasets._encoder")
 _PLAIN = {
     *(type(None), bool, int, float, complex, str, bytes, range, slice),
     *(torch.dtype, torch.device, torch.Size),
 }
 _CONTAINERS = {tuple, list, dict, collections.OrderedDict, set, frozenset}
-_MAX_DEPTH = 20  # of containers in each other
+_MAX_DEPTH = 20  # of nested containers
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
@@ -37,14 +38,14 @@ _SPECIAL_DATA = (type(None), str, dict, list, tuple, types.GetSetDescriptorType)
 
 
 def _names(owner: Any) -> dict[str, Any]:
-    """List what code of torch may reach in one of its modules or classes."""
+    """List the members of a torch module or class that code of torch may call."""
     kinds: tuple[type, ...] = (types.BuiltinFunctionType,)
-    if owner is not torch:  # which replaces functions of its own, as manual_seed when it compiles
+    if owner is not torch:  # torch replaces its own functions, such as manual_seed when it compiles
         kinds += (types.FunctionType, types.MethodDescriptorType, types.ModuleType)
     return {name: member for name, member in vars(owner).items() if isinstance(member, kinds)}
 
 
-# As they were when skfair was imported.
+# The members at the time when skfair was imported.
 _NAMES = {owner: _names(owner) for owner in (F, torch, torch._C._nn, torch.Tensor)}
 _NAMES |= {
     module: _names(module)
@@ -54,7 +55,7 @@ _NAMES |= {
 
 
 class UnknownEncoder(ValueError):
-    """What an encoder computes cannot be told from what it holds; the message says why."""
+    """The contents of an encoder do not define what it computes; the message says why."""
 
 
 def fingerprint(**parts: Any) -> bytes:
@@ -73,7 +74,7 @@ def fingerprint(**parts: Any) -> bytes:
     Raises
     ------
     UnknownEncoder
-        One of them is something else.
+        A part has another type.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def fingerprint(**parts: Any) -> bytes:
 
 
 def module_digest(module: nn.Module) -> bytes:
-    """Digest all that decides what a module of torch's own layers computes.
+    """Digest everything that decides what a module of torch's own layers computes.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def module_digest(module: nn.Module) -> bytes:
 
 
 def check_module(module: nn.Module) -> None:
-    """Refuse a module that holds more than can be known; reads no weights.
+    """Refuse a module without a complete fingerprint; reads no weights.
 
     Parameters
     ----------
@@ -117,15 +118,15 @@ def check_module(module: nn.Module) -> None:
     Raises
     ------
     UnknownEncoder
-        A submodule has a class of somebody else, a method that was replaced, forward hooks, or
-        an attribute that is no plain data; or torch itself has been changed.
+        A submodule has a class that is not torch's, a replaced method, forward hooks, or an
+        attribute that is not plain data; or torch itself has been modified.
     """
     _check_torch()
     _Walk(read=False).module("encoder", module)
 
 
 class _Walk:
-    """One walk over data or a module, into what has one ``repr``; each tensor is read once."""
+    """Turns data or a module into tuples with a unique ``repr``; reads each tensor once."""
 
     def __init__(self, *, read: bool = True) -> None:
         self._read = read
@@ -134,7 +135,7 @@ class _Walk:
         self._classes: dict[type, list] = {}
 
     def module(self, path: str, module: nn.Module) -> tuple:
-        if id(module) in self._modules:  # a layer that is there twice, or within itself
+        if id(module) in self._modules:  # a shared layer, or one that contains itself
             return ("again", self._modules[id(module)])
         self._modules[id(module)] = len(self._modules)
         cls = type(module)
@@ -167,7 +168,7 @@ class _Walk:
             items = value.items() if isinstance(value, dict) else value
             parts = [self.plain(path, item, depth + 1) for item in items]
             return (kind.__name__, sorted(parts) if kind in (set, frozenset) else parts)
-        for owner in (F, torch):  # an activation that is passed as a function
+        for owner in (F, torch):  # for example an activation that is passed as a function
             name = getattr(value, "__name__", None)
             if isinstance(name, str) and _NAMES[owner].get(name) is value:
                 return (owner.__name__, name)
@@ -185,7 +186,7 @@ class _Walk:
         return self._tensors[id(tensor)]
 
     def _own_class(self, path: str, cls: type) -> list:
-        """Check that a class is torch's or skfair's, as they wrote it; list its settings."""
+        """Check that a class is an unmodified one of torch or skfair; list its settings."""
         home = sys.modules.get(cls.__module__)
         if not (
             cls.__module__.startswith(_OWN_MODULES)
@@ -200,20 +201,20 @@ class _Walk:
                 if is_as_written(base, name, member):
                     continue
                 if name.startswith("__") and isinstance(member, _SPECIAL_DATA):
-                    continue  # notes such as __doc__, and __slotnames__, which pickle adds
+                    continue  # such as __doc__, and __slotnames__, which pickle adds
                 settings.append((name, self.plain(f"{base.__qualname__}.{name}", member)))
         return settings
 
 
 def is_as_written(cls: type, name: str, member: Any) -> bool:
-    """Tell whether a member of a class is a method as it stands in the file of the class.
+    """Tell whether a member of a class is an unmodified method from the file of the class.
 
     Parameters
     ----------
     cls : type
     name : str
     member : object
-        What `cls` has under that name.
+        The member of `cls` with this name.
 
     Returns
     -------
@@ -239,7 +240,7 @@ def is_as_written(cls: type, name: str, member: Any) -> bool:
 
 
 def _check_torch() -> None:
-    """Refuse a torch that computes otherwise than it was written."""
+    """Refuse a torch whose functions were replaced."""
     module = nn.modules.module
     if module._global_forward_hooks or module._global_forward_pre_hooks:
         raise UnknownEncoder("torch has forward hooks for all modules")
@@ -249,10 +250,10 @@ def _check_torch() -> None:
     for owner, names in _NAMES.items():
         now = vars(owner)
         replaced = [name for name, member in names.items() if now.get(name) is not member]
-        if owner is torch.Tensor:  # whose methods in C a new one hides
+        if owner is torch.Tensor:  # a new Python method hides one in C
             new = _names(owner).keys() - names.keys()
             replaced += [name for name in new if hasattr(torch._C.TensorBase, name)]
-        if owner is F:  # by what was imported before skfair
+        if owner is F:  # a package that was imported before skfair may have replaced them
             replaced += [
                 name
                 for name, member in names.items()

@@ -1,4 +1,4 @@
-"""The feature store: each sample's features, kept in one sqlite file and found by content."""
+"""The feature store: one SQLite file with a row of features per sample, found by content."""
 
 import contextlib
 import functools
@@ -30,33 +30,33 @@ _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names 
 class FeatureStore:
     """A sqlite file of float32 rows, shared by any number of processes.
 
-    Open it in the process and for the call that uses it (``with``): connections must not
-    cross a fork.
+    Open it (``with``) in the process and for the call that uses it: connections do not survive
+    a fork.
 
-    A row that is not there yet is computed *inside* the transaction that writes it. So nobody
-    else computes it meanwhile, a killed process leaves the file as it was before the batch, and
-    an exception undoes the batch and no more. Readers never wait (write-ahead log). Each row
-    carries a checksum of key and value; one that does not fit counts as missing, and so does
-    one that is no row of float32 or larger than 64 MiB.
+    A missing row is computed *inside* the transaction that writes it. So no other process computes
+    it meanwhile, a killed process leaves the file as it was before the batch, and an exception
+    undoes only the current batch. Readers never wait (write-ahead log). Each row carries a
+    checksum of key and value. A row counts as missing if the checksum does not match, if it is
+    not float32, or if it is larger than 64 MiB.
 
-    A file from somebody else can hold wrong features, but nothing that sqlite would execute: its
-    tables must be the ones that are made here, to the letter. Nor can a folder from somebody else
-    lead sqlite to other files: links are refused, for the file and those that sqlite keeps beside
-    it, and so are pipes and devices.
+    A file from a stranger can hold wrong features, but no code that sqlite would execute: its
+    schema must equal the schema of this class. A folder from a stranger cannot lead sqlite to
+    other files: this class refuses links, pipes and devices, as the file and as the files that
+    sqlite keeps beside it.
 
     Parameters
     ----------
     path : path-like
-        The file, made when it is not there; or a directory, for the file ``features.sqlite`` in
-        it.
+        The file, which is created if it does not exist; or a directory, for the file
+        ``features.sqlite`` in it.
 
     Raises
     ------
     ValueError
-        The file is no database, a damaged one, or one that something else or a newer sqlite
-        wrote; it, or a file of sqlite's beside it, is a link, a pipe or a device.
+        The file is not a database, is damaged, or was written by another program or a newer
+        sqlite; or the file, or a file of sqlite's beside it, is a link, a pipe or a device.
     OSError
-        The file cannot be opened, or cannot be written to.
+        The file cannot be opened or written.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -80,7 +80,7 @@ class FeatureStore:
                 f"memory={str(self.path)!r} is in a directory that does not exist. Make it first."
             )
         self._check_files()
-        # By its mode too: what was made read-only is not to be written, by root either.
+        # Check the mode too: root can write to a read-only file, but must not.
         if self.path.exists() and not (
             os.access(self.path, os.W_OK) and self.path.stat().st_mode & 0o222
         ):
@@ -106,9 +106,9 @@ class FeatureStore:
         Parameters
         ----------
         fingerprint : bytes
-            What identifies the encoder.
+            Fingerprint of the encoder.
         batch : ndarray of shape (n, ...), C-contiguous
-            The samples as they are before preprocessing.
+            The samples before preprocessing.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class FeatureStore:
         return keys
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """Get the rows that are there.
+        """Return the rows that the store has.
 
         Parameters
         ----------
@@ -133,14 +133,14 @@ class FeatureStore:
         Returns
         -------
         dict of bytes to ndarray of shape (n_features,)
-            Rows that are missing or damaged are left out.
+            Without rows that are missing or damaged.
         """
         wanted = list(dict.fromkeys(keys))
         found = {}
         with self._errors():
             for start in range(0, len(wanted), _KEYS_PER_QUERY):
                 some = wanted[start : start + _KEYS_PER_QUERY]
-                # Type and length stand in the head of a row: nothing odd is read to see that.
+                # sqlite finds type and length in the head of a row: it reads no suspicious value.
                 query = (
                     "SELECT key, value, checksum FROM features WHERE key IN "
                     f"({','.join('?' * len(some))}) "
@@ -156,19 +156,19 @@ class FeatureStore:
     def get_or_encode(
         self, keys: list[bytes], encode: Callable[[list[int]], np.ndarray]
     ) -> dict[bytes, np.ndarray]:
-        """Get rows, and make and keep those that are not there.
+        """Return rows; compute and store those that are missing.
 
         Parameters
         ----------
         keys : list of bytes
             Without duplicates.
         encode : callable
-            Takes the positions in `keys` that are missing, returns their rows.
+            Takes the positions of the missing keys in `keys`, and returns their rows.
 
         Returns
         -------
         dict of bytes to ndarray of shape (n_features,)
-            All of them.
+            All rows.
         """
         with self._transaction():
             rows = self.get(keys)  # another process may have been faster
@@ -188,7 +188,7 @@ class FeatureStore:
         return rows
 
     def _check_files(self) -> None:
-        """Refuse what would make sqlite write to, or delete, something else."""
+        """Refuse files that would make sqlite write to, or delete, other files."""
         for suffix in ("", "-wal", "-shm", "-journal"):
             file = f"{self.path}{suffix}"
             try:
@@ -207,10 +207,10 @@ class FeatureStore:
                 )
 
     def _prepare(self) -> None:
-        """Check whose file it is; make the table in an empty one."""
+        """Check that the file is a feature store; create the table in an empty file."""
         self._connection.execute("PRAGMA trusted_schema=OFF")
         self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-        # Nothing is written, not even the journal mode, before the file is known to be ours.
+        # Write nothing, not even the journal mode, before the file is known to be a feature store.
         if self._is_empty():
             if self._execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                 raise OSError(
@@ -224,7 +224,7 @@ class FeatureStore:
                     self._connection.execute(_CREATE_TABLE)
         application = self._execute("PRAGMA application_id").fetchone()[0]
         version = self._execute("PRAGMA user_version").fetchone()[0]
-        # A view, a trigger or an expression in a table would be code of whoever wrote the file.
+        # A view, a trigger or an expression in a table would be code from a stranger.
         schema = set(self._execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
         ours = {
             ("table", "features", "features", _CREATE_TABLE),
@@ -243,14 +243,14 @@ class FeatureStore:
         return n_tables == 0 and self._execute("PRAGMA application_id").fetchone()[0] == 0
 
     def _execute(self, query: str, parameters: Sequence[bytes] = ()) -> sqlite3.Cursor:
-        """Execute; while another process holds the lock, wait, for as long as it takes."""
+        """Execute a query; wait without limit while another process holds the lock."""
         started = time.monotonic()
         warned = False
         while True:
             try:
                 return self._connection.execute(query, parameters)
             except sqlite3.OperationalError as error:
-                # Short waits in a loop, so that an interrupt is heard in between.
+                # Short waits in a loop, so that an interrupt can stop them.
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
             if not warned and time.monotonic() - started > _WAIT_WARNING_SECONDS:
@@ -276,10 +276,13 @@ class FeatureStore:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Say which file sqlite's errors are about, and what to do."""
+        """Name the file in sqlite's errors, and what to do."""
         try:
             yield
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of what sqlite has to say
+        except (
+            sqlite3.DatabaseError,
+            UnicodeDecodeError,
+        ) as error:  # the latter while sqlite's message is decoded
             name = f"memory={str(self.path)!r}"
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_NOTADB:
@@ -287,7 +290,7 @@ class FeatureStore:
             if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError):
                 raise ValueError(f"{name} is damaged. Delete it or name another file.") from error
             reason = f"{name} cannot be used: {as_label(error)}."
-            if code == sqlite3.SQLITE_ERROR:  # sqlite understands the file, but not all in it
+            if code == sqlite3.SQLITE_ERROR:  # sqlite reads the file, but not all of its contents
                 raise ValueError(f"{reason} Name another file.") from error
             raise OSError(reason) from error
 
@@ -297,8 +300,11 @@ def _checksum(key: bytes, value: bytes) -> bytes:
 
 
 def _names_another_journal(file: str) -> bool:
-    """Whether sqlite, to undo what a killed process did, would look at a further journal."""
-    with contextlib.suppress(FileNotFoundError), open(file, "rb") as journal:  # its owner may go on
+    """Whether sqlite would open another journal to roll back the work of a killed process."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(file, "rb") as journal,
+    ):  # another process may delete it
         journal.seek(0, os.SEEK_END)
         journal.seek(max(0, journal.tell() - len(_SUPER_JOURNAL)))
         return journal.read() == _SUPER_JOURNAL

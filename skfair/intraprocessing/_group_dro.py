@@ -30,10 +30,10 @@ class _WorstGroupLoss(nn.Module):
         losses = nn.functional.binary_cross_entropy_with_logits(
             logit, rows.label.to(logit.dtype), reduction="none"
         )
-        of_cell = (losses @ member) / member.sum(0).clamp_min(1)
+        of_cell = (losses[None] @ member)[0] / member.sum(0).clamp_min(1)
         self.log_weight += self.step_size * of_cell.detach()
         self.log_weight -= self.log_weight.logsumexp(0)
-        return self.log_weight.exp() @ of_cell
+        return (self.log_weight.exp() * of_cell).sum()
 
 
 @fill_docstring

@@ -133,7 +133,7 @@ def test_counts_of_any_labels(n_classes, n_more, correlation, seed, text):
         (np.zeros((3, 4)), [0, 1, 1], r"images has shape \(3, 4\)"),
         (np.zeros((0, 4, 4)), [], r"images has shape \(0, 4, 4\)"),
         (np.zeros((3, 4, 4), dtype=np.int64), [0, 1, 1], "images has dtype int64.*uint8"),
-        (np.full((3, 4, 4), 255.0), [0, 1, 1], "Divide 0 to 255 by 255"),
+        (np.full((3, 4, 4), 255.0), [0, 1, 1], "Divide values from 0 to 255 by 255"),
         (np.full((3, 4, 4), np.nan), [0, 1, 1], "NaN"),
         (np.zeros((3, 4, 4)), [0, 1], "labels has 2 values for 3 images"),
         (np.zeros((3, 4, 4)), [0, 1, None], "labels has missing values"),

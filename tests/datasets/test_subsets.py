@@ -173,17 +173,21 @@ def test_takes_from_arrays_frames_and_memory_maps(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "error", "message"),
     [
-        ({("man", True): 21}, ValueError, r"21 of \('man', True\), there are 20.*Ask for no more"),
-        ({("man", "hat"): 1}, ValueError, r"1 of \('man', 'hat'\), there are 0"),
-        ({("man", "True"): 1}, ValueError, r"there are 0.*\('man', True\): 20"),
+        (
+            {("man", True): 21},
+            ValueError,
+            r"21 of \('man', True\), the data have 20.*Ask for at most",
+        ),
+        ({("man", "hat"): 1}, ValueError, r"1 of \('man', 'hat'\), the data have 0"),
+        ({("man", "True"): 1}, ValueError, r"the data have 0.*\('man', True\): 20"),
         ({("man", True): -1}, ValueError, r"-1 for \('man', True\)"),
-        ({("man", True): 0}, ValueError, "asks for no sample at all"),
-        ({}, ValueError, "asks for no sample at all"),
+        ({("man", True): 0}, ValueError, "asks for no samples"),
+        ({}, ValueError, "asks for no samples"),
         ({("man", True): 0.5}, TypeError, r"0\.5 for \('man', True\).*Give integers"),
         ({("man", True): True}, TypeError, "Give integers"),
-        ({"man": 3}, TypeError, r"the key 'man', where a tuple \(class, sensitive feature\)"),
-        ({("man", True, 0): 3}, TypeError, "where a tuple"),
-        ([3, 4], TypeError, "counts is list, where a dict was wanted"),
+        ({"man": 3}, TypeError, r"the key 'man'; expected a tuple \(class, sensitive feature\)"),
+        ({("man", True, 0): 3}, TypeError, "expected a tuple"),
+        ([3, 4], TypeError, "counts is list; expected a dict"),
     ],
 )
 def test_impossible_counts(counts, error, message):
@@ -194,10 +198,13 @@ def test_impossible_counts(counts, error, message):
 @pytest.mark.parametrize(
     ("n_samples", "message"),
     [
-        (21, r"n_samples=21 .*multiple of 4, .*up to 20.*\('woman', True\) there are 5.* for 20"),
-        (24, "Ask for 20"),
-        (11, "Ask for 8"),
-        (3, "Ask for 4"),
+        (
+            21,
+            r"=21 .*multiple of 4, .*up to 20.*\('woman', True\) has 5 samples.* instance 20",
+        ),
+        (24, "Pass for instance 20"),
+        (11, "Pass for instance 8"),
+        (3, "Pass for instance 4"),
         (0, "n_samples"),
         (8.0, "n_samples"),
     ],

@@ -381,7 +381,11 @@ def test_what_more_than_contents_decides_has_none(name, monkeypatch, tmp_path):
                 call(net)
         # Without weights there is nothing to encode with, whatever its name.
         no_weights = name in ("lazy layer", "no values")
-        refused = "Run it on a batch|Make it on a device" if no_weights else "Pass encoder_id="
+        refused = (
+            "Run the module on a batch|Create the module on a device"
+            if no_weights
+            else "Pass encoder_id="
+        )
         with pytest.raises(ValueError, match=refused):
             FrozenEncoderFeaturizer(net, memory=tmp_path / "store").fit(IMAGES)
     finally:

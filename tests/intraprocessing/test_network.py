@@ -665,7 +665,9 @@ def test_other_networks_work_or_are_refused_by_name(other_network, kind, paramet
 
 
 def test_a_lazy_network_has_to_see_data_first():
-    with pytest.raises(ValueError, match=r"estimator .* no weights yet: 0\.weight is made when"):
+    with pytest.raises(
+        ValueError, match=r"estimator .* no weights yet: 0\.weight is created at the first batch"
+    ):
         fit(nn.Sequential(nn.LazyLinear(1)))
 
 
