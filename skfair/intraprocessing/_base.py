@@ -248,31 +248,31 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         ----------
         X : array-like of shape (n_samples, ...)
             Debiasing rows as the network takes them: features or images, in the layout of the
-            network. Used in the floating type of its parameters. They should be rows that the
-            network was not trained on.
+            network. They are used in the floating type of the network's parameters. The network
+            should not have been trained on these rows.
         y : array-like of shape (n_samples,)
-            Labels of two classes, or of any number for a debiaser that takes more. Unless
-            `classes` or the network says otherwise, of two the second in sorted order is the one
-            that a large output stands for.
+            Labels of two classes, or of any number for a debiaser that takes more. A large output
+            means the second of two classes in sorted order, unless `classes` or the network says
+            otherwise.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
                 default=None
-            Group of each sample; several columns are intersected. Needed here and nowhere
-            else: None, as when scikit-learn did not hand them on, is an error that says so.
+            Group of each sample; several columns are intersected. They are needed here and
+            nowhere else. None is an error that says how groups reach ``fit``.
 
         Returns
         -------
         self : IntraprocessingDebiaser
-            Fitted. After Ctrl-C in the search too: with the best that was found by then.
+            The fitted debiaser. After Ctrl-C in the search, it has the best candidate so far.
 
         Raises
         ------
         TypeError
             `estimator` holds no network.
         ValueError
-            Bad data, one class, or more than the debiaser or the network takes, no groups or one,
-            a group without the labels that the constraint is about, or a network that cannot be
-            copied, does not run on X, or has other outputs than a finite value for each class,
-            or one for two.
+            The data are bad. There is one class, or more than the debiaser or the network takes.
+            There are no groups, or one, or a group without the labels that the constraint compares.
+            The network cannot be copied, does not run on X, or does not return a finite value for
+            each class (or one value for two classes).
         """
         check_rows(X=X, y=y, sensitive_features=sensitive_features)
         self._fit(X, y, sensitive_features)
@@ -402,12 +402,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         return network
 
     def _check_questions(self) -> None:
-        """Refuse what cannot be asked, before any work."""
+        """Refuse parameters that contradict each other, before any work."""
         if self.confidence is None and self.margin >= self.epsilon:
             raise ValueError(
-                f"margin={self.margin:g} is not below epsilon={self.epsilon:g}, and a bias below "
-                "their difference is asked for, which there is none of. Lower margin, or allow a "
-                "larger epsilon."
+                f"margin must be smaller than epsilon, got margin={self.margin:g} and "
+                f"epsilon={self.epsilon:g}: with confidence=None the bias has to be below epsilon "
+                "- margin. Lower margin, or allow a larger epsilon."
             )
         if isinstance(self.confidence, Real) and self.confidence > MOST_CONFIDENCE:
             raise ValueError(
@@ -417,25 +417,25 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if callable(self.constraint) and isinstance(self.confidence, Real):
             raise ValueError(
                 f"confidence={self.confidence:g} asks for a certificate, and constraint is a "
-                f"callable, {self._name(self.constraint)}, of which no distribution is known. "
-                f"Certified can be one of {sorted(CONSTRAINTS)}; or use confidence='auto'."
+                f"callable, {self._name(self.constraint)}, whose distribution is not known. Give "
+                f"one of {sorted(CONSTRAINTS)} as constraint, or use confidence='auto'."
             )
 
     def _check_callables(self, groups: Groups, y: np.ndarray) -> None:
-        """Refuse functions of which the sense is another one than is wanted."""
+        """Refuse a ratio as the constraint and a loss as the performance."""
         if callable(self.constraint) and is_ratio(self.constraint, groups.features()):
             name, instead = plain_name(self.constraint), "Return one minus the ratio"
             if name.endswith("_ratio"):
                 instead = f"Use {name.removesuffix('_ratio')}_difference"
             raise ValueError(
-                f"constraint={name} is a ratio, which is 1 where groups are alike, and a bias, "
-                f"which is 0 there, was wanted. {instead}."
+                f"constraint={name} is a ratio, which is 1 where groups are alike; expected a "
+                f"bias, which is 0 there. {instead}."
             )
         if callable(self.performance) and is_loss(self.performance, y):
             raise ValueError(
-                f"performance={plain_name(self.performance)} is a loss, the lowest where all "
-                "predictions are right, and a larger performance is better. Give a score, or "
-                "return the negative."
+                f"performance={plain_name(self.performance)} is a loss: it is lowest where all "
+                "predictions are right. Expected a score, where larger is better. Give a score, "
+                "or return the negative."
             )
 
     def _run_original(
@@ -450,7 +450,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         inputs : tensor of shape (n_samples, ...)
             X on the device, in the type of the network.
         raw : tensor of shape (n_samples, ...)
-            What the network puts out, on the CPU.
+            The outputs of the network, on the CPU.
         codes : ndarray of shape (n_samples,), int
             Position of each label in ``classes_``.
         """
@@ -592,44 +592,55 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self._warn_of_optimism(search, threshold)
 
     def _warn(self, search: Search) -> None:
-        """Say what did not go as asked for; fitted attributes say the same."""
+        """Warn about each request that was not met; fitted attributes say the same."""
         n_candidates = len(self.trials_) - 1
         found = f"bias {self.bias_:+.3f}, {self._name(self.performance)} {self.performance_:.3f}"
         if self.interrupted_:
             warnings.warn(
-                f"The search was interrupted after {n_candidates} candidates, and the best of them "
+                f"The search was interrupted after {n_candidates} candidates. The best of them "
                 f"was taken ({found}). Fit again to search on.",
                 InterruptedSearchWarning,
                 stacklevel=7,
             )
         if not self.feasible_:
-            wanted, advice = (
-                f"within {self.epsilon:g}",
-                "Allow a larger epsilon, or try another debiaser.",
-            )
-            if self.certificate_ is not None:
-                wanted += f" that is certified with confidence={self.confidence:g}"
-                if self.certificate_.rows_needed is not None:
-                    most = int(self.certificate_.rows_needed.to_numpy().max())
-                    advice = f"With {most} calibration rows of each group it would. {advice}"
-            elif abs(self.bias_) < self.epsilon:
-                wanted += f" that holds on new rows with a probability of {SURE:g}"
-                advice = f"Give more rows; {len(search.selection.rows.select)} judged it. {advice}"
-            warnings.warn(
-                f"No candidate has a {self._name(self.constraint)} bias {wanted}; the nearest one "
-                f"was taken ({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
-                f"{self.bias_interval_[1]:+.3f}). {advice}",
-                InfeasibleConstraintWarning,
-                stacklevel=7,
-            )
+            self._warn_infeasible(f"; {len(search.selection.rows.select)} judged it", stacklevel=8)
         elif self.best_trial_ <= _THRESHOLD_ONLY and n_candidates > 1 and not self.interrupted_:
             taken = "with another threshold" if self.best_trial_ else "as it is"
             warnings.warn(
                 f"None of {n_candidates - 1} candidates was better than the original network "
-                f"{taken}, which was taken ({found}).",
+                f"{taken}. The original network was taken ({found}).",
                 FallbackWarning,
                 stacklevel=7,
             )
+
+    def _warn_infeasible(self, judged: str, *, stacklevel: int) -> None:
+        """Warn that the constraint does not hold surely enough.
+
+        Parameters
+        ----------
+        judged : str
+            How many rows judged, as the end of a clause; may be empty.
+        stacklevel : int
+            Of the warning, so that it names the line that called ``fit``.
+        """
+        expected = f"within {self.epsilon:g}"
+        advice = "Allow a larger epsilon, or try another debiaser."
+        if self.certificate_ is not None:
+            expected += f" that is certified with confidence={self.confidence:g}"
+            if self.certificate_.rows_needed is not None:
+                most = int(self.certificate_.rows_needed.to_numpy().max())
+                advice = f"{most} calibration rows of each group would be enough. {advice}"
+        elif abs(self.bias_) < self.epsilon:
+            expected += f" that holds on new rows with a probability of {SURE:g}"
+            advice = f"Give more rows{judged}. {advice}"
+        warnings.warn(
+            f"No candidate has a {self._name(self.constraint)} bias {expected}. The nearest one "
+            f"was taken (bias {self.bias_:+.3f}, {self._name(self.performance)} "
+            f"{self.performance_:.3f}, 95 % interval {self.bias_interval_[0]:+.3f} to "
+            f"{self.bias_interval_[1]:+.3f}). {advice}",
+            InfeasibleConstraintWarning,
+            stacklevel=stacklevel,
+        )
 
     def _warn_of_optimism(self, search: Search, threshold: float) -> None:
         """Say where the network knows its tuning rows by heart."""
@@ -643,7 +654,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             on_tuned = judges.tuned.measure(there, threshold)
             on_held_out = selection.judge.measure(here, threshold)
             warnings.warn(
-                "The network has learned the rows that tuned its weights by heart: there its bias "
+                "The network has learned by heart the rows that tuned its weights: there its bias "
                 f"is {on_tuned.bias[0]:+.3f} and its {self._name(self.performance)} "
                 f"{on_tuned.performance[0]:.3f}; on held-out rows {on_held_out.bias[0]:+.3f} and "
                 f"{on_held_out.performance[0]:.3f}. Fitted attributes are measured on held-out "
@@ -700,7 +711,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             logit = torch.empty(0)
         if len(logit) != len(X):
             raise ValueError(
-                f"The network in estimator does not put out {self._output.n_columns} columns for "
+                f"The network in estimator does not return {self._output.n_columns} columns for "
                 "each row, as it did in the fit. Fit again."
             )
         return logit.double().numpy()

@@ -16,7 +16,6 @@ from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._debiasing_data import encode_compared_groups
 from skfair.intraprocessing._docstring import fill_docstring
-from skfair.intraprocessing._gaps import SURE
 from skfair.intraprocessing._group_blind_fit import (
     UNCORRECTED,
     Data,
@@ -39,7 +38,6 @@ from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (
     FallbackWarning,
     Groups,
-    InfeasibleConstraintWarning,
     draw_seed,
     resolve_device,
     seeded,
@@ -413,22 +411,7 @@ default="demographic_parity"
         """Warn of each wish that was not met; fitted attributes say the same."""
         found = f"bias {self.bias_:+.3f}, {self.performance} {self.performance_:.3f}"
         if not self.feasible_:
-            wanted, advice = f"within {self.epsilon:g}", "Allow a larger epsilon."
-            if self.certificate_ is not None:
-                wanted += f" that is certified with confidence={self.confidence:g}"
-                if self.certificate_.rows_needed is not None:
-                    most = int(self.certificate_.rows_needed.to_numpy().max())
-                    advice = f"{most} calibration rows of each group would be enough. {advice}"
-            elif abs(self.bias_) < self.epsilon:
-                wanted += f" that holds on new rows with a probability of {SURE:g}"
-                advice = f"Give more rows. {advice}"
-            warnings.warn(
-                f"No candidate has a {self.constraint} bias {wanted}. The nearest one was taken "
-                f"({found}, 95 % interval {self.bias_interval_[0]:+.3f} to "
-                f"{self.bias_interval_[1]:+.3f}). {advice}",
-                InfeasibleConstraintWarning,
-                stacklevel=6,
-            )
+            self._warn_infeasible("", stacklevel=7)
         elif best <= UNCORRECTED:
             taken = "with the decision that performs best" if best else "with its own decision"
             warnings.warn(

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import pickle
 import random
 import re
@@ -25,6 +26,7 @@ from torch import nn
 
 import skfair
 from skfair.base._net import TensorNet
+from skfair.discovery import all_estimators
 from skfair.intraprocessing import _critics
 from skfair.intraprocessing._search import Search
 from skfair.utils import FairnessWarning
@@ -85,26 +87,28 @@ def _encoder(batch):
     return np.stack([np.abs(rows).max(1), rows[:, 0]], 1)
 
 
-_TUNING = {"max_epochs": 1, "random_state": 0}
-ESTIMATORS: dict[str, Callable] = {
-    "AdversarialFinetuneDebiaser": lambda cls: cls(network(), **_TUNING),
-    "BiasGradientDebiaser": lambda cls: cls(network(), **_TUNING),
-    "ClusterMarginClassifier": lambda cls: cls(amplifier_max_epochs=1, n_units=4, **_TUNING),
-    "DistillationDebiaser": lambda cls: cls(network(), **_TUNING),
-    "FrozenEncoderFeaturizer": lambda cls: cls(_encoder, batch_size=5),
-    "LayerwiseDebiaser": lambda cls: cls(network(), n_calls=4, n_layers=1, random_state=0),
-    "LinearPostDebiaser": lambda cls: cls(network(), cv=3, random_state=0),
-    "LogitAdjustedClassifier": lambda cls: cls(random_state=0),
-    "PatchAttributionMasker": lambda cls: cls(3, stride=1, check_leakage=False, **_TUNING),
-    "RandomPerturbationDebiaser": lambda cls: cls(network(), n_trials=3, random_state=0),
-    "ThresholdDebiaser": lambda cls: cls(network(), random_state=0),
+_SHORT = {"max_epochs": 1, "random_state": 0}
+# What an estimator needs besides to be small; others are made by what they take.
+_SMALL: dict[str, dict[str, Any]] = {
+    "ClusterMarginClassifier": {"amplifier_max_epochs": 1, "n_units": 4},
+    "FrozenEncoderFeaturizer": {"encoder": _encoder, "batch_size": 5},
+    "LayerwiseDebiaser": {"n_calls": 4, "n_layers": 1},
+    "LinearPostDebiaser": {"cv": 3},
+    "PatchAttributionMasker": {"patch_size": 3, "stride": 1, "check_leakage": False},
+    "RandomPerturbationDebiaser": {"n_trials": 3},
 }
+ESTIMATORS = dict(all_estimators())
 OF_IMAGES = ("FrozenEncoderFeaturizer", "PatchAttributionMasker")
 
 
 def make(name: str, **parameters: Any):
     """Make a small estimator."""
-    return ESTIMATORS[name](getattr(skfair, name)).set_params(**parameters)
+    kind = ESTIMATORS[name]
+    taken = inspect.signature(kind).parameters
+    small = {key: value for key, value in _SHORT.items() if key in taken}
+    if "estimator" in taken:
+        small["estimator"] = network()
+    return kind(**small, **_SMALL.get(name, {})).set_params(**parameters)
 
 
 @cache

@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_data import DATA, LABELS, WEIGHTS, changed
 
-from skfair.discovery import all_estimators
-
 OF_ROWS = sorted(set(calls.ESTIMATORS) - set(calls.OF_IMAGES))
-
-
-def test_every_public_estimator_is_here():
-    assert set(calls.ESTIMATORS) == {name for name, _ in all_estimators()}
 
 
 def works_or_is_refused(called):
