@@ -8,10 +8,11 @@ from sklearn.utils._param_validation import Interval
 
 from skfair.base._fresh_fit import FreshFit
 from skfair.base._portable import PortableState
+from skfair.base._saved import SavedState
 from skfair.utils._random_state import refuse_generator
 
 
-class TorchEstimator(PortableState, FreshFit, BaseEstimator):
+class TorchEstimator(SavedState, PortableState, FreshFit, BaseEstimator):
     """Estimator that trains a torch network in ``fit``.
 
     Its networks are fitted attributes; they travel on the CPU.

@@ -24,6 +24,7 @@ from skfair._images._view import Images
 from skfair.base._fresh_fit import FreshFit
 from skfair.base._net import noise
 from skfair.base._portable import PortableState
+from skfair.base._saved import SavedState
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
 from skfair.featurize._fingerprint import (
     UnknownEncoder,
@@ -41,7 +42,12 @@ from skfair.utils._typed import fit_context
 
 
 class FrozenEncoderFeaturizer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, PortableState, FreshFit, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    SavedState,
+    PortableState,
+    FreshFit,
+    BaseEstimator,
 ):
     """Turn images into the features of a frozen encoder.
 

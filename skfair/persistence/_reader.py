@@ -13,6 +13,7 @@ from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 
 from skfair.base._net import load_weights
+from skfair.base._saved import SavedState
 from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._files import MALFORMED
@@ -136,7 +137,7 @@ class EstimatorReader:
         if isinstance(parameters.get("encoder"), str):
             raise ValueError("encoder is a path outside the model")
         check_state(estimator, state)
-        if state and hasattr(estimator, "_restore_state"):
+        if state and isinstance(estimator, SavedState):
             estimator._restore_state(state)
         else:
             vars(estimator).update(state)

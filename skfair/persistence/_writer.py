@@ -1,13 +1,4 @@
-"""Saved estimators: describing an estimator as JSON and tensors.
-
-An estimator may define three methods:
-
-- ``_state_to_save(state)`` converts its fitted state to data, for example a network to its weights;
-- ``_restore_state(state)`` is the inverse of ``_state_to_save``;
-- ``_outputs_of_noise(rng)`` returns a few outputs of the fitted estimator for random input. After
-  loading, they show whether the caller made the same network again. It returns None if running the
-  network may cost money.
-"""
+"""Saved estimators: describing an estimator as JSON and tensors."""
 
 import os
 import warnings
@@ -22,6 +13,7 @@ from sklearn.utils._metadata_requests import SIMPLE_METHODS
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from skfair.base._saved import SavedState
 from skfair.featurize import Normalize
 from skfair.featurize._onnx_model import OnnxModel
 from skfair.persistence._schema import (
@@ -63,7 +55,7 @@ class EstimatorWriter:
             for key, value in vars(estimator).items()
             if key not in parameters and key not in (REQUESTS, OUTPUT)
         }
-        if state and hasattr(estimator, "_state_to_save"):
+        if state and isinstance(estimator, SavedState):
             state = estimator._state_to_save(state)
         if not self._training_rows:
             state = _without_training_rows(state)
@@ -94,7 +86,7 @@ class EstimatorWriter:
                 "that only you load."
             ) from error
         made = list(self.made_by_caller)[made_before:]
-        if made and state and hasattr(estimator, "_outputs_of_noise"):
+        if made and state and isinstance(estimator, SavedState):
             outputs = self._write(estimator, "probe", probe(estimator._outputs_of_noise), path)
             written["probe"] = {"made": made, "outputs": outputs}
         if vars(estimator).get(OUTPUT):

@@ -16,7 +16,8 @@ import skfair
 from skfair.attribution._grid import PatchGrid
 
 ARCHIVE = Path(__file__).parent / "archive"
-SINCE = {"LinearPostDebiaser", "LogitAdjustedClassifier"}  # added after the archived version
+# Made after the version was archived.
+SINCE = {"GroupDRODebiaser", "LinearPostDebiaser", "LogitAdjustedClassifier"}
 MODELS = sorted(path.parent for path in ARCHIVE.glob("*/*/config.json"))
 
 
