@@ -141,6 +141,8 @@ def tabular_methods():
         ),
         "``BiasGradientDebiaser``": debiaser("BiasGradientDebiaser"),
         "``BiasGradientDebiaser``, published rule": debiaser("BiasGradientDebiaser", **published),
+        "``GroupDRODebiaser``": debiaser("GroupDRODebiaser"),
+        "``GroupDRODebiaser(step_size=0.1)``": debiaser("GroupDRODebiaser", step_size=0.1),
         RECOMMENDED: debiaser("DistillationDebiaser"),
         "fairlearn's ``ThresholdOptimizer``, attribute at prediction": threshold_optimizer,
         CEILING: ceiling,

@@ -73,7 +73,8 @@ class ThresholdDebiaser(IntraprocessingDebiaser):
     Examples
     --------
     {biased_network}
-    >>> debiaser = ThresholdDebiaser(network, epsilon=0.1).fit(X, y, sensitive_features=group)
+    >>> debiaser = ThresholdDebiaser(network, epsilon=0.1, random_state=0)
+    >>> debiaser = debiaser.fit(X, y, sensitive_features=group)
     >>> debiaser.feasible_, round(debiaser.performance_, 2)
     (True, 0.55)
     >>> debiaser.predict(X[:3]).shape

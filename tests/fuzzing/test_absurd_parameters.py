@@ -11,7 +11,7 @@ import pytest
 from sklearn.utils._param_validation import Interval
 
 from skfair.discovery import all_estimators
-from skfair.intraprocessing import _base, _layerwise
+from skfair.intraprocessing import _debiasing_data, _layerwise
 
 TRAINS_FOR_AS_LONG = ("max_epochs", "amplifier_max_epochs", "n_calls", "n_trials")
 
@@ -130,7 +130,7 @@ def test_no_more_threads_than_processors_are_started(monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in all_estimators() if "Debiaser" in name))
 def test_an_identifier_as_the_group_is_refused_in_words(name, monkeypatch):
-    monkeypatch.setattr(_base, "MOST_COUNTS", 2 * 16 * 32)
+    monkeypatch.setattr(_debiasing_data, "MOST_COUNTS", 2 * 16 * 32)
     groups = [f"person \x1b[2J{i // 2}" for i in range(calls.N)]
     called = calls.call(calls.make(name).fit, calls.ROWS, calls.Y, sensitive_features=groups)
     assert "sensitive_features has 16 groups in 32 samples" in str(called.error)

@@ -884,7 +884,7 @@ def test_the_rows_that_the_warning_names_are_enough():
     X, y, groups = data(400, 0)
     with pytest.warns(InfeasibleConstraintWarning) as record:
         fit("ThresholdDebiaser", X, y, groups, epsilon=0.08, confidence=0.9)
-    needed = int(re.search(r"With (\d+) calibration rows", str(record[0].message))[1])
+    needed = int(re.search(r"(\d+) calibration rows of each", str(record[0].message))[1])
     assert 100 < needed < 5000
     X, y, groups = data(5 * needed, 2)  # of which half calibrate, and half of these each group
     debiaser = fit("ThresholdDebiaser", X, y, groups, epsilon=0.08, confidence=0.9)

@@ -24,6 +24,7 @@ from skfair.intraprocessing import (
     LayerwiseDebiaser,
     RandomPerturbationDebiaser,
     ThresholdDebiaser,
+    _base,
 )
 from skfair.metrics import fairness_certificate, fairness_report
 from skfair.utils import (
@@ -327,13 +328,13 @@ def test_a_certified_constraint_holds_in_the_population(constraint):
 
 def test_the_certificate_is_that_of_the_predictions_on_calibration_rows(monkeypatch):
     X, y, groups = with_logit(3000, 5)
-    seen, split = [], ThresholdDebiaser._split
+    seen, split = [], _base.split_rows
 
-    def kept(self, *arguments):
-        seen.append(split(self, *arguments))
+    def kept(*arguments, **settings):
+        seen.append(split(*arguments, **settings))
         return seen[-1]
 
-    monkeypatch.setattr(ThresholdDebiaser, "_split", kept)
+    monkeypatch.setattr(_base, "split_rows", kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
         debiaser = threshold(read_logit(), epsilon=0.1, confidence=0.9, random_state=0)
@@ -426,7 +427,7 @@ def test_calibration_rows_without_some_group():
     X, y, groups = with_logit(200, 0)
     groups[0] = 2  # its only row
     with pytest.raises(
-        ValueError, match=r"confidence=0.9 asks for a certificate.*none are of 1 of"
+        ValueError, match=r"confidence=0.9 asks for a certificate.*there are none for 1 of"
     ):
         threshold(read_logit(), confidence=0.9).fit(X, y, sensitive_features=groups)
 

@@ -691,7 +691,12 @@ BAD_DATA = {
     "continuous y": (X, X[:, 0], ValueError, "Unknown label type: continuous"),
     "missing y": (X, np.where(Y, np.nan, 1), ValueError, "Input y contains NaN"),
     "None in y": (X, np.where(Y, "a", None), ValueError, "y is an array of objects.*NoneType"),
-    "mixed y": (X, np.array(["a", 1] * 300, object), ValueError, "y is.*among them int. Make all"),
+    "mixed y": (
+        X,
+        np.array(["a", 1] * 300, object),
+        ValueError,
+        "y is.*among them int. Convert all",
+    ),
 }
 
 

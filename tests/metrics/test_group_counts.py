@@ -143,7 +143,7 @@ def test_missing_groups_can_be_a_group():
         ({"y_true": ["0", "1", "1"]}, TypeError, "text on one side only"),
         ({"y_true": []}, ValueError, "y_true is empty"),
         ({"sensitive_features": [None] * 3}, ValueError, "missing for 3 of 3"),
-        ({"sensitive_features": None}, TypeError, "sensitive_features must hold"),
+        ({"sensitive_features": None}, ValueError, "sensitive_features is None"),
         ({"sample_weight": [1, 2]}, ValueError, r"sample_weight has shape \(2,\)"),
         ({"sample_weight": [1, -1, 1]}, ValueError, r"sample_weight is negative.*rows 1"),
         ({"sample_weight": [1, np.nan, 1]}, ValueError, "not finite"),
