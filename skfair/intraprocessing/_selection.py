@@ -17,17 +17,17 @@ from skfair.utils._split import draw_folds
 # Shares of epsilon that are kept free in the choice. How much it takes depends on the network and
 # the rows, and is found by cross-validation of the choice.
 _ROOM = 0.25, 0.5, 0.75
-# For a certificate at most so much performance is given up, the most first: the candidates that
-# each makes the best are tested on the calibration rows.
+# How much performance may be given up for a certificate, the most first. The best candidate by each
+# of these is tested on the calibration rows.
 _WORTH = (0.04, 0.02, 0.01, 0.005)
 _RIVALS, _FOLDS = 8, 5
 
 
 def _cross_validated(objective: Objective) -> Objective:
-    """The same question of predictions by what was chosen on other folds.
+    """Adapt the objective to out-of-fold predictions, whose uncertainty is larger.
 
-    What is chosen on all rows but one fold shares its errors with those rows, and the errors of all
-    folds cancel in their mean: it varies less than what is chosen on all rows differs from it.
+    A choice on all rows but one fold shares its errors with those rows, and over all folds these
+    errors cancel in the mean. So the mean varies less than the choice on all rows differs from it.
     """
     result = copy.copy(objective)
     result.uncertainty = _FOLDS / (_FOLDS - 1)
@@ -40,8 +40,8 @@ def _judges(rows: Rows, objective: Objective) -> tuple[Objective, Objective]:
     Returns
     -------
     honest, choosing : Objective
-        On the rows of `select`, which stand for all but the calibration rows. The second
-        also hears what the tuned rows say.
+        Both are on the rows of `select`, which stand for all but the calibration rows. The second
+        also counts the rows that tuned the weights.
     """
     if not rows.held_out:
         choosing = objective.take(rows.select)
@@ -61,11 +61,11 @@ class Candidate(NamedTuple):
     trial : int
         Row of ``trials_``.
     choice : Choice
-        Of length 1: the threshold and what it gives on the rows of `select`.
+        Of length 1: the threshold and its measures on the rows of `select`.
     state : dict of str to tensor
         Weights.
     predicted : ndarray of shape (n_select,), bool
-        What is predicted positive on the rows of `select`, by what was chosen on others.
+        Whether each row of `select` is predicted positive, by a choice on other rows.
     """
 
     trial: int
@@ -83,16 +83,16 @@ class _Contest:
         self.state: dict[str, torch.Tensor] = {}
 
     def enter(self, first: int, choices: Choice, state: Callable) -> None:
-        """Keep the best of what was there and of what comes.
+        """Keep the best of the old and the new candidates.
 
         Parameters
         ----------
         first : int
-            Row of ``trials_`` of the first that comes.
+            Row of ``trials_`` of the first new candidate.
         choices : Choice
-            What comes.
+            The new candidates.
         state : callable
-            From the position of one that comes to its weights.
+            Takes the position of a new candidate and returns its weights.
         """
         trials = [*self.trials, *range(first, first + len(choices.bias))]
         every = choices if self.choices is None else Choice.join([self.choices, choices])
@@ -104,13 +104,13 @@ class _Contest:
 
     @property
     def best(self) -> Choice:
-        """Measures of the best one, on the rows that it was chosen on."""
+        """Measures of the best candidate, on the rows of the choice."""
         assert self.choices is not None
         return self.choices.take(slice(1))
 
 
 class Selection:
-    """Judges candidates, keeps the best ones by each rule, and chooses one at the end.
+    """Judge candidates, keep the best ones by each rule, and choose one at the end.
 
     Parameters
     ----------
@@ -180,15 +180,15 @@ class Selection:
         scores : ndarray of shape (n_candidates, n_scored)
             Their logits on the rows of ``rows.scored``.
         state : callable
-            From the position of a candidate to its weights; called only for one that is the best
-            so far.
+            Takes the position of a candidate and returns its weights. It is called only for a
+            candidate that is the best so far.
         **columns
             Columns of ``trials_`` beside the measures.
 
         Returns
         -------
         Choice
-            The threshold of each candidate and what it gives on the rows that judge.
+            The threshold of each candidate, and its measures on the rows that judge.
         """
         finite = np.isfinite(scores).all(axis=1)
         scores = np.where(finite[:, None], scores, 0.0)
@@ -213,17 +213,17 @@ class Selection:
         return choices
 
     def choose(self) -> tuple[Candidate, Objective]:
-        """Choose the best candidate, and say what it is on rows that chose nothing.
+        """Choose the best candidate, and measure it on rows that chose nothing.
 
-        The best of many on some rows looks better there than it is. What is chosen by each rule
-        on four fifths of the rows predicts the last fifth: so the rule is found that does best,
-        and it is known how well.
+        The best of many candidates looks better than it is, on the rows of the choice. So each
+        rule chooses on four fifths of the rows and predicts the last fifth. These out-of-fold
+        predictions show which rule does best, and how well.
 
         Returns
         -------
         best : Candidate
         judge : Objective
-            What it is to be measured by.
+            Measures the candidate.
         """
         folds, scores = self._folds(), np.stack(list(self._rivals.values()))
         n = len(folds)
@@ -248,9 +248,9 @@ class Selection:
         return candidates[best], judges[best]
 
     def _judge_of(self, predicted: np.ndarray, handed_back: np.ndarray) -> Objective:
-        """The judge of cross-validated predictions, which are not those that are handed back.
+        """Widen the uncertainty where out-of-fold predictions differ from the returned ones.
 
-        Where the two are differently biased, the truth may be on either side.
+        If the two differ in bias, the bias of the returned network may be on either side.
         """
         cross_validated, apparent = (
             self.judge.measure(each.astype(float), 0.5) for each in (predicted, handed_back)
@@ -261,7 +261,7 @@ class Selection:
         return result
 
     def to_certify(self) -> list[Candidate]:
-        """What is worth testing for a certificate, the likeliest to get it first.
+        """List the candidates to test for a certificate, the likeliest to get it first.
 
         Returns
         -------
@@ -288,12 +288,12 @@ class Selection:
         return draw_folds(kind, _FOLDS, self.seed)
 
     def _note(self, choices: Choice, columns: dict[str, Any]) -> None:
-        """Put something into ``trials_``, whether it may be chosen or not."""
+        """Add rows to ``trials_``, whether they may be chosen or not."""
         self._choices.append(choices)
         self._columns += [columns] * len(choices.bias)
 
     def replace(self, candidate: Candidate) -> None:
-        """Have ``trials_`` say of a network what was taken of it, at which threshold."""
+        """Replace a row of ``trials_`` by the measures and the threshold of the choice."""
         start = 0
         for place, choices in enumerate(self._choices):
             at = candidate.trial - start
@@ -303,7 +303,7 @@ class Selection:
             start += len(choices.bias)
 
     def trials(self) -> pd.DataFrame:
-        """Everything that was considered, in order.
+        """Tabulate all candidates, in order.
 
         Returns
         -------
