@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 import skfair
 from skfair import intraprocessing
@@ -61,3 +62,39 @@ def test_a_preparation_that_changes_the_outputs_is_refused(page):
 
     with pytest.raises(ValueError, match=r"Noisy._prepare returns .* other outputs .* to zero"):
         Noisy(module.network).fit(module.X, module.y, sensitive_features=module.group)
+
+
+class Vector(torch.nn.Module):
+    """A loss for each row, where one for the batch is expected."""
+
+    def forward(self, logit, rows):
+        return logit - rows.label
+
+
+MISTAKES = {
+    "prepare returns nothing": (
+        {"_prepare": lambda self, network, X: None},
+        r"_prepare returns NoneType; expected a torch.nn.Module",
+    ),
+    "all is frozen": (
+        {"_prepare": lambda self, network, X: network.requires_grad_(False)},
+        "leaves no parameter with requires_grad=True",
+    ),
+    "a function as the loss": (
+        {"_search": lambda self, search: self._finetune(search, lambda logit, rows: logit.mean())},
+        r"loss is a function; expected a torch.nn.Module whose forward takes \(logit, rows\)",
+    ),
+    "a loss for each row": (
+        {"_search": lambda self, search: self._finetune(search, Vector())},
+        r"Vector returns a loss of shape \(\d+,\); expected one number for the batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_of_an_author_are_named(mistake, page):
+    module, _ = page
+    methods, said = MISTAKES[mistake]
+    kind = type("Mistaken", (intraprocessing.GroupDRODebiaser,), methods)
+    with pytest.raises((TypeError, ValueError), match=said):
+        kind(module.network).fit(module.X, module.y, sensitive_features=module.group)

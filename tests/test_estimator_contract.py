@@ -987,3 +987,8 @@ def test_the_docstring_is_checked_last():
     assert CHECKS[-1].function.__name__ == "check_documented"
     nothing_said = SaysNothing(a_network(lambda: nn.Linear(4, 1)))
     assert failures(nothing_said).keys() == {"check_documented"}
+
+
+@pytest.mark.filterwarnings("ignore::skfair.utils.FairnessWarning")
+def test_the_checks_take_a_network_in_double_precision():
+    check_estimator(ThresholdDebiaser(nn.Linear(4, 1).double()))

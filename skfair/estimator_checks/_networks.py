@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from skfair.base import TorchClassifier
 from skfair.base._estimator import TorchEstimator
+from skfair.base._networks import floating_dtype
 from skfair.estimator_checks._case import (
     Case,
     find_module,
@@ -164,7 +165,9 @@ def _two_outputs(case: Case) -> nn.Module:
     """Return the network of the estimator with one output per class, for the containers."""
     module = copy.deepcopy(_module_in(case.estimator.estimator))
     with torch.no_grad():
-        width = module.eval()(torch.as_tensor(case.X[:2])).reshape(2, -1).shape[1]
+        rows = torch.as_tensor(case.X[:2])
+    rows = rows.to(floating_dtype(module) or rows.dtype)
+    width = module.eval()(rows).reshape(2, -1).shape[1]
     return module if width == 2 else nn.Sequential(module, _Pair())
 
 
@@ -308,7 +311,8 @@ def check_threshold_is_in_the_module(name: str, estimator: Any) -> None:
     ours = {kind for kind in kinds if kind.split(".")[0] == __name__.split(".")[0]}
     assert not ours, f"The module of {name} must not need skfair, but it uses {ours}."
     with torch.no_grad():
-        raw = module(torch.as_tensor(case.X)).numpy()
+        rows = torch.as_tensor(case.X)
+        raw = module(rows.to(floating_dtype(module) or rows.dtype)).numpy()
     raw = raw.reshape(len(case.X), -1)
     decision, proba = fitted.decision_function(case.X), fitted.predict_proba(case.X)
     if raw.shape[1] > 1:

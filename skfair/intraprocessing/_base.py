@@ -229,13 +229,18 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             The copy of the user's network, in eval mode. It may be changed.
         X : tensor of shape (n_rows, ...)
             Some debiasing rows (zeros where a model is loaded), on the device of the network, in
-            the type that the network takes.
+            the type that the network takes. New modules must have this device and this type.
 
         Returns
         -------
         torch.nn.Module
             A network with the same outputs as the original one: what is added changes nothing at
-            first. This one takes the network as it is.
+            first. This one returns the network as it is.
+
+        Notes
+        -----
+        ``self._output.kind`` is "logits" or "probabilities", what the network returns, and
+        ``self._output.n_columns`` is 1 or 2.
         """
         return network
 
@@ -390,7 +395,13 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         some, before = X[:_SAME_ON], raw[:_SAME_ON].double()
         tolerance = rounding(network, some)
         with own_draws():
-            network = self._prepare(network, some).eval()
+            prepared = self._prepare(network, some)
+        if not isinstance(prepared, torch.nn.Module):
+            raise TypeError(
+                f"{type(self).__name__}._prepare returns {type(prepared).__name__}; expected a "
+                "torch.nn.Module. Return the network."
+            )
+        network = prepared.eval()
         with torch.no_grad():
             after = network(some).double().cpu()
         if before.shape != after.shape or not are_alike(before, after, tolerance, raw):

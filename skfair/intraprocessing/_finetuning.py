@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from skfair.base._net import EpochBar, TensorNet
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._docstring import fill_docstring
-from skfair.intraprocessing._search import Search
+from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
 from skfair.utils._random import generator
@@ -43,6 +43,11 @@ class TuningRows(NamedTuple):
         weighted mean over the batch estimates the mean over all rows.
     original : tensor of shape (n_rows,)
         Logit of the original network.
+
+    Attributes
+    ----------
+    cell : tensor of shape (n_rows,), int64
+        Group and label in one number: twice the group plus the label.
 
     Examples
     --------
@@ -157,7 +162,13 @@ class BatchNet(TensorNet):
     def get_loss(
         self, y_pred: Any, y_true: TuningRows, X: Any = None, training: bool = False
     ) -> Any:
-        return self.criterion_(y_pred, y_true)
+        loss = self.criterion_(y_pred, y_true)
+        if isinstance(loss, torch.Tensor) and loss.ndim > 0:
+            raise ValueError(
+                f"{type(self.criterion_).__name__} returns a loss of shape {tuple(loss.shape)}; "
+                "expected one number for the batch. Return the mean, weighted by rows.weight."
+            )
+        return loss
 
 
 class _Candidates(Callback):
@@ -369,6 +380,16 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         net : type, optional
             The skorch net.
         """
+        if not isinstance(loss, nn.Module):
+            raise TypeError(
+                f"loss is a {type(loss).__name__}; expected a torch.nn.Module whose forward takes "
+                "(logit, rows) and returns the loss of the batch. Put the function into forward."
+            )
+        if not named_parameters(module or search.network):
+            raise ValueError(
+                f"{type(self).__name__} leaves no parameter with requires_grad=True to train. Let "
+                "_prepare add parameters, or freeze fewer."
+            )
         self._train(
             net,
             module or search.network,
