@@ -3,15 +3,15 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
-import skfair
-
 __all__ = ["all_estimators"]
 
+_WITHOUT_ESTIMATORS = "skfair.estimator_checks"  # so that loading a model does not load the checks
 _TYPES = {"classifier": ClassifierMixin, "transformer": TransformerMixin}
 
 
@@ -51,18 +51,20 @@ def all_estimators(type_filter: str | None = None) -> list[tuple[str, type]]:
     kind = BaseEstimator if type_filter is None else _TYPES[type_filter]
     found = {
         name: value
-        for package in _public_packages(skfair)
+        for package in _public_packages([str(Path(__file__).parent)], "skfair.")
         for name in getattr(package, "__all__", ())
         if _is_public_estimator(name, value := getattr(package, name)) and issubclass(value, kind)
     }
     return sorted(found.items())
 
 
-def _public_packages(package: ModuleType) -> Iterator[ModuleType]:
-    yield package
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if module.ispkg and not module.name.rpartition(".")[2].startswith("_"):
-            yield from _public_packages(importlib.import_module(module.name))
+def _public_packages(path: Iterable[str], prefix: str) -> Iterator[ModuleType]:
+    for module in pkgutil.iter_modules(path, prefix):
+        is_private = module.name.rpartition(".")[2].startswith("_")
+        if module.ispkg and not is_private and module.name != _WITHOUT_ESTIMATORS:
+            package = importlib.import_module(module.name)
+            yield package
+            yield from _public_packages(package.__path__, f"{module.name}.")
 
 
 def _is_public_estimator(name: str, value: object) -> bool:
