@@ -306,9 +306,10 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.__dict__.update(state)
         self._output = output
         network = copy_network(trained.module).eval()
-        dtype = floating_dtype(network) or torch.float32
+        # Rows that take no memory, however large a file says that they are.
+        rows = torch.zeros((), dtype=floating_dtype(network) or torch.float32)
         with seeded(0):  # of weights that those from the file replace
-            network = self._prepare(network, torch.zeros(2, *self._sample_shape, dtype=dtype))
+            network = self._prepare(network, rows.expand(2, *self._sample_shape))
         self.module_ = self._rebuild(network, weights)
 
     def _module_to_save(self) -> torch.nn.Module:
