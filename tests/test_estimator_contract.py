@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from unittest import mock
 
 import numpy as np
@@ -60,9 +61,13 @@ def _a_critic_that_has_learnt_little(monkeypatch):
 # skfair's promises ------------------------------------------------------------------------
 
 
-def some_columns(batch):
-    batch = batch.reshape(len(batch), -1)
-    return np.stack([batch[:, 0], batch[:, -1], batch.sum(axis=1)], axis=1)
+@dataclass(frozen=True)
+class SomeColumns:
+    """An encoder that is called; its name in the ids of tests is the same in every process."""
+
+    def __call__(self, batch):
+        batch = batch.reshape(len(batch), -1)
+        return np.stack([batch[:, 0], batch[:, -1], batch.sum(axis=1)], axis=1)
 
 
 def a_network(*layers):
@@ -97,9 +102,9 @@ def others():
         ClusterMarginClassifier(loss="cross_entropy", n_units=8),
         LogitAdjustedClassifier(head="mlp"),
         LogitAdjustedClassifier(2, head="linear"),
-        FrozenEncoderFeaturizer(some_columns, batch_size=5),
+        FrozenEncoderFeaturizer(SomeColumns(), batch_size=5),
         FrozenEncoderFeaturizer(a_network(lambda: nn.Linear(6, 3)), layer="0"),
-        FrozenEncoderFeaturizer(some_columns, image_shape=(1, 3, -1), data_format="channels_last"),
+        FrozenEncoderFeaturizer(SomeColumns(), image_shape=(1, 3, -1), data_format="channels_last"),
         PatchAttributionMasker(
             patch_size=4,
             stride=2,
@@ -238,7 +243,7 @@ _SHORT = {"n_units": 8, "amplifier_max_epochs": 1}
         for_scikit_learn(_MASKER, perturb_at_predict=True, scope="specific", quantile=0.6),
         for_scikit_learn(_MASKER, perturbation="noise", calibration="temperature", quantile=0.5),
         FrozenEncoderFeaturizer(Filters(), image_shape=(1, -1, 1), pooling="max", batch_size=7),
-        FrozenEncoderFeaturizer(some_columns),
+        FrozenEncoderFeaturizer(SomeColumns()),
     ],
     expected_failed_checks=expected_failed_checks,
 )
@@ -269,7 +274,7 @@ def test_checks_of_scikit_learn_that_pass_no_groups_are_expected_to_fail(estimat
 
 
 def test_what_is_expected_to_fail_is_asked_of_an_instance():
-    assert expected_failed_checks(FrozenEncoderFeaturizer(some_columns)) == {}
+    assert expected_failed_checks(FrozenEncoderFeaturizer(SomeColumns())) == {}
     assert expected_failed_checks(for_scikit_learn(CHECKED["ThresholdDebiaser"])) == {}
     with pytest.raises(TypeError, match=r"class ThresholdDebiaser\. Pass an instance"):
         expected_failed_checks(ThresholdDebiaser)

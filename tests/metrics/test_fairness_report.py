@@ -426,7 +426,6 @@ def test_unknown_labels_count_as_wrong():
             "'m' returned str '1' for group 'f'",
         ),
     ],
-    ids=str,
 )
 def test_bad_input(change, error, message):
     arguments = {"y_true": [0, 1], "predictions": [0, 1], "sensitive_features": ["f", "m"]}
