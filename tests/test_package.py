@@ -79,7 +79,6 @@ def test_no_modules_import_each_other():
     def imports(name):
         for imported in imported_names(names[name]):
             owner = imported if imported in names else imported.rpartition(".")[0]
-            # A part's own door may be named in its rooms; what it opens on is what counts.
             if owner in names and owner != name:
                 yield owner
 

@@ -44,7 +44,7 @@ from skfair.intraprocessing._selection import Selection
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._certify import MOST_CONFIDENCE
 from skfair.metrics._group_metric import is_loss, is_ratio, plain_name
-from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES
+from skfair.metrics._rates import CONSTRAINTS, PERFORMANCES, rate_names
 from skfair.utils import (
     FallbackWarning,
     Groups,
@@ -516,11 +516,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _classes_compared(self) -> list[int | None]:
         """Positions of the classes whose samples the constraint compares; None is all samples."""
-        kinds = {"selection"}
+        rates = ["selection"]
         if isinstance(self.constraint, str):
-            kinds = {rate for rates in CONSTRAINTS[self.constraint] for rate in rates}
+            rates = rate_names(self.constraint)
         positions = {"selection": None, "true_positive": 1, "false_positive": 0}
-        return [positions[kind] for kind in sorted(kinds)]
+        return [positions[rate] for rate in rates]
 
     def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
         """Train a skorch net that is not yet, on the debiasing rows."""
