@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 from functools import cache
+from pathlib import Path
 
 import numpydoc.validate
 import pytest
@@ -177,3 +178,26 @@ def _fitted_in_its_example(name):
             if isinstance(candidate, cls) and any(key.endswith("_") for key in vars(candidate)):
                 return candidate
     raise AssertionError(f"The example of {name} fits none.")
+
+
+def _written_examples():
+    """The examples of every docstring in the files of the package, private ones too."""
+    for file in sorted(Path(skfair.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                examples = doctest.DocTestParser().get_examples(ast.get_docstring(node) or "")
+                if examples:
+                    name = getattr(node, "name", "module")
+                    yield f"{file.stem}.{name}", "".join(example.source for example in examples)
+
+
+def test_examples_that_fit_a_network_do_not_depend_on_its_random_weights():
+    written = dict(_written_examples())
+    fitted = {
+        name: source
+        for name, source in written.items()
+        if re.search(r"\bnn\.\w+\(\w*\d", source) and ".fit(" in source
+    }
+    assert "_save.load" in fitted
+    known = re.compile(r"manual_seed\(|\.copy_\(")
+    assert [name for name, source in fitted.items() if not known.search(source)] == []

@@ -184,7 +184,10 @@ def load(
     >>> rng = np.random.default_rng(0)
     >>> group, y = rng.integers(2, size=(2, 200))
     >>> X = np.column_stack([y + rng.normal(size=200), group]).astype("float32")
-    >>> model = skfair.ThresholdDebiaser(make_network(), epsilon=0.5)
+    >>> network = make_network()
+    >>> with torch.no_grad():  # stands for your training
+    ...     _ = network.weight.copy_(torch.tensor([[1.0, 0.0]])), network.bias.fill_(-0.5)
+    >>> model = skfair.ThresholdDebiaser(network, epsilon=0.5)
     >>> model = model.fit(X, y, sensitive_features=group)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     skfair.save(model, f"{folder}/model")
