@@ -12,8 +12,8 @@ from skfair.metrics._group_metric import metric_name
 from skfair.metrics._html import group_label
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
-from skfair.metrics._report_format import FEW
-from skfair.metrics._report_metrics import STATISTICS
+from skfair.metrics._reporting._format import FEW
+from skfair.metrics._reporting._measures import STATISTICS
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
-from skfair.metrics import _report_faces
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._counts import GroupCounts, count_predictions
-from skfair.metrics._report_format import Content
-from skfair.metrics._report_functions import ReportMetric, metric_frames
-from skfair.metrics._report_metrics import measure, resolve_metrics
-from skfair.metrics._report_tables import class_tables, feature_tables
+from skfair.metrics._reporting import _faces
+from skfair.metrics._reporting._format import Content
+from skfair.metrics._reporting._functions import ReportMetric, metric_frames
+from skfair.metrics._reporting._measures import measure, resolve_metrics
+from skfair.metrics._reporting._tables import class_tables, feature_tables
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
 from skfair.utils._random_state import check_random_state
@@ -217,7 +217,7 @@ class FairnessReport:
             )
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(_report_faces.page(self._content(), title), encoding="utf-8")
+            part.write_text(_faces.page(self._content(), title), encoding="utf-8")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -257,17 +257,17 @@ class FairnessReport:
             card = skops.Card(None, template=None)
         if not isinstance(card, skops.Card):
             raise TypeError(f"card is a {type(card).__name__}; give a skops.card.Card.")
-        _report_faces.add_to_card(self._content(), card, section)
+        _faces.add_to_card(self._content(), card, section)
         return card
 
     def __str__(self) -> str:
-        return _report_faces.text(self._content())
+        return _faces.text(self._content())
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return _report_faces.body(self._content())
+        return _faces.body(self._content())
 
     def _content(self) -> Content:
         return Content(

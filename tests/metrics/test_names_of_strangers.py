@@ -17,7 +17,7 @@ from skfair.metrics import (
     make_fairness_scorer,
     worst_group_accuracy_score,
 )
-from skfair.metrics._report_metrics import resolve_metrics
+from skfair.metrics._reporting._measures import resolve_metrics
 from skfair.model_selection import GroupStratifiedKFold
 from skfair.utils import SmallGroupWarning, encode_groups
 
@@ -247,7 +247,7 @@ def test_many_groups_are_counted_and_shown_in_linear_time():
 def test_draws_do_not_depend_on_how_many_are_counted_at_once(monkeypatch):
     y, predicted, groups = _data("")
     whole = fairness_report(y, {"a": predicted, "b": y}, sensitive_features=groups, n_boot=50)
-    monkeypatch.setattr("skfair.metrics._report_metrics._AT_ONCE", 1)
+    monkeypatch.setattr("skfair.metrics._reporting._measures._AT_ONCE", 1)
     singly = fairness_report(y, {"a": predicted, "b": y}, sensitive_features=groups, n_boot=50)
     for table in ("by_group", "by_feature", "disparities"):
         pd.testing.assert_frame_equal(getattr(whole, table), getattr(singly, table))

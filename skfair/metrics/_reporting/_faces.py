@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from skfair.metrics._html import escape, html_table
-from skfair.metrics._report_format import Content, formatted_tables
-from skfair.metrics._report_remarks import number_of, report_remarks
+from skfair.metrics._reporting._format import Content, formatted_tables
+from skfair.metrics._reporting._remarks import number_of, report_remarks
 from skfair.utils._shown import as_label, plain
 
 _WIDTH = 100

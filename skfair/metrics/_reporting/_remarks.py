@@ -7,8 +7,8 @@ import numpy as np
 from skfair.metrics._certificate import remarks as certificate_remarks
 from skfair.metrics._counts import occurring
 from skfair.metrics._html import group_label
-from skfair.metrics._report_format import FEW, Content, format_value, metric_words, of_model
-from skfair.metrics._report_metrics import STATISTICS
+from skfair.metrics._reporting._format import FEW, Content, format_value, metric_words, of_model
+from skfair.metrics._reporting._measures import STATISTICS
 from skfair.utils._shown import as_label, plain, shown, tell_apart
 
 _NAMED = 4  # groups that a remark names

@@ -15,8 +15,8 @@ from skfair.metrics._rates import (
     TRUE_NEGATIVE_RATE,
     TRUE_POSITIVE_RATE,
 )
-from skfair.metrics._report_functions import ReportMetric
-from skfair.metrics._report_metrics import STATISTICS
+from skfair.metrics._reporting._functions import ReportMetric
+from skfair.metrics._reporting._measures import STATISTICS
 from skfair.utils._shown import as_label, tell_apart
 
 FEW = 30  # a group with fewer samples is marked as small

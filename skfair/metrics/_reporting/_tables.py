@@ -5,8 +5,8 @@ import pandas as pd
 
 from skfair.metrics._counts import GroupCounts
 from skfair.metrics._intervals import wilson_interval
-from skfair.metrics._report_functions import ReportMetric
-from skfair.metrics._report_metrics import STATISTICS, Measures
+from skfair.metrics._reporting._functions import ReportMetric
+from skfair.metrics._reporting._measures import STATISTICS, Measures
 from skfair.utils._groups import label_rows
 
 

@@ -17,7 +17,7 @@ from skfair.metrics._rates import (
     positive_is_clear,
     positive_position,
 )
-from skfair.metrics._report_functions import ReportMetric, Rows, fairlearn_intervals
+from skfair.metrics._reporting._functions import ReportMetric, Rows, fairlearn_intervals
 from skfair.metrics._samples import check_table, class_accuracy
 from skfair.utils._shown import shown
 
