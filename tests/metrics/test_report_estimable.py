@@ -76,7 +76,7 @@ def test_gaps_are_the_disparities_of_a_report_without_the_small_groups(seed, min
             found = report.gaps[model].loc[(*key, "difference")]
             if len(rates) < 2:
                 assert np.isnan(found["value"])
-                assert found["lowest"] is None
+                assert pd.isna(found["lowest"])
                 continue
             assert found["value"] == pytest.approx(rates.max() - rates.min(), abs=1e-12)
             assert rates[found["lowest"]] == rates.min()
