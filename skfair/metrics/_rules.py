@@ -66,7 +66,7 @@ class FairnessRule:
     comparison: str
     value: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("statistic", "metric", "comparison"):
             text = getattr(self, name)
             if not isinstance(text, str):
