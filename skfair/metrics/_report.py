@@ -14,10 +14,11 @@ from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.metrics._counts import GroupCounts, count_predictions
-from skfair.metrics._reporting import _faces
+from skfair.metrics._reporting import _faces, _html
 from skfair.metrics._reporting._format import Content
 from skfair.metrics._reporting._functions import ReportMetric, metric_frames
 from skfair.metrics._reporting._measures import measure, resolve_metrics
+from skfair.metrics._reporting._summarize import summarize
 from skfair.metrics._reporting._tables import class_tables, feature_tables
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
@@ -188,7 +189,12 @@ class FairnessReport:
         return self.by_group.copy()
 
     def to_html(self, path: str | os.PathLike, *, title: str = "Fairness report") -> Path:
-        """Write the report as one self-contained HTML file without scripts.
+        """Write the report as one self-contained HTML file, which loads nothing.
+
+        Each metric has a table and a chart. Without scripts, the file shows everything. A small
+        script in the file sorts the tables, filters the groups and offers the tables as CSV and
+        JSON; the file forbids the browser to run any other script. All tables are printed, closed
+        parts included.
 
         The same report gives the same file. The file is written completely or not at all; an
         existing file is replaced only when the new one is complete.
@@ -209,6 +215,15 @@ class FairnessReport:
         ------
         FileNotFoundError
             The folder does not exist.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> report = fairness_report([0, 1], [0, 1], sensitive_features={"sex": ["f", "m"]})
+        >>> with TemporaryDirectory() as folder:
+        ...     path = report.to_html(f"{folder}/report.html", title="Hiring model 7, May")
+        ...     print(path.read_text(encoding="utf-8")[:15])
+        <!DOCTYPE html>
         """
         path = Path(path)
         if not path.parent.is_dir():
@@ -217,7 +232,7 @@ class FairnessReport:
             )
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(_faces.page(self._content(), title), encoding="utf-8")
+            part.write_text(_html.page(summarize(self), title), encoding="utf-8", newline="\n")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -267,7 +282,7 @@ class FairnessReport:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return _faces.body(self._content())
+        return _html.body(summarize(self))
 
     def _content(self) -> Content:
         return Content(

@@ -1,4 +1,4 @@
-"""The report for readers: text, HTML and a section of a model card."""
+"""The report for readers: text and a section of a model card."""
 
 import textwrap
 from typing import Any
@@ -6,23 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skfair.metrics._html import escape, html_table
 from skfair.metrics._reporting._format import Content, formatted_tables
 from skfair.metrics._reporting._remarks import number_of, report_remarks
 from skfair.utils._shown import as_label, plain
 
 _WIDTH = 100
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; }
-div { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #ddd; font-weight: normal; }
-tbody th, thead .row, thead th[colspan] { text-align: left; }
-thead th { font-weight: bold; border-bottom: 2px solid #888; }
-"""
 
 
 def title(report: Content) -> str:
@@ -53,36 +41,6 @@ def text(report: Content) -> str:
         parts.append(f"{heading}\n{table.to_string()}" if heading else table.to_string())
     lines = [textwrap.fill(r, _WIDTH, break_long_words=False) for r in report_remarks(report)]
     return "\n\n".join([*parts, "\n".join(lines)])
-
-
-def body(report: Content) -> str:
-    """Make the tables and remarks of a report in HTML.
-
-    Returns
-    -------
-    str
-    """
-    parts = [f"<p><b>{escape(title(report))}</b></p>"]
-    parts += [f"<p>{escape(remark)}</p>" for remark in report_remarks(report)]
-    for heading, table in formatted_tables(report, full=True):
-        parts.append(f"<h2>{escape(heading)}</h2>")
-        parts.append(f"<div>{html_table(table)}</div>")
-    return "\n".join(parts)
-
-
-def page(report: Content, heading: str) -> str:
-    """Make a whole HTML page.
-
-    Returns
-    -------
-    str
-    """
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<h1>{escape(heading)}</h1>\n{body(report)}\n</body>\n</html>\n"
-    )
 
 
 def add_to_card(report: Content, card: Any, section: str) -> None:

@@ -125,7 +125,7 @@ def chart(section: Section) -> Chart | None:
                 continue
             ends = [x if math.isfinite(x) else cell.value for x in (cell.low, cell.high)]
             left, middle, right = map(place, (ends[0], cell.value, ends[1]))
-            drawn.append(f"M{left} {_STEP * model + 7}H{middle}H{right}")
+            drawn.append(f"M{left} {_STEP * model + 7}H{middle} {right}")
         return drawn
 
     n_steps = round((high - low) / step)
@@ -195,11 +195,12 @@ def _rules(name: str, view: View, charts: Sequence[Chart | None]) -> Iterator[st
         )
     for number, drawn in enumerate(charts):
         if drawn and drawn.lines:
-            lines = ",".join(
-                f"linear-gradient(var(--c{_colour(m)}) 0 0) {x}px 0/1px 100% no-repeat"
-                for m, x in drawn.lines
+            images = ",".join(f"linear-gradient(var(--c{_colour(m)}) 0 0)" for m, _ in drawn.lines)
+            places = ",".join(f"{x}px 0" for _, x in drawn.lines)
+            yield (
+                f"#{name} .t{number} tbody td:has(>svg){{background-image:{images};"
+                f"background-position:{places};background-size:1px 100%}}\n"
             )
-            yield f"#{name} .t{number} td.g{{background:{lines}}}\n"
 
 
 def _colour(model: int) -> int:
@@ -236,6 +237,4 @@ def _label(text: str) -> Markup:
 def _words(text: str) -> Markup:
     """Isolate each part of a sentence that is written from right to left."""
     parts = _RIGHT_TO_LEFT.split(plain(text))
-    return Markup("").join(
-        _label(part) if i % 2 else escape(part) for i, part in enumerate(parts)
-    )
+    return Markup("").join(_label(part) if i % 2 else escape(part) for i, part in enumerate(parts))

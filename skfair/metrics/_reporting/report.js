@@ -44,7 +44,7 @@ for (const root of document.querySelectorAll(".skfair-report:not([data-live])"))
     });
     const full = columns.map((_, i) => i < width || rows.some(row => row[i] !== "" && row[i] !== null));
     const keep = row => row.filter((_, i) => full[i]);
-    return {table: words(table.caption).split(". Brackets")[0], unit: table.dataset.unit,
+    return {table: words(table.caption.firstChild), unit: table.dataset.unit,
       columns: keep(columns), rows: rows.map(keep)};
   };
   // A spreadsheet would run a text that begins like a formula.
@@ -105,8 +105,8 @@ for (const root of document.querySelectorAll(".skfair-report:not([data-live])"))
       });
     });
     table.addEventListener("mouseover", event => {
-      const cell = event.target.closest("td.g");
-      if (!cell) return;
+      const cell = event.target.closest("tbody td");
+      if (!cell?.querySelector("svg")) return;
       const heads = table.tHead.rows[0].cells;
       cell.title = [...cell.parentNode.cells].map((other, i) =>
         i ? other === cell ? "" : words(heads[i]) + ": " + words(other) : words(other))
