@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ _WIDTH, _MARGIN = 200, 8  # of a chart, in pixels; half a dot and half a number 
 # The blocks of Unicode for alphabets that are written from right to left.
 _LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
 _RIGHT_TO_LEFT = re.compile(f"({_LETTERS}(?:[ '/_-]+{_LETTERS})*)")
+_PAPER = "@page{size:landscape;margin:10mm}\n"  # not for notebooks, which print more than a report
 _STEP = 9  # from the dot of one model to that of the next
-_N_TICKS = 4
+_N_TICKS = 5
 _SHAPES = (  # 9 x 9 pixels, one after the other for the models
     '<circle cx="5" cy="5" r="3.6"/>',
     '<path d="M1.6 1.6h6.8v6.8H1.6z"/>',
@@ -47,6 +49,7 @@ def page(view: View, title: str) -> str:
     str
     """
     content = _content(view)
+    content["style"] += _PAPER
     policy = (
         f"default-src 'none'; style-src {_hash(content['style'])}; "
         f"script-src {_hash(content['script'])}; base-uri 'none'; form-action 'none'"
@@ -98,7 +101,7 @@ def chart(section: Section) -> Chart | None:
     Returns
     -------
     Chart or None
-        None if no value is a finite number.
+        None if no value is a finite number, or if the numbers are too far apart.
     """
     overall = [row for row in section.statistics if statistic(row) == "overall"]
     numbers = [
@@ -109,6 +112,8 @@ def chart(section: Section) -> Chart | None:
         if math.isfinite(number)
     ]
     if not numbers:
+        return None
+    if not math.isfinite(max(numbers) - min(numbers)):
         return None
     low, high, step = _nice(min(numbers), max(numbers))
     scale = (_WIDTH - 2 * _MARGIN) / (high - low)
@@ -130,9 +135,11 @@ def chart(section: Section) -> Chart | None:
 
     n_steps = round((high - low) / step)
     texts = [f"{unit * (low + i * step):.12g}" for i in range(n_steps + 1)]
+    crowded = max(map(len, texts)) > 5
     ticks = [
         (place(low + i * step), text, {0: "start", n_steps: "end"}.get(i, "middle"))
         for i, text in enumerate(texts)
+        if not crowded or i in (0, n_steps)
     ]
     alone = overall[0].cells if len(overall) == 1 else ()  # not one value for each control level
     return Chart(
@@ -157,7 +164,7 @@ def statistic(row: Row) -> str:
 
 def _nice(low: float, high: float) -> tuple[float, float, float]:
     """Widen a range to multiples of 1, 2 or 5 times a power of ten."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
         margin = 0.05 * abs(low) or 0.05
         low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / _N_TICKS))
@@ -216,6 +223,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+@cache
 def _template(name: str) -> Any:
     environment = Environment(
         loader=FileSystemLoader(_HERE),

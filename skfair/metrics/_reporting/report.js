@@ -35,7 +35,7 @@ for (const root of document.querySelectorAll(".skfair-report:not([data-live])"))
       while (record.length < width) record.push("");
       cells.forEach((cell, i) => {
         if (heads[i].matches("td")) return;
-        const text = (cell.firstChild?.textContent ?? "").replace("\u2212", "-");
+        const text = (cell.firstChild?.textContent ?? "").trim().replace("\u2212", "-");
         const [, value, low, high] = text.match(/^([^ ]*)(?: \[(.*), (.*)\])?/);
         record.push(number(value));
         if (i) record.push(number(low), number(high), cell.children.length ? words(cell.children[0]) : "");
