@@ -34,7 +34,7 @@ def make_section(values, overall=(), unit=""):
 
 def make_view(*sections, models=("model",), **more):
     summary = PlainTable("Summary", (), ("a",), ((),), (("1.0",),))
-    view = View("10 samples", models, (), None, summary, sections, (), ())
+    view = View("Report: 10 samples", models, (), None, summary, sections, (), (), ())
     return dataclasses.replace(view, **more)
 
 
@@ -248,24 +248,35 @@ def test_verdict_comes_first_and_everything_is_shown():
             section,
             verdict=(("Worst group", "g0, 10"), ("Who pays", "nobody")),
             verdict_table=table,
+            references=(table,),
             certificates=(table,),
             notes=("First note.", "Second <note>."),
         )
     )
     tags = Tags(text)
     order = [
-        "10 samples", "Worst group", "g0, 10", "Who pays", "Pairs & more", "Rate by g", "Summary",
+        "Report: 10 samples", "Worst group", "g0, 10", "Who pays", "Pairs & more", "Rate by g", "Summary",
         "Notes", "First note.", "Second <note>.",
     ]  # fmt: skip
     places = [tags.text.index(words) for words in order]
     assert places == sorted(places)
     assert text.count("<small><bdi>g1</bdi> against <bdi>g0</bdi></small>") == 2
-    assert tags.text.count("Pairs & more") == 4  # two headings and two captions
-    assert tags.text.count("Hm.") == 2
+    assert tags.text.count("Pairs & more") == 6  # three headings and three captions
+    assert tags.text.count("Hm.") == 3
     labels = [attrs["aria-label"] for tag, attrs in tags.tags if "tabindex" in attrs]
-    assert len(labels) == len(set(labels)) == 5
-    assert [tag for tag, _ in tags.tags].count("details") == 3  # one metric, certificate, notes
-    assert "open" not in {name for _, attrs in tags.tags for name in attrs}
+    assert len(labels) == len(set(labels)) == 6
+    assert [tag for tag, _ in tags.tags].count("details") == 4
+    opened = [name for _, attrs in tags.tags for name in attrs if name == "open"]
+    assert opened == ["open"]  # what was asked for, a reference, is seen at once
+
+
+def test_the_page_says_nothing_twice():
+    text = page(make_view(make_section([(1,)])), "Report")
+    assert "<h1>Report</h1>" in text
+    assert '<p class="n">10 samples</p>' in text
+    assert "<dl>" not in text
+    assert "Brackets" not in text  # no intervals
+    assert "Brackets" in page(make_view(make_section([(1, 0, 2)])), "Report")
 
 
 def test_words_from_right_to_left_are_isolated_in_sentences():

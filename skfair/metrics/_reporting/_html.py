@@ -50,6 +50,7 @@ def page(view: View, title: str) -> str:
     """
     content = _content(view)
     content["style"] += _PAPER
+    content["title"] = view.title.removeprefix(f"{title}: ")  # the heading says it already
     policy = (
         f"default-src 'none'; style-src {_hash(content['style'])}; "
         f"script-src {_hash(content['script'])}; base-uri 'none'; form-action 'none'"
@@ -181,6 +182,7 @@ def _content(view: View) -> dict[str, Any]:
     style = Markup(_file("report.css") + "".join(_rules(name, view, charts)))
     return {
         "view": view,
+        "title": view.title,
         "name": name,
         "charts": charts,
         "style": style,
@@ -233,8 +235,15 @@ def _template(name: str) -> Any:
         undefined=StrictUndefined,
         extensions=["jinja2.ext.do"],
     )
-    environment.filters.update(plain=plain, words=_words, label=_label)
+    environment.filters.update(
+        plain=plain, words=_words, label=_label, with_intervals=_with_intervals
+    )
     return environment.get_template(name)
+
+
+def _with_intervals(section: Section) -> bool:
+    rows = (*section.groups, *section.statistics)
+    return any(math.isfinite(cell.low) for row in rows for cell in row.cells)
 
 
 def _label(text: str) -> Markup:

@@ -55,7 +55,7 @@ def summarize(report: Any) -> View:
         ),
     )
     title = f"{report.by_group['', 'count'].sum():.0f} samples, {len(groups)} groups"
-    return View(title, tuple(map(as_label, models)), (), None, summary, tuple(sections), (), ())
+    return View(title, tuple(map(as_label, models)), (), None, summary, tuple(sections), (), (), ())
 
 
 def _row(labels: Any, row: Any, models: Any, name: str = "value", percent: bool = True) -> Row:
