@@ -135,6 +135,15 @@ def test_print_loses_nothing(open_page, tmp_path, n_groups, n_models, scripts):
     assert expected - seen == Counter()
 
 
+def test_print_is_dark_on_white(open_page):
+    page = open_page(make_report(12), scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    ink = page.evaluate("getComputedStyle(document.querySelector('td')).color")
+    assert _contrast(paper, ink) > 7
+
+
 def test_hostile_names_are_text(open_page):
     page = open_page(make_report(12, hostile=True))
     page.evaluate(OPEN_ALL)

@@ -255,8 +255,8 @@ def test_verdict_comes_first_and_everything_is_shown():
     )
     tags = Tags(text)
     order = [
-        "Report: 10 samples", "Worst group", "g0, 10", "Who pays", "Pairs & more", "Rate by g", "Summary",
-        "Notes", "First note.", "Second <note>.",
+        "Report: 10 samples", "Worst group", "g0, 10", "Who pays", "Pairs & more", "Rate by g",
+        "Summary", "Notes", "First note.", "Second <note>.",
     ]  # fmt: skip
     places = [tags.text.index(words) for words in order]
     assert places == sorted(places)
