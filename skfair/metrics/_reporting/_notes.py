@@ -63,7 +63,8 @@ def _reading(report: Any) -> Iterator[str]:
     yield (
         "The worst of many groups is worst partly by chance, and a difference between groups is "
         "never below 0: small differences are overstated."
-        + " Whether models differ is shown by the interval of the change." * several
+        + " Whether models differ is shown by the interval of the change."
+        * several
     )
 
 
@@ -73,7 +74,9 @@ def _equal_weights(counts: GroupCounts) -> bool:
 
 def _small_groups(report: Any) -> Iterator[str]:
     """Count the values that rest on too few samples."""
-    few = f"Not estimable: a value with fewer than {report.min_count} samples behind it (for a share,"
+    few = (
+        f"Not estimable: a value with fewer than {report.min_count} samples behind it (for a share,"
+    )
     few += " in its denominator). Differences and ratios leave such groups out:"
     small = []
     n = int((report.by_group["", "count"] < report.min_count).sum())
@@ -141,9 +144,10 @@ def _strange_labels(counts: GroupCounts, models: dict[str, str]) -> Iterator[str
         if strange.any():
             labels = [shown(counts.predicted[i]) for i in np.unique(counts.cells[strange, 3 + m])]
             n = int(counts.size[strange].sum())
+            noun = "prediction" if n == 1 else "predictions"
             yield (
-                f"{n:,} {'prediction' if n == 1 else 'predictions'} of {models[model]}: not a label "
-                f"of y_true, so counted as wrong: {_list(labels)}."
+                f"{n:,} {noun} of {models[model]}: not a label of y_true, so counted as wrong: "
+                f"{_list(labels)}."
             )
 
 

@@ -33,8 +33,11 @@ _SHARE_OF = {
     TRUE_NEGATIVE_RATE: "negatives",
 }
 _HIGH_IS_WORSE = (ERROR_RATE, FALSE_POSITIVE_RATE, FALSE_NEGATIVE_RATE)
+_ENDS = ("highest", "lowest")
+_VALUE = ("value", "low", "high")
+_CHANGES = ("change", "change_low", "change_high")
 _PERCENT = (100, 1, "")  # scale, digits, sign
-_CHANGE = (100, 1, "+")
+_MOVED = (100, 1, "+")
 
 
 class ReportTables(NamedTuple):
@@ -206,15 +209,11 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
     )
     if model != first:
         words += f" with {models[model]}; {100 * gaps[first, 'value']:.1f} with {models[first]}"
-        change = write(tuple(values[part] for part in _CHANGES), _CHANGE)
+        change = write(tuple(values[part] for part in _CHANGES), _MOVED)
         words += f", change {change}"
         if values["change_low"] <= 0 <= values["change_high"]:
             words += ", which may be chance"
     return f"{words}."
-
-
-_ENDS = ("highest", "lowest")
-_CHANGES = ("change", "change_low", "change_high")
 
 
 def _feature_groups(report: ReportTables) -> dict[Any, str]:
@@ -240,13 +239,16 @@ def _who_pays(report: ReportTables, groups: dict, models: dict[str, str]) -> tup
     if first == last:
         n_small = int((report.by_group["", "count"] < report.min_count).sum())
         rule = f"fewer than {report.min_count} samples"
-        return "Not estimable", f"{n_small or 'none'} of {number_of(n, 'group')}, by the rule: {rule}."
+        return (
+            "Not estimable",
+            f"{n_small or 'none'} of {number_of(n, 'group')}, by the rule: {rule}.",
+        )
     lost, gained = _moved(report, last)
     unclear = n - len(lost) - len(gained)
     words = f"{len(lost) or 'none'} of {number_of(n, 'group')} lost accuracy beyond chance"
     if len(lost):
         named = [
-            f"{groups[group]} {write(tuple(row[part] for part in _CHANGES), _CHANGE)}"
+            f"{groups[group]} {write(tuple(row[part] for part in _CHANGES), _MOVED)}"
             for group, row in lost.iloc[:_NAMED].iterrows()
         ]
         more = len(lost) - _NAMED
@@ -261,28 +263,26 @@ def _who_pays(report: ReportTables, groups: dict, models: dict[str, str]) -> tup
 def _verdict_table(report: ReportTables, groups: dict, models: dict[str, str]) -> PlainTable:
     """Make a table with the verdict of each model in a row."""
     kept = report.by_group[report.by_group["", "count"] >= report.min_count]
-    rows, features = [], _feature_groups(report)
+    rows = []
     for m, model in enumerate(models):
         worst = _lowest(kept, model) if len(kept) else None
         found = _largest_gap(report, model)
-        gap, between = "", ""
+        gap = ""
         if found is not None:
             values = report.gaps.loc[[found[1]], model].iloc[0]
             gap = write((values["value"], values["low"], values["high"]), _PERCENT)
-            between = f"{metric_words(found[0])}: {features[values['highest']]} against "
-            between += features[values["lowest"]]
+            gap += f", {metric_words(found[0])}"
         lost, gained = _moved(report, model) if m else ((), ())
         rows.append(
             (
                 "not estimable" if worst is None else groups[worst],
                 "" if worst is None else _accuracy(kept, worst, model),
                 gap,
-                between,
                 str(len(lost)) if m else "",
                 str(len(gained)) if m else "",
             )
         )
-    columns = ("worst group", "its accuracy", "largest gap", "between", "lost", "gained")
+    columns = ("worst group", "its accuracy", "largest gap", "lost", "gained")
     labels = tuple((name,) for name in models.values())
     return PlainTable("Each model, percent", ("model",), columns, labels, tuple(rows))
 
@@ -328,8 +328,8 @@ def _class_section(report: ReportTables) -> Section:
         )
         rows.append(Row(labels, count, cells, count >= report.min_count))
     heading = f"Accuracy by {', '.join(names)}"
-    rows = _worst_first(rows, 0, high_is_worse=False)
-    return Section(heading, "accuracy", "percent", names, "count", rows, ())
+    ordered = _worst_first(rows, 0, high_is_worse=False)
+    return Section(heading, "accuracy", "percent", names, "count", ordered, ())
 
 
 def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
@@ -342,7 +342,7 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
     # Below the groups stand rows of totals, and a group may have the same name as a total.
     reserved = [()] * n_controls + [("", *STATISTICS)] * n_features
     written = told_apart([row[1:] for row in by_feature.index], reserved)
-    levels = dict(zip((row[1 : 1 + n_controls] for row in by_feature.index), written, strict=False))
+    levels: dict[tuple, tuple] = {}
     for row, labels in zip(by_feature.index, written, strict=True):
         levels[row[1 : 1 + n_controls]] = labels[:n_controls]
     count_name, behind = _denominator(report, metric)
@@ -397,16 +397,18 @@ def _cell(
 ) -> Cell:
     """Write one value of one model."""
     scale, digits, _ = form
-    numbers = [float(values.get(part, np.nan)) for part in ("value", "low", "high", *_CHANGES)]
-    text, change = write(tuple(numbers[:3]), form), ""
+    value, low, high, change, change_low, change_high = (
+        float(values.get(part, np.nan)) for part in (*_VALUE, *_CHANGES)
+    )
+    text, change_text = write((value, low, high), form), ""
     if not estimable:
         text = "not estimable"
-    elif not np.isnan(numbers[3]):
-        change = write(tuple(numbers[3:]), (scale, digits, "+"))
+    elif not np.isnan(change):
+        change_text = write((change, change_low, change_high), (scale, digits, "+"))
     between: tuple[str, ...] = ()
-    if groups is not None and not pd.isna(numbers[0]):
+    if groups is not None and not np.isnan(value):
         between = tuple(groups[values[end]] for end in _ENDS)
-    return Cell(*numbers, text=text, change_text=change, between=between)
+    return Cell(value, low, high, change, change_low, change_high, text, change_text, between)
 
 
 def _denominator(report: ReportTables, metric: ReportMetric) -> tuple[str, np.ndarray]:

@@ -11,6 +11,8 @@ from skfair.metrics._reporting._view import PlainTable, Row, Section, View
 _WIDTH, _WIDEST, _NARROWEST = 100, 120, 50
 _SHOWN = 20  # most groups of a table; of more, the worst are shown
 _WORST = 10
+_CELL = 32  # widest value that is not wrapped
+_HEAD = 24  # widest head of a column that is not wrapped
 _GAP = "  "
 
 
@@ -71,7 +73,9 @@ def _section(section: Section, models: Sequence[str], width: int) -> list[str]:
         assert block is not None
         lines += block
     if more:
-        left = f"The {len(groups)} worst groups are shown. The other {more} are in the attributes of "
+        left = (
+            f"The {len(groups)} worst groups are shown. The other {more} are in the attributes of "
+        )
         lines += _fill(f"{left}the report, and in to_html.", width).split("\n")
     lines += _between(section, models, width)
     return ["\n".join(lines)]
@@ -131,9 +135,13 @@ def _grid(
     squeeze: bool,
 ) -> list[str] | None:
     """Lay out labels to the left and values to the right; long labels and heads are wrapped."""
-    values = [max((_room(row[i]) for row in body), default=0) for i in range(len(heads))]
-    words = [max(map(_room, head.split()), default=0) for head in heads]
-    rooms = [max(v, min(w, 24)) for v, w in zip(values, words, strict=True)]
+    values = [
+        min(max((_room(row[i]) for row in body), default=0), _CELL) for i in range(len(heads))
+    ]
+    rooms = [max(v, min(_room(head), _HEAD)) for v, head in zip(values, heads, strict=True)]
+    if sum(rooms) + sum(map(_room, names)) > width:  # heads of several lines
+        words = [min(max(map(_room, head.split()), default=0), _HEAD) for head in heads]
+        rooms = [max(v, w) for v, w in zip(values, words, strict=True)]
     of_labels = [
         max(_room(name), *(_room(row[i]) for row in labels)) if labels else _room(name)
         for i, name in enumerate(names)
@@ -232,6 +240,5 @@ def _fill(text: str, width: int, indent: str = "") -> str:
             text, width, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True
         )
     return "\n".join(
-        line if i == 0 else indent + line
-        for i, line in enumerate(_wrap(text, width - len(indent)))
+        line if i == 0 else indent + line for i, line in enumerate(_wrap(text, width - len(indent)))
     )
