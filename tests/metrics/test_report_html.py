@@ -282,7 +282,10 @@ def test_the_page_says_nothing_twice():
 def test_words_from_right_to_left_are_isolated_in_sentences():
     verdict = (("Worst group", "مصر العربية, 12: 61.2 [57.0, 65.2]; was עברית"),)
     text = body(make_view(make_section([(1,)]), verdict=verdict, notes=("a\u202eb",)))
-    assert "<dd><bdi>مصر العربية</bdi>, 12: 61.2 [57.0, 65.2]; was <bdi>עברית</bdi></dd>" in text
+    assert (
+        "<dd><bdi>مصر العربية</bdi>, 12: 61.2 <i>[57.0, 65.2]</i>; was <bdi>עברית</bdi></dd>"
+        in text
+    )
     assert "\u202e" not in text
     assert "a\\u202eb" in text
 

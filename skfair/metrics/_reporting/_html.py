@@ -21,6 +21,7 @@ _WIDTH, _MARGIN = 200, 8  # of a chart, in pixels; half a dot and half a number 
 _LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
 _RIGHT_TO_LEFT = re.compile(f"({_LETTERS}(?:[ '/_-]+{_LETTERS})*)")
 _PAPER = "@page{size:landscape;margin:10mm}\n"  # not for notebooks, which print more than a report
+_INTERVAL = re.compile(r"(\[[-+\d.]+, [-+\d.]+\])")
 _STEP = 9  # from the dot of one model to that of the next
 _N_TICKS = 5
 _SHAPES = (  # 9 x 9 pixels, one after the other for the models
@@ -236,9 +237,17 @@ def _template(name: str) -> Any:
         extensions=["jinja2.ext.do"],
     )
     environment.filters.update(
-        plain=plain, words=_words, label=_label, with_intervals=_with_intervals
+        plain=plain, words=_words, label=_label, verdict=_verdict, with_intervals=_with_intervals
     )
     return environment.get_template(name)
+
+
+def _verdict(text: str) -> Markup:
+    """Isolate parts of a sentence, and mark its intervals, which stand back behind the values."""
+    parts = _INTERVAL.split(text)
+    return Markup("").join(
+        Markup("<i>{}</i>").format(part) if i % 2 else _words(part) for i, part in enumerate(parts)
+    )
 
 
 def _with_intervals(section: Section) -> bool:
