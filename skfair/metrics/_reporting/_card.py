@@ -9,8 +9,8 @@ from skfair.metrics._reporting._view import PlainTable, Section, View
 from skfair.utils._shown import plain
 
 # What CommonMark, or tables and mathematics in its dialects, would read as more than text.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&#!{}])")
-_LINE_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
+_SPECIAL = re.compile(r"((?<=\])\(|[\\`*_\[\]>|~$#!{}])")
+_LINE_START = re.compile(r"^(\s*)([-+](?=\s|$)|=|\d+(?=[.)](?:\s|$)))")
 
 
 def add_to_card(view: View, card: Any, section: str) -> None:
@@ -76,9 +76,10 @@ def escape(words: str) -> str:
     Examples
     --------
     >>> print(escape("[a](b) <i>*x*|"), escape("1. one"))
-    \[a\](b) \<i\>\*x\*\| 1\. one
+    \[a\]\(b) &lt;i\>\*x\*\| 1\. one
     """
     escaped = _SPECIAL.sub(r"\\\1", plain(words))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;")
     return _LINE_START.sub(
         lambda found: found[1] + (found[2] + "\\" if found[2].isdigit() else "\\" + found[2]),
         escaped,

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from skfair.metrics._reporting._view import PlainTable, Row, Section, View
 
-_WIDTH, _WIDEST, _NARROWEST = 100, 120, 50
+_WIDTH, _WIDEST, _NARROWEST = 100, 120, 60
 _SHOWN = 20  # most groups of a table; of more, the worst are shown
 _WORST = 10
-_CELL = 32  # widest value that is not wrapped
 _HEAD = 24  # widest head of a column that is not wrapped
+# Widest value, and room for a label, from the layout of a wide terminal to that of a narrow one.
+_SQUEEZED = ((32, 12), (14, 12), (14, 6), (9, 3))
 _GAP = "  "
 
 
@@ -67,16 +68,17 @@ def _section(section: Section, models: Sequence[str], width: int) -> list[str]:
             heads = [section.count_name, "value", *(["change"] if m else [])]
             block = _lines(section, rows, heads, [m], width, squeeze=True)
             assert block is not None
-            blocks.append([model, *block] if changed else block)
-    lines = [f"{section.heading}{unit}"]
+            blocks.append([_fill(model, width), *block] if changed else block)
+    lines = [_fill(f"{section.heading}{unit}", width)]
     for block in blocks:
         assert block is not None
         lines += block
     if more:
-        left = (
-            f"The {len(groups)} worst groups are shown. The other {more} are in the attributes of "
+        words = (
+            f"These are the {len(groups)} worst groups. The other {more} are in the attributes of "
+            "the report, and in to_html."
         )
-        lines += _fill(f"{left}the report, and in to_html.", width).split("\n")
+        lines += _fill(words, width).split("\n")
     lines += _between(section, models, width)
     return ["\n".join(lines)]
 
@@ -135,22 +137,25 @@ def _grid(
     squeeze: bool,
 ) -> list[str] | None:
     """Lay out labels to the left and values to the right; long labels and heads are wrapped."""
-    values = [
-        min(max((_room(row[i]) for row in body), default=0), _CELL) for i in range(len(heads))
-    ]
-    rooms = [max(v, min(_room(head), _HEAD)) for v, head in zip(values, heads, strict=True)]
-    if sum(rooms) + sum(map(_room, names)) > width:  # heads of several lines
-        words = [min(max(map(_room, head.split()), default=0), _HEAD) for head in heads]
-        rooms = [max(v, w) for v, w in zip(values, words, strict=True)]
-    of_labels = [
-        max(_room(name), *(_room(row[i]) for row in labels)) if labels else _room(name)
-        for i, name in enumerate(names)
-    ]
-    taken = sum(rooms) + len(_GAP) * (len(rooms) + len(names) - 1)
-    left = width - taken
-    least = [min(room, 12) for room in of_labels]
-    if sum(least) > left and not squeeze:
-        return None
+    for cell, label in _SQUEEZED if squeeze else _SQUEEZED[:1]:
+        values = [
+            min(max((_room(row[i]) for row in body), default=0), cell) for i in range(len(heads))
+        ]
+        rooms = [max(v, min(_room(head), _HEAD)) for v, head in zip(values, heads, strict=True)]
+        if sum(rooms) + sum(map(_room, names)) > width:  # heads of several lines
+            words = [min(max(map(_room, head.split()), default=0), cell) for head in heads]
+            rooms = [max(v, w) for v, w in zip(values, words, strict=True)]
+        of_labels = [
+            max(_room(name), *(_room(row[i]) for row in labels)) if labels else _room(name)
+            for i, name in enumerate(names)
+        ]
+        left = width - sum(rooms) - len(_GAP) * (len(rooms) + len(names) - 1)
+        least = [min(room, label) for room in of_labels]
+        if sum(least) <= left:
+            break
+    else:
+        if not squeeze:
+            return None
     while sum(of_labels) > max(left, sum(least)):
         widest = max(range(len(of_labels)), key=lambda i: of_labels[i] - least[i])
         of_labels[widest] -= 1
