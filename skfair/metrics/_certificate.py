@@ -287,11 +287,11 @@ def _rows(certificate: FairnessCertificate, needed: pd.DataFrame) -> str:
 
 
 def jsonable(label: Any) -> Any:
-    """Convert the label of a group to a value that JSON can hold.
+    """Convert a label to what JSON can hold: a number, a text, a truth value or a list of these.
 
     Returns
     -------
-    list, str, bool, int or float
+    object
     """
     if isinstance(label, tuple):
         return [jsonable(part) for part in label]
