@@ -35,7 +35,7 @@ _SHAPES = (  # 9 x 9 pixels, one after the other for the models
 
 
 def page(view: View, title: str) -> str:
-    """Make a page that needs no other file.
+    """Make one self-contained page.
 
     The browser is told to run no script except the one of this module, and to load nothing.
 
@@ -191,7 +191,6 @@ def _content(view: View) -> dict[str, Any]:
         "shapes": [Markup(_SHAPES[m % len(_SHAPES)]) for m in range(len(view.models))],
         "colours": [_colour(m) for m in range(len(view.models))],
         "width": _WIDTH,
-        "height": _STEP * len(view.models) + 5,
     }
 
 
