@@ -69,7 +69,7 @@ def card(options: argparse.Namespace) -> int:
     """
     check_outputs({"--output": options.output}, options.file)
     made = _make_report(options)
-    write_text(options.output, made.to_model_card().render())
+    write_text(options.output, made.to_model_card().render().lstrip())
     return 0
 
 

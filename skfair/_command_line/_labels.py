@@ -110,7 +110,7 @@ def read_weights(column: Column) -> np.ndarray:
     weights = []
     for code, value in enumerate(column.values):
         number = _as_number(value)
-        if number is None or isinstance(value, bool) or not 0 <= number < math.inf:
+        if number is None or isinstance(_truth(value), bool) or not 0 <= number < math.inf:
             decimal = isinstance(value, str) and _COMMA.fullmatch(value)
             raise ValueError(
                 f"{column.at(code)}: {shown(value)} is not a weight. Expected a number that is not "
@@ -146,8 +146,8 @@ def _refuse_missing_words(columns: Mapping[str, Column], words: set, among_numbe
             if _looks_missing(value) and (numbers or value not in true.values):
                 raise ValueError(
                     f"{column.at(code)}: {shown(value)} looks like a missing label, because it "
-                    f"{'stands among numbers' if numbers else 'is never a true label'}. {_COMPLETE} "
-                    "If it is a class, rename it."
+                    f"{'stands among numbers' if numbers else 'is never a true label'}. "
+                    f"{_COMPLETE} If it is a class, rename it."
                 )
 
 

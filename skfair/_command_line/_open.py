@@ -125,12 +125,12 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Generator[str, None,
             f"--encoding {shown(encoding)} is not an encoding of text. Give for instance utf-8, "
             "cp1252 or utf-16."
         ) from error
-    start = cast(Any, file).peek(4)[:4] if hasattr(file, "peek") else b""
-    for sign, advice in _SIGNS.items():
-        if start.startswith(sign):
-            raise ValueError(f"{name} {advice}.")
     number = 0
     try:
+        start = cast(Any, file).peek(4)[:4] if hasattr(file, "peek") else b""
+        for sign, advice in _SIGNS.items():
+            if start.startswith(sign):
+                raise ValueError(f"{name} {advice}.")
         while line := text.readline(_LONGEST):
             number += 1
             if len(line) >= _LONGEST and line[-1] not in "\r\n":
