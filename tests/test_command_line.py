@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import pytest
 
 from skfair._command_line import _open as opening
 from skfair._command_line import main
+from skfair._command_line._parser import parse
 from skfair.metrics import FairnessReport, fairness_report
 
+ROOT = Path(__file__).parents[1]
 CSV = """\
 id,y,old,new,sex,region,w
 001,1,1,1,f,007,1
@@ -188,7 +192,7 @@ def test_parquet(capsys, made):
     message = fail(capsys, "report", "p.parquet", *both, "--control", "nested")
     assert "p.parquet, column 'nested': the values are nested (list" in message
     os.rename("p.parquet", "p.data")
-    assert "tells no format" in fail(capsys, "report", "p.data", *both)
+    assert "does not tell the format" in fail(capsys, "report", "p.data", *both)
     run(capsys, "report", "p.data", *both, "--format", "parquet")
     assert "is a parquet file. Give --format parquet" in fail(
         capsys, "report", "p.data", *both, "--format", "csv"
@@ -286,9 +290,11 @@ def test_column_names_with_commas(capsys, made):
         ('y,new,sex\n1,1,"f"x\n', ["p.csv, line 2: the row is not CSV"]),
         ('y,new,sex\n1,1,"f\nm"\n,1,m\n', ["column 'y', line 4: the value is missing."]),
         ("y,new,sex\n1,1,f\n1,,m\n0,,m\n", ["column 'new', line 3", "and in 1 more row"]),
-        ("y,new,sex\n1,0.7,f\n", ["column 'new', line 2: '0.7' is a score, not a label"]),
-        ("y,new,sex\n0.5,1,f\n", ["column 'y', line 2: '0.5' is a score"]),
+        ("y,new,sex\n1,0.7,f\n", ["column 'new', line 2: '0.7' is not a label, but a continuous"]),
+        ("y,new,sex\n0.5,1,f\n", ["column 'y', line 2: '0.5' is not a label"]),
         ('y,new,sex\n1,1,f\n1,"0,7",f\n', ["column 'new', line 3: '0,7' has a decimal comma"]),
+        ("y,new,sex\n1,1,2\n1,1,20\n0,1,31.5\n", ["column 'sex', line 4: '31.5' is not", "Bin"]),
+        ('y,new,sex\n1,1,"31,5"\n', ["column 'sex', line 2: '31,5' has a decimal comma", "Bin"]),
         ("y,new,sex\n1,1,f\n0,NA,f\n", ["'new', line 3: 'NA'", "missing", "among numbers"]),
         ("y,new,sex\ncat,cat,f\ndog,nan,f\n", ["'new', line 3: 'nan'", "never a true label"]),
         ("y,new,sex\na,A,f\nb,B,f\n", ["No prediction of 'new' is a label of --y-true"]),
@@ -303,7 +309,7 @@ def test_column_names_with_commas(capsys, made):
         (b"\x89PNG\r\n\x1a\n\0\0", ["p.csv, line 1: character 1 is the byte 0x89"]),
         ("[1, 2]", ["no column 'y'"]),
     ],
-    ids=range(26),
+    ids=range(28),
 )
 def test_bad_csv(capsys, content, says):
     message = fail(capsys, "report", write(content), *COLUMNS)
@@ -314,7 +320,7 @@ def test_bad_csv(capsys, content, says):
     "content, says",
     [
         ("", ["p.jsonl is empty"]),
-        ('{"y": 1, "new": 1, "sex": "f"}\n[1]', ["line 2: the line is no JSON object", "jq -c"]),
+        ('{"y": 1, "new": 1, "sex": "f"}\n[1]', ["line 2: the line is not a JSON object", "jq -c"]),
         ('[\n{"y": 1}\n]', ["line 1: the line is not JSON"]),
         ('{"y": 1, "neu": 1, "sex": "f"}', ["line 1, has no column 'new'", "mean 'neu'"]),
         ('{"y": 1, "new": 1, "sex": {"a": 1}}', ["column 'sex', line 1", "a nested object"]),
@@ -322,7 +328,7 @@ def test_bad_csv(capsys, content, says):
         ('{"y": 1, "y": 0, "new": 1, "sex": "f"}', ["line 1: the key 'y' occurs twice"]),
         ("[" * 100_000, ["line 1", "jq -c"]),
         ('{"y": 1, "new": NaN, "sex": "f"}', ["column 'new', line 1: the value is missing"]),
-        ('{"y": 1, "new": 0.5, "sex": "f"}', ["column 'new', line 1: 0.5 is a score"]),
+        ('{"y": 1, "new": 0.5, "sex": "f"}', ["column 'new', line 1: 0.5 is not a label"]),
         ("y,new,sex\n1,1,f\n", ["line 1: the line is not JSON"]),
         ('{"y": %s, "new": 1, "sex": "f"}' % ("9" * 5000), ["line 1: the line is not JSON"]),
     ],
@@ -366,7 +372,7 @@ def test_paths_that_are_no_files(capsys, tmp_path):
     assert "does not exist" in fail(capsys, "report", "no.csv", *COLUMNS)
     (tmp_path / "folder.csv").mkdir()
     assert "is a folder" in fail(capsys, "report", "folder.csv", *COLUMNS)
-    assert "tells no format. Save an Excel workbook as CSV" in fail(
+    assert "does not tell the format. Save an Excel workbook as CSV" in fail(
         capsys, "report", "p.xlsx", *COLUMNS
     )
     assert "is not a path" in fail(capsys, "report", "a\0.csv", *COLUMNS)
@@ -555,3 +561,19 @@ def test_a_full_disk():
     assert process.returncode == 3
     assert errors.decode().count("\n") == 1
     assert "cannot be printed" in errors.decode()
+
+
+def test_the_commands_of_the_guide_and_of_the_help_are_valid(capsys):
+    guide = (ROOT / "docs" / "user_guide" / "command_line.rst").read_text(encoding="utf-8")
+    helps = []
+    for command in ("report", "check", "card"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        helps.append(capsys.readouterr().out)
+    for text, least in ((guide, 4), ("\n".join(helps), 4)):
+        lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+        found = [line.strip() for line in lines if line.strip().startswith("python -m skfair ")]
+        assert len(found) >= least
+        for line in found:
+            options = parse(shlex.split(line)[3:])
+            assert options.run.__name__ == line.split()[3]

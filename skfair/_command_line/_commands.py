@@ -5,7 +5,7 @@ import csv
 import json
 from typing import Any
 
-from skfair._command_line._labels import encode_classes, find_label, read_weights
+from skfair._command_line._labels import encode_classes, find_label, get_groups, read_weights
 from skfair._command_line._outputs import check_outputs, print_text, write_text
 from skfair._command_line._read import read_columns
 from skfair._command_line._table import Column, Wanted, near
@@ -115,7 +115,7 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _features(names: tuple[str, ...], columns: dict[str, Column]) -> dict[str, Any]:
-    return {name: columns[name].expand(columns[name].values) for name in names}
+    return {name: get_groups(columns[name]) for name in names}
 
 
 def _find_metrics(names: str) -> dict[str, Any]:

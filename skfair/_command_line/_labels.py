@@ -45,7 +45,9 @@ def encode_classes(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray]
     """
     for column in columns.values():
         column.check_complete(_COMPLETE)
-        _refuse_scores(column)
+        _refuse_scores(
+            column, "Write the predicted label, for instance 1 where the score is at least 0.5."
+        )
     values = [value for column in columns.values() for value in column.values]
     words = {value for value in values if _as_number(value) is None}
     _refuse_missing_words(columns, words, among_numbers=len(words) < len({*values}))
@@ -56,6 +58,23 @@ def encode_classes(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray]
         for name, column in columns.items()
     }
     return arrays, list(dict.fromkeys(convert(value) for value in values))
+
+
+def get_groups(column: Column) -> np.ndarray:
+    """Return a column of group labels; numbers in text stay text, for instance "007".
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), object
+        None for a missing label.
+
+    Raises
+    ------
+    ValueError
+        The values are continuous.
+    """
+    _refuse_scores(column, "Bin the values first, for instance to age bands.")
+    return column.expand(column.values)
 
 
 def find_label(typed: str, labels: list, option: str) -> Any:
@@ -151,20 +170,20 @@ def _refuse_missing_words(columns: Mapping[str, Column], words: set, among_numbe
                 )
 
 
-def _refuse_scores(column: Column) -> None:
-    comma = [code for code, value in enumerate(column.values) if _has_comma(value)]
-    words = [value for value in column.values if _as_number(value) is None]
+def _refuse_scores(column: Column, advice: str) -> None:
+    values = [(code, value) for code, value in enumerate(column.values) if value is not None]
+    words = [code for code, value in values if _as_number(value) is None]
+    comma = [code for code in words if _has_comma(column.values[code])]
     if comma and len(words) == len(comma):
         raise ValueError(
-            f"{column.at(comma[0])}: {shown(column.values[comma[0]])} has a decimal comma. Write "
-            "labels as whole numbers or as text."
+            f"{column.at(comma[0])}: {shown(column.values[comma[0]])} has a decimal comma. "
+            f"Expected labels. {advice}"
         )
-    numbers = [_as_number(value) for value in column.values]
-    broken = [code for code, number in enumerate(numbers) if isinstance(number, float)]
-    if broken and not words:
+    scores = [code for code, value in values if isinstance(_as_number(value), float)]
+    if scores and not words:
         raise ValueError(
-            f"{column.at(broken[0])}: {shown(column.values[broken[0]])} is a score, not a label. "
-            "Write the predicted label, for instance 1 where the score is at least 0.5."
+            f"{column.at(scores[0])}: {shown(column.values[scores[0]])} is not a label, but a "
+            f"continuous value. {advice}"
         )
 
 

@@ -43,7 +43,7 @@ def find_format(name: str) -> str:
     Raises
     ------
     ValueError
-        No format has this suffix.
+        The suffix belongs to no format.
 
     Examples
     --------
@@ -58,8 +58,8 @@ def find_format(name: str) -> str:
             return known
     hint = " Save an Excel workbook as CSV." if suffix.startswith(".xls") else ""
     raise ValueError(
-        f"The suffix {shown(suffix)} of {shown(name, 200)} tells no format.{hint} Give --format "
-        f"{', '.join(FORMATS)} if the file has one of these formats."
+        f"The suffix {shown(suffix)} of {shown(name, 200)} does not tell the format.{hint} Give "
+        f"--format, which is one of [{', '.join(FORMATS)}]."
     )
 
 

@@ -23,7 +23,7 @@ def check_outputs(outputs: Mapping[str, str | None], source: str) -> None:
     Raises
     ------
     ValueError
-        A folder does not exist, the output is no regular file, or two paths are the same file.
+        A folder does not exist, an output is not a regular file, or two paths are the same file.
     """
     given = {option: Path(path) for option, path in outputs.items() if path is not None}
     seen: dict[Path, str] = {}

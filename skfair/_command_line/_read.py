@@ -13,7 +13,7 @@ import numpy as np
 from skfair._command_line._open import find_format, open_bytes, read_lines
 from skfair._command_line._table import NAME_ROOM, Column, Wanted, find_columns
 from skfair.utils._imports import import_optional
-from skfair.utils._shown import shown
+from skfair.utils._shown import as_label, shown
 
 _SEPARATORS = {"tab": "\t", "\\t": "\t"}
 
@@ -52,7 +52,7 @@ def read_columns(
         raise ValueError(f"--separator is for CSV files, but the format is {format}. Drop it.")
     if encoding is not None and format == "parquet":
         raise ValueError("--encoding is for text files, but the format is parquet. Drop it.")
-    name = "standard input" if path == "-" else shown(path, 200)[1:-1]
+    name = "standard input" if path == "-" else as_label(path)
     if separator is None:
         separator = "\t" if path.lower().removesuffix(".gz").endswith(".tsv") else ","
     separator = _SEPARATORS.get(separator, separator)
@@ -160,7 +160,7 @@ def _read_json_lines(
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    advice = "Expected a JSON object in each line, as `jq -c '.[]'` makes them of a JSON list."
+    advice = "Expected a JSON object in each line. `jq -c '.[]'` converts a JSON list."
     try:
         record = _DECODER.decode(line)
     except _TwiceError as error:
@@ -170,7 +170,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"{where}: the values are nested too deeply. {advice}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: the line is no JSON object. {advice}")
+        raise ValueError(f"{where}: the line is not a JSON object. {advice}")
     return record
 
 
