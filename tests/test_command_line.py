@@ -329,7 +329,7 @@ def test_bad_csv(capsys, content, says):
         ("[" * 100_000, ["line 1", "jq -c"]),
         ('{"y": 1, "new": NaN, "sex": "f"}', ["column 'new', line 1: the value is missing"]),
         ('{"y": 1, "new": 0.5, "sex": "f"}', ["column 'new', line 1: 0.5 is not a label"]),
-        ("y,new,sex\n1,1,f\n", ["line 1: the line is not JSON"]),
+        ('{"y": 1, "new": 1, "sex": "f"}\n{"y" 1}', ["line 2: the line is not JSON", "character 6"]),
         ('{"y": %s, "new": 1, "sex": "f"}' % ("9" * 5000), ["line 1: the line is not JSON"]),
     ],
     ids=range(12),

@@ -165,7 +165,10 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         record = _DECODER.decode(line)
     except _TwiceError as error:
         raise ValueError(f"{where}: the key {error} occurs twice. Rename or drop one.") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        what = f"{error.msg} at character {error.pos + 1}"
+        raise ValueError(f"{where}: the line is not JSON ({what}). {advice}") from error
+    except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{where}: the line is not JSON ({error}). {advice}") from error
     except RecursionError as error:
         raise ValueError(f"{where}: the values are nested too deeply. {advice}") from error
