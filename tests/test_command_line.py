@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,7 +166,7 @@ def test_missing_groups_of_json_lines(capsys, made):
     ]
     name = write("\n".join(lines), "p.jsonl")
     message = fail(capsys, "report", name, *COLUMNS)
-    assert "p.jsonl, column 'sex', line 1: the value is missing and in 1 more row" in message
+    assert "p.jsonl, column 'sex', line 1: the value is missing, as in 2 rows in all" in message
     run(capsys, "report", name, *COLUMNS, "--missing", "group")
     assert sorted(made[0].by_feature.loc["accuracy"][("", "count")]) == [1, 2]
 
@@ -240,7 +241,7 @@ def test_groups_stay_text_and_only_empty_is_missing(capsys, made):
     run(capsys, "report", write(content), *COLUMNS)
     assert set(made[0].counts.groups) == set(names)
     message = fail(capsys, "report", write(content + "\n0,1,\n0,1,\n"), *COLUMNS)
-    assert "p.csv, column 'sex', line 12: the value is missing and in 1 more row" in message
+    assert "p.csv, column 'sex', line 12: the value is missing, as in 2 rows in all" in message
     assert "--missing group" in message
     run(capsys, "report", "p.csv", *COLUMNS, "--missing", "group")
     assert len(made[-1].counts.groups) == len(names) + 1
@@ -289,7 +290,7 @@ def test_column_names_with_commas(capsys, made):
         ('y,new,sex\n1,1,"f\n1,1,m\n', ["p.csv, line 2", "never closed"]),
         ('y,new,sex\n1,1,"f"x\n', ["p.csv, line 2: the row is not CSV"]),
         ('y,new,sex\n1,1,"f\nm"\n,1,m\n', ["column 'y', line 4: the value is missing."]),
-        ("y,new,sex\n1,1,f\n1,,m\n0,,m\n", ["column 'new', line 3", "and in 1 more row"]),
+        ("y,new,sex\n1,1,f\n1,,m\n0,,m\n", ["column 'new', line 3", "as in 2 rows in all"]),
         ("y,new,sex\n1,0.7,f\n", ["column 'new', line 2: '0.7' is not a label, but a continuous"]),
         ("y,new,sex\n0.5,1,f\n", ["column 'y', line 2: '0.5' is not a label"]),
         ('y,new,sex\n1,1,f\n1,"0,7",f\n', ["column 'new', line 3: '0,7' has a decimal comma"]),
@@ -329,7 +330,7 @@ def test_bad_csv(capsys, content, says):
         ("[" * 100_000, ["line 1", "jq -c"]),
         ('{"y": 1, "new": NaN, "sex": "f"}', ["column 'new', line 1: the value is missing"]),
         ('{"y": 1, "new": 0.5, "sex": "f"}', ["column 'new', line 1: 0.5 is not a label"]),
-        ('{"y": 1, "new": 1, "sex": "f"}\n{"y" 1}', ["line 2: the line is not JSON", "character 6"]),
+        ('{"y": 1, "new": 1, "sex": "f"}\n{"y" 1}', ["line 2: the line", "at character 6"]),
         ('{"y": %s, "new": 1, "sex": "f"}' % ("9" * 5000), ["line 1: the line is not JSON"]),
     ],
     ids=range(12),
@@ -503,6 +504,18 @@ def test_faults_do_not_look_like_a_failed_check(capsys, monkeypatch):
     monkeypatch.setattr("skfair._command_line._commands.fairness_report", fault)
     assert main(["report", write(CSV), *COLUMNS]) == 3
     assert "KeyError" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line(capsys, monkeypatch):
+    def warn(*arguments, **settings):
+        warnings.warn("small\x1b[2J", UserWarning)
+        return fairness_report(*arguments, **settings)
+
+    monkeypatch.setattr("skfair._command_line._commands.fairness_report", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["report", write(CSV), *COLUMNS]) == 0
+    assert capsys.readouterr().err == "python -m skfair: warning: small\\x1b[2J\n"
 
 
 def test_interruption_is_quiet(capsys, monkeypatch):

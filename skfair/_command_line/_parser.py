@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line, with exit code 3: code 2 means "cannot tell"."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(3, f"{self.prog}: error: {plain(message)} See {self.prog} --help.\n")
+        self.exit(3, f"{self.prog}: error: {plain(message)}. See {self.prog} --help.\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

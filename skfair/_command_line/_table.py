@@ -83,7 +83,7 @@ class Column:
         if None in self.values:
             code = self.values.index(None)
             many = int(np.count_nonzero(np.asarray(self.codes) == code))
-            rest = f" and in {many - 1:,} more rows" if many > 1 else ""
+            rest = f", as in {many:,} rows in all" if many > 1 else ""
             raise ValueError(f"{self.at(code)}: the value is missing{rest}. {advice}")
 
 
