@@ -222,7 +222,7 @@ def test_parquet_without_pyarrow(capsys, monkeypatch):
         (["True", "False", "True"], ["true", "FALSE", "TRUE"], (False, True)),
         (["-1", "1", "+1"], ["-1", "1e0", "1."], (-1, 1)),
         (["007", "7", "10"], ["7", "07", "10"], (7, 10)),
-        (["1", "2", "other"], ["1.0", "02", "other"], ("1", "2", "other")),
+        (["01", "2", "other"], ["1.0", "02", "other"], ("01", "2", "other")),
         (["NA", "a", "b"], ["NA", "a", "b"], ("NA", "a", "b")),
         (["1.5 mm", "2", "a"], ["1.5 mm", "2", "a"], ("1.5 mm", "2", "a")),
     ],
@@ -286,7 +286,7 @@ def test_column_names_with_commas(capsys, made):
         ("y\tnew\tsex\n1\t1\tf\n", ["no column 'y'", "--separator tab"]),
         ("y,new,sex,new\n1,1,f,0\n", ["2 columns 'new'", "positions 2, 4"]),
         ("y,new,sex\n1,1,f\n\n1,1\n", ["p.csv, line 4: the row has 2 fields", "header has 3"]),
-        ("y,new,sex\n1,1,f\n1,1,m,x\n", ["p.csv, line 3: the row has 4 fields", "put in quotes"]),
+        ("y,new,sex\n1,1,f\n1,1,m,x\n", ["p.csv, line 3: the row has 4 fields", "in quotes"]),
         ('y,new,sex\n1,1,"f\n1,1,m\n', ["p.csv, line 2", "never closed"]),
         ('y,new,sex\n1,1,"f"x\n', ["p.csv, line 2: the row is not CSV"]),
         ('y,new,sex\n1,1,"f\nm"\n,1,m\n', ["column 'y', line 4: the value is missing."]),
@@ -590,3 +590,63 @@ def test_the_commands_of_the_guide_and_of_the_help_are_valid(capsys):
         for line in found:
             options = parse(shlex.split(line)[3:])
             assert options.run.__name__ == line.split()[3]
+
+
+@pytest.mark.parametrize("status, code", [("passes", 0), ("fails", 1), ("cannot tell", 2)])
+def test_the_exit_code_is_the_status(capsys, monkeypatch, status, code):
+    asked = []
+
+    class Result:
+        def __init__(self):
+            self.status = status
+
+        def to_dict(self):
+            return {"status": status, "group": "женщина"}
+
+        def __str__(self):
+            return f"the rule {status}"
+
+    def check(report, rules, **settings):
+        asked.append((report.counts.models, rules, settings))
+        return Result()
+
+    monkeypatch.setattr(FairnessReport, "check", check, raising=False)
+    rules = ["min(accuracy) >= 0.5", "change(accuracy) >= 0"]
+    arguments = ["check", write(CSV), *COLUMNS, "--rule", rules[0], "--rule", rules[1]]
+    assert main(arguments) == code
+    assert capsys.readouterr() == (f"the rule {status}\n", "")
+    numbers = ["--confidence", "0.9", "--min-count", "5", "--json", "out.json"]
+    assert main([*arguments, *numbers]) == code
+    assert asked == [
+        (("new",), rules, {}),
+        (("new",), rules, {"confidence": 0.9, "min_count": 5}),
+    ]
+    written = Path("out.json").read_text(encoding="utf-8")
+    assert json.loads(written) == {"status": status, "group": "женщина"}
+    assert sorted(os.listdir()) == ["out.json", "p.csv"]
+
+
+def test_the_reference_has_the_type_of_the_groups(capsys, monkeypatch):
+    asked = []
+
+    def make(*arguments, reference=None, threshold=None, min_count=None, **settings):
+        asked.append((reference, threshold, min_count))
+        return fairness_report(*arguments, **settings)
+
+    monkeypatch.setattr("skfair._command_line._commands.fairness_report", make)
+    lines = ['{"y": 1, "new": 1, "sex": "f", "old": true}', '{"y": 0, "new": 0, "sex": 7}']
+    name = write("\n".join(lines), "p.jsonl")
+    both = ["--groups", "sex,old", "--missing", "group"]
+    command = ["report", name, *COLUMNS[:4]]
+    run(capsys, *command, "--groups", "sex", "--reference", "7", "--threshold", "0.8")
+    run(capsys, *command, *both, "--reference", "f,True", "--min-count", "0")
+    run(capsys, *command, *both, "--reference", "highest")
+    run(capsys, *command, *both, "--reference", '"a, b",True')
+    assert asked == [
+        (7, 0.8, None),
+        (("f", True), None, 0),
+        ("highest", None, None),
+        (("a, b", True), None, None),
+    ]
+    message = fail(capsys, *command, *both, "--reference", "f")
+    assert "--reference 'f' has 1 labels, but --groups names 2 columns" in message

@@ -25,7 +25,7 @@ def encode_classes(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray]
 
     If all labels are numbers, they become numbers: ``1``, ``1.0`` and ``"1"`` are one label, and
     so are ``True`` and ``1``. If all are ``true`` or ``false``, they become truth values. Otherwise
-    they are text, and a whole number among them is written without decimals.
+    they are text, and labels that are equal as numbers are spelled as the first of them.
 
     Parameters
     ----------
@@ -52,7 +52,15 @@ def encode_classes(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray]
     words = {value for value in values if _as_number(value) is None}
     _refuse_missing_words(columns, words, among_numbers=len(words) < len({*values}))
     truth = all(isinstance(_truth(value), bool) for value in values)
-    convert: Callable = _truth if truth else as_text if words else _as_number
+    spelled: dict[str, str] = {}
+    for value in values:
+        spelled.setdefault(as_text(value), str(value))
+    convert: Callable = _as_number
+    if truth:
+        convert = _truth
+    elif words:
+        # Spreadsheets drop leading zeros: "01" and "1" are one label here, too.
+        convert = lambda value: spelled[as_text(value)]  # noqa: E731
     arrays = {
         name: column.expand([convert(value) for value in column.values])
         for name, column in columns.items()
@@ -140,7 +148,7 @@ def read_weights(column: Column) -> np.ndarray:
 
 
 def as_text(label: Any) -> str:
-    """Write a label as text; a whole number has no decimals and no leading zeros.
+    """Write a label as text that is the same for equal labels, without decimals of whole numbers.
 
     Returns
     -------

@@ -115,11 +115,11 @@ def _rows(reader: Any, name: str) -> Iterator[tuple[int, list[str]]]:
         if "field larger" in str(error) or "end of data" in str(error):
             raise ValueError(
                 f"{name}, line {place}: a field is very long or has a quote that is never closed "
-                f"({error}). Close the quote; a quote within a field is written twice."
+                f"({error}). Close the quote, and write a quote within a field twice."
             ) from error
         raise ValueError(
-            f"{name}, line {place}: the row is not CSV ({error}). A field with quotes or "
-            "separators is put in quotes, and a quote within a field is written twice."
+            f"{name}, line {place}: the row is not CSV ({error}). Put a field that contains quotes "
+            "in quotes, and write a quote within a field twice."
         ) from error
 
 
@@ -132,12 +132,10 @@ def _suggest_separator(header: list[str], separator: str) -> str:
 
 
 def _explain_length(row: list[str], header: list[str], separator: str) -> str:
+    quote = f"Put a field that contains {shown(separator)} in quotes."
     if len(row) == len(header) + 1:
-        return (
-            f"A field that contains {shown(separator)} is put in quotes. If R wrote row names "
-            "without a header, write them with col.names=NA or row.names=FALSE."
-        )
-    return f"A field that contains {shown(separator)} is put in quotes."
+        return f"{quote} If R wrote the file, write it with col.names=NA or row.names=FALSE."
+    return quote
 
 
 def _read_json_lines(
