@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,15 +52,14 @@ def encode_classes(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray]
     words = {value for value in values if _as_number(value) is None}
     _refuse_missing_words(columns, words, among_numbers=len(words) < len({*values}))
     truth = all(isinstance(_truth(value), bool) for value in values)
-    spelled: dict[str, str] = {}
-    for value in values:
-        spelled.setdefault(as_text(value), str(value))
-    convert: Callable = _as_number
-    if truth:
-        convert = _truth
-    elif words:
-        # Spreadsheets drop leading zeros: "01" and "1" are one label here, too.
-        convert = lambda value: spelled[as_text(value)]  # noqa: E731
+    spelled = {as_text(value): str(value) for value in reversed(values)}
+
+    def convert(value: Any) -> Any:
+        if truth:
+            return _truth(value)
+        # Spreadsheets drop leading zeros: "01" and "1" are one label in text, too.
+        return spelled[as_text(value)] if words else _as_number(value)
+
     arrays = {
         name: column.expand([convert(value) for value in column.values])
         for name, column in columns.items()

@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except Exception:  # a fault of skfair; Python's exit code would be 1, which means "fails"
         for line in traceback.format_exc().splitlines():
-            print(plain(line), file=sys.stderr)  # noqa: T201
+            print(plain(line), file=sys.stderr)
         return MISTAKE
 
 
 def _complain(message: str) -> int:
     message = _NAMES.sub(lambda match: _OPTIONS[match[1]], message)
-    print(f"python -m skfair: error: {plain(message)}", file=sys.stderr)  # noqa: T201
+    print(f"python -m skfair: error: {plain(message)}", file=sys.stderr)
     return MISTAKE
 
 
@@ -78,4 +78,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"python -m skfair: warning: {plain(str(message))}", file=sys.stderr)  # noqa: T201
+    print(f"python -m skfair: warning: {plain(str(message))}", file=sys.stderr)

@@ -72,7 +72,7 @@ def print_text(text: str) -> None:
         The text cannot be printed, for instance because the disk is full.
     """
     try:
-        print(text, flush=True)  # noqa: T201
+        print(text, flush=True)
     except OSError as error:
         # Python flushes once more when it exits, which must not fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
