@@ -626,27 +626,27 @@ def test_the_exit_code_is_the_status(capsys, monkeypatch, status, code):
     assert sorted(os.listdir()) == ["out.json", "p.csv"]
 
 
-def test_the_reference_has_the_type_of_the_groups(capsys, monkeypatch):
-    asked = []
-
-    def make(*arguments, reference=None, threshold=None, min_count=None, **settings):
-        asked.append((reference, threshold, min_count))
-        return fairness_report(*arguments, **settings)
-
-    monkeypatch.setattr("skfair._command_line._commands.fairness_report", make)
-    lines = ['{"y": 1, "new": 1, "sex": "f", "old": true}', '{"y": 0, "new": 0, "sex": 7}']
+def test_the_reference_has_the_type_of_the_groups(capsys, made):
+    lines = ['{"y": 1, "new": 1, "sex": "f", "old": true}', '{"y": 0, "new": 1, "sex": 7}']
     name = write("\n".join(lines), "p.jsonl")
+    command = ["report", name, *COLUMNS[:4], "--min-count", "0"]
     both = ["--groups", "sex,old", "--missing", "group"]
-    command = ["report", name, *COLUMNS[:4]]
+
+    def reference():
+        table = made[-1].by_reference
+        return set(table["new", "reference"].loc["selection_rate"])
+
     run(capsys, *command, "--groups", "sex", "--reference", "7", "--threshold", "0.8")
-    run(capsys, *command, *both, "--reference", "f,True", "--min-count", "0")
-    run(capsys, *command, *both, "--reference", "highest")
-    run(capsys, *command, *both, "--reference", '"a, b",True')
-    assert asked == [
-        (7, 0.8, None),
-        (("f", True), None, 0),
-        ("highest", None, None),
-        (("a, b", True), None, None),
-    ]
+    assert reference() == {7}
+    assert "meets" in made[-1].by_reference["new"]
+    run(capsys, *command, *both, "--reference", "f,True")
+    assert reference() == {("f", True)}
+    run(capsys, *command, "--groups", "sex", "--reference", "highest")
+    assert reference() <= {"f", 7}
     message = fail(capsys, *command, *both, "--reference", "f")
     assert "--reference 'f' has 1 labels, but --groups names 2 columns" in message
+    message = fail(capsys, *command, *both, "--reference", '"f, m",True')
+    assert "--reference=('f, m', True) is not a group of 'sex', 'old'" in message
+    for option, value in (("--threshold", "2"), ("--min-count", "-1")):
+        message = fail(capsys, *command, "--groups", "sex", option, value)
+        assert f"error: {option}={value}" in message
