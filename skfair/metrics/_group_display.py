@@ -12,7 +12,6 @@ from skfair.metrics._group_metric import metric_name
 from skfair.metrics._html import group_label
 from skfair.metrics._plotting import legend_above, words
 from skfair.metrics._report import FairnessReport, fairness_report
-from skfair.metrics._reporting._format import FEW
 from skfair.metrics._reporting._measures import STATISTICS
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
@@ -31,6 +30,7 @@ _LOOKS = [
 ]
 _UPRIGHT = 6  # most groups with upright bars; more groups have horizontal bars
 _BARS, _BAR = 0.8, 0.5  # share of a group's space for all its bars, and largest share for one bar
+FEW = 30  # a group with fewer samples is pale
 _UNNAMED = "model"  # name of a model without a name in a report
 
 
