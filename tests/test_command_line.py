@@ -324,6 +324,7 @@ def test_bad_csv(capsys, content, says):
         ('{"y": 1, "new": 1, "sex": "f"}\n[1]', ["line 2: the line is not a JSON object", "jq -c"]),
         ('[\n{"y": 1}\n]', ["line 1: the line is not JSON"]),
         ('{"y": 1, "neu": 1, "sex": "f"}', ["line 1, has no column 'new'", "mean 'neu'"]),
+        (r'{"y": 1, "new": 1, "sex": "\ud800"}', [r"column 'sex', line 1: '\ud800' has half of"]),
         ('{"y": 1, "new": 1, "sex": {"a": 1}}', ["column 'sex', line 1", "a nested object"]),
         ('{"y": 1, "new": [1], "sex": "f"}', ["column 'new', line 1", "a nested list"]),
         ('{"y": 1, "y": 0, "new": 1, "sex": "f"}', ["line 1: the key 'y' occurs twice"]),
@@ -333,7 +334,7 @@ def test_bad_csv(capsys, content, says):
         ('{"y": 1, "new": 1, "sex": "f"}\n{"y" 1}', ["line 2: the line", "at character 6"]),
         ('{"y": %s, "new": 1, "sex": "f"}' % ("9" * 5000), ["line 1: the line is not JSON"]),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_bad_json_lines(capsys, content, says):
     message = fail(capsys, "report", write(content, "p.jsonl"), *COLUMNS)
@@ -437,6 +438,14 @@ def test_html(capsys):
     run(capsys, "report", write(CSV), *COLUMNS, "--html", "out.html", "--title", "Cats & dogs")
     assert "<title>Cats &amp; dogs</title>" in Path("out.html").read_text(encoding="utf-8")
     assert sorted(os.listdir()) == ["out.html", "p.csv"]
+
+
+def test_json(capsys, made):
+    run(capsys, "report", write(CSV), *COLUMNS, "--json", "out.json")
+    written = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert written == json.loads(made[0].to_json())
+    assert written["summary"]["new"]["overall_accuracy"] == 1
+    assert sorted(os.listdir()) == ["out.json", "p.csv"]
 
 
 def test_card(capsys):

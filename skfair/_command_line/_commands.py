@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from skfair._command_line._labels import encode_classes, find_label, get_groups, read_weights
-from skfair._command_line._outputs import check_outputs, print_text, write_text
+from skfair._command_line._outputs import check_outputs, print_text
 from skfair._command_line._read import read_columns
 from skfair._command_line._table import Column, Wanted, near
 from skfair.metrics import FairnessReport, fairness_report
 from skfair.metrics._rates import COUNT_METRICS
 from skfair.utils._shown import as_label, shown
+from skfair.utils._write import write_whole
 
 METRICS = {function.__name__.removesuffix("_score"): function for function in COUNT_METRICS}
 PASSES, FAILS, CANNOT_TELL = 0, 1, 2
@@ -54,7 +55,7 @@ def check(options: argparse.Namespace) -> int:
     result = made.check(options.rule, **_given(options, "confidence", "min_count"))
     if options.json is not None:
         text = json.dumps(result.to_dict(), allow_nan=False, ensure_ascii=False, indent=2)
-        write_text(options.json, text + "\n")
+        write_whole(options.json, text + "\n")
     print_text(str(result))
     return {"passes": PASSES, "fails": FAILS, "cannot tell": CANNOT_TELL}[result.status]
 
@@ -69,7 +70,7 @@ def card(options: argparse.Namespace) -> int:
     """
     check_outputs({"--output": options.output}, options.file)
     made = _make_report(options)
-    write_text(options.output, made.to_model_card().render().lstrip())
+    write_whole(options.output, made.to_model_card().render().lstrip())
     return 0
 
 

@@ -1,7 +1,6 @@
-"""Output files: checked before the work begins, and written completely or not at all."""
+"""Outputs: paths, which are checked before the work begins, and the standard output."""
 
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Mapping
@@ -39,24 +38,6 @@ def check_outputs(outputs: Mapping[str, str | None], source: str) -> None:
         other = seen.setdefault(path.resolve(), option)
         if other != option:
             raise ValueError(f"{name} is also the file of {other}. Give another path.")
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file completely or not at all.
-
-    Parameters
-    ----------
-    path : str
-    text : str
-        Written as UTF-8.
-    """
-    target = Path(path)
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def print_text(text: str) -> None:

@@ -150,11 +150,24 @@ def _read_json_lines(
             found = find_columns(wanted, list(record), f"{name}, line {place},")
             columns = _make_columns(found, name, "line")
         for key, column in columns.items():
-            value = _plain(record.get(key), f"{column.where}, line {place}")
+            where = f"{column.where}, line {place}"
+            value = _plain(record.get(key), where)
+            if isinstance(value, str) and not value.isascii():
+                _check_unicode(value, where)
             column.codes.append(column.find((type(value), value), value, place))
     if found is None:
         raise ValueError(f"{name} is empty. Expected a JSON object in each line.")
     return found, columns
+
+
+def _check_unicode(value: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: {shown(value)} has half of a surrogate pair, which is not a character. "
+            "Write the whole pair or another label."
+        ) from error
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
