@@ -14,7 +14,9 @@ from skfair.metrics._rates import COUNT_METRICS
 from skfair.utils._shown import as_label, shown
 from skfair.utils._write import write_whole
 
-METRICS = {function.__name__.removesuffix("_score"): function for function in COUNT_METRICS}
+# The last function of each metric: recall is the true positive rate, under another name.
+_FUNCTIONS = {metric: function for function, metric in COUNT_METRICS.items()}
+METRICS = {function.__name__.removesuffix("_score"): function for function in _FUNCTIONS.values()}
 PASSES, FAILS, CANNOT_TELL = 0, 1, 2
 
 

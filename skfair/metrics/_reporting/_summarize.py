@@ -447,7 +447,8 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
                     parts = (name, f"{name}_low", f"{name}_high")
                     cells.append(write(tuple(float(of[part]) for part in parts), form))
                 cells.append("" if pd.isna(of["reference"]) else groups[of["reference"]])
-                cells += [of["meets"]] * (report.threshold is not None)
+                if report.threshold is not None:
+                    cells.append(of["meets"])
             rows.append(tuple(cells))
         unit = ", percent" if metric.counted is not None else ""
         heading = f"{metric_words(metric).capitalize()} against a reference group{unit}"
