@@ -659,3 +659,32 @@ def test_the_reference_has_the_type_of_the_groups(capsys, made):
     for option, value in (("--threshold", "2"), ("--min-count", "-1")):
         message = fail(capsys, *command, "--groups", "sex", option, value)
         assert f"error: {option}={value}" in message
+
+
+def test_check_decides_by_confidence_bounds(capsys):
+    rules = pytest.importorskip("skfair.metrics._rules")
+    # Both groups have an accuracy of 0.75, and 1,000 samples each.
+    rows = ["1,1", "1,1", "0,1", "0,0"] * 500
+    rows = [f"{row},{'fm'[i % 8 < 4]}" for i, row in enumerate(rows)]
+    name = write("\n".join(["y,new,sex", *rows]))
+    command = ["check", name, *COLUMNS, "--json", "out.json"]
+    for limit, code, status in (
+        ("0.7", 0, "passes"),
+        ("0.8", 1, "fails"),
+        ("0.74", 2, "cannot tell"),
+    ):
+        assert main([*command, "--rule", f"min(accuracy) >= {limit}"]) == code
+        output, errors = capsys.readouterr()
+        assert output.startswith(status)
+        assert errors == ""
+        assert json.loads(Path("out.json").read_text(encoding="utf-8"))["status"] == status
+    assert "Did you mean 'accuracy'?" in fail(capsys, *command, "--rule", "min(acuracy) >= 0.5")
+    assert "is not a rule" in fail(capsys, *command, "--rule", "__import__('os')")
+    assert "error: --confidence=2" in fail(
+        capsys, *command, "--rule", "min(accuracy) >= 0.5", "--confidence", "2"
+    )
+    guide = (ROOT / "docs" / "user_guide" / "command_line.rst").read_text(encoding="utf-8")
+    shown = re.findall(r'--rule "(.*?)"', guide)
+    assert len(shown) == 3
+    for rule in shown:
+        rules.FairnessRule.parse(rule)
