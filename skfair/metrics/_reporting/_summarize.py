@@ -435,7 +435,8 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
         for model in counts.models:
             prefix = f"{models[model]}: " if len(models) > 1 else ""
             columns += [f"{prefix}ratio", f"{prefix}difference", f"{prefix}reference"]
-            columns += [f"{prefix}at least {report.threshold:g}"] * (report.threshold is not None)
+            if report.threshold is not None:
+                columns.append(f"{prefix}at least {report.threshold:g}")
         scale, digits = (1, 3) if metric.counted is None else (100, 1)
         rows = []
         for _, values in table.iterrows():
@@ -446,7 +447,8 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
                     parts = (name, f"{name}_low", f"{name}_high")
                     cells.append(write(tuple(float(of[part]) for part in parts), form))
                 cells.append("" if pd.isna(of["reference"]) else groups[of["reference"]])
-                cells += [of["meets"]] * (report.threshold is not None)
+                if report.threshold is not None:
+                    cells.append(of["meets"])
             rows.append(tuple(cells))
         unit = ", percent" if metric.counted is not None else ""
         heading = f"{metric_words(metric).capitalize()} against a reference group{unit}"
