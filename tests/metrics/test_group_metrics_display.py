@@ -76,7 +76,7 @@ def test_draws_a_report(data):
     assert labels == [f"{g}\n(n={n})" for g, n in zip(groups, sizes, strict=True)]
     assert display.ax_.get_xlabel() == "class, sex"
     assert display.ax_.get_ylabel() == "accuracy"
-    assert legend(display) == ["plain", "fair", "95 % interval", "overall"]
+    assert legend(display) == ["plain", "fair", "95 % interval", "overall, 95 % interval"]
     assert not display.horizontal_
     assert display.figure_ is display.ax_.figure
 
@@ -124,7 +124,7 @@ def test_of_predictions(data):
         np.average(predictions["fair"][sex == s], weights=weight[sex == s]) for s in ("f", "m")
     ]
     np.testing.assert_allclose(lengths(display, "model"), wanted)
-    assert legend(display) == ["95 % interval", "overall"]  # "model" says nothing
+    assert legend(display) == ["95 % interval", "overall, 95 % interval"]  # "model" says nothing
     display = GroupMetricsDisplay.from_predictions(y, predictions, sensitive_features=sex)
     assert display.groups == [(0, "f"), (0, "m"), (1, "f"), (1, "m")]
 
@@ -285,7 +285,7 @@ def test_the_figure_grows_beyond_twelve_groups():
 def test_draws_into_given_axes_and_changes_no_settings():
     before = dict(plt.rcParams)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-    display = display_of(20).plot(right, bar_kw={"color": "red", "linewidth": 2})
+    display = display_of(12).plot(right, bar_kw={"color": "red", "linewidth": 2})
     assert display.ax_ is right
     assert display.figure_ is figure
     assert tuple(figure.get_size_inches()) == (9, 3)
