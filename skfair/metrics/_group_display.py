@@ -11,14 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 from skfair.metrics._group_drawing import GroupDrawing
 from skfair.metrics._group_metric import metric_name
 from skfair.metrics._intervals import wilson_interval
-from skfair.metrics._plotting import missing_glyphs_told, words
+from skfair.metrics._plotting import lower_is_better, missing_glyphs_told, words
 from skfair.metrics._report import FairnessReport, fairness_report
-from skfair.metrics._scorer import LOSS_NAMES, wanted_parameters
+from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown
-
-_LOWER_IS_BETTER = (*LOSS_NAMES, "false_positive_rate", "false_negative_rate")
 
 
 class GroupMetricsDisplay:
@@ -268,7 +266,7 @@ class GroupMetricsDisplay:
             overall_low=overall.get("low"),
             overall_high=overall.get("high"),
             estimable=estimable,
-            lower_is_better=metric_name(function).endswith(_LOWER_IS_BETTER),
+            lower_is_better=lower_is_better(function),
             metric_name=words(name),
             group_name=", ".join(index.names),
         )

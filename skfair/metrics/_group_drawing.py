@@ -72,10 +72,7 @@ class GroupDrawing:
             )
             self.columns = _COLUMNS[1]
         else:
-            width, height = self._inches(ax)
-            room = int(0.5 * width / (LETTER * self.font_size / 72))
-            self.columns = min(max(room, _COLUMNS[0]), _COLUMNS[1])
-            self._shrink(height)
+            self.font_size, self.columns = self._fit(*self._inches(ax))
         self.ax = ax
         self.horizontal = len(order) > _UPRIGHT or not self._fits_upright()
         self.bars: dict[str, Any] = {}
@@ -130,13 +127,18 @@ class GroupDrawing:
             width = max(width, label + 0.7 * width)
         return width, min(height, _HIGHEST / settings["figure.dpi"])
 
-    def _shrink(self, height: float) -> None:
-        """Make labels smaller where given axes have little room for each group."""
+    def _fit(self, width: float, height: float) -> tuple[float, int]:
+        """Choose the size of labels in given axes, and the letters in a line: the largest size."""
         n_groups = len(self.order) + bool(self.n_more)
-        if n_groups > _UPRIGHT:
-            n_lines = max(t.count("\n") + 1 for t in self._tick_labels(" ", self.columns))
-            fitting = 72 * height / n_groups / (LINE * n_lines)
-            self.font_size = max(min(self.font_size, fitting), _SMALLEST)
+        for n_lines in range(1, 6):
+            size = self.font_size
+            if n_groups > _UPRIGHT:
+                size = min(size, 72 * height / n_groups / (LINE * n_lines))
+            size = max(size, _SMALLEST)
+            columns = int(np.clip(0.5 * width / (LETTER * size / 72), *_COLUMNS))
+            if max(t.count("\n") for t in self._tick_labels(" ", columns)) < n_lines:
+                break
+        return size, columns
 
     def _tick_labels(self, between: str, columns: int) -> list[str]:
         labels = []
