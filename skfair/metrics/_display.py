@@ -34,9 +34,10 @@ class TradeoffDisplay:
 
     Make it with :meth:`from_estimator` for a debiaser or a search, with :meth:`from_cv_results`,
     with :meth:`from_report` for models with intervals, with :meth:`from_predictions`, or from any
-    numbers. An arrow shows the better corner: high performance, small disparity. Candidates to the left of `max_disparity`
-    meet the constraint; higher candidates are better. With three candidates or more, a line shows
-    the Pareto front: the candidates that no other candidate beats in both numbers.
+    numbers. An arrow shows the better corner: high performance, small disparity. Candidates to the
+    left of `max_disparity` meet the constraint; higher candidates are better. With three candidates
+    or more, a line shows the Pareto front: the candidates that no other candidate beats in both
+    numbers.
 
     Parameters
     ----------
@@ -700,6 +701,7 @@ class TradeoffDisplay:
     def _draw_marks(self, ax: Any) -> None:
         self.marked_ = {}
         looks = iter(_MARKS)
+        ink = ax.spines["left"].get_edgecolor()  # black, or white in a dark style
         for name, i in self.marked.items():
             if len(self.marked) > len(_MARKS):
                 marker, color = _MANY
@@ -707,13 +709,15 @@ class TradeoffDisplay:
                 marker, color = _CHOSEN
             else:
                 marker, color = next(looks)
+            if (marker, color) == _CHOSEN:
+                color = ink
             (self.marked_[name],) = ax.plot(
                 self.disparity[i],
                 self.performance[i],
                 marker,
                 markersize=14 if marker == "*" else 7 if (marker, color) == _MANY else 9,
                 color=color,
-                markeredgecolor="black",
+                markeredgecolor=ink,
                 label=None if (marker, color) == _MANY else as_label(name),
                 zorder=3,
             )

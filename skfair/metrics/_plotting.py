@@ -235,7 +235,7 @@ def label_points(
             va="center",
             fontsize="small",
             zorder=4,
-            path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[patheffects.withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
             arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 4},
         )
         label.set_in_layout(False)
