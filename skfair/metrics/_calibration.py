@@ -19,13 +19,13 @@ _MOST_BINS = 2**20
 class ConfidenceBins(NamedTuple):
     """Accuracy, mean confidence (both NaN for an empty bin) and share of samples, by bin.
 
-    `count` is the number of samples; None if samples have weights.
+    `n_samples` is the number of samples in each bin; None if samples have weights.
     """
 
     accuracy: np.ndarray
     confidence: np.ndarray
     share: np.ndarray
-    count: np.ndarray | None = None
+    n_samples: np.ndarray | None = None
 
     def error(self) -> float:
         """Average the gaps between accuracy and confidence, weighted by the shares of the bins.

@@ -20,7 +20,7 @@ from skfair.metrics._search_scores import read_search_scores
 from skfair.metrics._tradeoff_metrics import disparity_metric, performance_metric
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label
+from skfair.utils._shown import tell_apart
 
 # Each colour has a contrast of at least 3:1 against white, and its own marker.
 _CANDIDATE, _WITHIN = "#0072B2", "#009E73"
@@ -624,25 +624,27 @@ class TradeoffDisplay:
         ax.set_xlabel(self.disparity_name)
         ax.set_ylabel(self.performance_name)
         handles, labels = ax.get_legend_handles_labels()
-        entries = dict(zip(labels, handles, strict=True))
+        marks = list(self.marked_.values())
+        entries = {label: of for label, of in zip(labels, handles, strict=True) if of not in marks}
+        names = tell_apart(self.marked)
         beside = annotate or len(self.marked) > len(_MARKS)
         if not beside:  # matplotlib leaves out names that begin with an underscore
-            entries |= {as_label(name): line for name, line in self.marked_.items()}
+            entries |= {names[name]: mark for name, mark in self.marked_.items()}
         legend_above(ax, entries)
         self.labels_ = []
         if beside:
             ax.margins(y=0.12)  # room for names at the edges
-            names = list(self.marked.items())
+            points = [(names[name], i) for name, i in self.marked.items()]
             if annotate:
                 others = set(np.flatnonzero(shown)) - set(self.marked.values())
-                names += [(str(i), i) for i in sorted(others)]
-            where = [i for _, i in names]
+                points += [(str(i), int(i)) for i in sorted(others)]
+            where = [i for _, i in points]
             corners = () if self.front_ is None else self.front_.get_xydata()
             self.labels_ = label_points(
                 ax,
                 self.disparity[where],
                 self.performance[where],
-                [name for name, _ in names],
+                [name for name, _ in points],
                 corners,
             )
 
@@ -718,7 +720,6 @@ class TradeoffDisplay:
                 markersize=14 if marker == "*" else 7 if (marker, color) == _MANY else 9,
                 color=color,
                 markeredgecolor=ink,
-                label=None if (marker, color) == _MANY else as_label(name),
                 zorder=3,
             )
 

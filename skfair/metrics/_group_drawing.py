@@ -250,7 +250,7 @@ class GroupDrawing:
             for part in (self.values, self.low, self.high)
             for model in part
         ]
-        numbers += [[line.get_xdata()[0]] for line in self.overall.values() if self.dotted]
+        numbers += [np.array(line.get_xdata()) for line in self.overall.values() if self.dotted]
         flat = np.concatenate(numbers)
         flat = flat[np.isfinite(flat)]
         if self.dotted and flat.size and flat.min() < flat.max():

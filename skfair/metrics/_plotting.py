@@ -139,7 +139,8 @@ def _without_glyph(text: Any) -> set[str]:
     left = {c for c in text.get_text() if not c.isascii() and c.isprintable()}
     properties = text.get_fontproperties()
     for family in properties.get_family():
-        for name in rcParams.get(f"font.{family}", [family]):
+        generic: Any = rcParams  # "sans-serif" stands for a list of families
+        for name in generic.get(f"font.{family}", [family]):
             if not left:
                 return left
             one = properties.copy()

@@ -20,6 +20,7 @@ _LOOKS = [("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"), ("D", "#CC79A7")
 _OF_GROUPS = [*_LOOKS, ("P", "#882255")]
 _SHARES = "share of samples"
 _STRIP = 0.2  # share of the height of the axes for the strip of shares, below the accuracies
+_ROW = 0.05  # the same, for a row of numbers
 
 
 class ReliabilityDisplay:
@@ -36,10 +37,11 @@ class ReliabilityDisplay:
 
     With groups, each group has its points, with 95 % intervals of the accuracy, and the strip at
     the bottom shows the number of samples of each group in each bin. The picture has the six
-    largest groups. The intervals are Clopper and Pearson's: each contains the accuracy of its bin
-    in at least 95 % of samples, also for few samples. They hold for each bin by itself, not for all
-    bins together. With weights there are no intervals. The expected calibration error of a small
-    group is large by chance alone: compare the intervals with the diagonal instead.
+    largest groups; with weights, the first six. The intervals are Clopper and Pearson's: each
+    contains the accuracy of its bin with a probability of at least 95 %, also for few samples. They
+    hold for each bin by itself, not for all bins together. With weights there are no intervals. The
+    expected calibration error of a small group is large by chance alone: compare the intervals with
+    the diagonal instead.
 
     Parameters
     ----------
@@ -212,9 +214,9 @@ class ReliabilityDisplay:
                 y_true, y_proba, sensitive_features=sensitive_features, **settings
             )
             by_group = {
-                group: cls(*of[:3], count=of.count, name=name) for group, of in groups.items()
+                group: cls(*of[:3], count=of.n_samples, name=name) for group, of in groups.items()
             }
-        display = cls(*bins[:3], count=bins.count, by_group=by_group, name=name)
+        display = cls(*bins[:3], count=bins.n_samples, by_group=by_group, name=name)
         return display.plot(ax, line_kw=line_kw)
 
     @classmethod
@@ -336,7 +338,9 @@ class ReliabilityDisplay:
                 "ax already has a reliability diagram, and groups need a diagram of their own. "
                 "Give other axes, or None for new ones."
             )
-        self.share_ax_ = strips[0] if strips else _prepare(ax)
+        n_rows = min(len(self.by_group), len(_OF_GROUPS))
+        height = _ROW * (n_rows + 1.5) if n_rows else _STRIP
+        self.share_ax_ = strips[0] if strips else _prepare(ax, height)
         name = self.name if name is None else name
         with missing_glyphs_told(ax):
             if self.by_group:
@@ -358,7 +362,7 @@ class ReliabilityDisplay:
         for row, group in enumerate(largest):
             part = self.by_group[group]
             part.ax_, part.figure_, part.share_ax_ = ax, ax.figure, self.share_ax_
-            part._draw_group(row, len(largest), _OF_GROUPS[row], line_kw)
+            part._draw_group(_OF_GROUPS[row], line_kw)
             n = "" if part.count is None else f"n={part.count.sum():.0f}, "
             error = f"ECE {part.expected_calibration_error:.3f}"
             handles[f"{names[group]} ({n}{error})"] = part.line_
@@ -370,19 +374,24 @@ class ReliabilityDisplay:
             handles[f"and {len(self.by_group) - len(largest)} smaller groups"] = more
         if name is not None:
             ax.set_ylabel(f"accuracy of {plot_text(as_label(name))}")
-        strip = self.share_ax_
-        strip.set_ylim(len(largest) + 0.6, -1.2)
-        what = "number of samples" if drawn[0].count is not None else "share of samples, %"
-        strip.texts[0].set(text=what, fontsize="x-small")
+        strip, n_bins = _ROW * (len(drawn) + 1.5), len(self.share)
         lowest = [ends for part in drawn for ends in (part.accuracy, part.low) if ends is not None]
-        _show_down_to(min(np.nanmin(ends) for ends in lowest), ax)
-        left = min(np.nanmin(part.confidence) for part in drawn)
-        ax.set_xlim(min(np.floor(10 * left) / 10, 0.5), 1.01)
+        _show_down_to(min(np.nanmin(ends) for ends in lowest), ax, strip)
+        first = min(np.flatnonzero(part.share > 0)[0] for part in drawn)
+        ax.set_xlim(first / n_bins - 0.01, 1.01)  # bins are whole, and so are their numbers
         legend_above(ax, handles)
+        self.share_ax_.set_ylim(len(drawn), -1.5)
+        room = 72 * strip * ax.get_window_extent().height / ax.figure.dpi  # in points
+        size = min(8, 0.8 * room / (len(drawn) + 1.5))
+        for row, part in enumerate(drawn):
+            part._write_numbers(row + 0.2, size)
+        what = "number of samples" if drawn[0].count is not None else "share of samples, %"
+        heading = self.share_ax_.texts[0]
+        heading.set(text=what, fontsize=size, position=(0.02, 0.97))
 
-    def _draw_group(self, row: int, n_rows: int, look: tuple, line_kw: dict[str, Any]) -> None:
-        """Draw this group: points, intervals, and numbers in a row of the strip."""
-        marker, color = look
+    def _draw_group(self, look: tuple, line_kw: dict[str, Any]) -> None:
+        """Draw the points and intervals of this group."""
+        marker, color = _visible(look, self.ax_)
         filled = self.share > 0
         confidence, accuracy = self.confidence[filled], self.accuracy[filled]
         style = {"marker": marker, "color": color, "markersize": 5, "linewidth": 1}
@@ -401,25 +410,27 @@ class ReliabilityDisplay:
                 alpha=0.7,
                 capsize=2,
             )
+
+    def _write_numbers(self, row: float, size: float) -> None:
+        """Write the number of samples of this group in each bin, or their share in percent."""
         numbers = 100 * self.share if self.count is None else self.count
-        height = 72 * _STRIP * self.ax_.get_window_extent().height / self.ax_.figure.dpi
         self.counts_ = [
             self.share_ax_.text(
                 (i + 0.5) / len(self.share),
-                row + 0.5,
+                row,
                 f"{numbers[i]:.0f}",
-                color=color,
+                color=self.line_.get_color(),
                 ha="center",
                 va="center",
-                fontsize=min(8, height / (n_rows + 2)),
+                fontsize=size,
                 clip_on=True,
             )
-            for i in np.flatnonzero(filled)
+            for i in np.flatnonzero(self.share > 0)
         ]
 
     def _draw(self, ax: Any, name: str | None, line_kw: dict[str, Any]) -> None:
         error = f"ECE {self.expected_calibration_error:.3f}"
-        marker, color = _LOOKS[len(self.share_ax_.patches) % len(_LOOKS)]
+        marker, color = _visible(_LOOKS[len(self.share_ax_.patches) % len(_LOOKS)], ax)
         style = {
             "marker": marker,
             "color": color,
@@ -447,16 +458,22 @@ class ReliabilityDisplay:
         ax.legend(loc="upper left", fontsize=_font_size(ax), handlelength=1.5)
 
 
-def _prepare(ax: Any) -> Any:
+def _prepare(ax: Any, height: float) -> Any:
     """Draw the parts that all models share: diagonal, strip for the shares, and labels."""
     ax.plot([0, 1], [0, 1], ":", color="black", linewidth=1, zorder=1)
     ax.set(xlim=(1, 1.02), xlabel="confidence", ylabel="accuracy")
     # The strip lies inside the axes, with its scale, and therefore fits into any layout.
-    strip = ax.inset_axes((0, 0, 1, _STRIP), sharex=ax, label=_SHARES, zorder=0.5)
+    strip = ax.inset_axes((0, 0, 1, height), sharex=ax, label=_SHARES, zorder=0.5)
     strip.tick_params(labelbottom=False)
     strip.set_yticks([])
     strip.text(0.02, 0.93, "", va="top", fontsize=_font_size(ax), transform=strip.transAxes)
     return strip
+
+
+def _visible(look: tuple, ax: Any) -> tuple[str, Any]:
+    """Replace black by the colour of the frame, which is white in a dark style."""
+    marker, color = look
+    return marker, ax.spines["left"].get_edgecolor() if color == "#000000" else color
 
 
 def _font_size(ax: Any) -> str:
@@ -464,10 +481,10 @@ def _font_size(ax: Any) -> str:
     return "medium" if wide else "x-small"
 
 
-def _show_down_to(lowest: float, ax: Any) -> None:
+def _show_down_to(lowest: float, ax: Any, strip: float = _STRIP) -> None:
     """Set the limits: from 0.5, or from the lowest value of all models drawn, to 1."""
     low = min(np.floor(10 * lowest) / 10, 0.5, ax.get_xlim()[0])
-    height = (1.02 - low) / (1 - _STRIP)
+    height = (1.02 - low) / (1 - strip)
     ticks = np.arange(0, 11, 1 if low == 0.5 else 2) / 10
     ticks = ticks[ticks >= low]
     ax.set(xlim=(low, 1.01), ylim=(1.02 - height, 1.02), xticks=ticks, yticks=ticks)
