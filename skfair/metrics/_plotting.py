@@ -124,8 +124,8 @@ def missing_glyphs_told(ax: Any) -> Iterator[None]:
     if missing:
         first = "".join(sorted(missing)[:12]) + ("..." if len(missing) > 12 else "")
         warnings.warn(
-            f"The font of the plot has no glyph for {len(missing)} characters of the labels: "
-            f"{first}. The plot shows boxes instead. Name a font that has them first, for instance "
+            f"The font of the plot has no glyph for these characters of the labels: {first}. The "
+            "plot shows boxes instead. Name a font that has them first, for instance "
             "matplotlib.rcParams['font.family'] = ['Noto Sans CJK JP', 'DejaVu Sans'].",
             MissingGlyphWarning,
             stacklevel=4,

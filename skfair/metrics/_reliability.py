@@ -13,7 +13,7 @@ from skfair.metrics._intervals import exact_interval
 from skfair.metrics._plotting import legend_above, missing_glyphs_told, plot_text
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label, tell_apart
+from skfair.utils._shown import as_label, shown, tell_apart
 
 # Okabe and Ito's colours, which colour-blind people can distinguish; each has its own marker.
 _LOOKS = [("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"), ("D", "#CC79A7"), ("v", "#000000")]
@@ -134,6 +134,12 @@ class ReliabilityDisplay:
                 f"share is {self.share.tolist()}, expected numbers that sum to one. Divide counts "
                 "by their sum."
             )
+        for group, part in self.by_group.items():
+            if part.share.shape != shapes[0]:
+                raise ValueError(
+                    f"by_group[{shown(group)}] has {len(part.share)} bins, and the model has "
+                    f"{len(self.share)}. Give as many bins for each group."
+                )
         for key in ("accuracy", "confidence"):
             occupied = getattr(self, key)[self.share > 0]
             if not np.all((occupied >= 0) & (occupied <= 1)):

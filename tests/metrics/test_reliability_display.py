@@ -331,6 +331,12 @@ def test_counts_that_do_not_fit(count):
         ReliabilityDisplay([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], count=count)
 
 
+def test_groups_with_other_bins():
+    part = ReliabilityDisplay([0.5], [0.5], [1])
+    with pytest.raises(ValueError, match=r"by_group\['f'\] has 1 bins, and the model has 2"):
+        ReliabilityDisplay([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], by_group={"f": part})
+
+
 def test_without_matplotlib(monkeypatch):
     display = ReliabilityDisplay([0.5], [0.5], [1])
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
