@@ -558,7 +558,8 @@ def _check_reference(
 ) -> tuple[Any, float | None]:
     """Check the reference group and the threshold of its ratios."""
     if threshold is not None:
-        if not isinstance(threshold, Real) or isinstance(threshold, bool) or not 0 < threshold <= 1:
+        is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+        if not is_number or not 0 < float(threshold) <= 1:
             raise ValueError(
                 f"threshold={threshold!r} is not a ratio above 0 and at most 1. Give for instance "
                 "0.8, the four-fifths rule."

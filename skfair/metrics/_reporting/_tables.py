@@ -103,7 +103,8 @@ def feature_tables(
             if kept is estimable:
                 for name, which in (("lowest", np.argmin), ("highest", np.argmax)):
                     labels = _extremes(values, which, counts.groups)
-                    columns[model, name] = np.repeat(labels[..., None], 2, axis=-1)[present]
+                    labels = np.repeat(labels[..., None], 2, axis=-1)
+                    columns[model, name] = _as_objects(labels[present])
         statistic = (_free_name("statistic", "the statistic", counts),)
         rows = [(name,) for name in names]
         tables.append(
@@ -136,6 +137,11 @@ def _extremes(values: np.ndarray, which: Any, groups: Sequence) -> np.ndarray:
     for place in zip(*np.nonzero((~np.isnan(values)).sum(axis=-1) > 1), strict=True):
         labels[place] = groups[found[place]]
     return labels
+
+
+def _as_objects(labels: np.ndarray) -> pd.api.extensions.ExtensionArray:
+    """Keep labels and None as they are; pandas 3 would make text and NaN of them."""
+    return pd.array(labels, dtype=np.dtype(object))
 
 
 def _feature_index(
@@ -209,14 +215,14 @@ def reference_table(
             for g in range(n_groups):
                 labels[(*place, g)] = counts.groups[position[place]]
         columns |= {(model, name): part[present] for name, part in parts.items()}
-        columns[model, "reference"] = labels[present]
+        columns[model, "reference"] = _as_objects(labels[present])
         if threshold is not None:
             meets = np.full(value.shape, "cannot tell", dtype=object)
             meets[parts["ratio_low"] >= threshold] = "yes"
             meets[parts["ratio_high"] < threshold] = "no"
             meets[is_reference] = "yes"
             meets[~estimable] = "not estimable"
-            columns[model, "meets"] = meets[present]
+            columns[model, "meets"] = _as_objects(meets[present])
     groups = label_rows(counts.groups, counts.group_names)
     index = _feature_index(counts, metrics, present, groups, counts.group_names)
     return pd.DataFrame(columns, index=index)
