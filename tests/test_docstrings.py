@@ -28,7 +28,10 @@ IGNORED = {
 # tell users to do what they should not.
 MADE_FOR_USERS = {
     "FairnessCertificate",
+    "FairnessCheck",
+    "FairnessCheckError",
     "FairnessReport",
+    "FairnessRuleResult",
     "FairnessScorer",
     "GroupCounts",
     "Groups",

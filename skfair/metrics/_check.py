@@ -92,6 +92,14 @@ class FairnessRuleResult:
         Why the samples cannot tell; empty for other verdicts.
     certificate : str
         Whether a certificate of the report answers the same rule; empty if there is none.
+
+    Examples
+    --------
+    >>> from skfair.metrics import fairness_report
+    >>> report = fairness_report([0, 1] * 200, [0, 1] * 200, sensitive_features=[*"ffmm"] * 100)
+    >>> [result] = report.check("min(accuracy) >= 0.9").results
+    >>> result.status, result.counts, round(result.low, 3)
+    ('passes', (200,), 0.985)
     """
 
     rule: FairnessRule
