@@ -25,81 +25,80 @@ _MOST_RULES = 100
 class FairnessMonitor:
     """Watch fairness rules over time, with alarms that stay valid however often one looks.
 
-        Give the monitor the labels and predictions of each window, for instance of each week. The
-        counts of a window add up. After each update, the monitor tests each rule on each group, or on
-        each pair of groups. The probability that the monitor ever names a group that keeps a rule, or
-        a pair of groups that keeps it, is at most ``1 - confidence``: over all updates, rules, models
-        and groups together.
+    Give the monitor the labels and predictions of each window, for instance of each week. The
+    counts of a window add up. After each update, the monitor tests each rule on each group, or on
+    each pair of groups. The probability that the monitor ever names a group that keeps a rule, or
+    a pair of groups that keeps it, is at most ``1 - confidence``: over all updates, rules, models
+    and groups together.
 
-        Parameters
-        ----------
-        rules : str, FairnessRule, or sequence of these
-            What must hold in every window, as in :meth:`FairnessReport.check`:
-            ``"difference(selection_rate) <= 0.05"``, ``"ratio(selection_rate) >= 0.8"``,
-            ``"min(accuracy) >= 0.7"`` (of every group), ``"max(false_positive_rate) <= 0.1"`` or
-            ``"overall(accuracy) >= 0.8"``. Metrics are those that are a share of samples: accuracy,
-            zero-one loss, precision, selection rate, and true and false positive and negative rates.
-        confidence : float, default=0.95
-            One minus the probability of any false alarm ever.
-        pos_label : label, default=None
-            The positive class of rates. None means 1 if labels are 0 and 1, -1 and 1, or False and
-            True.
+    Parameters
+    ----------
+    rules : str, FairnessRule, or sequence of these
+        What must hold in every window, as in :meth:`FairnessReport.check`:
+        ``"difference(selection_rate) <= 0.05"``, ``"ratio(selection_rate) >= 0.8"``,
+        ``"min(accuracy) >= 0.7"`` (of every group), ``"max(false_positive_rate) <= 0.1"`` or
+        ``"overall(accuracy) >= 0.8"``. Metrics are those that are a share of samples: accuracy,
+        zero-one loss, precision, selection rate, and true and false positive and negative rates.
+    confidence : float, default=0.95
+        One minus the probability of any false alarm ever.
+    pos_label : label, default=None
+        The positive class of rates. None means 1 if labels are 0 and 1, -1 and 1, or False and
+        True.
 
-        Attributes
-        ----------
-        rules : tuple of FairnessRule
-            The rules.
-        confidence : float
-            As given.
-        pos_label : label
-            As given.
-        alarms_ : list of FairnessAlarm
-            All alarms so far, in the order in which they were raised. Each group or pair raises one
-            alarm for each rule.
+    Attributes
+    ----------
+    rules : tuple of FairnessRule
+        The rules.
+    confidence : float
+        As given.
+    pos_label : label
+        As given.
+    alarms_ : list of FairnessAlarm
+        All alarms so far, in the order in which they were raised. Each group or pair raises one
+        alarm for each rule.
 
-        Raises
-        ------
-        TypeError, ValueError
-            A rule cannot be read or cannot be monitored, or `confidence` is not between 0 and 1.
+    Raises
+    ------
+    TypeError, ValueError
+        A rule cannot be read or cannot be monitored, or `confidence` is not between 0 and 1.
 
-        See Also
-        --------
-        FairnessMonitorDisplay : The rates of each group over the windows, as a picture.
-        skfair.metrics.fairness_report : All metrics at one time, with intervals.
+    See Also
+    --------
+    FairnessMonitorDisplay : The rates of each group over the windows, as a picture.
+    skfair.metrics.fairness_report : All metrics at one time, with intervals.
 
-        Notes
-        -----
-        What the level needs: given the past, the samples of an update are independent of each other,
-        and each sample occurs in one update only. The same person in two windows breaks this, unless
-        the outcomes of that person are independent. The rates may drift between windows as long as
-        they keep the rule, groups may appear or be absent at any time, and the number of samples of an
-        update may depend on everything before that update.
+    Notes
+    -----
+    What the level needs: given the past, the samples of an update are independent of each other,
+    and each sample occurs in one update only. The same person in two windows breaks this, unless
+    the outcomes of that person are independent. The rates may drift between windows as long as
+    they keep the rule, groups may appear or be absent at any time, and the number of samples of an
+    update may depend on everything before that update.
 
-        Alarms follow the order of the updates, not the order of the windows. Late labels of an old
-        window are new evidence; they change the counts of the window, but no earlier alarm. For a
-        difference or a ratio, an update says something only about groups that both occur in it,
-        because rates of different times need not be comparable. Therefore give the samples of a window
-        in one update, or in large parts, and not one by one. For all other rules, the sizes of the
-        updates matter little.
+    Alarms follow the order of the updates, not the order of the windows. Late labels of an old
+    window are new evidence; they change the counts of the window, but no earlier alarm. For a
+    difference or a ratio, an update says something only about groups that both occur in it,
+    because rates of different times need not be comparable. Therefore give the samples of a window
+    in one update, or in large parts, and not one by one. For all other rules, the sizes of the
+    updates matter little.
 
-        Examples
-        --------
-        >>> import numpy as np
-    import pandas as pd
-        >>> rng = np.random.default_rng(0)
-        >>> monitor = FairnessMonitor("difference(selection_rate) <= 0.05")
-        >>> for week in range(1, 21):
-        ...     sex = rng.choice(["f", "m"], size=400)
-        ...     gap = 0.2 if week > 10 else 0.0
-        ...     y_pred = rng.random(400) < np.where(sex == "m", 0.5 + gap, 0.5)
-        ...     y_true = rng.random(400) < 0.5
-        ...     for alarm in monitor.update(
-        ...         y_true, y_pred, sensitive_features={"sex": sex}, window=f"2026-W{week:02d}"
-        ...     ):
-        ...         print(alarm.groups, alarm.since, alarm.window)
-        ('m', 'f') 2026-W11 2026-W13
-        >>> len(monitor.windows), monitor.report(["2026-W14"]).counts.size.sum()
-        (20, np.int64(400))
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> monitor = FairnessMonitor("difference(selection_rate) <= 0.05")
+    >>> for week in range(1, 21):
+    ...     sex = rng.choice(["f", "m"], size=400)
+    ...     gap = 0.2 if week > 10 else 0.0
+    ...     y_pred = rng.random(400) < np.where(sex == "m", 0.5 + gap, 0.5)
+    ...     y_true = rng.random(400) < 0.5
+    ...     for alarm in monitor.update(
+    ...         y_true, y_pred, sensitive_features={"sex": sex}, window=f"2026-W{week:02d}"
+    ...     ):
+    ...         print(alarm.groups, alarm.since, alarm.window)
+    ('m', 'f') 2026-W11 2026-W13
+    >>> len(monitor.windows), monitor.report(["2026-W14"]).counts.size.sum()
+    (20, np.int64(400))
     """
 
     def __init__(
@@ -339,8 +338,9 @@ class FairnessMonitor:
                 size.append(n[g])
         share, n = np.array(hits) / np.array(size), np.array(size)
         low, high = wilson_interval(share, n)
+        levels = [[row[i] for row in rows] for i in (0, 1)]
         index = pd.MultiIndex.from_arrays(
-            [pd.Index([row[i] for row in rows], dtype=object, tupleize_cols=False) for i in (0, 1)],
+            [pd.Index(level, dtype=object, tupleize_cols=False) for level in levels],
             names=["window", "group"],
         )
         columns = {"value": share, "low": low, "high": high, "count": n.astype(np.int64)}

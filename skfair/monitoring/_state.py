@@ -410,10 +410,10 @@ def _read_alarm(monitor: "FairnessMonitor", written: Any) -> None:
     n_samples = _list(written["n_samples"], 2)
     _check(len(n_samples) == len(unit), "an alarm")
     monitor._alarmed.add(key)
-    numbers = [
+    value, low, high = (
         math.inf if written[name] is None else _number(written[name])
         for name in ("estimate", "low", "high")
-    ]
+    )
     monitor.alarms_.append(
         FairnessAlarm(
             rule,
@@ -422,7 +422,9 @@ def _read_alarm(monitor: "FairnessMonitor", written: Any) -> None:
             groups,
             names[_whole(written["window"], 0, len(names) - 1)],
             names[_whole(written["since"], 0, len(names) - 1)],
-            *numbers,
+            value,
+            low,
+            high,
             tuple(_whole(n, 1, _MOST) for n in n_samples),
         )
     )

@@ -107,6 +107,8 @@ class RuleWatch:
         ValueError
             With the known units, there would be more than 20,000.
         """
+        units: list[tuple[Cell, ...]] = []
+        most = 0
         if not self.paired:
             units = [(cell,) for cell in cells]
         else:
@@ -114,9 +116,8 @@ class RuleWatch:
             for cell in cells:
                 levels.setdefault(cell[:2], []).append(cell)
             most = max((len(level) for level in levels.values()), default=0)
-            units = []
             if most**2 <= 2 * MOST_UNITS:
-                units = [unit for level in levels.values() for unit in permutations(level, 2)]
+                units = [pair for level in levels.values() for pair in permutations(level, 2)]
         n_units = len(self.units.keys() | units)
         if n_units > MOST_UNITS or (self.paired and not units and most > 1):
             raise ValueError(
