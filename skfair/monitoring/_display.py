@@ -66,8 +66,8 @@ class FairnessMonitorDisplay:
     >>> values = [[0.9, 0.8, 0.7], [0.9, float("nan"), 0.9]]
     >>> display = FairnessMonitorDisplay(
     ...     values, values, values, ["f", "m"], ["Jan", "Feb", "Mar"], limit=0.75
-    ... ).plot()
-    >>> [ax.get_title() for ax in display.axes_]
+    ... ).plot(["f", "m"])
+    >>> [ax.get_title(loc="left") for ax in display.axes_]
     ['f', 'm']
     """
 
@@ -158,12 +158,6 @@ class FairnessMonitorDisplay:
         counts = monitor.counts()
         model = counts.models[0] if model is None else model
         known = list(counts.groups)
-        if groups is not None:
-            if unknown := [group for group in groups if group not in known]:
-                raise ValueError(
-                    f"groups has {shown(unknown[0])}, expected some of [{shown_all(known)}]."
-                )
-            known, max_groups = list(groups), max(1, len(groups))
         windows = list(monitor.windows)
         numbers = np.full((3, len(known), len(windows)), np.nan)
         row = {group: i for i, group in enumerate(known)}
@@ -180,7 +174,9 @@ class FairnessMonitorDisplay:
             if alarm.rule in rules and alarm.model == model and group in row
         ]
         display = cls(
-            *numbers,
+            numbers[0],
+            numbers[1],
+            numbers[2],
             known,
             windows,
             limit=limits[0] if limits else None,
@@ -188,17 +184,16 @@ class FairnessMonitorDisplay:
             max_groups=max_groups,
             metric_name=words(metric),
         )
-        if groups is not None:
-            display.max_groups = len(known)
-        return display.plot(keep_order=groups is not None)
+        return display.plot(groups)
 
-    def plot(self, *, keep_order: bool = False) -> "FairnessMonitorDisplay":
+    def plot(self, groups: Sequence | None = None) -> "FairnessMonitorDisplay":
         """Draw the picture into a new figure.
 
         Parameters
         ----------
-        keep_order : bool, default=False
-            Whether panels have the order of the groups, and not the worst first.
+        groups : sequence, default=None
+            Labels of the groups to show, in this order; None means all, the worst first, up to
+            `max_groups`.
 
         Returns
         -------
@@ -209,13 +204,14 @@ class FairnessMonitorDisplay:
         ------
         ImportError
             matplotlib is not installed.
+        ValueError
+            A group is not known, or `groups` is empty.
         """
         purpose = "FairnessMonitorDisplay"
         pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose=purpose)
         lines = import_optional("matplotlib.lines", extra="plot", purpose=purpose)
         patches = import_optional("matplotlib.patches", extra="plot", purpose=purpose)
-        order = range(len(self.groups)) if keep_order else self._worst_first()
-        chosen = list(order)[: self.max_groups]
+        chosen = self._worst_first()[: self.max_groups] if groups is None else self._find(groups)
         n_columns = min(_COLUMNS, len(chosen))
         if len(chosen) > 1:
             n_columns = min(n_columns, math.ceil(len(chosen) / math.ceil(len(chosen) / _COLUMNS)))
@@ -278,16 +274,30 @@ class FairnessMonitorDisplay:
             style = {"color": _ALARM, "linestyle": "none", "marker": "v"}
             handles.append(lines.Line2D([], [], label="alarm", **style))
             handles.append(patches.Patch(color=_ALARM, alpha=0.15, label="since (estimated)"))
-        hidden = len(self.groups) - len(chosen)
+        title = None
+        if len(chosen) < len(self.groups):
+            order = ", worst first" if groups is None else ""
+            title = f"{len(chosen)} of {len(self.groups)} groups{order}"
         figure.legend(
             handles=handles,
             loc="outside upper left",
-            ncols=len(handles) if n_columns > 1 else 2,
+            ncols=len(handles) if n_columns > 2 else n_columns + 1,
             frameon=False,
             fontsize="small",
-            title=f"{len(chosen)} of {len(self.groups)} groups, worst first" if hidden else None,
+            title=title,
+            alignment="left",
         )
         return self
+
+    def _find(self, groups: Sequence) -> list[int]:
+        groups = list(groups)
+        unknown = [group for group in groups if group not in self.groups]
+        if unknown or not groups:
+            raise ValueError(
+                f"groups has {shown(unknown[0]) if unknown else 'no labels'}, expected some of "
+                f"[{shown_all(self.groups)}]."
+            )
+        return [self.groups.index(group) for group in dict.fromkeys(groups)]
 
     def _worst_first(self) -> list[int]:
         alarmed = [group for group, _, _ in self.alarms]

@@ -401,22 +401,19 @@ class FairnessMonitor:
 
     def __repr__(self) -> str:
         rules = ", ".join(str(rule) for rule in self.rules)
-        return f"<FairnessMonitor of {rules}: {len(self._windows)} windows, {len(self.alarms_)} alarms>"
+        return (
+            f"<FairnessMonitor of {rules}: {len(self._windows)} windows, "
+            f"{len(self.alarms_)} alarms>"
+        )
 
     def __str__(self) -> str:
         n = 0 if self._total is None else int(self._total.size.sum())
         lines = [f"{len(self._windows)} windows, {n:,} samples, confidence {self.confidence:g}"]
-        threshold = np.log(len(self._watches)) - np.log1p(-self.confidence)
         for r, watch in enumerate(self._watches):
-            at = np.arange(len(watch.units))
-            most = np.max(watch.log_share + watch.evidence.total(at), initial=-np.inf)
-            what = "pairs of groups" if watch.paired else "groups"
             raised = sum(rule == r for rule, _ in self._alarmed)
-            evidence = f"{max(0.0, most / threshold):.0%}" if len(at) else "none"
-            lines.append(
-                f"{watch.rule}: {raised} alarms; {len(at)} {what} compared, most evidence "
-                f"{evidence} of an alarm's"
-            )
+            what = "pairs of groups" if watch.paired else "groups"
+            n_units = len({frozenset(unit) for unit in watch.units})  # both orders of a pair
+            lines.append(f"{watch.rule}: {raised} alarms from {n_units:,} {what}")
         return "\n".join([*lines, *map(str, self.alarms_)])
 
     def _positive(self, metric: CountMetric, counts: GroupCounts, total: GroupCounts) -> int:
