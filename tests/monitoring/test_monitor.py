@@ -103,7 +103,7 @@ def test_a_ratio_and_an_overall_rule():
     assert found["ratio"].groups == ("m", "f")
     assert found["ratio"].low < 0.5 < found["ratio"].high
     assert found["overall"].groups == ()
-    assert found["overall"].low < 0.6 < found["overall"].high
+    assert found["overall"].low < found["overall"].estimate < found["overall"].high < 0.8
 
 
 def test_samples_of_one_group_say_nothing_about_a_difference():
@@ -174,13 +174,13 @@ def test_names_of_windows(window, name):
 
 @pytest.mark.parametrize("window", [None, True, ["a"], b"a", pd.NaT, 1j])
 def test_what_is_no_name_of_a_window(window):
-    with pytest.raises(TypeError, match="window is .*Give text such as '2026-W48'"):
+    with pytest.raises(TypeError, match=r"window is .*Give text such as '2026-W48'"):
         _update(FairnessMonitor(RULE), 1, 1, window)
 
 
 @pytest.mark.parametrize("window", ["", " ", "a" * 201, float("nan"), float("inf"), 2**60])
 def test_bad_names_of_windows(window):
-    with pytest.raises(ValueError, match="window .*Give text such as '2026-W48'"):
+    with pytest.raises(ValueError, match=r"window .*Give text such as '2026-W48'"):
         _update(FairnessMonitor(RULE), 1, 1, window)
 
 

@@ -27,7 +27,7 @@ def _continue(monitor, weeks):
             {"a": np.where(wrong, 1 - y, y), "b": y},
             sensitive_features=features,
             control_features={"city": city},
-            window=f"W{week % 12}",
+            window=f"W{week % 3}",
         )
     return monitor
 
@@ -35,7 +35,7 @@ def _continue(monitor, weeks):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("monitor") / "monitor.json"
-    return _continue(FairnessMonitor(RULES), range(10)).save(path).read_text()
+    return _continue(FairnessMonitor(RULES), range(20)).save(path).read_text()
 
 
 def test_continuing_after_a_load_equals_never_having_stopped(tmp_path):
@@ -142,10 +142,11 @@ def test_every_value_is_checked(written, tmp_path):
     # a monitor that can be used: no other error, whatever the place.
     state, path = json.loads(written), tmp_path / "m"
     places = list(_places(state))
-    assert len(places) > 200
+    assert state["alarms"]
+    assert len(places) > 150
     refused = 0
     for place in places:
-        for new in (None, -1, 2**70, 1e308, "x", [], {}, [[]], True):
+        for new in (None, -1, 2**70, 1e308, "x", [[]], {}, True):
             path.write_text(json.dumps(_replace(state, place, new)))
             try:
                 loaded = FairnessMonitor.load(path)
@@ -155,7 +156,7 @@ def test_every_value_is_checked(written, tmp_path):
                 str(loaded)
                 loaded.report()
                 loaded.save(path)
-    assert refused > 0.9 * len(places) * 9
+    assert refused > 0.9 * len(places) * 8
 
 
 def test_missing_and_further_names_are_refused(written, tmp_path):
