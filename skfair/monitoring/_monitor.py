@@ -29,7 +29,7 @@ class FairnessMonitor:
     counts of a window add up. After each update, the monitor tests each rule on each group, or on
     each pair of groups. The probability that the monitor ever names a group that keeps a rule, or
     a pair of groups that keeps it, is at most ``1 - confidence``: over all updates, rules, models
-    and groups together.
+    and groups together. A group or a pair keeps a rule if it does so in every window.
 
     Parameters
     ----------
@@ -242,6 +242,7 @@ class FairnessMonitor:
         Returns
         -------
         GroupCounts
+            The counts of one call of ``count_groups`` on all samples of these windows.
 
         Raises
         ------

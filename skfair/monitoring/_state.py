@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from skfair.monitoring._watch import ANYONE, MEMORY, MOST_UNITS, Cell, RuleWatch
 from skfair.monitoring._windows import window_name
 from skfair.utils._regular_files import open_regular
 from skfair.utils._shown import plain, shown
-
-if TYPE_CHECKING:
-    from skfair.monitoring._monitor import FairnessMonitor
 
 _FORMAT, _VERSION = "skfair.FairnessMonitor", 1
 _MOST_BYTES = 1 << 26
@@ -41,7 +38,7 @@ class InvalidMonitorError(ValueError):
 # -- writing -------------------------------------------------------------------------------------
 
 
-def pack(monitor: "FairnessMonitor") -> bytes:
+def pack(monitor: Any) -> bytes:
     """Write the state of a monitor as JSON.
 
     Returns
@@ -233,7 +230,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return found
 
 
-def unpack(cls: type["FairnessMonitor"], state: Any) -> "FairnessMonitor":
+def unpack(cls: type, state: Any) -> Any:
     """Make a monitor from the values of :func:`read`.
 
     Returns
@@ -265,7 +262,7 @@ def unpack(cls: type["FairnessMonitor"], state: Any) -> "FairnessMonitor":
         ) from error
 
 
-def _monitor(cls: type["FairnessMonitor"], state: dict) -> "FairnessMonitor":
+def _monitor(cls: type, state: dict) -> Any:
     fields = "rules confidence pos_label models group_names control_names windows watches alarms"
     _keys(state, f"format version {fields}")
     rules = []
@@ -391,7 +388,7 @@ def _read_cell(written: Any, total: GroupCounts | None, watch: RuleWatch) -> Cel
     return cell
 
 
-def _read_alarm(monitor: "FairnessMonitor", written: Any) -> None:
+def _read_alarm(monitor: Any, written: Any) -> None:
     _keys(written, "rule model control groups window since estimate low high n_samples")
     names, total = list(monitor._windows), monitor._total
     _check(total is not None and type(written["model"]) is str, "an alarm")
