@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skfair.metrics._plotting import words
 from skfair.monitoring._monitor import FairnessMonitor
+from skfair.monitoring._watch import share_metric
 from skfair.utils import import_optional
 from skfair.utils._shown import as_label, shown, shown_all, tell_apart
 
@@ -162,10 +162,11 @@ class FairnessMonitorDisplay:
         numbers = np.full((3, len(known), len(windows)), np.nan)
         row = {group: i for i, group in enumerate(known)}
         column = {window: i for i, window in enumerate(windows)}
-        for (window, group), *found in table[["value", "low", "high"]].itertuples():
+        for (window, group), *three in table[["value", "low", "high"]].itertuples():
             if group in row:
-                numbers[:, row[group], column[window]] = found
-        rules = [rule for rule in monitor.rules if rule.metric == metric]
+                numbers[:, row[group], column[window]] = three
+        found = share_metric(metric)
+        rules = [rule for rule in monitor.rules if share_metric(rule.metric) == found]
         limits = [rule.value for rule in rules if rule.statistic in ("min", "max")]
         alarms = [
             (row[group], column[alarm.since], column[alarm.window])
@@ -182,7 +183,7 @@ class FairnessMonitorDisplay:
             limit=limits[0] if limits else None,
             alarms=alarms,
             max_groups=max_groups,
-            metric_name=words(metric),
+            metric_name=found.name,
         )
         return display.plot(groups)
 

@@ -34,7 +34,7 @@ class FairnessMonitor:
     Parameters
     ----------
     rules : str, FairnessRule, or sequence of these
-        What must hold in every window, as in :meth:`FairnessReport.check`:
+        What must hold in every window, as in :meth:`skfair.metrics.FairnessReport.check`:
         ``"difference(selection_rate) <= 0.05"``, ``"ratio(selection_rate) >= 0.8"``,
         ``"min(accuracy) >= 0.7"`` (of every group), ``"max(false_positive_rate) <= 0.1"`` or
         ``"overall(accuracy) >= 0.8"``. Metrics are those that are a share of samples: accuracy,
@@ -276,7 +276,7 @@ class FairnessMonitor:
         -------
         FairnessReport
             The same as of all their samples at once. For other metrics, give :meth:`counts` to
-            :meth:`FairnessReport.from_counts`.
+            :meth:`skfair.metrics.FairnessReport.from_counts`.
 
         Raises
         ------

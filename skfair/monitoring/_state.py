@@ -311,12 +311,9 @@ def _read_window(
     _check(not any(isinstance(label, tuple) for label in predicted), "labels of a window")
     if len(group_names) > 1:
         _check(all(_width(label) == len(group_names) for label in groups), "groups")
-    if control_names:
-        wide = len(control_names) > 1
-        _check(
-            all(_width(label) == len(control_names) for label in controls) or not wide, "controls"
-        )
-    else:
+    if len(control_names) > 1:
+        _check(all(_width(label) == len(control_names) for label in controls), "controls")
+    if not control_names:
         _check(controls == ((),), "controls")
     n_classes = _whole(written["n_classes"], 1, len(predicted))
     width = 3 + len(models)
@@ -384,7 +381,7 @@ def _read_cell(written: Any, total: GroupCounts | None, watch: RuleWatch) -> Cel
     _whole(model, 0, len(total.models) - 1)
     groups = (ANYONE,) if watch.rule.statistic == "overall" else total.groups
     for label, known in ((cell.control, total.controls), (cell.group, groups)):
-        _check(any(label == other and type(label) is type(other) for other in known), "a label")
+        _check(label in known, "a label")
     return cell
 
 

@@ -1,6 +1,7 @@
 """One rule over time: which rates an arrival compares, and the evidence against the rule."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from skfair.utils._shown import shown
 MOST_UNITS = 20_000
 MEMORY = 1000  # samples of the past that a level remembers
 _SHARES = {
-    metric.name.replace(" ", "_"): metric for metric in COUNT_METRICS.values() if metric.is_share
+    re.sub(r"\W", "_", metric.name): metric for metric in COUNT_METRICS.values() if metric.is_share
 }
 ANYONE = "all"  # stands for the group of "overall"
 
@@ -189,14 +190,15 @@ def share_metric(name: str) -> CountMetric:
     ValueError
         There is no such metric.
     """
-    if name not in _SHARES:
-        near = difflib.get_close_matches(str(name), _SHARES, n=1)
+    key = re.sub(r"\W", "_", str(name))  # "selection rate" is "selection_rate"
+    if key not in _SHARES:
+        near = difflib.get_close_matches(key[:100], _SHARES, n=1)
         advice = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"metric={shown(name)} cannot be monitored, because it is not a share of samples that "
             f"skfair knows.{advice} Give one of {', '.join(sorted(_SHARES))}."
         )
-    return _SHARES[name]
+    return _SHARES[key]
 
 
 def _check_rule(rule: FairnessRule) -> None:
@@ -206,17 +208,15 @@ def _check_rule(rule: FairnessRule) -> None:
             f"The rule {shown(str(rule), 200)} cannot be monitored: a monitor knows difference, "
             f"ratio, min, max and overall, not {shown(rule.statistic)}."
         )
-    wanted = {"difference": "0 or more and below 1", "ratio": "above 0 and at most 1"}
-    low, high = rule.value > 0, rule.value < 1
-    fine = {"difference": rule.value >= 0 and high, "ratio": low and rule.value <= 1}
-    if not fine.get(rule.statistic, low and high):
-        raise ValueError(
-            f"The rule {shown(str(rule), 200)} has the limit {rule.value}, expected a fraction "
-            f"{wanted.get(rule.statistic, 'above 0 and below 1')}."
+    # Outside of these ranges no counts, or any counts, break the rule, or double precision fails.
+    low, high = {"difference": (0, 0.99), "ratio": (0.01, 1)}.get(rule.statistic, (1e-9, 1 - 1e-9))
+    if not low <= rule.value <= high:
+        wanted = (
+            f"from {low} to {high}"
+            if rule.statistic in ("difference", "ratio")
+            else ("above 0 and below 1")
         )
-    allowed = {"difference": "<=", "ratio": ">=", "min": ">=", "max": "<="}
-    if rule.comparison != allowed.get(rule.statistic, rule.comparison):
         raise ValueError(
-            f"The rule {shown(str(rule), 200)} cannot be monitored. Write "
-            f"{rule.statistic}({rule.metric}) {allowed[rule.statistic]} {rule.value}."
+            f"The rule {shown(str(rule), 200)} has the limit {rule.value:g}, expected a fraction "
+            f"{wanted}."
         )

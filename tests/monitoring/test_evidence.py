@@ -45,6 +45,26 @@ def test_the_mean_of_one_rate_is_at_most_one_and_is_one_at_the_limit(size, limit
     assert (binom.pmf(hits, size, 0.8 * limit) @ e <= 1).all()
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "difference(accuracy) <= 0",
+        "difference(accuracy) <= 0.99",
+        "ratio(accuracy) >= 0.01",
+        "ratio(accuracy) >= 1",
+        "min(accuracy) >= 0.999999999",
+        "max(accuracy) <= 0.000000001",
+    ],
+)
+@pytest.mark.parametrize("rates", [(0, 0), (1, 1), (0, 1), (1, 0), (0.5, 0.5)])
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_extreme_limits_rates_and_sizes_give_finite_evidence(rule, rates, size):
+    watch = RuleWatch(FairnessRule.parse(rule))
+    found = {Cell(0, (), g): (int(rate * size), size) for g, rate in enumerate(rates)}
+    for look in range(3):
+        assert np.isfinite(watch.update(found, watch.compare(found), look)).all()
+
+
 def test_one_rate_is_the_likelihood_ratio():
     # Odds of 1/2 to those 3.2 logits higher.
     q = np.exp(3.2) / (1 + np.exp(3.2))

@@ -154,6 +154,12 @@ def test_a_window_without_positives_is_no_error():
     assert monitor.by_window()["value"].tolist() == [0, 0.25]
 
 
+def test_one_of_three_classes_is_positive():
+    monitor = FairnessMonitor("max(selection_rate) <= 0.5", pos_label="b")
+    monitor.update(["a", "b", "c", "a"], list("bbca"), sensitive_features=[7, 7, 7, 8], window=0.5)
+    assert monitor.by_window()["value"].tolist() == [2 / 3, 0]
+
+
 @pytest.mark.parametrize(
     ("window", "name"),
     [
