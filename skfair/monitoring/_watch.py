@@ -211,12 +211,7 @@ def _check_rule(rule: FairnessRule) -> None:
     # Outside of these ranges no counts, or any counts, break the rule, or double precision fails.
     low, high = {"difference": (0, 0.99), "ratio": (0.01, 1)}.get(rule.statistic, (1e-9, 1 - 1e-9))
     if not low <= rule.value <= high:
-        wanted = (
-            f"from {low} to {high}"
-            if rule.statistic in ("difference", "ratio")
-            else ("above 0 and below 1")
-        )
         raise ValueError(
             f"The rule {shown(str(rule), 200)} has the limit {rule.value:g}, expected a fraction "
-            f"{wanted}."
+            f"from {low:g} to {high:.9g}."
         )
