@@ -14,6 +14,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._check import FairnessCheck, check_rules
 from skfair.metrics._counts import GroupCounts, count_predictions
 from skfair.metrics._reporting import _faces
 from skfair.metrics._reporting._format import Content
@@ -25,6 +26,7 @@ from skfair.metrics._reporting._tables import (
     feature_tables,
     reference_table,
 )
+from skfair.metrics._rules import FairnessRule
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
 from skfair.utils._random_state import check_random_state
@@ -234,6 +236,85 @@ class FairnessReport:
         dict of str to fairlearn.metrics.MetricFrame
         """
         return metric_frames(self.counts, self._metrics, self._pos_label)
+
+    def check(
+        self,
+        rules: str | FairnessRule | Sequence[str | FairnessRule],
+        *,
+        confidence: float = 0.95,
+        model: str | None = None,
+        min_count: int = 0,
+    ) -> FairnessCheck:
+        """Check rules about the groups in the population: each passes, fails, or cannot be told.
+
+        Parameters
+        ----------
+        rules : str, FairnessRule, or list of these
+            Limits, fractions from 0 to 1, such as ``"difference(selection_rate) <= 0.05"`` (all
+            two groups), ``"ratio(selection_rate) >= 0.8"`` (all two groups), ``"min(accuracy) >=
+            0.7"`` (every group), ``"max(false_positive_rate) <= 0.1"`` (every group),
+            ``"overall(accuracy) >= 0.8"`` (all samples), and ``"change(accuracy) >= -0.02"`` (every
+            group, compared with the first model). Metrics are those of the report that are
+            computed from counts; and accuracy, zero_one_loss, balanced_accuracy, selection_rate,
+            true_positive_rate, false_positive_rate, true_negative_rate, false_negative_rate,
+            precision and f1.
+        confidence : float, default=0.95
+            Confidence of each verdict, above 0 and at most 0.99999.
+        model : str, default=None
+            Name of the checked model; None means the last.
+        min_count : int, default=0
+            Groups with fewer samples behind the metric are left out, and the result names them. The
+            samples behind a true positive rate are the positives. With 0, a group of three samples
+            usually gives "cannot tell".
+
+        Returns
+        -------
+        FairnessCheck
+            ``raise_if_failed`` raises an error unless the status is "passes".
+
+        Raises
+        ------
+        TypeError
+            An argument has the wrong type.
+        ValueError
+            A text is not a rule, a metric is unknown or not computed from counts, the model is
+            unknown, or the samples have unequal weights.
+
+        Notes
+        -----
+        The samples must be drawn independently from the population, and must not have trained or
+        chosen the model. A rule then passes by mistake with a probability of at most
+        ``1 - confidence``, and fails by mistake with a probability of at most ``1 - confidence``,
+        for every number of groups, every number of samples and every distribution. Each rule has
+        its own error. Levels of control features are checked separately, and a rule must pass in
+        each level.
+
+        Differences in a share are tested as in :func:`fairness_certificate`. All other metrics
+        have bounds made of Clopper and Pearson's one-sided limits. For "passes", every group or
+        pair must be proven, so that no correction is needed. For "fails", the error is shared among
+        the groups or pairs (Bonferroni).
+
+        Examples
+        --------
+        >>> report = fairness_report(
+        ...     [0, 1] * 300, [0, 1, 0, 0] * 150, sensitive_features=[*"ffmm"] * 150
+        ... )
+        >>> print(report.check("min(accuracy) >= 0.7"))
+        fails: 1 rule for the model 'model' at a confidence of 95 %
+        fails: min(accuracy) >= 0.7
+          'm': 0.5000 (n = 300)
+          0.5000, confidence bounds [0.4510, 0.5580]
+        """
+        return check_rules(
+            self.counts,
+            self._metrics,
+            self._pos_label,
+            self.certificates,
+            rules,
+            confidence=confidence,
+            model=model,
+            min_count=min_count,
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table by class and group as numbers; the other tables are attributes.
