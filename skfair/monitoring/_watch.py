@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skfair.metrics._check import METRIC_NAMES
 from skfair.metrics._counts import GroupCounts
 from skfair.metrics._rates import COUNT_METRICS, CountMetric
 from skfair.metrics._rules import FairnessRule
@@ -17,7 +18,9 @@ from skfair.utils._shown import shown
 MOST_UNITS = 20_000
 MEMORY = 1000  # samples of the past that a level remembers
 _SHARES = {
-    re.sub(r"\W", "_", metric.name): metric for metric in COUNT_METRICS.values() if metric.is_share
+    name: COUNT_METRICS[function]
+    for name, function in METRIC_NAMES.items()
+    if COUNT_METRICS[function].is_share
 }
 ANYONE = "all"  # stands for the group of "overall"
 
