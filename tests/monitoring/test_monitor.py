@@ -201,7 +201,9 @@ def test_windows_of_two_kinds_have_no_order():
     ("rules", "words"),
     [
         ("min(acuracy) >= 0.7", "accuracy"),
-        ("min(f1) >= 0.7", "f1|F1"),
+        ("min(f1) >= 0.7", "'f1' cannot be monitored"),
+        ("change(accuracy) >= -0.02", "difference, ratio, min, max and overall, not 'change'"),
+        ("ratio(accuracy) >= 0", "limit 0,.*from 0.01 to 1"),
         ("min(balanced_accuracy) >= 0.7", "share of samples"),
         ("min(accuracy) >= 1", "limit 1,.*from 1e-09 to 0.999999999"),
         ("max(accuracy) <= 0", "limit 0,.*from 1e-09 to 0.999999999"),
