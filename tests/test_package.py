@@ -22,6 +22,7 @@ ALLOWED = {
     "datasets": {"utils"},
     "metrics": {"utils"},
     "model_selection": {"metrics", "utils"},
+    "monitoring": {"metrics", "utils"},
     **{method: {"_images", "_version", "base", "metrics", "utils"} for method in METHODS},
     # The top floor: what knows the estimators.
     "discovery": set(),
