@@ -104,8 +104,8 @@ def test_verdict_names_the_worst_group_the_gap_and_who_pays():
     new = np.r_[np.arange(100) < 80, np.arange(100) < 70].astype(int)
     report = fairness_report(y, {"old": old, "new": new}, sensitive_features={"g": group})
     text = _flat(str(report))
-    assert "Worst group 1, b (100 samples): accuracy 70.0 [60.4, 78.1] % with new" in text
-    assert "90.0 [82.6, 94.5] % with old. The worst group of old was 1, a: 60.0" in text
+    assert "Worst group class 1, b (100 samples): accuracy 70.0 [60.4, 78.1] % with new" in text
+    assert "90.0 [82.6, 94.5] % with old. The worst group of old was class 1, a: 60.0" in text
     gap = report.gaps.loc[("accuracy", "difference"), "new"]
     interval = f"[{100 * gap['low']:.1f}, {100 * gap['high']:.1f}]"
     change = f"[{100 * gap['change_low']:+.1f}, {100 * gap['change_high']:+.1f}]"
@@ -113,7 +113,7 @@ def test_verdict_names_the_worst_group_the_gap_and_who_pays():
     assert f"30.0 with old, change -20.0 {change}" in text
     row = report.by_group.loc[(1, "b"), "new"]
     change = f"[{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
-    assert f"Who pays 1 of 2 groups lost accuracy beyond chance: 1, b -20.0 {change}." in text
+    assert f"Who pays 1 of 2 groups lost accuracy beyond chance: class 1, b -20.0 {change}." in text
     assert "1 gained beyond chance, 0 cannot be told. new against old." in text
 
 

@@ -90,7 +90,8 @@ def summarize(report: ReportTables) -> View:
     View
     """
     models = _written_models(report)
-    groups = tell_apart(report.by_group.index, write=group_label)
+    of_class = as_label(report.by_group.index.names[0])  # a label such as 1 says little alone
+    groups = tell_apart(report.by_group.index, write=lambda row: f"{of_class} {group_label(row)}")
     sections = [_class_section(report)]
     sections += [_metric_section(report, metric) for metric in report.metrics]
     several = len(models) > 1
