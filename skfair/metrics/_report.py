@@ -412,8 +412,9 @@ class FairnessReport:
           ``estimable``;
         - ``certificates``: for each model the result of `FairnessCertificate.to_dict`.
 
-        Shares and differences are numbers from -1 to 1, not percent. NaN and infinity are null. A
-        label keeps its type if it is a number, a text or a truth value, and otherwise becomes text.
+        Shares are numbers from 0 to 1, not percent. NaN and infinity are null. A label keeps its
+        type if it is a number, a text or a truth value. A tuple becomes a list, and any other label
+        becomes text.
 
         Examples
         --------

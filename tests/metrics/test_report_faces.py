@@ -267,6 +267,21 @@ def test_labels_keep_their_type_in_json():
     assert json.loads(hostile.to_json())["sensitive_features"] == ["\ud800"]
 
 
+def test_json_has_whole_counts_and_keeps_them_apart_from_a_model_without_a_name():
+    y, groups = [0, 1, 0], {"g": [*"abb"]}
+    content = json.loads(fairness_report(y, {"": y}, sensitive_features=groups).to_json())
+    for name, column, expected in (
+        ("by_group", "count", [1, 1, 1]),
+        ("by_feature", "count", [1, 2] * (len(content["by_feature"]) // 2)),
+        ("gaps", "left_out", [2] * len(content["gaps"])),
+    ):
+        found = [row[column] for row in content[name]]
+        assert set(map(type, found)) == {int}
+        assert (found, name) == (expected, name)
+        assert all(set(row) == {"labels", column, "models"} for row in content[name])
+    assert content["by_group"][0]["models"][""]["accuracy"] == 1.0
+
+
 def test_model_card(data, tmp_path):
     y, predictions, features = data
     report = fairness_report(y, predictions, sensitive_features=features, n_boot=20)
@@ -313,7 +328,7 @@ def test_model_card_of_its_own_with_names_that_mean_something_in_markdown(hostil
 
 @pytest.mark.parametrize(
     "name", ["*a*", "_a_", "`a`", "[a](b)", "![a](b)", "~~a~~", "$a$", "# a", "- a", "1. a", "a\\b",
-             "+ a", "<b>a</b>", "&amp;", "| a |", "1) a", "> a", "=== a"]
+             "+ a", "<b>a</b>", "&amp;", "| a |", "1) a", "> a", "=== a", "---"]
 )  # fmt: skip
 def test_a_renderer_shows_names_in_a_card_as_they_are(name):
     shown = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(escape(name))

@@ -10,7 +10,7 @@ from skfair.utils._shown import plain
 
 # What CommonMark, or tables and mathematics in its dialects, would read as more than text.
 _SPECIAL = re.compile(r"((?<=\])\(|[\\`*_\[\]>|~$#!{}])")
-_LINE_START = re.compile(r"^(\s*)([-+](?=\s|$)|=|\d+(?=[.)](?:\s|$)))")
+_LINE_START = re.compile(r"^(\s*)([-+](?=[-\s]|$)|=|\d+(?=[.)](?:\s|$)))")
 
 
 def add_to_card(view: View, card: Any, section: str) -> None:

@@ -13,6 +13,7 @@ from skfair.metrics._reporting._summarize import ReportTables
 from skfair.metrics._reporting._view import View
 
 SCHEMA = "skfair.fairness_report/1"
+_OF_ROW = ("count", "left_out")  # columns that belong to no model; a model may have the name ""
 
 
 def to_json(report: ReportTables, view: View) -> str:
@@ -62,16 +63,14 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     """Write the rows of a table: labels by name, then the numbers of each model."""
     names = [str(name) for name in table.index.names]
-    columns: dict[str, list[str]] = {model: [] for model in ("", *models)}
-    for model, name in table.columns:
-        columns[model].append(name)
+    # By columns, because pandas converts the counts in a row of floats to floats.
+    columns = {column: [*map(_value, table[column].tolist())] for column in table.columns}
     for i, labels in enumerate(table.index):
-        row = table.iloc[i]
         record: dict[str, Any] = {"labels": dict(zip(names, map(_value, labels), strict=True))}
-        record |= {name: _value(row["", name]) for name in columns[""] if name}
-        record["models"] = {
-            model: {name: _value(row[model, name]) for name in columns[model]} for model in models
-        }
+        of_models: dict[str, dict[str, Any]] = {model: {} for model in models}
+        for (model, name), values in columns.items():
+            (record if name in _OF_ROW else of_models[model])[name] = values[i]
+        record["models"] = of_models
         if estimable is not None:
             for model in models:
                 record["models"][model]["estimable"] = bool(estimable[model].iloc[i])
