@@ -565,14 +565,23 @@ def test_a_reader_that_goes_away():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal of POSIX")
 def test_control_c_while_it_waits_for_input():
-    process = start("report", "-", *COLUMNS)
+    # A shell starts jobs in the background with this signal ignored, and children inherit that.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start("report", "-", *COLUMNS)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     process.stdin.write(b"y,new,sex\n" + b"1,1,f\n" * 100_000)  # more than a pipe holds: it reads
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
+    try:
+        returncode = process.wait(timeout=300)
+    finally:
+        process.kill()
     errors = process.stderr.read()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
-    assert (process.wait(timeout=300), errors) == (130, b"")
+    assert (returncode, errors) == (130, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
