@@ -594,14 +594,15 @@ def test_a_full_disk():
     assert "cannot be printed" in errors.decode()
 
 
-def test_the_commands_of_the_guide_and_of_the_help_are_valid(capsys):
-    guide = (ROOT / "docs" / "user_guide" / "command_line.rst").read_text(encoding="utf-8")
+def test_the_commands_of_the_pages_and_of_the_help_are_valid(capsys):
+    pages = {"README.md": 2, "docs/index.rst": 1, "docs/user_guide/command_line.rst": 4}
+    texts = [((ROOT / page).read_text(encoding="utf-8"), least) for page, least in pages.items()]
     helps = []
     for command in ("report", "check", "card"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         helps.append(capsys.readouterr().out)
-    for text, least in ((guide, 4), ("\n".join(helps), 4)):
+    for text, least in (*texts, ("\n".join(helps), 4)):
         lines = re.sub(r"\\\n\s*", " ", text).splitlines()
         found = [line.strip() for line in lines if line.strip().startswith("python -m skfair ")]
         assert len(found) >= least
