@@ -323,6 +323,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         network = load_weights(network, weights, "module_")
         return fold_threshold(network, self._output, self.threshold_)
 
+    def _fit_summary(self) -> str:
+        certified = self.certificate_ is not None
+        rows = "on the calibration rows" if certified else "cross-validated over the choice"
+        low, high = self.bias_interval_
+        return (
+            f"{'certified' if certified else 'feasible'}: {'yes' if self.feasible_ else 'no'}; "
+            f"bias {self.bias_:.3f} [{low:.3f}, {high:.3f}], performance {self.performance_:.3f}, "
+            f"{rows}"
+        )
+
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         rows = noise(rng.standard_normal, self._sample_shape)
         return None if rows is None else self._logit_on(torch.device("cpu"), rows)

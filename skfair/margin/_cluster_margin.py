@@ -547,6 +547,15 @@ default=None
         for name, tensors in weights.items():
             setattr(self, name, load_weights(networks[name], tensors, name).eval())
 
+    def _fit_summary(self) -> str:
+        found = f"trained with {self.loss_}"
+        if "decision" not in self.diagnostics_:
+            return found
+        return (
+            f"{found}; decision of {self.diagnostics_['n_compared']} group labels: "
+            f"{self.diagnostics_['decision']}"
+        )
+
     @property
     def _n_features_out(self) -> int:
         adapter: Any = self.module_.adapter
