@@ -325,7 +325,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     def _fit_summary(self) -> str:
         certified = self.certificate_ is not None
-        rows = "on the calibration rows" if certified else "cross-validated over the choice"
+        rows = "on the calibration rows" if certified else "cross-validated"
         low, high = self.bias_interval_
         return (
             f"{'certified' if certified else 'feasible'}: {'yes' if self.feasible_ else 'no'}; "

@@ -1,0 +1,138 @@
+"""What a notebook shows of an estimator: the link to its page and one line after `fit`."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import make_pipeline
+
+from skfair.base import _notebook
+from skfair.discovery import all_estimators
+from skfair.estimator_checks._case import make_case, small_instance
+from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.intraprocessing import ThresholdDebiaser, _critics
+from skfair.utils import FairnessWarning
+
+DOCS = Path(__file__).parents[2] / "docs"
+ESTIMATORS = pytest.mark.parametrize(
+    "kind", [kind for _, kind in all_estimators()], ids=lambda kind: kind.__name__
+)
+
+
+@pytest.fixture
+def address(monkeypatch):
+    monkeypatch.setattr(_notebook, "documentation_address", lambda: "https://docs.example/x")
+
+
+def documented_pages():
+    """Names of the pages that autosummary writes for docs/api.rst."""
+    pages, module = set(), ""
+    for line in (DOCS / "api.rst").read_text().splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif re.fullmatch(r"   \w+", line):
+            pages.add(f"{module}.{line.strip()}")
+    return pages
+
+
+def captions(html):
+    return re.findall(r'<div class="caption">(.*?)</div>', html)
+
+
+@ESTIMATORS
+def test_the_link_leads_to_a_page_of_the_docs(kind, address):
+    link = small_instance(kind)._get_doc_link()
+    start, page = "https://docs.example/x/api/generated/", link.rpartition("/")[2]
+    assert link == start + page
+    assert page.removesuffix(".html") in documented_pages()
+    assert f'href="{link}"' in small_instance(kind)._repr_html_()
+
+
+@ESTIMATORS
+def test_without_an_address_there_is_no_link(kind, monkeypatch):
+    monkeypatch.setattr(_notebook, "documentation_address", lambda: "")
+    assert small_instance(kind)._get_doc_link() == ""
+
+
+def test_a_subclass_elsewhere_has_no_link(address):
+    class Mine(ThresholdDebiaser):
+        pass
+
+    assert Mine(None)._get_doc_link() == ""
+
+
+@pytest.mark.parametrize(
+    "urls, expected",
+    [
+        (
+            ["Homepage, https://a.example", "Documentation, https://b.example/c/"],
+            "https://b.example/c",
+        ),
+        (["Homepage, https://a.example"], ""),
+        (None, ""),
+    ],
+)
+def test_the_address_is_that_of_the_package(urls, expected, monkeypatch):
+    class Metadata:
+        def get_all(self, name):
+            return urls if name == "Project-URL" else None
+
+    monkeypatch.setattr(_notebook, "metadata", lambda name: Metadata())
+    assert _notebook.documentation_address.__wrapped__() == expected
+
+
+@ESTIMATORS
+def test_one_line_after_fit(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(_critics, "_N_PRETRAIN", 6)
+    estimator = small_instance(kind)
+    case = make_case(estimator)
+    assert captions(case.estimator._repr_html_()) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairnessWarning)
+        fitted = case.fit()
+    line = captions(fitted._repr_html_())
+    assert len(line) == 1
+    assert 0 < len(line[0]) < 120
+    assert captions(make_pipeline("passthrough", fitted)._repr_html_()).count(line[0]) == 1
+    assert captions(clone(fitted)._repr_html_()) == []
+    assert captions(pickle.loads(pickle.dumps(fitted))._repr_html_()) == line
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_the_line_of_a_debiaser(certified):
+    debiaser = ThresholdDebiaser(None)
+    debiaser.module_, debiaser.bias_, debiaser.bias_interval_ = None, 0.0124, (-0.0101, 0.0349)
+    debiaser.performance_, debiaser.feasible_ = 0.7612, not certified
+    debiaser.certificate_ = object() if certified else None
+    start, end = (
+        ("certified: no", "on the calibration rows")
+        if certified
+        else ("feasible: yes", "cross-validated")
+    )
+    assert captions(debiaser._repr_html_()) == [
+        f"{start}; bias 0.012 [-0.010, 0.035], performance 0.761, {end}"
+    ]
+
+
+def test_the_line_comes_from_the_fit_and_not_from_the_parameters():
+    featurizer = small_instance(FrozenEncoderFeaturizer)
+    fitted = make_case(featurizer).fit()
+    line = captions(fitted._repr_html_())
+    assert line[0].startswith(f"{fitted.n_features_out_} features from ")
+    assert captions(fitted.set_params(batch_size=7)._repr_html_()) == line
+
+
+def test_the_line_is_escaped():
+    class Hostile(_notebook.NotebookView, BaseEstimator):
+        def fit(self):
+            self.fitted_ = np.ones(1)
+            return self
+
+        def _fit_summary(self):
+            return "<script>alert(1)</script>"
+
+    assert captions(Hostile().fit()._repr_html_()) == ["&lt;script&gt;alert(1)&lt;/script&gt;"]
