@@ -1,5 +1,6 @@
 """What a notebook shows of an estimator: the link to its page and one line after `fit`."""
 
+import functools
 import pickle
 import re
 import warnings
@@ -10,9 +11,16 @@ import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
+import skfair
+from skfair.attribution import PatchAttributionMasker
 from skfair.base import _notebook
 from skfair.discovery import all_estimators
-from skfair.estimator_checks._case import make_case, small_instance
+from skfair.estimator_checks._case import (
+    make_case,
+    make_network,
+    network_parameters,
+    small_instance,
+)
 from skfair.featurize import FrozenEncoderFeaturizer
 from skfair.intraprocessing import ThresholdDebiaser, _critics
 from skfair.utils import FairnessWarning
@@ -100,6 +108,14 @@ def test_one_line_after_fit(kind, monkeypatch, tmp_path):
     assert captions(make_pipeline("passthrough", fitted)._repr_html_()).count(line[0]) == 1
     assert captions(clone(fitted)._repr_html_()) == []
     assert captions(pickle.loads(pickle.dumps(fitted))._repr_html_()) == line
+    skfair.save(fitted, tmp_path / "model")
+    factories = {
+        parameter: functools.partial(make_network, parameter)
+        for parameter in network_parameters(estimator)
+        if kind is not PatchAttributionMasker  # its file has the network
+    }
+    loaded = skfair.load(tmp_path / "model", factories=factories)
+    assert captions(loaded._repr_html_()) == line
 
 
 @pytest.mark.parametrize("certified", [False, True])
