@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,12 @@ from skfair.metrics._reporting import _faces
 from skfair.metrics._reporting._format import Content
 from skfair.metrics._reporting._functions import ReportMetric, metric_frames
 from skfair.metrics._reporting._measures import measure, resolve_metrics
-from skfair.metrics._reporting._tables import class_tables, feature_tables
+from skfair.metrics._reporting._tables import (
+    HIGHEST,
+    class_tables,
+    feature_tables,
+    reference_table,
+)
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
 from skfair.utils._random_state import check_random_state
@@ -42,7 +48,8 @@ class FairnessReport:
         One row for each class and group of the sensitive features that occurs. Columns:
         ``("", "count")``, the number of samples; for each model ``accuracy`` and the ends of its
         interval, ``low`` and ``high``; for each model except the first ``change``, ``change_low``
-        and ``change_high``.
+        and ``change_high``, and ``change_p``, the p-value of the change, adjusted for the number of
+        groups.
     summary : DataFrame
         ``overall_accuracy``, ``worst_group_accuracy`` and ``average_group_accuracy`` of each
         model.
@@ -57,8 +64,24 @@ class FairnessReport:
         features, and a statistic: ``overall``; ``difference``, the largest value minus the
         smallest; ``ratio``, the smallest value divided by the largest. Columns as in `by_feature`,
         without the count. Groups in which a metric is undefined are left out.
+    gaps : DataFrame
+        The differences and ratios between the estimable groups, which the report shows. Index and
+        columns as in `disparities`; and ``("", "left_out")``, the number of groups that are not
+        estimable, and for each model ``lowest`` and ``highest``, the groups with the smallest and
+        the largest value. If no group is left out, the numbers are those of `disparities`.
+    estimable : DataFrame of bool
+        For each row of `by_feature` and each model, whether at least `min_count` samples are behind
+        the value.
+    by_reference : DataFrame or None
+        Each group compared with the reference group; None without `reference` and `threshold`.
+        Index as in `by_feature`. Columns for each model: ``difference``, the value minus that of
+        the reference, and ``ratio``, the value divided by that of the reference, with ``_low`` and
+        ``_high``; ``reference``, the reference group; with `threshold`, ``meets``: "yes", "no" or
+        "cannot tell" by the interval of the ratio, or "not estimable".
     counts : GroupCounts
         The counts that all numbers were computed from.
+    min_count : int
+        As in :func:`fairness_report`.
     certificates : dict of str to FairnessCertificate
         The certificates that were given, by model.
 
@@ -75,7 +98,11 @@ class FairnessReport:
     summary: pd.DataFrame
     by_feature: pd.DataFrame
     disparities: pd.DataFrame
+    gaps: pd.DataFrame
+    estimable: pd.DataFrame
+    by_reference: pd.DataFrame | None
     counts: GroupCounts
+    min_count: int
     _metrics: list[ReportMetric] = field(repr=False)
     _pos_label: Any = field(repr=False)
     _n_boot: int = field(repr=False)
@@ -92,6 +119,9 @@ class FairnessReport:
         n_boot: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
         certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
+        min_count: int = 10,
+        reference: Any = None,
+        threshold: float | None = None,
     ) -> "FairnessReport":
         """Make a report from counts, for instance from the sum over several batches.
 
@@ -108,6 +138,12 @@ class FairnessReport:
         random_state : int, RandomState or None, default=0
             As in :func:`fairness_report`.
         certificate : FairnessCertificate or dict of str to FairnessCertificate, default=None
+            As in :func:`fairness_report`.
+        min_count : int, default=10
+            As in :func:`fairness_report`.
+        reference : label, tuple of labels or "highest", default=None
+            As in :func:`fairness_report`.
+        threshold : float, default=None
             As in :func:`fairness_report`.
 
         Returns
@@ -135,6 +171,8 @@ class FairnessReport:
             )
         random_state = check_random_state(random_state)
         draws = _check_n_boot(n_boot)
+        min_count = _check_min_count(min_count)
+        reference, threshold = _check_reference(reference, threshold, counts)
         certificates = _check_certificate(certificate, counts.models)
         names = (*counts.control_names, *counts.group_names)
         for name in names:
@@ -158,11 +196,31 @@ class FairnessReport:
                 )
         resolved = resolve_metrics(metrics, counts, pos_label)
         seed = draw_seed(random_state)
-        measures = measure(counts, resolved, pos_label, draws, n_boot or 0, seed)
+        measures = measure(counts, resolved, pos_label, draws, n_boot or 0, seed, min_count)
         by_group, summary = class_tables(counts, measures)
-        by_feature, disparities = feature_tables(counts, resolved, measures)
-        tables = (by_group, summary, by_feature, disparities)
-        return cls(*tables, counts, resolved, pos_label, draws, certificates)
+        by_feature, disparities, gaps, estimable = feature_tables(
+            counts, resolved, measures, min_count
+        )
+        by_reference = None
+        if reference is not None:
+            by_reference = reference_table(
+                counts, resolved, measures, min_count, reference, threshold
+            )
+        return cls(
+            by_group=by_group,
+            summary=summary,
+            by_feature=by_feature,
+            disparities=disparities,
+            gaps=gaps,
+            estimable=estimable,
+            by_reference=by_reference,
+            counts=counts,
+            min_count=min_count,
+            _metrics=resolved,
+            _pos_label=pos_label,
+            _n_boot=draws,
+            certificates=certificates,
+        )
 
     @cached_property
     def metric_frames(self) -> dict[str, MetricFrame]:
@@ -296,6 +354,9 @@ def fairness_report(
     n_boot: int | None = None,
     random_state: int | np.random.RandomState | None = 0,
     certificate: FairnessCertificate | Mapping[str, FairnessCertificate] | None = None,
+    min_count: int = 10,
+    reference: Any = None,
+    threshold: float | None = None,
 ) -> FairnessReport:
     """Report metrics of one or several models in each group.
 
@@ -342,6 +403,19 @@ def fairness_report(
     certificate : FairnessCertificate or dict of str to FairnessCertificate, default=None
         Certificate of the model, or of some models by name, from :func:`fairness_certificate` or
         from `certificate_` of a debiaser. The report shows it.
+    min_count : int, default=10
+        A metric of a group with fewer samples behind it is "not estimable": the report shows no
+        value, and leaves the group out of `gaps`. The samples behind a share are those in its
+        denominator: the positives of a true positive rate, the positive predictions of a precision.
+        0 compares all groups. `by_group`, `by_feature` and `disparities` hold all values.
+    reference : label, tuple of labels or "highest", default=None
+        The group that each group is compared with, as in `by_feature`; a tuple if there are several
+        sensitive features. "highest" is the estimable group with the highest value of a metric.
+        See `FairnessReport.by_reference`.
+    threshold : float, default=None
+        Smallest acceptable ratio of the value of a group to that of the reference, above 0 and at
+        most 1. For selection rates, 0.8 is the four-fifths rule. Without `reference`, the reference
+        is "highest".
 
     Returns
     -------
@@ -359,7 +433,8 @@ def fairness_report(
         samples or no models, the positive label does not occur or is not clear, or there are so
         many groups and classes that tables have more than 2**26 numbers or the bootstrap more than
         2**28. The model of a certificate is unknown, or several models are given and the
-        certificate does not name one.
+        certificate does not name one. `min_count` is negative, `reference` is no group, or
+        `threshold` is not a ratio.
 
     Notes
     -----
@@ -374,6 +449,16 @@ def fairness_report(
     more so with many or small groups: small differences and their intervals are overstated. To see
     whether two models differ in a difference, read ``change_low`` and ``change_high`` of
     `disparities`: if 0 lies between them, the models may not differ.
+
+    ``change_p`` tests whether the accuracy of a group changed, by McNemar's exact test of the
+    samples that only one of both models gets right. Holm's method adjusts the p-values, so that
+    the probability of any p-value of at most 0.05, if no group changed, is at most 0.05. With
+    unequal weights, the test is approximate.
+
+    The intervals of `by_reference` are made of Clopper and Pearson's limits of both shares. They
+    cover the true difference and ratio with a probability of at least 0.95, also if the reference
+    is the highest of many groups. With unequal weights, they are approximate. Metrics that are not
+    shares have none.
 
     Changes of differences and ratios have no interval for metrics that are not computed from
     counts.
@@ -417,6 +502,9 @@ def fairness_report(
         n_boot=n_boot,
         random_state=random_state,
         certificate=certificate,
+        min_count=min_count,
+        reference=reference,
+        threshold=threshold,
     )
 
 
@@ -454,3 +542,51 @@ def _check_n_boot(n_boot: Any) -> int:
             "None for the default."
         )
     return int(n_boot)
+
+
+def _check_min_count(min_count: Any) -> int:
+    if not isinstance(min_count, Integral) or isinstance(min_count, bool) or min_count < 0:
+        raise ValueError(
+            f"min_count={min_count!r} is not a number of samples. Give an integer, 0 to compare "
+            "groups of any size."
+        )
+    return int(min_count)
+
+
+def _check_reference(
+    reference: Any, threshold: Any, counts: GroupCounts
+) -> tuple[Any, float | None]:
+    """Check the reference group and the threshold of its ratios."""
+    if threshold is not None:
+        is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+        if not is_number or not 0 < float(threshold) <= 1:
+            raise ValueError(
+                f"threshold={threshold!r} is not a ratio above 0 and at most 1. Give for instance "
+                "0.8, the four-fifths rule."
+            )
+        threshold = float(threshold)
+        reference = HIGHEST if reference is None else reference
+    if reference is None:
+        return None, threshold
+    named = reference if isinstance(reference, str) else None
+    groups = list(counts.groups)
+    if named == HIGHEST:
+        if HIGHEST in groups:
+            raise ValueError(
+                "reference='highest' is the name of a group, and also means the group with the "
+                "highest value. Rename the group."
+            )
+        return HIGHEST, threshold
+    wanted = tuple(reference) if isinstance(reference, list) else reference
+    for group in groups:
+        if type(wanted) is type(group) and wanted == group:
+            return group, threshold
+    alike = [group for group in groups if wanted == group]
+    if len(alike) == 1:
+        return alike[0], threshold
+    names = {shown(group): group for group in groups}
+    near = get_close_matches(shown(wanted), names, n=3) or list(names)[:5]
+    raise ValueError(
+        f"reference={shown(wanted)} is not a group of {', '.join(map(shown, counts.group_names))}. "
+        f"Give a group as in by_feature, such as {' or '.join(near)}, or 'highest'."
+    )

@@ -177,6 +177,7 @@ def test_columns_of_several_models(data):
         "change",
         "change_low",
         "change_high",
+        "change_p",
     ]
     for table in (report.by_feature, report.disparities):
         change = table["robust", "value"] - table["plain", "value"]

@@ -25,6 +25,8 @@ _ROUNDING = 1e-9
 _MOST_DRAWN = 2**28  # most numbers that a bootstrap keeps: 2 GiB
 _AT_ONCE = 2**24  # numbers in the tables of the draws that are counted together
 STATISTICS = ("overall", "difference", "ratio")
+# Behind the groups: the statistics above, then difference and ratio of the estimable groups alone.
+N_STATISTICS = len(STATISTICS) + 2
 
 
 def resolve_metrics(metrics: Any, counts: GroupCounts, pos_label: Any) -> list[ReportMetric]:
@@ -110,11 +112,14 @@ class Measures:
     Attributes
     ----------
     values, low, high, change_low, change_high : ndarray of shape \
-            (n_models, n_metrics, n_controls, n_groups + 3)
-        The last axis has the groups, then overall, difference and ratio. A change is the
-        difference from the first model.
+            (n_models, n_metrics, n_controls, n_groups + 5)
+        The last axis has the groups, then overall, difference and ratio, then difference and ratio
+        of the estimable groups alone. A change is the difference from the first model.
     class_change_low, class_change_high : ndarray of shape (n_models, n_groups, n_classes)
         Intervals of the change in accuracy by group and class.
+    behind : ndarray of shape (n_models, n_metrics, n_controls, n_groups), float64
+        Number of samples behind each value: the denominator of a share, otherwise the samples of
+        the group.
     """
 
     values: np.ndarray
@@ -124,6 +129,7 @@ class Measures:
     change_high: np.ndarray
     class_change_low: np.ndarray
     class_change_high: np.ndarray
+    behind: np.ndarray
 
 
 def measure(
@@ -133,6 +139,7 @@ def measure(
     n_boot: int,
     n_boot_functions: int,
     seed: int,
+    min_count: int,
 ) -> Measures:
     """Compute all metrics of all models, with intervals.
 
@@ -143,7 +150,8 @@ def measure(
     n_models, n_groups = len(counts.models), len(counts.groups)
     n_classes, n_controls = len(counts.classes), len(counts.controls)
     check_table(n_groups, n_classes, len(counts.predicted), n_controls)
-    n_kept = n_models * (len(metrics) * n_controls * (n_groups + 3) + n_groups * n_classes)
+    n_kept = len(metrics) * n_controls * (n_groups + N_STATISTICS) + n_groups * n_classes
+    n_kept *= n_models
     if n_boot * n_kept > _MOST_DRAWN:
         raise ValueError(
             f"n_boot={n_boot:,} draws (None means 1,000) of {n_kept:,} numbers, by {n_groups:,} "
@@ -151,15 +159,17 @@ def measure(
             f"{8 * n_boot * n_kept:,} bytes. Give labels that many samples share, merge rare ones, "
             "or give fewer draws: n_boot=0 for none."
         )
-    shape = (n_models, len(metrics), len(counts.controls), n_groups + 3)
+    shape = (n_models, len(metrics), n_controls, n_groups + N_STATISTICS)
     values, low, high, change_low, change_high = (np.full(shape, np.nan) for _ in range(5))
+    behind = _behind(counts, metrics)
+    estimable = behind >= min_count
     class_low, class_high = np.full((2, n_models, n_groups, len(counts.classes)), np.nan)
     called = [k for k, metric in enumerate(metrics) if metric.counted is None]
     if called:  # first, so that their errors come early
         rows = Rows(counts, pos_label)
         for k in called:
             for m, model in enumerate(counts.models):
-                values[m, k] = compare(*rows.by_group(metrics[k], model, counts))
+                values[m, k] = compare(*rows.by_group(metrics[k], model, counts), estimable[m, k])
     counted = {k: of for k, metric in enumerate(metrics) if (of := metric.counted) is not None}
     for m, model in enumerate(counts.models):
         table, squares = counts.tables(
@@ -167,7 +177,7 @@ def measure(
         )
         for k, metric in counted.items():
             positive = metrics[k].positive
-            values[m, k] = _from_counts(metric, positive, table)
+            values[m, k] = _from_counts(metric, positive, table, estimable[m, k])
             if metric.is_share:
                 samples = _effective(metric, positive, table, squares)
                 shares = values[m, k, :, : n_groups + 1]
@@ -175,7 +185,9 @@ def measure(
                     shares, samples
                 )
     if n_boot:
-        drawn_low, drawn_high, *changes = _bootstrap(counts, metrics, counted, n_boot, seed)
+        drawn_low, drawn_high, *changes = _bootstrap(
+            counts, metrics, counted, n_boot, seed, estimable
+        )
         wilson = ~np.isnan(low)
         low, high = np.where(wilson, low, drawn_low), np.where(wilson, high, drawn_high)
         change_low, change_high, class_low, class_high = changes
@@ -184,7 +196,12 @@ def measure(
             [metrics[k] for k in called], rows, counts, n_boot_functions, seed
         )
         for array, part in zip((low, high, change_low, change_high), intervals, strict=True):
-            array[:, called] = part
+            array[:, called, :, :-2] = part
+        # fairlearn compares all groups, and its intervals are those of the estimable groups only
+        # where these are the same groups.
+        same = (estimable | ~_occurring(counts))[:, called].all(axis=-1)[..., None]
+        for array in (low, high, change_low, change_high):
+            array[:, called, :, -2:] = np.where(same, array[:, called, :, -4:-2], np.nan)
     for value, bottom, top in (
         (values, low, high),
         (values - values[:1], change_low, change_high),
@@ -193,7 +210,27 @@ def measure(
         # them extreme, which moves a difference away from its value. Such intervals are useless.
         useless = ~((bottom <= value + _ROUNDING) & (value <= top + _ROUNDING))
         bottom[useless] = top[useless] = np.nan
-    return Measures(values, low, high, change_low, change_high, class_low, class_high)
+    return Measures(values, low, high, change_low, change_high, class_low, class_high, behind)
+
+
+def _occurring(counts: GroupCounts) -> np.ndarray:
+    """Tell which groups occur in which control level: ndarray of shape (n_controls, n_groups)."""
+    return counts.tables(None, counts.size).sum(axis=(2, 3)) > 0
+
+
+def _behind(counts: GroupCounts, metrics: list[ReportMetric]) -> np.ndarray:
+    """Count the samples behind each value of a metric in a group."""
+    behind = np.empty((len(counts.models), len(metrics), len(counts.controls), len(counts.groups)))
+    for m, model in enumerate(counts.models):
+        table = counts.tables(model, counts.size)
+        for k, metric in enumerate(metrics):
+            counted = metric.counted
+            behind[m, k] = (
+                counted.fraction(table, metric.positive)[1]
+                if counted is not None and counted.is_share
+                else table.sum(axis=(-2, -1))
+            )
+    return behind
 
 
 def _bootstrap(
@@ -202,6 +239,7 @@ def _bootstrap(
     counted: dict[int, CountMetric],
     n_boot: int,
     seed: int,
+    estimable: np.ndarray,
 ) -> list[np.ndarray]:
     """Compute intervals of values and changes by bootstrap, with the same draws for all models.
 
@@ -217,13 +255,14 @@ def _bootstrap(
     for many in resample_sizes(counts.size, n_boot, seed):
         for start in range(0, len(many), at_once):
             sizes = many[start : start + at_once]
-            for of_model, model in zip(draws, counts.models, strict=True):
+            for m, model in enumerate(counts.models):
                 table = counts.tables(model, sizes * counts.weight)
                 of_metrics = [
-                    _from_counts(of, metrics[k].positive, table) for k, of in counted.items()
+                    _from_counts(of, metrics[k].positive, table, estimable[m, k])
+                    for k, of in counted.items()
                 ]
-                of_model.append((of_metrics, class_accuracy(table.sum(axis=1))))
-    shape = (len(draws), len(metrics), len(counts.controls), n_groups + 3)
+                draws[m].append((of_metrics, class_accuracy(table.sum(axis=1))))
+    shape = (len(draws), len(metrics), len(counts.controls), n_groups + N_STATISTICS)
     low, high, change_low, change_high = np.full((4, *shape), np.nan)
     class_low, class_high = np.full((2, len(draws), n_groups, n_classes), np.nan)
     first = None
@@ -244,36 +283,48 @@ def _bootstrap(
     return [low, high, change_low, change_high, class_low, class_high]
 
 
-def compare(by_group: np.ndarray, overall: np.ndarray) -> np.ndarray:
-    """Append the overall value, the difference and the ratio to the values of the groups.
+def compare(by_group: np.ndarray, overall: np.ndarray, estimable: np.ndarray) -> np.ndarray:
+    """Append the overall value, differences and ratios to the values of the groups.
 
     Parameters
     ----------
     by_group : ndarray of shape (..., n_groups)
         NaN for groups in which the metric is undefined; these groups are left out.
     overall : ndarray of shape (...)
+    estimable : ndarray of shape (..., n_groups), bool
+        The groups of the second difference and ratio.
 
     Returns
     -------
-    ndarray of shape (..., n_groups + 3)
+    ndarray of shape (..., n_groups + 5)
         Difference and ratio are NaN if fewer than two groups are defined.
     """
     defined = ~np.isnan(by_group)
-    several = defined.sum(axis=-1) > 1
-    least = np.min(by_group, axis=-1, initial=np.inf, where=defined)
-    most = np.max(by_group, axis=-1, initial=-np.inf, where=defined)
+    added = [overall, *_difference_and_ratio(by_group, defined)]
+    compared = defined & estimable
+    # The second comparison costs as much as the first, and is mostly the same.
+    same = estimable.all() or np.array_equal(compared, defined)
+    added += added[1:] if same else _difference_and_ratio(by_group, compared)
+    return np.concatenate([by_group, np.stack(added, axis=-1)], axis=-1)
+
+
+def _difference_and_ratio(by_group: np.ndarray, where: np.ndarray) -> list[np.ndarray]:
+    several = where.sum(axis=-1) > 1
+    least = np.min(by_group, axis=-1, initial=np.inf, where=where)
+    most = np.max(by_group, axis=-1, initial=-np.inf, where=where)
     nothing = np.full(least.shape, np.nan)
     with np.errstate(invalid="ignore"):  # infinite values of a user's metric
         difference = np.subtract(most, least, out=nothing.copy(), where=several)
         ratio = np.divide(least, most, out=nothing, where=several & (most != 0))
-    added = np.stack([overall, difference, ratio], axis=-1)
-    return np.concatenate([by_group, added], axis=-1)
+    return [difference, ratio]
 
 
-def _from_counts(metric: CountMetric, positive: int, table: np.ndarray) -> np.ndarray:
+def _from_counts(
+    metric: CountMetric, positive: int, table: np.ndarray, estimable: np.ndarray
+) -> np.ndarray:
     """Compute a metric by control level and group, and compare the groups."""
     by_group = metric(table, positive)
-    return compare(by_group, metric(table.sum(axis=-3), positive))
+    return compare(by_group, metric(table.sum(axis=-3), positive), estimable)
 
 
 def _effective(
