@@ -353,8 +353,12 @@ class FrozenEncoderFeaturizer(
         return self.n_features_out_
 
     def _fit_summary(self) -> str:
-        shape = "rows" if self.image_shape_ is None else "images of shape " + str(self.image_shape_)
-        return f"{self.n_features_out_} features from {self.input_dtype_} {shape}"
+        shape = "rows" if self.image_shape_ is None else f"images of shape {self.image_shape_}"
+        encoder: Any = self.encoder  # the one that `transform` runs
+        name = getattr(encoder, "__name__", type(encoder).__name__)
+        if isinstance(encoder, str | os.PathLike | OnnxModel):
+            name = "an ONNX file"
+        return f"{self.n_features_out_} features of {name} from {self.input_dtype_} {shape}"
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):

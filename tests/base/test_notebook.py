@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from fairlearn.metrics import demographic_parity_difference
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
@@ -22,7 +24,8 @@ from skfair.estimator_checks._case import (
     small_instance,
 )
 from skfair.featurize import FrozenEncoderFeaturizer
-from skfair.intraprocessing import ThresholdDebiaser, _critics
+from skfair.intraprocessing import LinearPostDebiaser, ThresholdDebiaser, _critics
+from skfair.margin import ClusterMarginClassifier
 from skfair.utils import FairnessWarning
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -123,6 +126,7 @@ def test_the_line_of_a_debiaser(certified):
     debiaser = ThresholdDebiaser(None)
     debiaser.module_, debiaser.bias_, debiaser.bias_interval_ = None, 0.0124, (-0.0101, 0.0349)
     debiaser.performance_, debiaser.feasible_ = 0.7612, not certified
+    debiaser._measures = "demographic_parity", "balanced_accuracy"
     debiaser.certificate_ = object() if certified else None
     start, end = (
         ("certified: no", "on the calibration rows")
@@ -130,7 +134,88 @@ def test_the_line_of_a_debiaser(certified):
         else ("feasible: yes", "cross-validated")
     )
     assert captions(debiaser._repr_html_()) == [
-        f"{start}; bias 0.012 [-0.010, 0.035], performance 0.761, {end}"
+        f"{start}; demographic_parity bias 0.012 [-0.010, 0.035], balanced_accuracy 0.761, {end}"
+    ]
+
+
+def test_the_line_names_the_measures_of_the_fit():
+    def harm(y_true, y_pred, *, sensitive_features):
+        return demographic_parity_difference(y_true, y_pred, sensitive_features=sensitive_features)
+
+    case = make_case(small_instance(ThresholdDebiaser).set_params(constraint=harm))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairnessWarning)
+        fitted = case.fit()
+    (line,) = captions(fitted._repr_html_())
+    assert "; harm bias " in line
+    assert ", balanced_accuracy 0." in line
+    fitted.set_params(constraint="equal_opportunity", performance="accuracy")
+    assert captions(fitted._repr_html_()) == [line]
+
+
+def test_a_head_of_its_own_is_judged_out_of_fold():
+    fitted = make_case(small_instance(LinearPostDebiaser)).fit()
+    (line,) = captions(fitted._repr_html_())
+    assert "; demographic_parity bias " in line
+    assert line.endswith(", out of fold")
+
+
+GAP = {"accuracy_gap_low": 0.312, "accuracy_gap_high": 0.618, "accuracy_gap_needed": 0.2}
+NO_GAP = {"accuracy_gap_low": np.nan, "accuracy_gap_high": np.nan, "accuracy_gap_needed": 0.2}
+
+
+@pytest.mark.parametrize(
+    "loss, evidence, line",
+    [
+        ("margin", None, "trained with the margin loss"),
+        (
+            "margin",
+            GAP | {"decision": "method"},
+            "kept the margin loss: 50 group labels, 9 conflicting; "
+            "accuracy gap 0.31 to 0.62, needed 0.20",
+        ),
+        (
+            "cross_entropy",
+            NO_GAP | {"decision": "cannot tell"},
+            "fell back to ordinary training: 50 group labels, 9 conflicting",
+        ),
+        (
+            "cross_entropy",
+            GAP | {"decision": "ordinary", "holdout_gain_low": -0.2, "holdout_gain_high": -0.013},
+            "fell back to ordinary training: 50 group labels, 9 conflicting; "
+            "held-out worst-group gain -0.20 to -0.01",
+        ),
+        (  # the hold-out cannot tell, so the gap decides
+            "margin",
+            GAP | {"decision": "method", "holdout_gain_low": -0.2, "holdout_gain_high": 0.1},
+            "kept the margin loss: 50 group labels, 9 conflicting; "
+            "accuracy gap 0.31 to 0.62, needed 0.20",
+        ),
+    ],
+)
+def test_the_line_of_the_decision_gives_the_evidence_that_decided(loss, evidence, line):
+    counts = {"n_compared": 50, "n_conflicting": 9}
+    classifier = ClusterMarginClassifier()
+    classifier.module_, classifier.loss_ = None, loss
+    classifier.diagnostics_ = {} if evidence is None else counts | evidence
+    assert captions(classifier._repr_html_()) == [line]
+
+
+@pytest.mark.parametrize(
+    "encoder, name",
+    [
+        (torch.nn.Flatten(), "Flatten"),
+        (np.negative, "negative"),
+        (functools.partial(np.sum, axis=1), "partial"),
+        (Path("model.onnx"), "an ONNX file"),
+    ],
+)
+def test_the_line_of_a_featurizer_names_the_encoder(encoder, name):
+    featurizer = FrozenEncoderFeaturizer(encoder)
+    featurizer.n_features_out_, featurizer.image_shape_ = 512, (3, 32, 32)
+    featurizer.input_dtype_ = np.dtype("uint8")
+    assert captions(featurizer._repr_html_()) == [
+        f"512 features of {name} from uint8 images of shape (3, 32, 32)"
     ]
 
 
@@ -138,7 +223,7 @@ def test_the_line_comes_from_the_fit_and_not_from_the_parameters():
     featurizer = small_instance(FrozenEncoderFeaturizer)
     fitted = make_case(featurizer).fit()
     line = captions(fitted._repr_html_())
-    assert line[0].startswith(f"{fitted.n_features_out_} features from ")
+    assert line[0].startswith(f"{fitted.n_features_out_} features of ")
     assert captions(fitted.set_params(batch_size=7)._repr_html_()) == line
 
 
