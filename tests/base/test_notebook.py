@@ -50,6 +50,12 @@ def documented_pages():
     return pages
 
 
+def fit(case):
+    with warnings.catch_warnings():  # of what so few rows show
+        warnings.simplefilter("ignore", FairnessWarning)
+        return case.fit()
+
+
 def captions(html):
     return re.findall(r'<div class="caption">(.*?)</div>', html)
 
@@ -102,9 +108,7 @@ def test_one_line_after_fit(kind, monkeypatch, tmp_path):
     estimator = small_instance(kind)
     case = make_case(estimator)
     assert captions(case.estimator._repr_html_()) == []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FairnessWarning)
-        fitted = case.fit()
+    fitted = fit(case)
     line = captions(fitted._repr_html_())
     assert len(line) == 1
     assert 0 < len(line[0]) < 120
@@ -143,9 +147,7 @@ def test_the_line_names_the_measures_of_the_fit():
         return demographic_parity_difference(y_true, y_pred, sensitive_features=sensitive_features)
 
     case = make_case(small_instance(ThresholdDebiaser).set_params(constraint=harm))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FairnessWarning)
-        fitted = case.fit()
+    fitted = fit(case)
     (line,) = captions(fitted._repr_html_())
     assert "; harm bias " in line
     assert ", balanced_accuracy 0." in line
@@ -154,7 +156,7 @@ def test_the_line_names_the_measures_of_the_fit():
 
 
 def test_a_head_of_its_own_is_judged_out_of_fold():
-    fitted = make_case(small_instance(LinearPostDebiaser)).fit()
+    fitted = fit(make_case(small_instance(LinearPostDebiaser)))
     (line,) = captions(fitted._repr_html_())
     assert "; demographic_parity bias " in line
     assert line.endswith(", out of fold")
