@@ -1075,9 +1075,10 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
             )
 
     def _fit_summary(self) -> str:
-        found = (
-            "attribute found in patches" if self.informative_ else "attribute not found in patches"
-        )
+        found = "every attribute" if self.informative_ else "not every attribute"
+        if len(self.attribute_names_) == 1:
+            found = "attribute" if self.informative_ else "attribute not"
+        found += " found in patches"
         if not hasattr(self, "leakage_"):  # check_leakage=False
             return found
         if np.isnan(self.leakage_):

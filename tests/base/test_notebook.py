@@ -221,6 +221,27 @@ def test_the_line_of_a_featurizer_names_the_encoder(encoder, name):
     ]
 
 
+@pytest.mark.parametrize(
+    "names, informative, found",
+    [
+        (("glasses",), True, "attribute found in patches"),
+        (("glasses",), False, "attribute not found in patches"),
+        (("glasses", "age"), True, "every attribute found in patches"),
+        (("glasses", "age"), False, "not every attribute found in patches"),
+    ],
+)
+def test_the_line_of_a_masker(names, informative, found):
+    masker = PatchAttributionMasker()
+    masker.attribute_names_, masker.informative_ = names, informative
+    assert captions(masker._repr_html_()) == [found]
+    masker.leakage_, masker.leakage_interval_, masker.leakage_before_ = np.nan, (0.0, 1.0), 0.9
+    assert captions(masker._repr_html_()) == [f"{found}; leakage not estimable"]
+    masker.leakage_, masker.leakage_interval_ = 0.6, (0.52, 0.677)
+    assert captions(masker._repr_html_()) == [
+        f"{found}; leakage 0.600 [0.520, 0.677], 0.900 before"
+    ]
+
+
 def test_the_line_comes_from_the_fit_and_not_from_the_parameters():
     featurizer = small_instance(FrozenEncoderFeaturizer)
     fitted = make_case(featurizer).fit()
