@@ -27,8 +27,12 @@ IGNORED = {
 # Made by a function of the package, so that their Attributes say all, and Parameters would
 # tell users to do what they should not.
 MADE_FOR_USERS = {
+    "FairnessAlarm",
     "FairnessCertificate",
+    "FairnessCheck",
+    "FairnessCheckError",
     "FairnessReport",
+    "FairnessRuleResult",
     "FairnessScorer",
     "GroupCounts",
     "Groups",

@@ -16,6 +16,7 @@ TOOLS = {
     "lint",
     "benchmark",
     "test-clients",
+    "test-browser",
 }  # not needed to use skfair; tested as they are today
 
 

@@ -45,7 +45,7 @@ def score(x1: Any, n1: int, x2: Any, n2: int, epsilon: float) -> Any:
     v = 1.5 * b * c - b**3 + d
     u = np.copysign(np.sqrt(np.maximum(b**2 - c, 1e-300)), v)
     angle = (np.pi + np.arccos(np.clip(v / u**3, -1, 1))) / 3
-    p1 = np.clip(2 * u * np.cos(angle) + b, epsilon, 1)
+    p1 = np.clip(2 * u * np.cos(angle) + b, max(epsilon, 0.0), min(1.0, 1 + epsilon))
     p2 = p1 - epsilon
     variance = p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2
     return (r1 - r2 - epsilon) / np.sqrt(np.maximum(variance, 1e-300))
@@ -107,7 +107,7 @@ def _one_sided(x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float)
         return beta
     # Rates r2 in the interval, equally spaced on the scale that stabilises the variance.
     nodes = np.linspace(np.arcsin(sqrt(low)), np.arcsin(sqrt(high)), _NODES)
-    first1, last1 = _window(n1, low + epsilon, high + epsilon)
+    first1, last1 = _window(n1, max(low + epsilon, 0.0), high + epsilon)
     first2, last2 = _window(n2, low, high)
     hits1, hits2 = np.arange(first1, last1 + 1), np.arange(first2, last2 + 1)
     # For each x1 the smallest x2 that is at least as extreme as the observed counts.
@@ -122,7 +122,7 @@ def _one_sided(x1: int, n1: int, x2: int, n2: int, epsilon: float, delta: float)
 
     def size(angles: np.ndarray) -> np.ndarray:
         rate = np.sin(angles) ** 2
-        mass1 = _mass(hits1, n1, np.minimum(rate + epsilon, 1.0))
+        mass1 = _mass(hits1, n1, np.clip(rate + epsilon, 0.0, 1.0))
         mass2 = _mass(hits2, n2, rate)
         above = np.zeros((len(rate), len(hits2) + 1))
         np.cumsum(mass2[:, ::-1], axis=1, out=above[:, -2::-1])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skfair.metrics._samples import check_weight, encode_complete
+from skfair.utils._groups import encode_groups
 from skfair.utils._labels import describe_rows, encode_labels
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown_all
@@ -16,11 +17,15 @@ _MOST_BINS = 2**20
 
 
 class ConfidenceBins(NamedTuple):
-    """Accuracy, mean confidence (both NaN for an empty bin) and share of samples, by bin."""
+    """Accuracy, mean confidence (both NaN for an empty bin) and share of samples, by bin.
+
+    `n_samples` is the number of samples in each bin; None if samples have weights.
+    """
 
     accuracy: np.ndarray
     confidence: np.ndarray
     share: np.ndarray
+    n_samples: np.ndarray | None = None
 
     def error(self) -> float:
         """Average the gaps between accuracy and confidence, weighted by the shares of the bins.
@@ -118,11 +123,38 @@ def bin_confidence(
     -------
     ConfidenceBins
     """
+    return bin_by_group(y_true, y_proba, n_bins=n_bins, labels=labels, sample_weight=sample_weight)[
+        None
+    ]
+
+
+def bin_by_group(
+    y_true: Any,
+    y_proba: Any,
+    *,
+    n_bins: int,
+    labels: Any,
+    sample_weight: Any,
+    sensitive_features: Any = None,
+) -> dict[Any, ConfidenceBins]:
+    """Bin the samples of each group; parameters as of :func:`expected_calibration_error`.
+
+    Returns
+    -------
+    dict of group to ConfidenceBins
+        Without `sensitive_features`, one group whose label is None. Groups without weight are left
+        out.
+    """
     if not isinstance(n_bins, Integral) or not 1 <= n_bins <= _MOST_BINS:
         raise ValueError(
             f"n_bins={n_bins!r} is not a number of bins. Give an integer from 1 to {_MOST_BINS}."
         )
-    check_rows(y_true=y_true, y_proba=y_proba, sample_weight=sample_weight)
+    check_rows(
+        y_true=y_true,
+        y_proba=y_proba,
+        sensitive_features=sensitive_features,
+        sample_weight=sample_weight,
+    )
     y, found = encode_complete(
         y_true, name="y_true", hint="Calibration is defined for classification; give class labels."
     )
@@ -134,16 +166,26 @@ def bin_confidence(
     # Edges i / n as a user would write them; multiples of 1 / n may differ in the last bit.
     bins = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
 
+    names: tuple = (None,)
+    if sensitive_features is not None:
+        groups = encode_groups(sensitive_features, n_samples=len(y))
+        bins, names = bins + n_bins * groups.codes, groups.labels
+
     def total(values):
         if weight is not None:
             values = weight if values is None else weight * values
-        return np.bincount(bins, weights=values, minlength=n_bins).astype(np.float64)
+        sums = np.bincount(bins, weights=values, minlength=len(names) * n_bins)
+        return sums.astype(np.float64).reshape(len(names), n_bins)
 
     mass = total(None)
-    mean = np.full((2, n_bins), np.nan)
-    for row, values in zip(mean, (prediction == y, confidence), strict=True):
-        np.divide(total(values), mass, out=row, where=mass > 0)
-    return ConfidenceBins(*mean, mass / mass.sum())
+    mean = np.full((2, *mass.shape), np.nan)
+    for array, values in zip(mean, (prediction == y, confidence), strict=True):
+        np.divide(total(values), mass, out=array, where=mass > 0)
+    return {
+        name: ConfidenceBins(*rows, of / of.sum(), None if weight is not None else of)
+        for name, rows, of in zip(names, mean.swapaxes(0, 1), mass, strict=True)
+        if of.any()
+    }
 
 
 def _check_proba(y_proba: Any, n_samples: int) -> np.ndarray:

@@ -120,7 +120,7 @@ class FairnessCertificate:
             "confidence": self.confidence,
             "test": self.test,
             "least_rows": self.least_rows,
-            "groups": [_jsonable(label) for label in labels],
+            "groups": [jsonable(label) for label in labels],
             "rates": list(self.group_sizes.columns),
             "group_sizes": sizes,
             "rows_needed": needed,
@@ -286,7 +286,13 @@ def _rows(certificate: FairnessCertificate, needed: pd.DataFrame) -> str:
     return f"behind each rate of {', '.join([*named[:_SHOWN], *more])}"
 
 
-def _jsonable(label: Any) -> Any:
+def jsonable(label: Any) -> Any:
+    """Convert a label to what JSON can hold: a number, a text, a truth value or a list of these.
+
+    Returns
+    -------
+    object
+    """
     if isinstance(label, tuple):
-        return [_jsonable(part) for part in label]
+        return [jsonable(part) for part in label]
     return label if isinstance(label, str | bool | int | float) else str(label)

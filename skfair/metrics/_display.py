@@ -7,38 +7,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
-from skfair.metrics._front import non_dominated
-from skfair.metrics._group_metric import (
-    WORST_GROUP,
-    GroupMetric,
-    accepts,
-    is_ratio,
-    metric_name,
-    passes,
-)
-from skfair.metrics._plotting import label_points, legend_above, words
-from skfair.metrics._rates import CONSTRAINTS, find_count_metric
-from skfair.metrics._samples import encode_samples
-from skfair.metrics._scorer import LOSS_NAMES
+from skfair.metrics._plotting import lower_is_better, words
+from skfair.metrics._report import FairnessReport
 from skfair.metrics._search_scores import read_search_scores
-from skfair.utils import import_optional
+from skfair.metrics._tradeoff_drawing import TradeoffDrawing
+from skfair.metrics._tradeoff_metrics import disparity_metric, performance_metric
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label
-
-# Okabe and Ito's colours, which colour-blind people can distinguish; each has its own marker.
-_CANDIDATE, _WITHIN = "#0072B2", "#009E73"
-_CHOSEN = ("*", "#000000")
-_MARKS = [("s", "#D55E00"), ("^", "#F0E442"), ("D", "#CC79A7"), ("v", "#E69F00"), _CHOSEN]
-_MANY = ("o", "#D55E00")  # for more marks than there are markers; names are then beside the points
 
 
-class TradeoffDisplay:
+class TradeoffDisplay(TradeoffDrawing):
     """Performance of candidate models against their disparity between groups.
 
     Make it with :meth:`from_estimator` for a debiaser or a search, with :meth:`from_cv_results`,
-    with :meth:`from_predictions`, or from any numbers. Candidates to the left of `max_disparity`
-    meet the constraint; higher candidates are better. With three candidates or more, a line shows
-    the Pareto front: the candidates that no other candidate beats in both numbers.
+    with :meth:`from_report` for models with intervals, with :meth:`from_predictions`, or from any
+    numbers. An arrow shows the better corner: high performance, small disparity. Candidates to the
+    left of `max_disparity` meet the constraint; higher candidates are better. With three candidates
+    or more, a line shows the Pareto front: the candidates that no other candidate beats in both
+    numbers.
 
     Parameters
     ----------
@@ -59,6 +44,9 @@ class TradeoffDisplay:
         Label of the horizontal axis.
     performance_error, disparity_error : array-like of shape (n_candidates,), optional
         Standard errors, drawn as thin bars to both sides; NaN for none.
+    performance_interval, disparity_interval : array-like of shape (2, n_candidates), optional
+        Low and high ends of 95 % intervals, drawn as thin bars; NaN for none. Give standard errors
+        or intervals, not both.
 
     Attributes
     ----------
@@ -71,13 +59,15 @@ class TradeoffDisplay:
     marked_ : dict of str to matplotlib Line2D
         Points that were marked.
     labels_ : list of matplotlib Annotation
-        Names beside points; empty where they are in the legend.
+        Names and positions beside points; empty where all names are in the legend.
     front_ : matplotlib Line2D or None
         The Pareto front, from its candidate with the smallest disparity to the one with the best
         performance. None if there are fewer than three candidates, or if one candidate beats all
         others.
     errors_ : matplotlib ErrorbarContainer or None
-        Standard errors.
+        Standard errors or intervals.
+    better_ : matplotlib Annotation
+        Arrow to the better corner.
     band_ : matplotlib Patch or None
         Region where the constraint holds.
 
@@ -114,6 +104,8 @@ class TradeoffDisplay:
         disparity_name: str = "disparity",
         performance_error: ArrayLike | None = None,
         disparity_error: ArrayLike | None = None,
+        performance_interval: ArrayLike | None = None,
+        disparity_interval: ArrayLike | None = None,
     ):
         self.performance = np.asarray(performance, dtype=np.float64)
         self.disparity = np.abs(np.asarray(disparity, dtype=np.float64))
@@ -130,6 +122,18 @@ class TradeoffDisplay:
             )
         self.performance_error = _check_error("performance_error", performance_error, shape)
         self.disparity_error = _check_error("disparity_error", disparity_error, shape)
+        self.performance_interval = _check_interval(
+            "performance_interval", performance_interval, shape
+        )
+        self.disparity_interval = _check_interval("disparity_interval", disparity_interval, shape)
+        errors = self.performance_error is not None or self.disparity_error is not None
+        intervals = self.performance_interval is not None or self.disparity_interval is not None
+        if errors and intervals:
+            raise ValueError(
+                "Standard errors and intervals were given, which would look alike. Give "
+                "performance_error and disparity_error, or performance_interval and "
+                "disparity_interval."
+            )
         n, shown = len(self.performance), self._shown()
         if not shown.any():
             raise ValueError(
@@ -155,6 +159,7 @@ class TradeoffDisplay:
         estimator: Any,
         *,
         ax: Any = None,
+        annotate: bool = False,
         scatter_kw: dict[str, Any] | None = None,
     ) -> "TradeoffDisplay":
         """Show the candidates of a debiaser or a search, and the chosen one.
@@ -170,6 +175,8 @@ class TradeoffDisplay:
             the best performance is also marked, if it is not the chosen one.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
+        annotate : bool, default=False
+            As in :meth:`plot`.
         scatter_kw : dict, optional
             Passed to ``Axes.scatter`` for the candidates.
 
@@ -187,7 +194,7 @@ class TradeoffDisplay:
             display = cls._of_search(estimator)
         else:
             display = cls._of_debiaser(estimator)
-        return display.plot(ax, scatter_kw=scatter_kw)
+        return display.plot(ax, annotate=annotate, scatter_kw=scatter_kw)
 
     @classmethod
     def _of_debiaser(cls, estimator: Any) -> "TradeoffDisplay":
@@ -250,6 +257,7 @@ class TradeoffDisplay:
         max_disparity: float | None = None,
         chosen: int | None = None,
         ax: Any = None,
+        annotate: bool = False,
         scatter_kw: dict[str, Any] | None = None,
     ) -> "TradeoffDisplay":
         """Show the candidates of a search: means over the folds, with their standard errors.
@@ -270,6 +278,8 @@ class TradeoffDisplay:
             Position in `cv_results` of a candidate to mark, such as ``best_index_``.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
+        annotate : bool, default=False
+            As in :meth:`plot`.
         scatter_kw : dict, optional
             Passed to ``Axes.scatter`` for the candidates.
 
@@ -298,7 +308,7 @@ class TradeoffDisplay:
         array([0.2 , 0.04, 0.05])
         """
         display = cls._of_results(cv_results, performance, disparity, max_disparity, chosen)
-        return display.plot(ax, scatter_kw=scatter_kw)
+        return display.plot(ax, annotate=annotate, scatter_kw=scatter_kw)
 
     @classmethod
     def _of_results(
@@ -336,6 +346,7 @@ class TradeoffDisplay:
         max_disparity: float | None = None,
         pos_label: Any = None,
         ax: Any = None,
+        annotate: bool = False,
     ) -> "TradeoffDisplay":
         """Show several models, each with its name.
 
@@ -362,6 +373,8 @@ class TradeoffDisplay:
             {-1, 1}.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
+        annotate : bool, default=False
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -393,8 +406,8 @@ class TradeoffDisplay:
             raise ValueError("predictions is empty. Give predicted labels of at least one model.")
         check_rows(y_true=y_true, predictions=predictions, sensitive_features=sensitive_features)
         metrics = [
-            _performance_metric(performance, pos_label),
-            _disparity_metric(disparity, pos_label, y_true, sensitive_features),
+            performance_metric(performance, pos_label),
+            disparity_metric(disparity, pos_label, y_true, sensitive_features),
         ]
         values = []
         for name, y_pred in predictions.items():
@@ -413,126 +426,123 @@ class TradeoffDisplay:
             performance_name=words(performance),
             disparity_name=named,
         )
-        return display.plot(ax)
+        return display.plot(ax, annotate=annotate)
 
-    def plot(
-        self, ax: Any = None, *, scatter_kw: dict[str, Any] | None = None
+    @classmethod
+    def from_report(
+        cls,
+        report: FairnessReport,
+        *,
+        performance: str = "accuracy",
+        disparity: str = "selection_rate",
+        max_disparity: float | None = None,
+        ax: Any = None,
+        annotate: bool = False,
+        scatter_kw: dict[str, Any] | None = None,
     ) -> "TradeoffDisplay":
-        """Draw the picture.
+        """Show the models of a report, with their intervals in both directions.
+
+        The report has Wilson's interval of a performance that is a share, such as the accuracy. The
+        interval of a disparity is the percentile interval of the report's bootstrap. The bootstrap
+        overstates small differences between groups, as the notes of :func:`fairness_report` say.
+        All models have the same samples, so that two models may differ although their intervals
+        overlap: read the changes in the report.
 
         Parameters
         ----------
+        report : FairnessReport
+            Result of :func:`fairness_report` without control features.
+        performance : str, default="accuracy"
+            Name of a metric of the report whose value over all samples is shown; larger is better.
+        disparity : str, default="selection_rate"
+            Name of a metric of the report whose difference between the estimable groups is shown.
+        max_disparity : float, optional
+            The constraint.
         ax : matplotlib Axes, optional
             Axes to draw into; new ones if not given.
+        annotate : bool, default=False
+            As in :meth:`plot`.
         scatter_kw : dict, optional
             Passed to ``Axes.scatter`` for the candidates.
 
         Returns
         -------
         display : TradeoffDisplay
-            The display itself.
 
         Raises
         ------
-        ImportError
-            matplotlib is not installed.
+        TypeError
+            `report` is not a report.
+        ValueError
+            The report does not have one of the metrics, `performance` is a loss or an error, or
+            the report has control features.
+
+        Examples
+        --------
+        >>> from skfair.metrics import fairness_report
+        >>> report = fairness_report(
+        ...     [0, 1] * 20, {"plain": [0, 1] * 20}, sensitive_features=["f"] * 20 + ["m"] * 20
+        ... )
+        >>> display = TradeoffDisplay.from_report(report)
+        >>> display.performance, display.disparity
+        (array([1.]), array([0.]))
         """
-        pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose="TradeoffDisplay")
-        if ax is None:
-            _, ax = pyplot.subplots(layout="constrained")
-        self.ax_, self.figure_ = ax, ax.figure
-        self.band_ = None
-        if self.max_disparity is not None:
-            label = f"within {self.max_disparity:g}"
-            self.band_ = ax.axvspan(
-                0, self.max_disparity, color=_WITHIN, alpha=0.15, lw=0, label=label
+        if not isinstance(report, FairnessReport):
+            raise TypeError(
+                f"report is a {type(report).__name__}. Give what fairness_report returns, or "
+                "predictions to TradeoffDisplay.from_predictions."
             )
-        shown = self._shown()
-        x, y = self.disparity[shown], self.performance[shown]
-        style = {"s": 24, "color": _CANDIDATE, "alpha": 0.5, "linewidths": 0, "zorder": 2}
-        if set(np.flatnonzero(shown)) - set(self.marked.values()):  # some candidates have no mark
-            style["label"] = self._candidates_label(shown)
-        self.candidates_ = ax.scatter(x, y, **(style | (scatter_kw or {})))
-        self.errors_ = None
-        if self.performance_error is not None or self.disparity_error is not None:
-            self.errors_ = ax.errorbar(
-                x,
-                y,
-                None if self.performance_error is None else self.performance_error[shown],
-                None if self.disparity_error is None else self.disparity_error[shown],
-                fmt="none",
-                ecolor=_CANDIDATE,
-                elinewidth=0.8,
-                alpha=0.45,
-                zorder=1.8,
+        if report.counts.control_names:
+            raise ValueError(
+                f"report has the control features {list(report.counts.control_names)}, so each "
+                "level has its own disparity. Give a report without control features."
             )
-        self.front_ = self._draw_front(ax)
-        self._draw_marks(ax)
-        ax.margins(0.08)
-        right = max(ax.get_xlim()[1], 1.06 * x.max())  # so that points at the edge are whole
-        if self.max_disparity is not None:
-            right = max(right, 1.2 * self.max_disparity)  # so that the end of the band is visible
-        ax.set_xlim(0, right)
-        ax.set_xlabel(self.disparity_name)
-        ax.set_ylabel(self.performance_name)
-        handles, labels = ax.get_legend_handles_labels()
-        legend_above(ax, dict(zip(labels, handles, strict=True)))
-        self.labels_ = []
-        if len(self.marked) > len(_MARKS):
-            ax.margins(y=0.12)  # room for names at the edges
-            where = list(self.marked.values())
-            corners = () if self.front_ is None else self.front_.get_xydata()
-            self.labels_ = label_points(
-                ax, self.disparity[where], self.performance[where], list(self.marked), corners
+        names = list(dict.fromkeys(report.by_feature.index.get_level_values(0)))
+        for key, name in (("performance", performance), ("disparity", disparity)):
+            if name not in names:
+                raise ValueError(
+                    f"{key}={name!r} is not in the report, which has {names}. Name one of these, "
+                    "or make a report with metrics=..."
+                )
+        function = next(m.function for m in report._metrics if m.name == performance)
+        if lower_is_better(function):
+            raise ValueError(
+                f"performance={performance!r} is a loss or an error, expected a score (larger is "
+                f"better). Give one of {names}."
             )
-        return self
-
-    def _shown(self) -> np.ndarray:
-        return np.isfinite(self.performance) & np.isfinite(self.disparity)
-
-    def _candidates_label(self, shown: np.ndarray) -> str:
-        n = len(shown)
-        label = f"{n} candidates" if shown.all() else f"{shown.sum()} of {n} candidates"
-        errors = (self.performance_error, self.disparity_error)
-        return label + (" ± standard error" if any(e is not None for e in errors) else "")
-
-    def _draw_front(self, ax: Any) -> Any:
-        front = non_dominated(self.performance, self.disparity)
-        corners = np.unique(np.column_stack([self.disparity, self.performance])[front], axis=0)
-        if self._shown().sum() < 3 or len(corners) < 2:
-            return None
-        # The best performance at a disparity or less is a step function of the disparity.
-        steps = np.repeat(corners, 2, axis=0)
-        (line,) = ax.plot(
-            steps[1:, 0],
-            steps[:-1, 1],
-            color=_CANDIDATE,
-            linewidth=1,
-            zorder=1.9,
-            label="Pareto front",
+        models = report.counts.models
+        high = report.disparities.loc[(performance, "overall")]
+        small = report.gaps.loc[(disparity, "difference")]
+        parts = ("value", "low", "high")
+        of_performance, *ends = (np.array([high[m, p] for m in models], float) for p in parts)
+        of_disparity, *gap_ends = (np.array([small[m, p] for m in models], float) for p in parts)
+        display = cls(
+            of_performance,
+            of_disparity,
+            max_disparity=max_disparity,
+            marked={
+                name: i
+                for i, name in enumerate(models)
+                if np.isfinite(of_performance[i] + of_disparity[i])
+            },
+            performance_name=words(performance),
+            disparity_name=f"{words(disparity)} difference",
+            performance_interval=np.array(ends),
+            disparity_interval=np.array(gap_ends),
         )
-        return line
+        return display.plot(ax, annotate=annotate, scatter_kw=scatter_kw)
 
-    def _draw_marks(self, ax: Any) -> None:
-        self.marked_ = {}
-        looks = iter(_MARKS)
-        for name, i in self.marked.items():
-            if len(self.marked) > len(_MARKS):
-                marker, color = _MANY
-            elif name.startswith("chosen"):
-                marker, color = _CHOSEN
-            else:
-                marker, color = next(looks)
-            (self.marked_[name],) = ax.plot(
-                self.disparity[i],
-                self.performance[i],
-                marker,
-                markersize=14 if marker == "*" else 7 if (marker, color) == _MANY else 9,
-                color=color,
-                markeredgecolor="black",
-                label=None if (marker, color) == _MANY else as_label(name),
-                zorder=3,
-            )
+
+def _check_interval(name: str, interval: Any, shape: tuple) -> np.ndarray | None:
+    if interval is None:
+        return None
+    interval = np.asarray(interval, dtype=np.float64)
+    if interval.shape != (2, *shape) or np.any(interval[0] > interval[1]):
+        raise ValueError(
+            f"{name} has shape {interval.shape}, expected {(2, *shape)}: the low ends, then the "
+            "high ends, which must not be smaller. Give np.array([low, high])."
+        )
+    return interval
 
 
 def _check_error(name: str, error: Any, shape: tuple) -> np.ndarray | None:
@@ -545,48 +555,3 @@ def _check_error(name: str, error: Any, shape: tuple) -> np.ndarray | None:
             f"expected one number of 0 or more for each candidate, shape {shape}."
         )
     return error
-
-
-def _performance_metric(metric: Any, pos_label: Any) -> GroupMetric:
-    if metric != WORST_GROUP and not callable(metric):
-        raise TypeError(
-            f"performance={metric!r} is neither {WORST_GROUP!r} nor a function of y_true and "
-            "y_pred. Give a function such as sklearn.metrics.balanced_accuracy_score."
-        )
-    if callable(metric) and metric_name(metric).endswith(LOSS_NAMES):
-        raise ValueError(
-            f"performance={metric_name(metric)} is a loss, expected a score (larger is better). "
-            "Give for instance sklearn.metrics.accuracy_score."
-        )
-    if metric == WORST_GROUP or accepts(metric, "sensitive_features"):
-        return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
-    return GroupMetric(metric, "overall", _if_taken(metric, pos_label), {})
-
-
-def _disparity_metric(
-    metric: Any, pos_label: Any, y_true: Any, sensitive_features: Any
-) -> GroupMetric:
-    known = isinstance(metric, str) and metric in CONSTRAINTS
-    if not known and not (callable(metric) and passes(metric, "sensitive_features")):
-        raise TypeError(
-            f"disparity={metric!r} is neither one of {list(CONSTRAINTS)} nor a function that takes "
-            "sensitive_features. Give a function such as "
-            "fairlearn.metrics.equalized_odds_difference."
-        )
-    if known:
-        return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
-    samples = encode_samples(y_true, sensitive_features)
-    if is_ratio(metric, samples.groups.features(), samples.classes):
-        raise ValueError(
-            f"disparity={metric_name(metric)} is 1 if groups are equal, expected 0. Give the "
-            "difference, or a function that returns 1 minus the ratio."
-        )
-    return GroupMetric(metric, None, _if_taken(metric, pos_label), {})
-
-
-def _if_taken(metric: Any, pos_label: Any) -> Any:
-    """Return the positive label, or None if the function has no such parameter."""
-    if isinstance(metric, str):
-        return None if metric == WORST_GROUP else pos_label
-    counted = find_count_metric(metric, 2) is not None
-    return pos_label if counted or passes(metric, "pos_label") else None

@@ -1,47 +1,34 @@
 """Plot of a metric in each group, with intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from skfair.metrics._group_drawing import GroupDrawing
 from skfair.metrics._group_metric import metric_name
-from skfair.metrics._html import group_label
-from skfair.metrics._plotting import legend_above, words
+from skfair.metrics._intervals import wilson_interval
+from skfair.metrics._plotting import lower_is_better, missing_glyphs_told, words
 from skfair.metrics._report import FairnessReport, fairness_report
-from skfair.metrics._reporting._format import FEW
-from skfair.metrics._reporting._measures import STATISTICS
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
 from skfair.utils._rows import check_rows
-from skfair.utils._shown import as_label, tell_apart
-
-# Okabe and Ito's colours, which colour-blind people can distinguish. Neighbours in this order also
-# differ in grey. Each colour has its own hatch and line style.
-_LOOKS = [
-    ("#0072B2", None, (0, (5, 2))),
-    ("#E69F00", "///", (0, (1, 1.5))),
-    ("#009E73", "...", (0, (5, 1.5, 1, 1.5))),
-    ("#CC79A7", "\\\\\\", (0, (9, 2))),
-    ("#D55E00", "--", (0, (2, 3))),
-    ("#56B4E9", "xxx", (0, (3, 1, 1, 1, 1, 1))),
-]
-_UPRIGHT = 6  # most groups with upright bars; more groups have horizontal bars
-_BARS, _BAR = 0.8, 0.5  # share of a group's space for all its bars, and largest share for one bar
-_UNNAMED = "model"  # name of a model without a name in a report
+from skfair.utils._shown import shown
 
 
 class GroupMetricsDisplay:
     """A metric in each group, with 95 % intervals, models side by side.
 
     Make it with :meth:`from_report`, :meth:`from_predictions`, :meth:`from_estimator`, or from any
-    numbers. A dashed line shows the value over all samples. Groups with fewer than 30 samples are
-    pale and have an asterisk, because their values are unreliable. Where a metric is undefined, the
-    word "undefined" replaces the bar. Bars are horizontal if there are more than six groups or
-    group names are long. Up to six models look different from each other, also in grey print.
+    numbers. A dashed line shows the value over all samples, and a band shows its interval if there
+    are at most two models. Groups with fewer than 30 samples are pale and have an asterisk, because
+    their values are unreliable. Where a metric is undefined or not estimable, these words replace
+    the value. Bars are horizontal if there are more than six groups or group names are long. More
+    than twelve groups have dots instead of bars; the axis of dots need not begin at 0. Long names
+    are broken into lines. Up to six models look different from each other, also in grey print.
 
     Parameters
     ----------
@@ -55,6 +42,13 @@ class GroupMetricsDisplay:
         Number of samples in each group.
     overall : dict of str to float, optional
         For each model, the metric over all samples.
+    overall_low, overall_high : dict of str to float, optional
+        Ends of the intervals of `overall`, both or neither; NaN for no interval.
+    estimable : dict of str to array-like of bool of shape (n_groups,), optional
+        For each model, whether a group has enough samples for a value. The display writes "not
+        estimable" for the other groups. None means that every group has enough samples.
+    lower_is_better : bool, default=False
+        Whether the highest value is the worst, as for an error rate. Used by ``sort="worst"``.
     metric_name : str, default="metric"
         Label of the axis of values.
     group_name : str, default=None
@@ -66,16 +60,25 @@ class GroupMetricsDisplay:
         Axes with the picture.
     figure_ : matplotlib Figure
         Figure with these axes.
+    groups_ : list
+        The groups in the order of the picture.
+    left_out_ : list
+        The groups that `max_groups` left out.
     bars_ : dict of str to matplotlib BarContainer
-        Bars of each model, in the order of the groups; the length is zero where undefined.
+        Bars of each model, in the order of `groups_`; the length is zero where there is no value.
+        Empty if there are dots.
+    dots_ : dict of str to matplotlib PathCollection
+        Dots of each model, in the order of `groups_`; empty if there are bars.
     intervals_ : dict of str to matplotlib ErrorbarContainer
         Intervals of each model, if given.
     overall_ : dict of str to matplotlib Line2D
         Lines at the values over all samples, if given.
+    bands_ : dict of str to matplotlib Patch
+        Bands of the intervals of the values over all samples, if given, for at most two models.
     undefined_ : list of matplotlib Text
-        The words "undefined" that replace bars.
+        The words "undefined" and "not estimable" that replace values.
     horizontal_ : bool
-        Whether bars are horizontal, with groups below each other.
+        Whether groups are below each other.
 
     Raises
     ------
@@ -106,6 +109,10 @@ class GroupMetricsDisplay:
         high: Mapping[str, ArrayLike] | None = None,
         count: ArrayLike | None = None,
         overall: Mapping[str, float] | None = None,
+        overall_low: Mapping[str, float] | None = None,
+        overall_high: Mapping[str, float] | None = None,
+        estimable: Mapping[str, ArrayLike] | None = None,
+        lower_is_better: bool = False,
         metric_name: str = "metric",
         group_name: str | None = None,
     ):
@@ -131,11 +138,25 @@ class GroupMetricsDisplay:
                 raise ValueError(f"low[{name!r}] is above high[{name!r}]. Exchange them.")
         self.count = None if count is None else self._numbers("count", count)
         self.overall = dict(overall or {})
-        if self.overall and set(self.overall) != set(self.values):
+        self.overall_low, self.overall_high = dict(overall_low or {}), dict(overall_high or {})
+        for key in ("overall", "overall_low", "overall_high"):
+            models = getattr(self, key)
+            if models and set(models) != set(self.values):
+                raise ValueError(
+                    f"{key} has the models {list(models)}, values has {list(self.values)}. Give "
+                    "the same models in both."
+                )
+        if bool(self.overall_low) != bool(self.overall_high) or len(self.overall_low) > len(
+            self.overall
+        ):
             raise ValueError(
-                f"overall has the models {list(self.overall)}, values has {list(self.values)}. "
-                "Give the same models in both."
+                "overall_low and overall_high are the interval of overall. Give all three, or "
+                "overall alone."
             )
+        everywhere = dict.fromkeys(self.values, np.ones(len(self.groups)))
+        of_models = self._by_model("estimable", everywhere if estimable is None else estimable)
+        self.estimable = {name: of.astype(bool) for name, of in of_models.items()}
+        self.lower_is_better = lower_is_better
 
     def _numbers(self, name: str, numbers: ArrayLike) -> np.ndarray:
         numbers = np.asarray(numbers, dtype=np.float64)
@@ -162,8 +183,11 @@ class GroupMetricsDisplay:
         report: FairnessReport,
         metric: str | None = None,
         *,
+        sort: Literal["worst"] | None = None,
+        max_groups: int | None = None,
         ax: Any = None,
         bar_kw: dict[str, Any] | None = None,
+        dot_kw: dict[str, Any] | None = None,
     ) -> "GroupMetricsDisplay":
         """Show a metric of a report.
 
@@ -174,11 +198,16 @@ class GroupMetricsDisplay:
         metric : str, default=None
             Name of a metric of the report. It is shown by sensitive features, and within the levels
             of control features if there are any. None shows the accuracy of each combination of
-            class and sensitive features.
+            class and sensitive features. The worst groups are those with the lowest values; for
+            errors, losses, and false positive and false negative rates, those with the highest.
+        sort : {"worst"}, default=None
+            As in :meth:`plot`.
+        max_groups : int, default=None
+            As in :meth:`plot`.
         ax : matplotlib Axes, default=None
-            Axes to draw into; new ones if not given.
-        bar_kw : dict, default=None
-            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+            As in :meth:`plot`.
+        bar_kw, dot_kw : dict, default=None
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -198,10 +227,19 @@ class GroupMetricsDisplay:
                 f"report is a {type(report).__name__}; give what fairness_report returns, or "
                 "predictions to GroupMetricsDisplay.from_predictions."
             )
-        models, overall = report.counts.models, None
+        models, counts = report.counts.models, report.counts
+        overall: dict[str, dict[str, float]] = {}
+        function: Callable = accuracy_score
         if metric is None:
-            table, index, column, name = report.by_group, report.by_group.index, "accuracy", None
-            overall = report.summary.loc["overall_accuracy"]
+            table, column, name = report.by_group, "accuracy", "accuracy"
+            index = table.index
+            estimable = dict.fromkeys(models, table["", "count"] >= report.min_count)
+            weight = counts.size * counts.weight
+            effective = weight.sum() ** 2 / (weight * counts.weight).sum()
+            value = report.summary.loc["overall_accuracy", list(models)]
+            ends = wilson_interval(value.to_numpy(), np.full(len(models), effective))
+            for key, numbers in zip(("overall", "low", "high"), (value, *ends), strict=True):
+                overall[key] = dict(zip(models, map(float, numbers), strict=True))
         else:
             names = list(dict.fromkeys(report.by_feature.index.get_level_values(0)))
             if metric not in names:
@@ -210,20 +248,29 @@ class GroupMetricsDisplay:
                     "these, or make a report with metrics=..."
                 )
             table, column, name = report.by_feature.loc[[metric]], "value", metric
+            of_metric = report.estimable.loc[[metric]]
+            estimable = {model: of_metric[model] for model in models}
             index = table.index.droplevel(0)
-            if not report.counts.control_names:  # with controls, each level has its own value
-                overall = report.disparities.loc[(metric, "overall")].xs("value", level=1)
+            function = next(m.function for m in report._metrics if m.name == metric)
+            if not counts.control_names:  # with controls, each level has its own value
+                row = report.disparities.loc[(metric, "overall")]
+                for key, part in (("overall", "value"), ("low", "low"), ("high", "high")):
+                    overall[key] = {model: float(row[model, part]) for model in models}
         display = cls(
             {model: table[model, column] for model in models},
             list(index),
             low={model: table[model, "low"] for model in models},
             high={model: table[model, "high"] for model in models},
             count=table["", "count"],
-            overall=None if overall is None else {model: float(overall[model]) for model in models},
-            metric_name="accuracy" if name is None else words(name),
+            overall=overall.get("overall"),
+            overall_low=overall.get("low"),
+            overall_high=overall.get("high"),
+            estimable=estimable,
+            lower_is_better=lower_is_better(function),
+            metric_name=words(name),
             group_name=", ".join(index.names),
         )
-        return display.plot(ax, bar_kw=bar_kw)
+        return display.plot(ax, sort=sort, max_groups=max_groups, bar_kw=bar_kw, dot_kw=dot_kw)
 
     @classmethod
     def from_predictions(
@@ -235,8 +282,11 @@ class GroupMetricsDisplay:
         metric: Callable | None = None,
         pos_label: Any = None,
         sample_weight: Any = None,
+        sort: Literal["worst"] | None = None,
+        max_groups: int | None = None,
         ax: Any = None,
         bar_kw: dict[str, Any] | None = None,
+        dot_kw: dict[str, Any] | None = None,
     ) -> "GroupMetricsDisplay":
         """Show a metric of predictions.
 
@@ -257,10 +307,14 @@ class GroupMetricsDisplay:
             The positive class of rates. None means 1 if labels are of {0, 1} or {-1, 1}.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative; None counts each sample once.
+        sort : {"worst"}, default=None
+            As in :meth:`plot`.
+        max_groups : int, default=None
+            As in :meth:`plot`.
         ax : matplotlib Axes, default=None
-            Axes to draw into; new ones if not given.
-        bar_kw : dict, default=None
-            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+            As in :meth:`plot`.
+        bar_kw, dot_kw : dict, default=None
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -298,7 +352,9 @@ class GroupMetricsDisplay:
             sample_weight=sample_weight,
             n_boot=0 if metric is None else None,  # accuracies need none
         )
-        return cls.from_report(report, name, ax=ax, bar_kw=bar_kw)
+        return cls.from_report(
+            report, name, sort=sort, max_groups=max_groups, ax=ax, bar_kw=bar_kw, dot_kw=dot_kw
+        )
 
     @classmethod
     def from_estimator(
@@ -311,8 +367,11 @@ class GroupMetricsDisplay:
         metric: Callable | None = None,
         pos_label: Any = None,
         sample_weight: Any = None,
+        sort: Literal["worst"] | None = None,
+        max_groups: int | None = None,
         ax: Any = None,
         bar_kw: dict[str, Any] | None = None,
+        dot_kw: dict[str, Any] | None = None,
     ) -> "GroupMetricsDisplay":
         """Show a metric of classifiers on held-out data.
 
@@ -333,10 +392,14 @@ class GroupMetricsDisplay:
             As in :meth:`from_predictions`.
         sample_weight : array-like of shape (n_samples,), default=None
             As in :meth:`from_predictions`.
+        sort : {"worst"}, default=None
+            As in :meth:`plot`.
+        max_groups : int, default=None
+            As in :meth:`plot`.
         ax : matplotlib Axes, default=None
-            As in :meth:`from_predictions`.
-        bar_kw : dict, default=None
-            As in :meth:`from_predictions`.
+            As in :meth:`plot`.
+        bar_kw, dot_kw : dict, default=None
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -375,22 +438,40 @@ class GroupMetricsDisplay:
             metric=metric,
             pos_label=pos_label,
             sample_weight=sample_weight,
+            sort=sort,
+            max_groups=max_groups,
             ax=ax,
             bar_kw=bar_kw,
+            dot_kw=dot_kw,
         )
 
     def plot(
-        self, ax: Any = None, *, bar_kw: dict[str, Any] | None = None
+        self,
+        ax: Any = None,
+        *,
+        sort: Literal["worst"] | None = None,
+        max_groups: int | None = None,
+        bar_kw: dict[str, Any] | None = None,
+        dot_kw: dict[str, Any] | None = None,
     ) -> "GroupMetricsDisplay":
         """Draw the picture.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw into; new ones if not given. The new figure is taller than usual if there
-            are more than twelve groups or many models.
+            Axes to draw into; new ones if not given. The new figure is as high and as wide as the
+            number of groups, their names and the models need. Axes that you give keep their size;
+            their labels become smaller, down to 4 points, where many groups need it.
+        sort : {"worst"}, default=None
+            Order of the groups: ``"worst"`` puts the group with the worst value of any model
+            first, and groups without a value last. None keeps the order of `groups`.
+        max_groups : int, default=None
+            Most groups to draw, the first in this order. A line such as "and 48 more" counts the
+            others. None draws all groups.
         bar_kw : dict, default=None
-            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars.
+            Passed to ``Axes.bar`` or ``Axes.barh`` for all bars, where there are bars.
+        dot_kw : dict, default=None
+            Passed to ``Axes.scatter`` for all dots, where there are dots.
 
         Returns
         -------
@@ -401,138 +482,41 @@ class GroupMetricsDisplay:
         ------
         ImportError
             matplotlib is not installed.
+        ValueError
+            `sort` or `max_groups` is not one of the values above.
+
+        Warns
+        -----
+        MissingGlyphWarning
+            The font has no glyph for some characters of the labels.
         """
         pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose="GroupMetricsDisplay")
-        n_groups, n_models = len(self.groups), len(self.values)
-        if ax is None:
-            width, height = pyplot.rcParams["figure.figsize"]
-            if n_groups > _UPRIGHT:
-                height = max(height, 1.2 + n_groups * max(0.3, 0.1 * n_models))
-            _, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
-        self.ax_, self.figure_ = ax, ax.figure
-        self.horizontal_ = n_groups > _UPRIGHT or not self._fits_upright(ax)
-        self.bars_: dict[str, Any] = {}
-        self.intervals_: dict[str, Any] = {}
-        self.overall_: dict[str, Any] = {}
-        self.undefined_: list[Any] = []
-        thickness = min(_BARS / n_models, _BAR)
-        for m, name in enumerate(self.values):
-            place = np.arange(n_groups) + (m + 0.5 - n_models / 2) * thickness
-            self._draw_model(ax, name, _LOOKS[m % len(_LOOKS)], place, thickness, bar_kw or {})
-            self._write_undefined(ax, name, place)
-        self._scale(ax)
-        self._legend(ax)
+        if sort not in (None, "worst"):
+            raise ValueError(f"sort={sort!r} is unknown. Give 'worst', or None for no sorting.")
+        whole = isinstance(max_groups, int | np.integer) and not isinstance(max_groups, bool)
+        if max_groups is not None and not (whole and max_groups >= 1):
+            raise ValueError(
+                f"max_groups={shown(max_groups)} is not a number of groups. Give an integer of 1 "
+                "or more, or None for all groups."
+            )
+        order = self._worst_first() if sort else list(range(len(self.groups)))
+        self.left_out_ = [self.groups[i] for i in order[max_groups:]] if max_groups else []
+        order = order[:max_groups]
+        self.groups_ = [self.groups[i] for i in order]
+        drawing = GroupDrawing(self, np.array(order), len(self.left_out_), ax, pyplot)
+        with missing_glyphs_told(drawing.ax):
+            drawing.draw(bar_kw or {}, dot_kw or {})
+        self.ax_, self.figure_ = drawing.ax, drawing.ax.figure
+        self.bars_, self.dots_ = drawing.bars, drawing.dots
+        self.intervals_, self.overall_ = drawing.intervals, drawing.overall
+        self.bands_, self.undefined_ = drawing.bands, drawing.undefined
+        self.horizontal_ = drawing.horizontal
         return self
 
-    def _small(self) -> np.ndarray:
-        return np.zeros(len(self.groups), bool) if self.count is None else self.count < FEW
-
-    def _tick_labels(self, between: str) -> list[str]:
-        labels = []
-        names = tell_apart(self.groups, STATISTICS, group_label)
-        for i, group in enumerate(self.groups):
-            label = names[group].replace("$", r"\$")  # a label is not a formula
-            if self.count is not None:
-                star = "*" if self._small()[i] else ""
-                label += f"{between}(n={self.count[i]:.0f}){star}"
-            labels.append(label)
-        return labels
-
-    def _fits_upright(self, ax: Any) -> bool:
-        """Tell whether all labels fit below upright bars, at about 0.08 inch a character."""
-        longest = max(len(line) for label in self._tick_labels("\n") for line in label.split("\n"))
-        width = ax.get_window_extent().width / ax.figure.dpi
-        return 0.08 * (longest + 1) <= width / len(self.groups)
-
-    def _draw_model(
-        self, ax: Any, name: str, look: tuple, place: np.ndarray, thickness: float, bar_kw: dict
-    ) -> None:
-        from matplotlib import patheffects
-
-        color, hatch, line = look
-        values = self.values[name]
-        defined = ~np.isnan(values)
-        bar, size = (ax.barh, "height") if self.horizontal_ else (ax.bar, "width")
-        pale = [(color, 0.4) if small else color for small in self._small()]
-        style = {"color": pale, "edgecolor": "white", "linewidth": 0.8, "hatch": hatch}
-        style |= {size: thickness, "label": as_label(name), "zorder": 2}
-        self.bars_[name] = bar(place, np.where(defined, values, 0), **(style | bar_kw))
-        if self.low:
-            low, high = self.low[name], self.high[name]
-            # The bar of an interval is around its middle, which may differ from the value.
-            at = (place, (low + high) / 2)
-            self.intervals_[name] = ax.errorbar(
-                *(at[::-1] if self.horizontal_ else at),
-                **{"xerr" if self.horizontal_ else "yerr": (high - low) / 2},
-                fmt="none",
-                ecolor="black",
-                elinewidth=1,
-                capsize=min(3, 20 * thickness / len(self.groups) ** 0.5),
-                zorder=3,
-            )
-            _, caps, lines = self.intervals_[name].lines
-            for artist in (*caps, *lines):  # black on a dark bar is invisible
-                artist.set_path_effects([patheffects.withStroke(linewidth=1.9, foreground="w")])
-        if self.overall and np.isfinite(self.overall[name]):
-            draw = ax.axvline if self.horizontal_ else ax.axhline
-            self.overall_[name] = draw(
-                self.overall[name], color=color, linestyle=line, linewidth=1.2, zorder=1
-            )
-
-    def _write_undefined(self, ax: Any, name: str, place: np.ndarray) -> None:
-        """Write "undefined" in place of each bar, or once if no model has a value."""
-        nowhere = np.all([np.isnan(values) for values in self.values.values()], axis=0)
-        for i in np.flatnonzero(np.isnan(self.values[name])):
-            if nowhere[i] and name != next(iter(self.values)):
-                continue
-            at = i if nowhere[i] else place[i]
-            self.undefined_.append(
-                ax.annotate(
-                    "undefined",
-                    (0, at) if self.horizontal_ else (at, 0),
-                    xytext=(3, 0) if self.horizontal_ else (0, 3),
-                    textcoords="offset points",
-                    rotation=0 if self.horizontal_ else 90,
-                    ha="left" if self.horizontal_ else "center",
-                    va="center_baseline" if self.horizontal_ else "bottom",
-                    fontsize="xx-small" if self.horizontal_ and not nowhere[i] else "x-small",
-                    zorder=3,
-                )
-            )
-
-    def _scale(self, ax: Any) -> None:
-        """Label the axes; values begin at 0, and an axis of shares near 1 ends at 1."""
-        name = "" if self.group_name is None else as_label(self.group_name).replace("$", r"\$")
-        if self._small().any():
-            name = f"{name}   (* fewer than {FEW} samples)".strip()
-        ticks = np.arange(len(self.groups))
-        parts = [self.values, self.low, self.high]
-        numbers = np.array([v for part in parts for v in part.values()]).ravel()
-        numbers = np.append(numbers[np.isfinite(numbers)], 0)
-        least, most = numbers.min(), numbers.max()
-        limits = (1.05 * least if least < 0 else 0, 1.05 * most if most > 0 else 0.0)
-        if least >= 0 and 0.8 < most <= 1:
-            limits = 0, 1.02
-        if limits[0] == limits[1]:
-            limits = 0, 1
-        if self.horizontal_:
-            ax.set_yticks(ticks, self._tick_labels(" "))
-            ax.set_ylim(len(self.groups) - 0.5, -0.5)
-            ax.set(xlabel=self.metric_name, ylabel=name, xlim=limits)
-        else:
-            ax.set_xticks(ticks, self._tick_labels("\n"))
-            ax.set_xlim(-0.5, len(self.groups) - 0.5)
-            ax.set(xlabel=name, ylabel=self.metric_name, ylim=limits)
-
-    def _legend(self, ax: Any) -> None:
-        from matplotlib.lines import Line2D
-
-        shown = int(np.argmin(self._small()))  # a bar that is not pale, if there is one
-        handles = {name: bars.patches[shown] for name, bars in self.bars_.items()}
-        if list(handles) == [_UNNAMED]:
-            handles = {}
-        if self.intervals_:
-            handles["95 % interval"] = next(iter(self.intervals_.values()))
-        if self.overall_:  # in the plot, each line has the colour of its model
-            handles["overall"] = Line2D([], [], color="0.3", linestyle="--", linewidth=1.2)
-        legend_above(ax, handles)
+    def _worst_first(self) -> list[int]:
+        sign = -1 if self.lower_is_better else 1
+        worst = np.full(len(self.groups), np.inf)
+        for name, values in self.values.items():
+            there = self.estimable[name] & ~np.isnan(values)
+            worst = np.minimum(worst, np.where(there, sign * values, np.inf))
+        return list(np.argsort(worst, kind="stable"))

@@ -1,8 +1,9 @@
-"""Intervals of the report: Wilson's for shares, a bootstrap of the counts for other numbers."""
+"""Intervals: Wilson's and an exact one for shares, a bootstrap of counts for other numbers."""
 
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import betaincinv
 
 LEVELS = (0.025, 0.975)  # of all intervals: 95 %
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -40,6 +41,38 @@ def wilson_interval(share: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarra
     # Exact at the ends: with rounding, the interval would not quite reach 0 or 1.
     low = np.where(share <= 0, 0.0, middle - half)
     return low, np.where(share >= 1, 1.0, middle + half)
+
+
+def exact_interval(hits: np.ndarray, n_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clopper and Pearson's 95 % interval of a binomial share, for any number of samples.
+
+    C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the
+    case of the binomial", Biometrika 26 (1934), 404-413.
+
+    Parameters
+    ----------
+    hits : ndarray
+        Number of hits.
+    n_samples : ndarray of the same shape
+        Number of samples, at least the number of hits. 0 gives NaN.
+
+    Returns
+    -------
+    low, high : ndarray
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> low, high = exact_interval(np.array([5, 10]), np.array([10, 10]))
+    >>> low.round(3), high.round(3)
+    (array([0.187, 0.692]), array([0.813, 1.   ]))
+    """
+    misses = n_samples - hits
+    empty = n_samples == 0
+    # betaincinv is not defined where one of its numbers is 0: the end is 0 or 1 there.
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), misses + 1, LEVELS[0]), 0.0)
+    high = np.where(misses > 0, betaincinv(hits + 1, np.maximum(misses, 1), LEVELS[1]), 1.0)
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def resample_sizes(size: np.ndarray, n_boot: int, seed: int) -> Iterator[np.ndarray]:

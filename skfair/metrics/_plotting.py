@@ -1,14 +1,24 @@
-"""Shared parts of the displays: legend above the axes, names beside points, names of metrics."""
+"""Shared parts of the displays: labels, legend above the axes, names beside points, fonts."""
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from skfair.metrics._group_metric import metric_name
+from skfair.metrics._group_metric import metric_name, plain_name
+from skfair.metrics._scorer import LOSS_NAMES
 from skfair.utils._shown import as_label
+from skfair.utils._warnings import MissingGlyphWarning
 
+FEW = 30  # groups with fewer samples are pale
+_LOWER_IS_BETTER = (*LOSS_NAMES, "false_positive_rate", "false_negative_rate")
+LETTER, LINE = 0.6, 1.25  # width of a letter and height of a line, as shares of the font size
+_WIDEST_ENTRY = 44  # letters in a line of a legend or of a name beside a point
 _DISTANCES = (7, 16, 30, 48)  # from a point to its name, in points of 1/72 inch
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -30,6 +40,120 @@ def words(measure: Any) -> str:
     return name.removesuffix("_score").replace("_", " ")
 
 
+def lower_is_better(metric: Any) -> bool:
+    """Tell by the name of a function whether it is a loss, an error, or a rate of errors.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from fairlearn.metrics import false_positive_rate, selection_rate
+    >>> lower_is_better(false_positive_rate), lower_is_better(selection_rate)
+    (True, False)
+    """
+    return plain_name(metric).endswith(_LOWER_IS_BETTER)
+
+
+def plot_text(text: str, columns: int = _WIDEST_ENTRY) -> str:
+    """Break a text into lines, and escape it so that matplotlib does not read a formula in it.
+
+    Parameters
+    ----------
+    text : str
+    columns : int, default=44
+        Maximum number of letters in a line; a Chinese, Japanese or Korean letter counts as two.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(plot_text("landbird, water background", 15))
+    landbird, water
+    background
+    """
+    lines, line = [], ""
+    for piece in re.split(r"(?<=[ /_,;-])", text):
+        if line and columns_of((line + piece).rstrip()) > columns:
+            lines.append(line.rstrip())
+            line = ""
+        line += piece
+        while columns_of(line.rstrip()) > columns:  # a word that is longer than a line
+            cut = 1
+            while columns_of(line[: cut + 1]) <= columns:
+                cut += 1
+            lines.append(line[:cut])
+            line = line[cut:]
+    return "\n".join([*lines, line.rstrip()]).replace("$", r"\$")
+
+
+def columns_of(text: str) -> int:
+    """Count the columns of a text: two for a wide letter, none for an accent of its own.
+
+    Returns
+    -------
+    int
+    """
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+@contextmanager
+def missing_glyphs_told(ax: Any) -> Iterator[None]:
+    """Replace matplotlib's warnings about missing glyphs with one that tells what to do.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        Axes that the body draws into.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        yield
+    from matplotlib.text import Text
+
+    missing: set[str] = set()
+    for text in ax.findobj(Text):
+        if not text.get_text().isascii():
+            missing |= _without_glyph(text)
+    if missing:
+        first = "".join(sorted(missing)[:12]) + ("..." if len(missing) > 12 else "")
+        warnings.warn(
+            f"The font of the plot has no glyph for these characters of the labels: {first}. The "
+            "plot shows boxes instead. Name a font that has them first, for instance "
+            "matplotlib.rcParams['font.family'] = ['Noto Sans CJK JP', 'DejaVu Sans'].",
+            MissingGlyphWarning,
+            stacklevel=4,
+        )
+
+
+def _without_glyph(text: Any) -> set[str]:
+    """Find the characters of a text that none of its fonts has."""
+    from matplotlib import font_manager, rcParams
+
+    left = {c for c in text.get_text() if not c.isascii() and c.isprintable()}
+    properties = text.get_fontproperties()
+    for family in properties.get_family():
+        generic: Any = rcParams  # "sans-serif" stands for a list of families
+        for name in generic.get(f"font.{family}", [family]):
+            if not left:
+                return left
+            one = properties.copy()
+            one.set_family([name])
+            try:
+                path = font_manager.findfont(one, fallback_to_default=False)
+            except ValueError:  # a font that is not installed
+                continue
+            font = font_manager.get_font(path)
+            left = {c for c in left if not font.get_char_index(ord(c))}
+    return left
+
+
 def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
     """Draw a legend above the axes, where it covers nothing, in as many columns as fit.
 
@@ -44,7 +168,7 @@ def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
     for n_columns in range(len(handles), 0, -1):
         legend = ax.legend(
             handles.values(),
-            [as_label(name) for name in handles],
+            [plot_text(as_label(name)) for name in handles],
             loc="lower left",
             bbox_to_anchor=(0, 1),
             ncols=n_columns,
@@ -104,7 +228,7 @@ def label_points(
     labels = []
     for name, point in zip(names, points, strict=True):
         label = ax.annotate(
-            as_label(name),
+            plot_text(as_label(name)),
             ax.transData.inverted().transform(point),
             xytext=(0, 0),
             textcoords="offset points",
@@ -112,7 +236,7 @@ def label_points(
             va="center",
             fontsize="small",
             zorder=4,
-            path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[patheffects.withStroke(linewidth=2.5, foreground=ax.get_facecolor())],
             arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 4},
         )
         label.set_in_layout(False)

@@ -14,22 +14,28 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from skfair.metrics._certificate import FairnessCertificate
+from skfair.metrics._check import FairnessCheck, check_rules
 from skfair.metrics._counts import GroupCounts, count_predictions
-from skfair.metrics._reporting import _faces
-from skfair.metrics._reporting._format import Content
+from skfair.metrics._reporting import _html
+from skfair.metrics._reporting._card import add_to_card
 from skfair.metrics._reporting._functions import ReportMetric, metric_frames
+from skfair.metrics._reporting._json import to_json
 from skfair.metrics._reporting._measures import measure, resolve_metrics
+from skfair.metrics._reporting._summarize import ReportTables, summarize
 from skfair.metrics._reporting._tables import (
     HIGHEST,
     class_tables,
     feature_tables,
     reference_table,
 )
+from skfair.metrics._reporting._text import text
+from skfair.metrics._rules import FairnessRule
 from skfair.utils._imports import import_optional
 from skfair.utils._random import draw_seed
 from skfair.utils._random_state import check_random_state
 from skfair.utils._settings import with_own_settings
-from skfair.utils._shown import plain, shown, shown_all
+from skfair.utils._shown import shown, shown_all
+from skfair.utils._write import write_whole
 
 N_BOOT = 1000
 
@@ -38,9 +44,12 @@ N_BOOT = 1000
 class FairnessReport:
     """Metrics of one or several models in each group; made by :func:`fairness_report`.
 
-    ``print`` shows the report as text, and a notebook shows it as tables. All numbers are computed
-    from counts. The report of a sum of counts is therefore the report of all samples. Intervals are
-    95 % intervals for the draw of the samples. A change is the difference from the first model.
+    ``print`` shows the report as text, and a notebook shows it as tables: first the verdict (the
+    worst group, the largest gap, who pays), then each metric with the worst group first. The text
+    fits the terminal; of a metric with more than 20 groups, it shows the 10 worst. All numbers are
+    computed from counts. The report of a sum of counts is therefore the report of all samples.
+    Intervals are 95 % intervals for the draw of the samples. A change is the difference from the
+    first model.
 
     Attributes
     ----------
@@ -82,6 +91,8 @@ class FairnessReport:
         The counts that all numbers were computed from.
     min_count : int
         As in :func:`fairness_report`.
+    threshold : float or None
+        As in :func:`fairness_report`.
     certificates : dict of str to FairnessCertificate
         The certificates that were given, by model.
 
@@ -103,6 +114,7 @@ class FairnessReport:
     by_reference: pd.DataFrame | None
     counts: GroupCounts
     min_count: int
+    threshold: float | None
     _metrics: list[ReportMetric] = field(repr=False)
     _pos_label: Any = field(repr=False)
     _n_boot: int = field(repr=False)
@@ -216,6 +228,7 @@ class FairnessReport:
             by_reference=by_reference,
             counts=counts,
             min_count=min_count,
+            threshold=threshold,
             _metrics=resolved,
             _pos_label=pos_label,
             _n_boot=draws,
@@ -235,6 +248,85 @@ class FairnessReport:
         """
         return metric_frames(self.counts, self._metrics, self._pos_label)
 
+    def check(
+        self,
+        rules: str | FairnessRule | Sequence[str | FairnessRule],
+        *,
+        confidence: float = 0.95,
+        model: str | None = None,
+        min_count: int = 0,
+    ) -> FairnessCheck:
+        """Check rules about the groups in the population: each passes, fails, or cannot be told.
+
+        Parameters
+        ----------
+        rules : str, FairnessRule, or list of these
+            Limits, fractions from 0 to 1, such as ``"difference(selection_rate) <= 0.05"`` (all
+            two groups), ``"ratio(selection_rate) >= 0.8"`` (all two groups), ``"min(accuracy) >=
+            0.7"`` (every group), ``"max(false_positive_rate) <= 0.1"`` (every group),
+            ``"overall(accuracy) >= 0.8"`` (all samples), and ``"change(accuracy) >= -0.02"`` (every
+            group, compared with the first model). Metrics are those of the report that are
+            computed from counts; and accuracy, zero_one_loss, balanced_accuracy, selection_rate,
+            true_positive_rate, false_positive_rate, true_negative_rate, false_negative_rate,
+            precision and f1.
+        confidence : float, default=0.95
+            Confidence of each verdict, above 0 and at most 0.99999.
+        model : str, default=None
+            Name of the checked model; None means the last.
+        min_count : int, default=0
+            Groups with fewer samples behind the metric are left out, and the result names them. The
+            samples behind a true positive rate are the positives. With 0, a group of three samples
+            usually gives "cannot tell".
+
+        Returns
+        -------
+        FairnessCheck
+            ``raise_if_failed`` raises an error unless the status is "passes".
+
+        Raises
+        ------
+        TypeError
+            An argument has the wrong type.
+        ValueError
+            A text is not a rule, a metric is unknown or not computed from counts, the model is
+            unknown, or the samples have unequal weights.
+
+        Notes
+        -----
+        The samples must be drawn independently from the population, and must not have trained or
+        chosen the model. A rule then passes by mistake with a probability of at most
+        ``1 - confidence``, and fails by mistake with a probability of at most ``1 - confidence``,
+        for every number of groups, every number of samples and every distribution. Each rule has
+        its own error. Levels of control features are checked separately, and a rule must pass in
+        each level.
+
+        Differences in a share are tested as in :func:`fairness_certificate`. All other metrics
+        have bounds made of Clopper and Pearson's one-sided limits. For "passes", every group or
+        pair must be proven, so that no correction is needed. For "fails", the error is shared among
+        the groups or pairs (Bonferroni).
+
+        Examples
+        --------
+        >>> report = fairness_report(
+        ...     [0, 1] * 300, [0, 1, 0, 0] * 150, sensitive_features=[*"ffmm"] * 150
+        ... )
+        >>> print(report.check("min(accuracy) >= 0.7"))
+        fails: 1 rule for the model 'model' at a confidence of 95 %
+        fails: min(accuracy) >= 0.7
+          'm': 0.5000 (n = 300)
+          0.5000, confidence bounds [0.4510, 0.5580]
+        """
+        return check_rules(
+            self.counts,
+            self._metrics,
+            self._pos_label,
+            self.certificates,
+            rules,
+            confidence=confidence,
+            model=model,
+            min_count=min_count,
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """Return the table by class and group as numbers; the other tables are attributes.
 
@@ -246,7 +338,12 @@ class FairnessReport:
         return self.by_group.copy()
 
     def to_html(self, path: str | os.PathLike, *, title: str = "Fairness report") -> Path:
-        """Write the report as one self-contained HTML file without scripts.
+        """Write the report as one self-contained HTML file, which loads nothing.
+
+        Each metric has a table and a chart. Without scripts, the file shows everything. A small
+        script in the file sorts the tables, filters the groups and offers the tables as CSV and
+        JSON; the file forbids the browser to run any other script. All tables are printed, closed
+        parts included.
 
         The same report gives the same file. The file is written completely or not at all; an
         existing file is replaced only when the new one is complete.
@@ -267,19 +364,67 @@ class FairnessReport:
         ------
         FileNotFoundError
             The folder does not exist.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> report = fairness_report([0, 1], [0, 1], sensitive_features={"sex": ["f", "m"]})
+        >>> with TemporaryDirectory() as folder:
+        ...     path = report.to_html(f"{folder}/report.html", title="Hiring model 7, May")
+        ...     print(path.read_text(encoding="utf-8")[:15])
+        <!DOCTYPE html>
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder of path, {plain(str(path.parent))}, does not exist. Make it first."
-            )
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(_faces.page(self._content(), title), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_whole(path, _html.page(summarize(self._tables()), title))
+
+    def to_json(self, path: str | os.PathLike | None = None) -> str | Path:
+        """Write the report as JSON, with all its numbers.
+
+        The same report gives the same bytes. A file is written completely or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like, default=None
+            Path of the file. Its folder must exist. None returns the text.
+
+        Returns
+        -------
+        str or Path
+            The text, or the path of the file.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder does not exist.
+
+        Notes
+        -----
+        The object has ``schema``, "skfair.fairness_report/1", and:
+
+        - ``title``, ``notes`` (a list of texts), and ``verdict``, a list of objects with ``key``
+          and ``text``;
+        - ``models``, ``sensitive_features``, ``control_features`` and ``metrics``: lists of names;
+          ``min_count``, ``threshold`` and ``n_samples``: numbers;
+        - ``summary``: for each model an object of numbers;
+        - ``by_group``, ``by_feature``, ``disparities``, ``gaps`` and ``by_reference`` (null if
+          there is none): a list of rows. A row has ``labels``, an object of the names and labels
+          in the index of the attribute; the columns without a model, such as ``count``; and
+          ``models``, for each model an object of its columns. Rows of ``by_feature`` also have
+          ``estimable``;
+        - ``certificates``: for each model the result of `FairnessCertificate.to_dict`.
+
+        Shares and differences are numbers from -1 to 1, not percent. NaN and infinity are null. A
+        label keeps its type if it is a number, a text or a truth value, and otherwise becomes text.
+
+        Examples
+        --------
+        >>> import json
+        >>> report = fairness_report([0, 1], [0, 1], sensitive_features={"sex": ["f", "m"]})
+        >>> json.loads(report.to_json())["summary"]["model"]["overall_accuracy"]
+        1.0
+        """
+        tables = self._tables()
+        written = to_json(tables, summarize(tables))
+        return written if path is None else write_whole(path, written)
 
     def to_model_card(self, card: Any = None, *, section: str = "Fairness") -> Any:
         """Write the report into a model card of skops (extra ``report``).
@@ -315,28 +460,33 @@ class FairnessReport:
             card = skops.Card(None, template=None)
         if not isinstance(card, skops.Card):
             raise TypeError(f"card is a {type(card).__name__}; give a skops.card.Card.")
-        _faces.add_to_card(self._content(), card, section)
+        add_to_card(summarize(self._tables()), card, section)
         return card
 
     def __str__(self) -> str:
-        return _faces.text(self._content())
+        return text(summarize(self._tables()))
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return _faces.body(self._content())
+        return _html.body(summarize(self._tables()))
 
-    def _content(self) -> Content:
-        return Content(
-            self.by_group,
-            self.summary,
-            self.by_feature,
-            self.disparities,
-            self.counts,
-            self._metrics,
-            self._n_boot,
-            self.certificates,
+    def _tables(self) -> ReportTables:
+        return ReportTables(
+            by_group=self.by_group,
+            summary=self.summary,
+            by_feature=self.by_feature,
+            disparities=self.disparities,
+            gaps=self.gaps,
+            estimable=self.estimable,
+            by_reference=self.by_reference,
+            counts=self.counts,
+            min_count=self.min_count,
+            threshold=self.threshold,
+            metrics=self._metrics,
+            n_boot=self._n_boot,
+            certificates=self.certificates,
         )
 
 

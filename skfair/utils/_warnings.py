@@ -33,6 +33,10 @@ class InterruptedSearchWarning(FairnessWarning):
     """A search was interrupted, so the best candidate until then is used."""
 
 
+class MissingGlyphWarning(FairnessWarning):
+    """The font of a plot has no glyph for some characters, so the plot shows boxes instead."""
+
+
 class OverfitWarning(FairnessWarning):
     """A network has memorised its tuning rows: on held-out rows, its bias differs."""
 

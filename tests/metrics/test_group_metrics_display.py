@@ -10,14 +10,16 @@ matplotlib.use("Agg")
 
 import numpy as np
 import pytest
-from fairlearn.metrics import selection_rate, true_positive_rate
+from fairlearn.metrics import false_positive_rate, selection_rate, true_positive_rate
 from fairlearn.postprocessing import ThresholdOptimizer
 from matplotlib import pyplot as plt
+from scipy.stats import binomtest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from skfair.metrics import GroupMetricsDisplay, fairness_report
+from skfair.utils import MissingGlyphWarning
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,7 @@ def test_draws_a_report(data):
     assert labels == [f"{g}\n(n={n})" for g, n in zip(groups, sizes, strict=True)]
     assert display.ax_.get_xlabel() == "class, sex"
     assert display.ax_.get_ylabel() == "accuracy"
-    assert legend(display) == ["plain", "fair", "95 % interval", "overall"]
+    assert legend(display) == ["plain", "fair", "95 % interval", "overall, 95 % interval"]
     assert not display.horizontal_
     assert display.figure_ is display.ax_.figure
 
@@ -124,7 +126,7 @@ def test_of_predictions(data):
         np.average(predictions["fair"][sex == s], weights=weight[sex == s]) for s in ("f", "m")
     ]
     np.testing.assert_allclose(lengths(display, "model"), wanted)
-    assert legend(display) == ["95 % interval", "overall"]  # "model" says nothing
+    assert legend(display) == ["95 % interval", "overall, 95 % interval"]  # "model" says nothing
     display = GroupMetricsDisplay.from_predictions(y, predictions, sensitive_features=sex)
     assert display.groups == [(0, "f"), (0, "m"), (1, "f"), (1, "m")]
 
@@ -285,7 +287,7 @@ def test_the_figure_grows_beyond_twelve_groups():
 def test_draws_into_given_axes_and_changes_no_settings():
     before = dict(plt.rcParams)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-    display = display_of(20).plot(right, bar_kw={"color": "red", "linewidth": 2})
+    display = display_of(12).plot(right, bar_kw={"color": "red", "linewidth": 2})
     assert display.ax_ is right
     assert display.figure_ is figure
     assert tuple(figure.get_size_inches()) == (9, 3)
@@ -296,6 +298,161 @@ def test_draws_into_given_axes_and_changes_no_settings():
     part = plt.figure().subfigures(1, 2)[1]
     assert display_of(2).plot(part.subplots()).figure_ is part
     assert dict(plt.rcParams) == before
+
+
+def dots(display, model):
+    return np.asarray(display.dots_[model].get_offsets())
+
+
+def test_more_than_twelve_groups_have_dots_with_intervals():
+    assert display_of(12).plot().dots_ == {}
+    low, high = {"m0": np.full(13, 0.4)}, {"m0": np.full(13, 0.95)}
+    display = display_of(13, low=low, high=high, count=[29, *[30] * 12]).plot()
+    assert display.bars_ == {}
+    np.testing.assert_allclose(dots(display, "m0")[:, 0], np.linspace(0.5, 0.9, 13))
+    np.testing.assert_allclose(dots(display, "m0")[:, 1], np.arange(13))
+    np.testing.assert_allclose(interval_ends(display, "m0"), np.tile([0.4, 0.95], (13, 1)))
+    left, right = display.ax_.get_xlim()
+    assert 0 < left < 0.4 < 0.95 < right  # dots need no zero
+    alpha = display.dots_["m0"].get_facecolors()[:, 3]
+    assert alpha[0] < 1
+    np.testing.assert_array_equal(alpha[1:], 1)
+
+
+def test_dot_settings_win():
+    display = display_of(13).plot(dot_kw={"color": "red", "s": 50}, bar_kw={"hatch": "x"})
+    np.testing.assert_array_equal(display.dots_["m0"].get_facecolors(), [[1, 0, 0, 1]])
+    assert display.dots_["m0"].get_sizes() == [50]
+
+
+def test_worst_group_first_of_any_model():
+    values = {"a": [0.7, 0.6, np.nan, 0.1, 0.9], "b": [0.5, 0.8, 0.4, 0.2, 0.9]}
+    estimable = {"a": [True, True, True, False, True], "b": [True, True, True, False, True]}
+    groups = ["x", "y", "half", "few", "z"]
+    display = GroupMetricsDisplay(values, groups, estimable=estimable).plot(sort="worst")
+    assert display.groups_ == ["half", "x", "y", "z", "few"]
+    assert lengths(display, "b") == [0.4, 0.5, 0.8, 0.9, 0]
+    assert [text.get_text() for text in display.undefined_] == ["undefined", "not estimable"]
+    assert [label.get_text() for label in display.ax_.get_xticklabels()] == display.groups_
+    lower = GroupMetricsDisplay(values, groups, lower_is_better=True).plot(sort="worst")
+    assert lower.groups_ == ["z", "y", "x", "half", "few"]
+    assert GroupMetricsDisplay(values, groups).plot().groups_ == groups
+
+
+def test_the_direction_of_a_rate_of_errors(data):
+    y, predictions, sex = data
+    arguments = {"sensitive_features": sex, "sort": "worst"}
+    rates = [np.mean(predictions["plain"][(y == 0) & (sex == s)]) for s in "fm"]
+    display = GroupMetricsDisplay.from_predictions(
+        y, predictions["plain"], metric=false_positive_rate, **arguments
+    )
+    assert display.groups_[0] == "fm"[int(np.argmax(rates))]
+    rates = [np.mean(predictions["plain"][sex == s]) for s in "fm"]
+    display = GroupMetricsDisplay.from_predictions(
+        y, predictions["plain"], metric=selection_rate, **arguments
+    )
+    assert display.groups_[0] == "fm"[int(np.argmin(rates))]
+
+
+@pytest.mark.parametrize(("n_groups", "max_groups", "n_more"), [(60, 12, 48), (5, 2, 3), (5, 9, 0)])
+def test_groups_that_are_left_out_are_counted(n_groups, max_groups, n_more):
+    display = display_of(n_groups).plot(max_groups=max_groups)
+    axis = display.ax_.yaxis if display.horizontal_ else display.ax_.xaxis
+    labels = [label.get_text() for label in axis.get_ticklabels()]
+    shown = [f"g{i}" for i in range(min(max_groups, n_groups))]
+    assert labels == shown + [f"and {n_more} more"] * bool(n_more)
+    assert display.groups_ == shown
+    assert display.left_out_ == [f"g{i}" for i in range(len(shown), n_groups)]
+    assert len(lengths(display, "m0")) == len(shown)
+
+
+@pytest.mark.parametrize("max_groups", [0, -1, 2.5, True, "3"])
+def test_settings_of_the_order(max_groups):
+    with pytest.raises(ValueError, match=r"max_groups=.* is not a number of groups.*None"):
+        display_of(3).plot(max_groups=max_groups)
+    with pytest.raises(ValueError, match=r"sort='best' is unknown.*'worst'"):
+        display_of(3).plot(sort="best")
+    assert plt.get_fignums() == []
+
+
+def test_groups_with_few_samples_are_not_estimable(data):
+    y, predictions, _ = data
+    group = np.repeat(["few", "many"], [9, 391])
+    report = fairness_report(y, predictions, sensitive_features=group)
+    display = GroupMetricsDisplay.from_report(report, "selection_rate")
+    assert [text.get_text() for text in display.undefined_] == ["not estimable"]
+    assert lengths(display, "plain") == [0, predictions["plain"][9:].mean()]
+    assert display.values["plain"][0] == predictions["plain"][:9].mean()
+    report = fairness_report(y, predictions, sensitive_features=group, min_count=9)
+    assert GroupMetricsDisplay.from_report(report, "selection_rate").undefined_ == []
+
+
+def test_the_band_is_the_interval_of_the_overall_value(data):
+    y, predictions, sex = data
+    report = fairness_report(y, predictions, sensitive_features=sex)
+    for metric in (None, "accuracy"):
+        display = GroupMetricsDisplay.from_report(report, metric)
+        for model in predictions:
+            hits = (predictions[model] == y).sum()
+            ends = binomtest(int(hits), len(y)).proportion_ci(method="wilson")
+            band = display.bands_[model].get_extents()
+            band = band.transformed(display.ax_.transData.inverted())
+            assert (band.y0, band.y1) == pytest.approx((ends.low, ends.high))
+    three = predictions | {"third": predictions["plain"]}
+    assert GroupMetricsDisplay.from_predictions(y, three, sensitive_features=sex).bands_ == {}
+
+
+@pytest.mark.parametrize("n_groups", [4, 12, 60])
+def test_long_names_are_broken_and_do_not_overlap(n_groups):
+    names = [
+        f"{i:02d} people of the northern districts who are older than sixty-five years"
+        for i in range(n_groups)
+    ]
+    assert min(map(len, names)) >= 70
+    display = GroupMetricsDisplay({"a": [0.5] * n_groups}, names, count=[1234] * n_groups).plot()
+    display.figure_.canvas.draw()
+    labels = display.ax_.get_yticklabels()
+    assert [" ".join(label.get_text().split("\n")) for label in labels] == [
+        f"{name} (n=1234)" for name in names
+    ]
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert all(box.x0 >= 0 for box in boxes)
+    assert min(label.get_fontsize() for label in labels) == plt.rcParams["font.size"]
+    # The names do not take the room of the values.
+    assert display.ax_.get_window_extent().width > 0.4 * display.figure_.bbox.width
+
+
+def test_names_in_small_axes_do_not_overlap():
+    figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
+    display = GroupMetricsDisplay({"a": [0.5] * 20}, [f"group number {i}" for i in range(20)])
+    display.plot(ax)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    overlaps = [min(a.y1, b.y1) - max(a.y0, b.y0) for a, b in pairwise(boxes)]
+    assert max(overlaps) < 1  # pixels
+
+
+def test_names_are_no_formulas():
+    names = ["$x$", "a$b", "_hidden", "50 % $"]
+    display = GroupMetricsDisplay({name: [0.5] * 4 for name in names}, names).plot()
+    display.figure_.canvas.draw()
+    assert legend(display) == [name.replace("$", r"\$") for name in names]
+
+
+def test_a_hint_about_fonts():
+    display = GroupMetricsDisplay({"a": [0.5] * 3}, ["\u7537\u6027", "\u5973", "Ελλάδα"])
+    with (
+        plt.rc_context({"font.family": ["DejaVu Sans"]}),
+        pytest.warns(MissingGlyphWarning) as told,
+    ):
+        display.plot()
+    (warning,) = told  # and none of matplotlib's
+    assert "no glyph for these characters of the labels: \u5973\u6027\u7537." in str(
+        warning.message
+    )
+    with plt.rc_context({"font.family": ["DejaVu Sans"]}):  # no warning
+        GroupMetricsDisplay({"a": [0.5] * 2}, ["Ελλάδα", "größer"]).plot()
 
 
 def test_numbers_that_do_not_fit():
@@ -315,6 +472,12 @@ def test_numbers_that_do_not_fit():
         display_of(1, low={"m0": [0.9]}, high={"m0": [0.1]})
     with pytest.raises(ValueError, match=r"overall has the models \['other'\]"):
         display_of(1, overall={"other": 0.5})
+    with pytest.raises(ValueError, match="overall_low and overall_high are the interval"):
+        display_of(1, overall={"m0": 0.5}, overall_low={"m0": 0.4})
+    with pytest.raises(ValueError, match="overall_low and overall_high are the interval"):
+        display_of(1, overall_low={"m0": 0.4}, overall_high={"m0": 0.6})
+    with pytest.raises(ValueError, match=r"estimable has the models \['other'\]"):
+        display_of(1, estimable={"other": [True]})
 
 
 def test_bad_input(data):

@@ -65,15 +65,15 @@ def test_reports_are_text_alone(odd, tmp_path):
         metrics={f"{odd}score": lambda a, b: np.mean(a == b)},
         n_boot=20,
     )
-    n_lines = len(str(fairness_report_of_plain_names()).split("\n"))
+    n_blocks = len(str(fairness_report_of_plain_names()).split("\n\n"))
     text = str(report)
-    _is_plain(text, widest=4000)
+    _is_plain(text, widest=101)
     assert not any(line.startswith("Fairness report: all") for line in text.split("\n"))
-    assert abs(len(text.split("\n")) - n_lines) < 60  # remarks are wrapped; no line is forged
+    assert len(text.split("\n\n")) == n_blocks  # names are wrapped; no block is forged
     page = report.to_html(tmp_path / "report.html", title=odd[:99]).read_text(encoding="utf-8")
     for html in (page, report._repr_html_()):
         _is_plain(html, widest=10_000)
-        body = html.rpartition("</style>")[2]
+        body = html.rpartition("</style>")[2].rpartition("<script>")[0]
         assert "<script" not in body
         assert "<img" not in body
     card = report.to_model_card().render()

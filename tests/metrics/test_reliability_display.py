@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from scipy.stats import binom, binomtest
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from skfair.metrics import ReliabilityDisplay, expected_calibration_error
+from skfair.metrics._intervals import exact_interval
 
 # Bins of 0.2: one of two right at 0.5, three of four at 0.9.
 Y = [0, 1, 0, 0, 0, 1]
@@ -225,6 +227,114 @@ def test_errors_name_the_argument():
 def test_numbers_that_do_not_fit(numbers, message):
     with pytest.raises(ValueError, match=message):
         ReliabilityDisplay(*numbers)
+
+
+def test_groups():
+    group = ["m", "f", "m", "m", "m", "f"]
+    display = ReliabilityDisplay.from_predictions(Y, P, n_bins=5, sensitive_features=group)
+    assert list(display.by_group) == ["f", "m"]
+    for label, part in display.by_group.items():
+        of = [i for i, g in enumerate(group) if g == label]
+        alone = ReliabilityDisplay.from_predictions(
+            [Y[i] for i in of], [P[i] for i in of], n_bins=5, labels=[0, 1]
+        )
+        for key in ("accuracy", "confidence", "share", "count", "low", "high"):
+            np.testing.assert_allclose(getattr(part, key), getattr(alone, key))
+        assert part.ax_ is display.ax_
+    # By hand: of f, one right at 0.5 and one wrong at 0.9; of m, one wrong and three right.
+    np.testing.assert_allclose(display.by_group["f"].line_.get_xydata(), [[0.5, 0], [0.9, 0]])
+    np.testing.assert_allclose(display.by_group["m"].line_.get_xydata(), [[0.5, 1], [0.9, 1]])
+    assert [text.get_text() for text in display.by_group["m"].counts_] == ["1", "3"]
+    assert labels(display) == ["m (n=4, ECE 0.200)", "f (n=2, ECE 0.700)", "95 % interval"]
+    assert display.share_ax_.texts[0].get_text() == "number of samples"
+    # The model as a whole is still there as numbers.
+    np.testing.assert_allclose(display.accuracy, [np.nan, np.nan, 0.5, np.nan, 0.75])
+
+
+def test_intervals_of_a_bin_are_exact():
+    y, proba = simulate(0, 1, n=300)
+    display = ReliabilityDisplay.from_predictions(
+        y, proba, n_bins=10, sensitive_features=np.arange(300) % 2
+    )
+    for part in display.by_group.values():
+        (lines,) = part.intervals_.lines[2]
+        filled = np.flatnonzero(part.share > 0)
+        for i, segment in zip(filled, lines.get_segments(), strict=True):
+            hits, n = round(part.accuracy[i] * part.count[i]), int(part.count[i])
+            ends = binomtest(hits, n).proportion_ci(method="exact")
+            np.testing.assert_allclose((part.low[i], part.high[i]), (ends.low, ends.high))
+            np.testing.assert_allclose(segment[:, 1], (ends.low, ends.high))
+        assert np.isnan(part.low[part.share == 0]).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 17, 60])
+def test_intervals_keep_their_level(n):
+    hits = np.arange(n + 1)
+    low, high = exact_interval(hits, np.full(n + 1, n))
+    for rate in np.linspace(0.005, 0.995, 199):
+        covered = binom.pmf(hits, n, rate)[(low <= rate) & (rate <= high)].sum()
+        assert covered >= 0.95 - 1e-9
+
+
+def test_weights_have_no_intervals():
+    display = ReliabilityDisplay.from_predictions(
+        Y, P, n_bins=5, sensitive_features=[*"fmfmfm"], sample_weight=[1, 1, 1, 0, 1, 0]
+    )
+    part = display.by_group["m"]
+    assert part.count is part.low is part.intervals_ is None
+    assert [text.get_text() for text in part.counts_] == ["100"]
+    assert display.share_ax_.texts[0].get_text() == "share of samples, %"
+    alone = ReliabilityDisplay.from_predictions(
+        Y, P, n_bins=5, sensitive_features=[*"fffffm"], sample_weight=[1, 1, 1, 1, 1, 0]
+    )
+    assert list(alone.by_group) == ["f"]  # a group without weight is left out
+
+
+def test_six_groups_at_most():
+    y, proba = simulate(0, 1, n=360)
+    group = np.repeat(np.arange(8), np.arange(10, 90, 10))
+    display = ReliabilityDisplay.from_predictions(y, proba, sensitive_features=group)
+    told = labels(display)
+    assert [text.partition(" (")[0] for text in told[:6]] == [*"765432"]
+    assert told[6:] == ["95 % interval", "and 2 smaller groups"]
+    drawn = [part.line_ for part in display.by_group.values() if hasattr(part, "line_")]
+    assert len({line.get_color() for line in drawn}) == 6
+    assert len({line.get_marker() for line in drawn}) == 6
+    display.figure_.canvas.draw()
+    strip = display.share_ax_.get_window_extent()
+    for part in list(display.by_group.values())[2:]:
+        for text in part.counts_:
+            box = text.get_window_extent()
+            assert strip.x0 <= box.x0
+            assert box.x1 <= strip.x1
+            assert strip.y0 <= box.y0
+            assert box.y1 <= strip.y1
+
+
+def test_groups_of_an_estimator():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    y, sex = np.where(X[:, 0] > 0, "yes", "no"), rng.choice(["f", "m"], 200)
+    model = LogisticRegression().fit(X, y)
+    display = ReliabilityDisplay.from_estimator(model, X, y, sensitive_features={"sex": sex})
+    assert sum(part.count.sum() for part in display.by_group.values()) == 200
+    assert display.ax_.get_ylabel() == "accuracy of LogisticRegression"
+    with pytest.raises(ValueError, match="ax already has a reliability diagram"):
+        display.plot(display.ax_)
+    with pytest.raises(ValueError, match=r"sensitive_features has 3 values"):
+        ReliabilityDisplay.from_estimator(model, X, y, sensitive_features=[1, 2, 3])
+
+
+@pytest.mark.parametrize("count", [[1], [0, 4], [4, 0]])
+def test_counts_that_do_not_fit(count):
+    with pytest.raises(ValueError, match=r"count is .*samples in the same bins"):
+        ReliabilityDisplay([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], count=count)
+
+
+def test_groups_with_other_bins():
+    part = ReliabilityDisplay([0.5], [0.5], [1])
+    with pytest.raises(ValueError, match=r"by_group\['f'\] has 1 bins, and the model has 2"):
+        ReliabilityDisplay([0.5, 0.5], [0.5, 0.5], [0.5, 0.5], by_group={"f": part})
 
 
 def test_without_matplotlib(monkeypatch):

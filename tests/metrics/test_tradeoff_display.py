@@ -19,13 +19,19 @@ from fairlearn.metrics import (
     equalized_odds_difference,
 )
 from matplotlib import pyplot as plt
+from scipy.stats import binomtest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, zero_one_loss
 from sklearn.model_selection import GridSearchCV
 
 from skfair.intraprocessing import RandomPerturbationDebiaser, ThresholdDebiaser
-from skfair.metrics import TradeoffDisplay, make_fairness_scorer, worst_group_accuracy_score
+from skfair.metrics import (
+    TradeoffDisplay,
+    fairness_report,
+    make_fairness_scorer,
+    worst_group_accuracy_score,
+)
 from skfair.model_selection import GroupStratifiedKFold, constrained_refit
 
 
@@ -454,6 +460,122 @@ def test_predictions_that_cannot_be_shown(models, arguments, error, words):
     with pytest.raises(error, match=words):
         TradeoffDisplay.from_predictions(y, **arguments)
     assert plt.get_fignums() == []
+
+
+def test_of_a_report(models):
+    y, predictions, group = models
+    predictions = {name: predictions[name] for name in list(predictions)[:3]}
+    report = fairness_report(y, predictions, sensitive_features=group)
+    display = TradeoffDisplay.from_report(report, max_disparity=0.1)
+    table = report.disparities
+    for i, (name, y_pred) in enumerate(predictions.items()):
+        parity = demographic_parity_difference(y, y_pred, sensitive_features=group)
+        assert position(display, name) == pytest.approx((parity, accuracy_score(y, y_pred)))
+        across, upright = (lines.get_segments()[i] for lines in display.errors_.lines[2])
+        gap = table.loc[("selection_rate", "difference")]
+        np.testing.assert_allclose(across[:, 0], [gap[name, "low"], gap[name, "high"]])
+        np.testing.assert_allclose(across[:, 1], accuracy_score(y, y_pred))
+        hits = int((y == y_pred).sum())
+        ends = binomtest(hits, len(y)).proportion_ci(method="wilson")
+        np.testing.assert_allclose(upright[:, 1], [ends.low, ends.high])
+    assert labels(display) == ["within 0.1", "Pareto front", "95 % interval", *predictions]
+    assert display.ax_.get_xlabel() == "selection rate difference"
+    display = TradeoffDisplay.from_report(report, disparity="true_positive_rate")
+    assert display.ax_.get_xlabel() == "true positive rate difference"
+
+
+def test_of_a_report_without_small_groups(models):
+    y, predictions, _ = models
+    y_pred = predictions["reweighted"]
+    group = np.repeat(["few", "a", "b"], [5, 145, 150])
+    report = fairness_report(y, {"m": y_pred}, sensitive_features=group, n_boot=0)
+    display = TradeoffDisplay.from_report(report)
+    assert display.disparity == pytest.approx(abs(y_pred[5:150].mean() - y_pred[150:].mean()))
+    group = np.repeat(["few", "all"], [5, 295])
+    report = fairness_report(y, {"m": y_pred}, sensitive_features=group, n_boot=0)
+    with pytest.raises(ValueError, match="None of 1 candidates has a finite"):
+        TradeoffDisplay.from_report(report)
+
+
+def test_reports_that_cannot_be_shown(models):
+    y, predictions, group = models
+    arguments = {"sensitive_features": group, "n_boot": 0}
+    with pytest.raises(TypeError, match=r"report is a dict.*from_predictions"):
+        TradeoffDisplay.from_report(predictions)
+    report = fairness_report(y, predictions, **arguments)
+    for key in ("performance", "disparity"):
+        with pytest.raises(ValueError, match=rf"{key}='f1' is not in the report.*'accuracy'"):
+            TradeoffDisplay.from_report(report, **{key: "f1"})
+    with pytest.raises(ValueError, match="'false_positive_rate' is a loss or an error"):
+        TradeoffDisplay.from_report(report, performance="false_positive_rate")
+    report = fairness_report(y, predictions, control_features={"region": group[::-1]}, **arguments)
+    with pytest.raises(ValueError, match=r"control features \['region'\]"):
+        TradeoffDisplay.from_report(report)
+    assert plt.get_fignums() == []
+
+
+def test_names_on_demand():
+    display = TradeoffDisplay(
+        [0.5, 0.9, np.nan, 0.7], [0.1, 0.4, 0.2, 0.3], marked={"chosen": 3}
+    ).plot(annotate=True)
+    told = {label.get_text(): label.xy for label in display.labels_}
+    assert list(told) == ["chosen", "0", "1"]
+    np.testing.assert_allclose(list(told.values()), [(0.3, 0.7), (0.1, 0.5), (0.4, 0.9)])
+    assert TradeoffDisplay([0.5], [0.1]).plot().labels_ == []
+
+
+def test_the_better_corner_is_marked():
+    display = TradeoffDisplay([0.5, 0.9], [0.1, 0.4]).plot()
+    assert display.better_.get_text() == "better"
+    (tip_x, tip_y), (x, y) = display.better_.xy, display.better_.xyann
+    assert tip_x < x
+    assert tip_y > y
+
+
+def contrast_to_white(color):
+    """Contrast as the Web Content Accessibility Guidelines 2.1 define it."""
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def test_points_have_a_contrast_of_three_to_one():
+    assert contrast_to_white("white") == pytest.approx(1)
+    assert contrast_to_white("black") == pytest.approx(21)
+    display = TradeoffDisplay(
+        np.arange(6) / 6, np.arange(6) / 10, marked={f"mark {i}": i for i in range(5)}
+    ).plot()
+    colors = [mark.get_color() for mark in display.marked_.values()]
+    ((red, green, blue, alpha),) = display.candidates_.get_facecolors()
+    colors.append(1 - alpha * (1 - np.array([red, green, blue])))
+    assert min(map(contrast_to_white, colors)) >= 3
+
+
+def test_the_chosen_one_is_visible_in_a_dark_style():
+    with plt.style.context("dark_background"):
+        display = TradeoffDisplay([0.5], [0.1], marked={"chosen": 0}).plot()
+    assert contrast_to_white(display.marked_["chosen"].get_color()) == pytest.approx(1)
+
+
+def test_names_of_strangers():
+    names = ["_hidden", "$x$", "n" * 70]
+    display = TradeoffDisplay(
+        [0.5, 0.6, 0.7], [0.1, 0.2, 0.3], marked={name: i for i, name in enumerate(names)}
+    ).plot()
+    display.figure_.canvas.draw()
+    told = labels(display)[-3:]
+    assert told[:2] == ["_hidden", r"\$x\$"]
+    assert told[2].replace("\n", "") == names[2]
+    assert display.ax_.get_legend().get_window_extent().x1 <= display.figure_.bbox.x1
+
+
+def test_intervals_that_do_not_fit():
+    for name in ("performance_interval", "disparity_interval"):
+        for interval in ([[0.1, 0.2]], [[0.3, 0.3], [0.2, 0.4]]):
+            with pytest.raises(ValueError, match=rf"{name} has shape.*low ends"):
+                TradeoffDisplay([0.5, 0.6], [0.1, 0.2], **{name: interval})
+    with pytest.raises(ValueError, match="Standard errors and intervals"):
+        TradeoffDisplay([0.5], [0.1], performance_error=[0.1], disparity_interval=[[0.1], [0.2]])
 
 
 def test_errors_name_the_model(models):

@@ -111,13 +111,16 @@ class View:
     models : tuple of str
         Names of the models, told apart.
     verdict : tuple of (str, str)
-        Three lines: a key, ``"Worst group"``, ``"Largest gap"`` or ``"Who pays"``, and a sentence.
+        Three lines: a key, ``"Worst group"``, ``"Largest gap"`` or ``"Who pays"`` (with one model
+        ``"Not estimable"``), and a sentence.
     verdict_table : PlainTable or None
         With three models or more: the verdict of each model in a row.
     summary : PlainTable
         Overall, worst-group and average-group accuracy of each model.
     sections : tuple of Section
         Accuracy by class and group, then each metric.
+    references : tuple of PlainTable
+        Each metric compared with a reference group, if there is one.
     certificates : tuple of PlainTable
         The certificates.
     notes : tuple of str
@@ -130,5 +133,6 @@ class View:
     verdict_table: PlainTable | None
     summary: PlainTable
     sections: tuple[Section, ...]
+    references: tuple[PlainTable, ...]
     certificates: tuple[PlainTable, ...]
     notes: tuple[str, ...]
