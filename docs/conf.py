@@ -30,7 +30,7 @@ numpydoc_class_members_toctree = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"quickstart\.py|debias_|hide_|look_|tune_",
+    "filename_pattern": r"quickstart\.py|debias_|gate_|hide_|look_|monitor_|tune_",
     "ignore_pattern": r"train_|__init__",
     "download_all_examples": False,
     "show_memory": False,

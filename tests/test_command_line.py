@@ -565,14 +565,23 @@ def test_a_reader_that_goes_away():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal of POSIX")
 def test_control_c_while_it_waits_for_input():
-    process = start("report", "-", *COLUMNS)
+    # A shell starts jobs in the background with this signal ignored, and children inherit that.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start("report", "-", *COLUMNS)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     process.stdin.write(b"y,new,sex\n" + b"1,1,f\n" * 100_000)  # more than a pipe holds: it reads
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
+    try:
+        returncode = process.wait(timeout=300)
+    finally:
+        process.kill()
     errors = process.stderr.read()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
-    assert (process.wait(timeout=300), errors) == (130, b"")
+    assert (returncode, errors) == (130, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -585,14 +594,15 @@ def test_a_full_disk():
     assert "cannot be printed" in errors.decode()
 
 
-def test_the_commands_of_the_guide_and_of_the_help_are_valid(capsys):
-    guide = (ROOT / "docs" / "user_guide" / "command_line.rst").read_text(encoding="utf-8")
+def test_the_commands_of_the_pages_and_of_the_help_are_valid(capsys):
+    pages = {"README.md": 2, "docs/index.rst": 1, "docs/user_guide/command_line.rst": 4}
+    texts = [((ROOT / page).read_text(encoding="utf-8"), least) for page, least in pages.items()]
     helps = []
     for command in ("report", "check", "card"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         helps.append(capsys.readouterr().out)
-    for text, least in ((guide, 4), ("\n".join(helps), 4)):
+    for text, least in (*texts, ("\n".join(helps), 4)):
         lines = re.sub(r"\\\n\s*", " ", text).splitlines()
         found = [line.strip() for line in lines if line.strip().startswith("python -m skfair ")]
         assert len(found) >= least

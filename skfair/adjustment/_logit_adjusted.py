@@ -334,6 +334,12 @@ default=None
         )
         self.module_ = first_projected(head, self._projection)
 
+    def _fit_summary(self) -> str:
+        found = f"{self.head_} head; {self.diagnostics_['n_labelled']} group labels"
+        if "strength" in self.diagnostics_:
+            found += f"; strength {self.diagnostics_['strength']:.3g}"
+        return found
+
     def suggest_labels(self, n: int = 50) -> np.ndarray:
         """Name the training samples whose labels would tell most.
 

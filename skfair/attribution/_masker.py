@@ -1074,6 +1074,21 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
                 "Pass perturb_at_predict=False, or perturbation='mask'."
             )
 
+    def _fit_summary(self) -> str:
+        found = "every attribute" if self.informative_ else "not every attribute"
+        if len(self.attribute_names_) == 1:
+            found = "attribute" if self.informative_ else "attribute not"
+        found += " found in patches"
+        if not hasattr(self, "leakage_"):  # check_leakage=False
+            return found
+        if np.isnan(self.leakage_):
+            return f"{found}; leakage not estimable"
+        low, high = self.leakage_interval_
+        return (
+            f"{found}; leakage {self.leakage_:.3f} [{low:.3f}, {high:.3f}], "
+            f"{self.leakage_before_:.3f} before"
+        )
+
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         if "module_" in state:
             module = self.module_

@@ -7,12 +7,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
 from skfair.base._fresh_fit import FreshFit
+from skfair.base._notebook import NotebookView
 from skfair.base._portable import PortableState
 from skfair.base._saved import SavedState
 from skfair.utils._random_state import refuse_generator
 
 
-class TorchEstimator(SavedState, PortableState, FreshFit, BaseEstimator):
+class TorchEstimator(NotebookView, SavedState, PortableState, FreshFit, BaseEstimator):
     """Estimator that trains a torch network in ``fit``.
 
     Its networks are fitted attributes; they travel on the CPU.

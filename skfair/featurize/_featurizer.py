@@ -23,6 +23,7 @@ from skfair._images._input import validate_images
 from skfair._images._view import Images
 from skfair.base._fresh_fit import FreshFit
 from skfair.base._net import noise
+from skfair.base._notebook import NotebookView
 from skfair.base._portable import PortableState
 from skfair.base._saved import SavedState
 from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
@@ -44,6 +45,7 @@ from skfair.utils._typed import fit_context
 class FrozenEncoderFeaturizer(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    NotebookView,
     SavedState,
     PortableState,
     FreshFit,
@@ -349,6 +351,14 @@ class FrozenEncoderFeaturizer(
     @property
     def _n_features_out(self) -> int:
         return self.n_features_out_
+
+    def _fit_summary(self) -> str:
+        shape = "rows" if self.image_shape_ is None else f"images of shape {self.image_shape_}"
+        encoder: Any = self.encoder  # the one that `transform` runs
+        name = getattr(encoder, "__name__", type(encoder).__name__)
+        if isinstance(encoder, str | os.PathLike | OnnxModel):
+            name = "an ONNX file"
+        return f"{self.n_features_out_} features of {name} from {self.input_dtype_} {shape}"
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         if not isinstance(self.encoder, torch.nn.Module):

@@ -174,6 +174,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     classes: ArrayLike | None = None
     # Whether more than two classes are taken.
     _multi_class = False
+    # How `bias_` is measured without a certificate, for the line in a notebook.
+    _judged = "cross-validated"
 
     def __init__(
         self,
@@ -281,6 +283,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """
         check_rows(X=X, y=y, sensitive_features=sensitive_features)
         self._fit(X, y, sensitive_features)
+        self._measures = self._names_of_measures()
         # Up to here the classes were in the order of the network's outputs.
         self._order = np.argsort(self.classes_, kind="stable")
         self.classes_ = self.classes_[self._order]
@@ -303,6 +306,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         if state.setdefault("certificate_", None) is not None:
             state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         state.setdefault("_order", np.arange(len(state["classes_"])))
+        state.setdefault("_measures", self._names_of_measures())
         self.__dict__.update(state)
         self._output = output
         network = copy_network(trained.module).eval()
@@ -322,6 +326,17 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         """Make ``module_`` of a copy of the user's network, and weights from a file."""
         network = load_weights(network, weights, "module_")
         return fold_threshold(network, self._output, self.threshold_)
+
+    def _fit_summary(self) -> str:
+        certified = self.certificate_ is not None
+        rows = "on the calibration rows" if certified else self._judged
+        low, high = self.bias_interval_
+        constraint, performance = self._measures
+        return (
+            f"{'certified' if certified else 'feasible'}: {'yes' if self.feasible_ else 'no'}; "
+            f"{constraint} bias {self.bias_:.3f} [{low:.3f}, {high:.3f}], "
+            f"{performance} {self.performance_:.3f}, {rows}"
+        )
 
     def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
         rows = noise(rng.standard_normal, self._sample_shape)
@@ -677,7 +692,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     @staticmethod
     def _name(measure: str | Callable) -> str:
-        return measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+        return measure if isinstance(measure, str) else plain_name(measure)
+
+    def _names_of_measures(self) -> tuple[str, str]:
+        """Name the measures of this fit; the parameters may change after it."""
+        return self._name(self.constraint), self._name(self.performance)
 
     # -- predicting ------------------------------------------------------------------------
 

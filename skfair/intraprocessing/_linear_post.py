@@ -184,6 +184,7 @@ default="demographic_parity"
         "cv": [Interval(Integral, _FEWEST_FOLDS, None, closed="left")],
     }
     _multi_class = True
+    _judged = "out of fold"
 
     def __init__(
         self,

@@ -547,6 +547,22 @@ default=None
         for name, tensors in weights.items():
             setattr(self, name, load_weights(networks[name], tensors, name).eval())
 
+    def _fit_summary(self) -> str:
+        evidence = self.diagnostics_
+        if "decision" not in evidence:  # fitted without group labels, or with ordinary training
+            return f"trained with the {self.loss_} loss"
+        kept = evidence["decision"] == "method"
+        line = f"kept the {self.loss_} loss" if kept else "fell back to ordinary training"
+        line += f": {evidence['n_compared']} group labels, {evidence['n_conflicting']} conflicting"
+        gain = evidence.get("holdout_gain_low", 0.0), evidence.get("holdout_gain_high", 0.0)
+        if gain[0] > 0 or gain[1] < 0:  # the held-out rows decided
+            return f"{line}; held-out worst-group gain {gain[0]:+.2f} to {gain[1]:+.2f}"
+        low, high = evidence["accuracy_gap_low"], evidence["accuracy_gap_high"]
+        if np.isnan(low):  # all labels are conflicting, or none
+            return line
+        needed = evidence["accuracy_gap_needed"]
+        return f"{line}; accuracy gap {low:.2f} to {high:.2f}, needed {needed:.2f}"
+
     @property
     def _n_features_out(self) -> int:
         adapter: Any = self.module_.adapter

@@ -305,16 +305,6 @@ def _is_in_words(error):
     return "raise" in linecache.getline(last.filename, last.lineno)
 
 
-def _show(estimator):
-    repr(estimator)
-    try:
-        estimator._repr_html_()
-    except AttributeError as error:
-        # scikit-learn 1.9.0 compares two estimators by ==, and NumPy 2.0 cannot do that.
-        if "'bool' object has no attribute 'all'" not in str(error):
-            raise
-
-
 def _samples(estimator):
     first = estimator
     while hasattr(first, "steps") and isinstance(first.steps, list) and first.steps:
@@ -342,7 +332,8 @@ def outcome(path):
         if _is_in_words(error) and "factories" in str(error):
             return None, "refused"
         return f"load: {type(error).__name__}: {error}", ""
-    _show(estimator)
+    repr(estimator)
+    estimator._repr_html_()
     samples = _samples(estimator)
     came = "loaded"
     for method in METHODS:

@@ -332,7 +332,7 @@ def test_state_that_is_incomplete(tmp_path):
         body, tensors = parts(model)
         # Optional attributes: only some fits have them, or models of 0.1 do not have them.
         optional = {"n_features_in_", "history_", "cluster_centers_", "_cluster_sizes"}
-        optional |= {"pairs_", "certificate_", "conflicting_", "_order"}
+        optional |= {"pairs_", "certificate_", "conflicting_", "_order", "_measures"}
         # Attributes of the masker that models of 0.1 do not have.
         optional |= {"_positive", "_donor_maps", "score_threshold_", "attribute_auc_"}
         optional |= {"scope_", "quantile_"}
