@@ -135,6 +135,13 @@ def test_nobody_is_named_when_nothing_can_be_estimated():
     assert "accuracy by class, 3 of 3; accuracy, 3 of 3" in text
 
 
+def test_gaps_of_metrics_without_a_common_unit_are_not_ranked():
+    y = [0, 1] * 20
+    mine = {"mine": lambda a, b: float(np.mean(a == b))}
+    text = str(fairness_report(y, y, sensitive_features={"g": [*"aabb"] * 10}, metrics=mine))
+    assert "Largest gap    not named: metrics of your own have no common unit." in text
+
+
 def test_the_worst_group_comes_first_and_groups_without_a_value_last():
     group = np.repeat([*"abcd"], [50, 50, 50, 5])
     y = np.ones(155, dtype=int)

@@ -25,7 +25,8 @@ def test_messages_are_short_text_alone(odd, said):
         y[0] = 1
     elif said == "names":
         classifier.fit(X, y)
-        X = X.rename(columns={"a": f"{odd}z"})
+        # Not as text of pyarrow, which pandas 3 would use: it refuses half of a surrogate pair.
+        X.columns = pd.Index([f"{odd}z", "b", "c"], dtype=object)
     elif said == "one class":
         y[:] = odd
     else:

@@ -196,6 +196,8 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
     """Say where groups differ most, between whom, and how the difference changed."""
     found = _largest_gap(report, model)
     if found is None:
+        if not any(metric.counted for metric in report.metrics):
+            return "not named: metrics of your own have no common unit. See their tables."
         return "none: there are no two groups with a value to compare."
     metric, row = found
     first, gaps = report.counts.models[0], report.gaps.loc[[row]].iloc[0]
