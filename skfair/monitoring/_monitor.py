@@ -396,7 +396,7 @@ class FairnessMonitor:
         FileNotFoundError
             The file does not exist.
         InvalidMonitorError
-            The file is damaged, altered, too large, of a later version, or not a monitor.
+            The file is damaged, too large, of a later version, or not a monitor.
         """
         return _state.unpack(cls, _state.read(Path(path)))
 

@@ -32,7 +32,7 @@ _MOST = 2**53  # larger numbers are not exact as floats
 
 
 class InvalidMonitorError(ValueError):
-    """A saved monitor is refused: it is damaged, altered, of a later version, or malicious."""
+    """A saved monitor is refused: it is damaged, of a later version, or no saved monitor."""
 
 
 # -- writing -------------------------------------------------------------------------------------
