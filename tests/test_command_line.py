@@ -421,6 +421,7 @@ def test_outputs_are_refused_before_reading(capsys, tmp_path):
     (tmp_path / "folder").mkdir()
     for options, says in (
         (["--html", "p.csv"], "--html 'p.csv' is the input file"),
+        (["--html", "-"], "--html '-' is not a path"),
         (["--html", "link.html"], "--html 'link.html' is the input file"),
         (["--json", "no/out.json"], "the folder does not exist"),
         (["--json", "folder"], "is a folder"),

@@ -28,6 +28,8 @@ def check_outputs(outputs: Mapping[str, str | None], source: str) -> None:
     seen: dict[Path, str] = {}
     for option, path in given.items():
         name = f"{option} {shown(str(path), 200)}"
+        if str(path) == "-":  # the standard output has the text already
+            raise ValueError(f"{name} is not a path. Give the path of a file.")
         if not path.parent.is_dir():
             raise ValueError(f"{name}: the folder does not exist. Make it first.")
         if path.exists() and not path.is_file():

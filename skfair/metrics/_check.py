@@ -124,6 +124,8 @@ class FairnessRuleResult:
     def _details(self) -> list[str]:
         details = []
         names = [f"'{group_label(group)}'" for group in self.groups]
+        if len(set(names)) < len(names):  # 1 and '1'
+            names = [shown(group) for group in self.groups]
         if self.counts:
             who = names or ["all samples"]
             each = [

@@ -85,6 +85,11 @@ def pack(monitor: Any) -> bytes:
 
 def _label(label: Any) -> Any:
     if isinstance(label, tuple):
+        if any(isinstance(part, tuple) for part in label):
+            raise TypeError(
+                f"The label {shown(label)} has a tuple in a tuple, which a file of a monitor "
+                "cannot hold. Give labels that are text, for example sensitive_features.astype(str)."
+            )
         return [_label(part) for part in label]
     if isinstance(label, np.generic):
         label = label.item()

@@ -1,7 +1,6 @@
 """Names of windows, and their order."""
 
 import datetime
-import math
 import re
 from numbers import Integral, Real
 from typing import Any
@@ -61,12 +60,11 @@ def window_name(window: Any) -> str | int | float:
             )
         return str(window)
     if isinstance(window, Real) and not isinstance(window, bool | np.bool_):
-        number = int(window) if isinstance(window, Integral) else float(window)
-        if not math.isfinite(number) or abs(number) >= 2**53:
+        if not abs(window) < 2**53:  # NaN, too
             raise ValueError(
                 f"window is {shown(window)}, expected a finite number below 2**53. {advice}"
             )
-        return number
+        return int(window) if isinstance(window, Integral) else float(window)
     raise TypeError(f"window is a {type(window).__name__}. {advice}")
 
 

@@ -391,3 +391,11 @@ def test_verdicts_at_the_limit_are_rarely_wrong(rule, rates, monkeypatch):
     # Both errors are at most 5 %: of 100 verdicts, 13 or more are wrong in 1 of 600 cases.
     assert statuses.count("passes") <= 12
     assert statuses.count("fails") <= 12
+
+
+def test_groups_that_look_alike_are_told_apart():
+    groups = np.array([1, "1"] * 100, dtype=object)
+    report = fairness_report([0, 1] * 100, [0, 0] * 100, sensitive_features=groups, n_boot=0)
+    written = str(report.check("difference(accuracy) <= 0.1"))
+    assert "1: 1.0000" in written
+    assert "'1': 0.0000" in written

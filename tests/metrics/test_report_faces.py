@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -487,3 +488,14 @@ def test_what_has_no_weight_is_named(gone, named):
     assert counts[0].left_out
     assert sum(counts).left_out == counts[1].left_out == ()
     assert (counts[0] + counts[0]).left_out == counts[0].left_out
+
+
+def test_names_in_the_verdict_are_those_of_the_tables():
+    groups = np.array([1, "1", ""] * 20, dtype=object)
+    report = fairness_report([0, 1] * 30, [0, 0] * 30, sensitive_features={"s": groups})
+    worst, gap, _ = (line["text"] for line in json.loads(report.to_json())["verdict"])
+    names = {"1", "'1'", "''"}
+    assert worst.split(" (")[0] in {f"class 1, {name}" for name in names}
+    ends = re.search(r"between (\S+) \(.*and (\S+) \(", gap)
+    assert ends is not None
+    assert set(ends.groups()) <= names

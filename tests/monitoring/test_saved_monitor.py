@@ -75,6 +75,22 @@ def test_labels_that_python_takes_for_equal(tmp_path):
     assert FairnessMonitor.load(path).save(path).read_bytes() == content
 
 
+def test_tuples_in_tuples_are_refused_before_they_are_written(tmp_path):
+    groups = np.empty(2, dtype=object)
+    groups[:] = [(1, "x"), (2, "x")]
+    monitor = FairnessMonitor("min(accuracy) >= 0.7")
+    monitor.update([1, 1], [1, 1], sensitive_features={"a": groups, "b": [0, 0]}, window=1)
+    with pytest.raises(TypeError, match=r"tuple in a tuple.*astype\(str\)"):
+        monitor.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_window_beyond_all_floats():
+    monitor = FairnessMonitor("min(accuracy) >= 0.7")
+    with pytest.raises(ValueError, match=r"window is 1000.*finite number"):
+        monitor.update([1], [1], sensitive_features=[0], window=10**400)
+
+
 def test_labels_that_no_file_can_hold(tmp_path):
     monitor = FairnessMonitor("min(accuracy) >= 0.7")
     monitor.update([1], [1], sensitive_features=[frozenset("a")], window=1)

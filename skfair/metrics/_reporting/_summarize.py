@@ -91,7 +91,7 @@ def summarize(report: ReportTables) -> View:
     """
     models = _written_models(report)
     of_class = as_label(report.by_group.index.names[0])  # a label such as 1 says little alone
-    groups = tell_apart(report.by_group.index, write=lambda row: f"{of_class} {group_label(row)}")
+    groups = {row: f"{of_class} {words}" for row, words in _joined(report.by_group.index).items()}
     sections = [_class_section(report)]
     sections += [_metric_section(report, metric) for metric in report.metrics]
     several = len(models) > 1
@@ -220,7 +220,17 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
 
 
 def _feature_groups(report: ReportTables) -> dict[Any, str]:
-    return tell_apart(report.counts.groups, STATISTICS, group_label)
+    groups = report.counts.groups
+    if len(report.counts.group_names) > 1:
+        return _joined(groups)
+    return tell_apart(groups, ("", *STATISTICS))
+
+
+def _joined(rows: Sequence[tuple]) -> dict[Any, str]:
+    """Write the labels of each row in one text, as the columns of a table show them."""
+    columns = told_apart(list(rows), [("", *STATISTICS)] * len(rows[0]))
+    words = {row: ", ".join(labels) for row, labels in zip(rows, columns, strict=True)}
+    return tell_apart(rows, write=words.__getitem__)
 
 
 def _value_of(report: ReportTables, metric: ReportMetric, row: Any, group: Any, model: str) -> str:
@@ -320,7 +330,7 @@ def told_apart(labels: Sequence[tuple], reserved: Sequence[Collection[str]]) -> 
 def _class_section(report: ReportTables) -> Section:
     """Write the accuracy of each class and group."""
     table = report.by_group
-    written = told_apart(list(table.index), [()] * table.index.nlevels)
+    written = told_apart(list(table.index), [("",)] * table.index.nlevels)
     names = tuple(map(as_label, table.index.names))
     rows = []
     for labels, (_, values) in zip(written, table.iterrows(), strict=True):
