@@ -9,9 +9,9 @@ import pandas as pd
 from skfair.metrics._certificate import FairnessCertificate, claim, pair_table
 from skfair.metrics._certificate import remarks as certificate_remarks
 from skfair.metrics._counts import GroupCounts
+from skfair.metrics._group_metric import lower_is_better
 from skfair.metrics._html import group_label
 from skfair.metrics._rates import (
-    ERROR_RATE,
     FALSE_NEGATIVE_RATE,
     FALSE_POSITIVE_RATE,
     TRUE_NEGATIVE_RATE,
@@ -32,7 +32,6 @@ _SHARE_OF = {
     FALSE_POSITIVE_RATE: "negatives",
     TRUE_NEGATIVE_RATE: "negatives",
 }
-_HIGH_IS_WORSE = (ERROR_RATE, FALSE_POSITIVE_RATE, FALSE_NEGATIVE_RATE)
 _ENDS = ("highest", "lowest")
 _VALUE = ("value", "low", "high")
 _CHANGES = ("change", "change_low", "change_high")
@@ -375,7 +374,7 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
         "" if metric.counted is None else "percent",
         names,
         count_name,
-        _worst_first(rows, n_controls, high_is_worse=metric.counted in _HIGH_IS_WORSE),
+        _worst_first(rows, n_controls, high_is_worse=lower_is_better(metric.function)),
         tuple(statistics),
     )
 
