@@ -253,7 +253,7 @@ class FairnessReport:
         >>> samples = {"y_true": [0, 1] * 50, "y_pred": [0, 1, 1, 1] * 25}
         >>> features = {"sex": [*"ffmm"] * 25}
         >>> report = fairness_report(*samples.values(), sensitive_features=features)
-        >>> report.metric_frames()["model"].by_group["selection_rate"].to_dict()
+        >>> report.metric_frames["model"].by_group["selection_rate"].to_dict()
         {'f': 0.5, 'm': 1.0}
         >>> frame = MetricFrame(
         ...     metrics=selection_rate, **samples, sensitive_features=features,
