@@ -251,11 +251,9 @@ def test_a_network_whose_graph_has_a_fixed_number_of_rows(tmp_path):
 def test_paths_that_no_file_can_have_are_said_before_any_work(tmp_path, monkeypatch):
     debiaser = debiased(NETWORKS["one logit"]())
     monkeypatch.delattr(torch.onnx, "export")
-    with pytest.raises(
-        FileNotFoundError, match=r"none/model\.onnx' is in a directory that does not"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"none/model\.onnx' is in a folder that does not"):
         debiaser.to_onnx(tmp_path / "none" / "model.onnx")
-    with pytest.raises(IsADirectoryError, match=f"path={str(tmp_path)!r} is a directory"):
+    with pytest.raises(IsADirectoryError, match=f"path={str(tmp_path)!r} is a folder"):
         debiaser.to_onnx(tmp_path)
 
 

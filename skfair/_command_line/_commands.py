@@ -10,13 +10,10 @@ from skfair._command_line._outputs import check_outputs, print_text
 from skfair._command_line._read import read_columns
 from skfair._command_line._table import Column, Wanted, near
 from skfair.metrics import FairnessReport, fairness_report
-from skfair.metrics._rates import COUNT_METRICS
+from skfair.metrics._rates import METRIC_NAMES
 from skfair.utils._shown import as_label, shown
 from skfair.utils._write import write_whole
 
-# The last function of each metric: recall is the true positive rate, under another name.
-_FUNCTIONS = {metric: function for function, metric in COUNT_METRICS.items()}
-METRICS = {function.__name__.removesuffix("_score"): function for function in _FUNCTIONS.values()}
 PASSES, FAILS, CANNOT_TELL = 0, 1, 2
 
 
@@ -53,7 +50,7 @@ def check(options: argparse.Namespace) -> int:
     """
     check_outputs({"--json": options.json}, options.file)
     # The rules are decided from counts: the bootstrap would only take time.
-    made = _make_report(options, metrics={"accuracy": METRICS["accuracy"]}, n_boot=0)
+    made = _make_report(options, metrics={"accuracy": METRIC_NAMES["accuracy"]}, n_boot=0)
     result = made.check(options.rule, **_given(options, "confidence", "min_count"))
     if options.json is not None:
         text = json.dumps(result.to_dict(), allow_nan=False, ensure_ascii=False, indent=2)
@@ -124,12 +121,12 @@ def _features(names: tuple[str, ...], columns: dict[str, Column]) -> dict[str, A
 def _find_metrics(names: str) -> dict[str, Any]:
     found = {}
     for name in (part.strip() for part in names.split(",")):
-        if name not in METRICS:
+        if name not in METRIC_NAMES:
             raise ValueError(
-                f"--metrics has {shown(name)}, expected names of [{', '.join(METRICS)}]."
-                f"{near(name, METRICS)}"
+                f"--metrics has {shown(name)}, expected names of [{', '.join(METRIC_NAMES)}]."
+                f"{near(name, METRIC_NAMES)}"
             )
-        found[name] = METRICS[name]
+        found[name] = METRIC_NAMES[name]
     return found
 
 

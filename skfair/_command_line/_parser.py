@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from skfair._command_line._commands import METRICS, card, check, report
+from skfair._command_line._commands import card, check, report
 from skfair._command_line._open import FORMATS
 from skfair._version import __version__
+from skfair.metrics._rates import METRIC_NAMES
 from skfair.utils._shown import plain
 
 _FILES = """\
@@ -75,8 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--metrics",
         metavar="NAMES",
-        help=f"metrics, separated by commas: {', '.join(METRICS)}. Default: accuracy and, if the "
-        "positive class is clear, selection, true positive and false positive rate",
+        help=f"metrics, separated by commas: {', '.join(METRIC_NAMES)}. Default: accuracy and, if "
+        "the positive class is clear, selection, true positive and false positive rate",
     )
     command.add_argument(
         "--min-count",

@@ -3,11 +3,8 @@
 import logging
 import os
 import re
-import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch import nn
 
 from skfair.utils._imports import import_optional
 from skfair.utils._settings import warning_filter
+from skfair.utils._write import check_target, write_whole
 
 _MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
 
@@ -22,9 +20,7 @@ _MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
 def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike) -> None:
     """Write a network as an ONNX file, atomically.
 
-    This function writes the file under a new name, and then moves it to `path`. So a reader finds
-    the old file or the new one, and the new file has the permissions of the old one. If `path` is
-    a link, the file replaces the link; the target of the link does not change.
+    A reader finds the old file or the new one; see :func:`skfair.utils._write.write_whole`.
 
     Parameters
     ----------
@@ -46,18 +42,7 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
         not support; it works on a fixed number of rows; it is too large for one file; or the
         path is a device or a pipe.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"path={str(path)!r} is in a directory that does not exist. Make it first."
-        )
-    if path.is_dir():
-        raise IsADirectoryError(f"path={str(path)!r} is a directory. Name a file in it.")
-    if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (
-        stat.S_IFREG,
-        stat.S_IFLNK,
-    ):
-        raise ValueError(f"path={str(path)!r} is a device or a pipe. Name a file.")
+    path = check_target(path)
     size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     if size > _MAX_BYTES:
         raise ValueError(
@@ -91,27 +76,7 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
             f"torch cannot write this network as ONNX: {_reason(error)}. Export to_module() "
             "yourself with torch.onnx.export, or change the network."
         ) from error
-    _put(content, path)
-
-
-def _put(content: bytes, path: Path) -> None:
-    """Write a file beside `path` and move it to `path`; change no other file."""
-    part = path.with_name(f".{secrets.token_hex(16)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # only a new file, and no link
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    old = path.lstat() if os.path.lexists(path) else None
-    mode = stat.S_IMODE(old.st_mode) & 0o777 if old and stat.S_ISREG(old.st_mode) else None
-    # Private until it has the mode of the old file. Without an old file, the system's default.
-    descriptor = os.open(part, flags, 0o666 if mode is None else 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            if mode is not None and hasattr(os, "fchmod"):  # not on every Windows
-                os.fchmod(descriptor, mode)
-            file.write(content)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A check of rules: passes, fails or cannot tell, by exact tests, with the groups that decide."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -13,7 +13,7 @@ from skfair.metrics._certificate import FairnessCertificate, error_level, jsonab
 from skfair.metrics._certify import MOST_CONFIDENCE
 from skfair.metrics._counts import GroupCounts
 from skfair.metrics._html import escape, group_label
-from skfair.metrics._rates import COUNT_METRICS
+from skfair.metrics._rates import METRIC_NAMES
 from skfair.metrics._reporting._functions import ReportMetric
 from skfair.metrics._reporting._measures import resolve_metrics
 from skfair.metrics._rules import FairnessRule
@@ -26,11 +26,6 @@ from skfair.metrics._verdicts import (
 )
 from skfair.utils._shown import as_label, plain, shown, shown_all
 
-# Metrics that a rule can name in every report, besides the metrics of the report.
-METRIC_NAMES: dict[str, Callable] = {
-    counted.name.lower().replace(" ", "_").replace("-", "_"): function
-    for function, counted in COUNT_METRICS.items()
-}
 # Constraint of the certificate that answers a rule about the difference in a rate.
 _CERTIFIED = {
     "demographic_parity": "selection rate",

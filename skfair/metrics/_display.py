@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
-from skfair.metrics._plotting import lower_is_better, words
+from skfair.metrics._group_metric import lower_is_better
+from skfair.metrics._plotting import words
 from skfair.metrics._report import FairnessReport
 from skfair.metrics._search_scores import read_search_scores
 from skfair.metrics._tradeoff_drawing import TradeoffDrawing

@@ -9,9 +9,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from skfair.metrics._group_drawing import GroupDrawing
-from skfair.metrics._group_metric import metric_name
+from skfair.metrics._group_metric import lower_is_better, metric_name
 from skfair.metrics._intervals import wilson_interval
-from skfair.metrics._plotting import lower_is_better, missing_glyphs_told, words
+from skfair.metrics._plotting import missing_glyphs_told, words
 from skfair.metrics._report import FairnessReport, fairness_report
 from skfair.metrics._scorer import wanted_parameters
 from skfair.utils import import_optional
@@ -24,11 +24,11 @@ class GroupMetricsDisplay:
 
     Make it with :meth:`from_report`, :meth:`from_predictions`, :meth:`from_estimator`, or from any
     numbers. A dashed line shows the value over all samples, and a band shows its interval if there
-    are at most two models. Groups with fewer than 30 samples are pale and have an asterisk, because
-    their values are unreliable. Where a metric is undefined or not estimable, these words replace
-    the value. Bars are horizontal if there are more than six groups or group names are long. More
-    than twelve groups have dots instead of bars; the axis of dots need not begin at 0. Long names
-    are broken into lines. Up to six models look different from each other, also in grey print.
+    are at most two models. Where a metric is undefined or not estimable, these words replace the
+    value; a report says that a metric is not estimable with fewer than `min_count` samples. Bars
+    are horizontal if there are more than six groups or group names are long. More than twelve
+    groups have dots instead of bars; the axis of dots need not begin at 0. Long names are broken
+    into lines. Up to six models look different from each other, also in grey print.
 
     Parameters
     ----------

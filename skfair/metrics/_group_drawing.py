@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from skfair.metrics._html import group_label
-from skfair.metrics._plotting import FEW, LETTER, LINE, columns_of, legend_above, plot_text
+from skfair.metrics._plotting import LETTER, LINE, columns_of, legend_above, plot_text
 from skfair.metrics._reporting._measures import STATISTICS
 from skfair.utils._shown import as_label, tell_apart
 
@@ -59,7 +59,6 @@ class GroupDrawing:
         self.high = {m: v[order] for m, v in display.high.items()}
         self.estimable = {m: v[order] for m, v in display.estimable.items()}
         self.count = None if display.count is None else display.count[order]
-        self.small = np.zeros(len(order), bool) if self.count is None else self.count < FEW
         self.display = display
         self.dotted = len(order) > _MOST_BARS
         names = tell_apart(display.groups, STATISTICS, group_label)
@@ -144,7 +143,7 @@ class GroupDrawing:
         labels = []
         for i, name in enumerate(self.names):
             if self.count is not None:
-                name += f"{between}(n={self.count[i]:.0f}){'*' if self.small[i] else ''}"
+                name += f"{between}(n={self.count[i]:.0f})"
             lines = name.split("\n")
             labels.append("\n".join(plot_text(line, columns) for line in lines))
         if self.n_more:
@@ -166,16 +165,14 @@ class GroupDrawing:
     ) -> None:
         color, hatch, _, _ = look
         bar, size = (self.ax.barh, "height") if self.horizontal else (self.ax.bar, "width")
-        pale = [(color, 0.4) if small else color for small in self.small]
-        style = {"color": pale, "edgecolor": "white", "linewidth": 0.8, "hatch": hatch}
+        style = {"color": color, "edgecolor": "white", "linewidth": 0.8, "hatch": hatch}
         style |= {size: thickness, "label": as_label(model), "zorder": 2}
         lengths = np.where(self._there(model), self.values[model], 0)
         self.bars[model] = bar(place, lengths, **(style | bar_kw))
 
     def _draw_dots(self, model: str, look: tuple, place: np.ndarray, dot_kw: dict) -> None:
         color, _, _, marker = look
-        faces = [(color, 0.35) if small else color for small in self.small]
-        style = {"marker": marker, "s": 26, "zorder": 4, "linewidths": 1, "facecolors": faces}
+        style = {"marker": marker, "s": 26, "zorder": 4, "linewidths": 1, "facecolors": color}
         style |= {"edgecolors": color, "label": as_label(model)}
         if {"c", "color"} & set(dot_kw):
             del style["facecolors"], style["edgecolors"]
@@ -277,8 +274,6 @@ class GroupDrawing:
     def _label(self) -> None:
         display = self.display
         name = "" if display.group_name is None else as_label(display.group_name)
-        if self.small.any():
-            name = f"{name}   (* fewer than {FEW} samples)".strip()
         name = plot_text(name, 10**6)
         n_groups = len(self.order) + bool(self.n_more)
         if self.horizontal:
@@ -292,8 +287,7 @@ class GroupDrawing:
     def _legend(self) -> None:
         from matplotlib.lines import Line2D
 
-        shown = int(np.argmin(self.small))  # a bar that is not pale, if there is one
-        handles = {model: bars.patches[shown] for model, bars in self.bars.items()}
+        handles = {model: bars.patches[0] for model, bars in self.bars.items()}
         handles |= {
             model: Line2D(
                 [],

@@ -29,6 +29,9 @@ from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
 
+# Endings of the names of losses in scikit-learn.
+LOSS_NAMES = ("_error", "_loss", "_deviance")
+_LOWER_IS_BETTER = (*LOSS_NAMES, "false_positive_rate", "false_negative_rate")
 WORST_GROUP = "worst_group_accuracy"
 _ROUNDING = 1e-6
 _GIVE_METRIC = "Give a metric that returns a number, such as one with average='macro'."
@@ -356,6 +359,22 @@ def plain_name(function: Callable) -> str:
     str
     """
     return metric_name(getattr(function, "func", function))
+
+
+def lower_is_better(metric: Any) -> bool:
+    """Tell by the name of a function whether it is a loss, an error, or a rate of errors.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from fairlearn.metrics import false_positive_rate, selection_rate
+    >>> lower_is_better(false_positive_rate), lower_is_better(selection_rate)
+    (True, False)
+    """
+    return plain_name(metric).endswith(_LOWER_IS_BETTER)
 
 
 def is_ratio(metric: Callable, features: Any, classes: Sequence = (0, 1)) -> bool:

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from skfair.metrics._group_metric import metric_name, plain_name
-from skfair.metrics._scorer import LOSS_NAMES
+from skfair.metrics._group_metric import metric_name
 from skfair.utils._shown import as_label
 from skfair.utils._warnings import MissingGlyphWarning
 
-FEW = 30  # groups with fewer samples are pale
-_LOWER_IS_BETTER = (*LOSS_NAMES, "false_positive_rate", "false_negative_rate")
 LETTER, LINE = 0.6, 1.25  # width of a letter and height of a line, as shares of the font size
 _WIDEST_ENTRY = 44  # letters in a line of a legend or of a name beside a point
 _DISTANCES = (7, 16, 30, 48)  # from a point to its name, in points of 1/72 inch
@@ -38,22 +35,6 @@ def words(measure: Any) -> str:
     """
     name = measure if isinstance(measure, str) else metric_name(measure)
     return name.removesuffix("_score").replace("_", " ")
-
-
-def lower_is_better(metric: Any) -> bool:
-    """Tell by the name of a function whether it is a loss, an error, or a rate of errors.
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> from fairlearn.metrics import false_positive_rate, selection_rate
-    >>> lower_is_better(false_positive_rate), lower_is_better(selection_rate)
-    (True, False)
-    """
-    return plain_name(metric).endswith(_LOWER_IS_BETTER)
 
 
 def plot_text(text: str, columns: int = _WIDEST_ENTRY) -> str:

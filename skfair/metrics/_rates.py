@@ -282,6 +282,11 @@ COUNT_METRICS: dict[Callable, CountMetric] = {
     fairlearn_metrics.true_negative_rate: TRUE_NEGATIVE_RATE,
     fairlearn_metrics.false_negative_rate: FALSE_NEGATIVE_RATE,
 }
+# Names of these metrics in rules and options. Recall is the true positive rate.
+METRIC_NAMES: dict[str, Callable] = {
+    metric.name.lower().replace(" ", "_").replace("-", "_"): function
+    for function, metric in COUNT_METRICS.items()
+}
 # These metrics need scores. Given predicted labels, they return a number with another meaning.
 _OF_SCORES = {
     sklearn_metrics.average_precision_score,

@@ -240,11 +240,28 @@ class FairnessReport:
         """Metrics of each model by sensitive and control features, for fairlearn's plots.
 
         fairlearn computes them at the first use, which takes hundreds of times longer than the
-        report.
+        report. They have no intervals: the report has them. For ``by_group_ci``, make a MetricFrame
+        with ``n_boot`` and ``ci_quantiles``, as in the example.
 
         Returns
         -------
         dict of str to fairlearn.metrics.MetricFrame
+
+        Examples
+        --------
+        >>> from fairlearn.metrics import MetricFrame, selection_rate
+        >>> samples = {"y_true": [0, 1] * 50, "y_pred": [0, 1, 1, 1] * 25}
+        >>> features = {"sex": [*"ffmm"] * 25}
+        >>> report = fairness_report(*samples.values(), sensitive_features=features)
+        >>> report.metric_frames["model"].by_group["selection_rate"].to_dict()
+        {'f': 0.5, 'm': 1.0}
+        >>> frame = MetricFrame(
+        ...     metrics=selection_rate, **samples, sensitive_features=features,
+        ...     n_boot=100, ci_quantiles=[0.025, 0.975], random_state=0,
+        ... )
+        >>> low, high = frame.by_group_ci
+        >>> bool(low["f"] < 0.5 < high["f"])
+        True
         """
         return metric_frames(self.counts, self._metrics, self._pos_label)
 

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from skfair.metrics._group_metric import (
+    LOSS_NAMES,
     NAMED,
     WORST_GROUP,
     GroupMetric,
@@ -33,8 +34,6 @@ _GREATER_IS_BETTER: Mapping[Hashable, bool] = {
 }
 # For these, a larger number is better only if the metric is a score, and not a loss.
 _OF_SCORES = ("group_min", "overall")
-# Endings of the names of losses in scikit-learn.
-LOSS_NAMES = ("_error", "_loss", "_deviance")
 _METHODS = ("predict", "predict_proba", "decision_function")
 
 

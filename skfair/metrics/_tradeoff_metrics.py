@@ -3,6 +3,7 @@
 from typing import Any
 
 from skfair.metrics._group_metric import (
+    LOSS_NAMES,
     WORST_GROUP,
     GroupMetric,
     accepts,
@@ -12,7 +13,6 @@ from skfair.metrics._group_metric import (
 )
 from skfair.metrics._rates import CONSTRAINTS, find_count_metric
 from skfair.metrics._samples import encode_samples
-from skfair.metrics._scorer import LOSS_NAMES
 
 
 def performance_metric(metric: Any, pos_label: Any) -> GroupMetric:

@@ -18,6 +18,7 @@ from skfair.monitoring._alarm import FairnessAlarm, estimate
 from skfair.monitoring._watch import RuleWatch, share_metric
 from skfair.monitoring._windows import window_name, window_order
 from skfair.utils._shown import shown, shown_all
+from skfair.utils._write import write_whole
 
 _MOST_RULES = 100
 
@@ -369,11 +370,11 @@ class FairnessMonitor:
         TypeError
             A label is neither text, nor an integer, nor a truth value (nor a tuple of these).
         ValueError
-            The state would take more than 64 MiB.
+            The state would take more than 64 MiB, or the path is a device or a pipe.
         OSError
             The file cannot be written; an existing file is unchanged.
         """
-        return _state.write(Path(path), _state.pack(self))
+        return write_whole(path, _state.pack(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FairnessMonitor":

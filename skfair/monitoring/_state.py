@@ -6,10 +6,7 @@ checked before it is used, so that a hostile file can neither run code nor fill 
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,34 +144,6 @@ def _alarm(alarm: FairnessAlarm, rule: int, names: list) -> dict:
         **{key: value if math.isfinite(value) else None for key, value in finite.items()},
         "n_samples": list(alarm.n_samples),
     }
-
-
-def write(path: Path, content: bytes) -> Path:
-    """Write a file beside the old one, and then rename it, which replaces the old one in one step.
-
-    Returns
-    -------
-    Path
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as stream:
-            if path.is_file():  # the same permissions as the old file
-                os.chmod(part, path.stat().st_mode & 0o777)
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"The monitor cannot be saved ({error.strerror}); an existing file is unchanged",
-            str(path),
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    return path
 
 
 # -- reading -------------------------------------------------------------------------------------

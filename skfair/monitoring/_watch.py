@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skfair.metrics._check import METRIC_NAMES
 from skfair.metrics._counts import GroupCounts
-from skfair.metrics._rates import COUNT_METRICS, CountMetric
+from skfair.metrics._rates import COUNT_METRICS, METRIC_NAMES, CountMetric
 from skfair.metrics._rules import FairnessRule
 from skfair.monitoring._evidence import Evidence, one_rate, two_rates
 from skfair.utils._shown import shown

@@ -9,9 +9,9 @@ import pandas as pd
 from skfair.metrics._certificate import FairnessCertificate, claim, pair_table
 from skfair.metrics._certificate import remarks as certificate_remarks
 from skfair.metrics._counts import GroupCounts
+from skfair.metrics._group_metric import lower_is_better
 from skfair.metrics._html import group_label
 from skfair.metrics._rates import (
-    ERROR_RATE,
     FALSE_NEGATIVE_RATE,
     FALSE_POSITIVE_RATE,
     TRUE_NEGATIVE_RATE,
@@ -32,7 +32,6 @@ _SHARE_OF = {
     FALSE_POSITIVE_RATE: "negatives",
     TRUE_NEGATIVE_RATE: "negatives",
 }
-_HIGH_IS_WORSE = (ERROR_RATE, FALSE_POSITIVE_RATE, FALSE_NEGATIVE_RATE)
 _ENDS = ("highest", "lowest")
 _VALUE = ("value", "low", "high")
 _CHANGES = ("change", "change_low", "change_high")
@@ -333,13 +332,12 @@ def _class_section(report: ReportTables) -> Section:
     written = told_apart(list(table.index), [("",)] * table.index.nlevels)
     names = tuple(map(as_label, table.index.names))
     rows = []
-    for labels, (_, values) in zip(written, table.iterrows(), strict=True):
-        count = int(values["", "count"])
-        cells = tuple(
-            _cell(values[model].rename({"accuracy": "value"}), count >= report.min_count, _PERCENT)
-            for model in report.counts.models
-        )
-        rows.append(Row(labels, count, cells, count >= report.min_count))
+    for labels, count, values in zip(
+        written, table["", "count"].tolist(), _by_row(table, report.counts.models), strict=True
+    ):
+        enough = count >= report.min_count
+        cells = tuple(_cell({**v, "value": v["accuracy"]}, enough, _PERCENT) for v in values)
+        rows.append(Row(labels, count, cells, enough))
     heading = f"Accuracy by {', '.join(names)}"
     ordered = _worst_first(rows, 0, high_is_worse=False)
     return Section(heading, "accuracy", "percent", names, "count", ordered, ())
@@ -360,13 +358,15 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
         levels[row[1 : 1 + n_controls]] = labels[:n_controls]
     count_name, behind = _denominator(report, metric)
     rows = []
-    for i, labels in enumerate(written):
-        values, whether = by_feature.iloc[i], estimable.iloc[i]
-        cells = tuple(
-            _cell(values[model], bool(whether[model]), (scale, digits, ""))
-            for model in counts.models
-        )
-        rows.append(Row(labels, int(behind[i]), cells, bool(whether.any())))
+    for labels, n, values, whether in zip(
+        written,
+        behind.tolist(),
+        _by_row(by_feature, counts.models),
+        estimable[list(counts.models)].to_numpy().tolist(),
+        strict=True,
+    ):
+        cells = tuple(map(_cell, values, whether, [(scale, digits, "")] * len(values)))
+        rows.append(Row(labels, int(n), cells, any(whether)))
     groups, statistics = _feature_groups(report), []
     for level, control in levels.items():
         for name in STATISTICS:
@@ -387,7 +387,7 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
         "" if metric.counted is None else "percent",
         names,
         count_name,
-        _worst_first(rows, n_controls, high_is_worse=metric.counted in _HIGH_IS_WORSE),
+        _worst_first(rows, n_controls, high_is_worse=lower_is_better(metric.function)),
         tuple(statistics),
     )
 
@@ -403,6 +403,11 @@ def _worst_first(rows: list[Row], n_controls: int, *, high_is_worse: bool) -> tu
         return levels[row.labels[:n_controls]], not row.estimable, missing, place
 
     return tuple(sorted(rows, key=order))
+
+
+def _by_row(table: pd.DataFrame, models: Sequence[str]) -> list[tuple[dict, ...]]:
+    """Read a table once: for each row, the values of each model. pandas is slow row by row."""
+    return list(zip(*(table[model].to_dict("records") for model in models), strict=True))
 
 
 def _cell(
