@@ -68,7 +68,7 @@ def test_gaps_are_the_disparities_of_a_report_without_the_small_groups(seed, min
     )  # fmt: skip
     for level in [None] if control is None else [0, 1]:
         rows = np.ones(len(y), dtype=bool) if level is None else control == level
-        within = {name: np.mean(rows & (group == name)) * len(y) for name in "abcd"}
+        within = {name: int(np.sum(rows & (group == name))) for name in "abcd"}
         kept = rows & np.isin(group, [g for g, n in within.items() if n >= max(min_count, 1)])
         key = ("selection_rate",) if level is None else ("selection_rate", level)
         for model, predicted in predictions.items():
