@@ -85,7 +85,7 @@ def _label(label: Any) -> Any:
         if any(isinstance(part, tuple) for part in label):
             raise TypeError(
                 f"The label {shown(label)} has a tuple in a tuple, which a file of a monitor "
-                "cannot hold. Give labels that are text, such as sensitive_features.astype(str)."
+                "cannot hold. Give text, for example sensitive_features.astype(str)."
             )
         return [_label(part) for part in label]
     if isinstance(label, np.generic):

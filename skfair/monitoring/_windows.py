@@ -3,7 +3,7 @@
 import datetime
 import re
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ def window_name(window: Any) -> str | int | float:
             )
         return str(window)
     if isinstance(window, Real) and not isinstance(window, bool | np.bool_):
-        if not abs(float(window)) < 2**53:  # NaN, too
+        if not abs(cast(Any, window)) < 2**53:  # NaN, too
             raise ValueError(
                 f"window is {shown(window)}, expected a finite number below 2**53. {advice}"
             )

@@ -12,6 +12,7 @@ from skfair.metrics._reporting._functions import ReportMetric
 from skfair.metrics._reporting._measures import STATISTICS, Measures
 from skfair.metrics._reporting._tests import LEVEL, change_p_values, share_limits
 from skfair.utils._groups import label_rows
+from skfair.utils._labels import as_objects
 
 HIGHEST = "highest"  # the reference group is the group with the highest value
 _PARTS = ("value", "low", "high")
@@ -57,9 +58,7 @@ def class_tables(counts: GroupCounts, measures: Measures) -> tuple[pd.DataFrame,
         for label in counts.classes
         for group in label_rows(counts.groups, counts.group_names)
     ]
-    index = pd.MultiIndex.from_tuples(
-        [row for row, there in zip(rows, present, strict=True) if there], names=names
-    )
+    index = _index([row for row, there in zip(rows, present, strict=True) if there], names)
     return pd.DataFrame(columns, index=index), pd.DataFrame(summary)
 
 
@@ -158,7 +157,15 @@ def _feature_index(
         for k, c, g in zip(*np.nonzero(present), strict=True)
     ]
     names = (_free_name("metric", "the metric", counts), *counts.control_names, *names)
-    return pd.MultiIndex.from_tuples(rows, names=names)
+    return _index(rows, names)
+
+
+def _index(rows: list[tuple], names: Sequence[str]) -> pd.MultiIndex:
+    try:
+        return pd.MultiIndex.from_tuples(rows, names=names)
+    except UnicodeEncodeError:  # half of a surrogate pair, which pandas 3 cannot hold as text
+        levels = [pd.Index(as_objects(column), dtype=object) for column in zip(*rows, strict=True)]
+        return pd.MultiIndex.from_arrays(levels, names=names)
 
 
 def reference_table(
