@@ -199,6 +199,11 @@ class FairnessReport:
                     "Rename or drop one of them."
                 )
         for m, model in enumerate(counts.models):
+            if not model.isascii() and model.encode(errors="replace").decode() != model:
+                raise ValueError(
+                    f"The name of a model, {shown(model)}, has half of a surrogate pair, which is "
+                    "no text. Rename it."
+                )
             occurring = np.unique(counts.cells[:, 3 + m])
             if len(counts.classes) > 1 and occurring.min() >= len(counts.classes):
                 raise ValueError(

@@ -263,3 +263,17 @@ def test_a_reference_of_several_features_is_a_tuple():
     )
     assert set(report.by_reference["model", "reference"]) == {("a", 1)}
     assert report.by_reference.loc[("selection_rate", "a", 1), ("model", "ratio")] == 1
+
+
+def test_labels_that_are_no_text_of_unicode():
+    odd, y = "\ud800", [0, 1] * 20
+    report = fairness_report(
+        y, y, sensitive_features={odd: [odd, "b"] * 20}, control_features={"c": [odd] * 40},
+        threshold=0.8,
+    )  # fmt: skip
+    assert odd in report.by_feature.index.get_level_values(odd)
+    for text in (str(report), report.to_json(), report._repr_html_()):
+        assert "\\ud800" in text
+        text.encode()
+    with pytest.raises(ValueError, match=r"The name of a model, .*half of a surrogate pair"):
+        fairness_report(y, {odd: y}, sensitive_features={"g": [*"ab"] * 20})

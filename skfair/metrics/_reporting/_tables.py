@@ -93,6 +93,8 @@ def feature_tables(
         levels = np.repeat((size.sum(axis=1) > 0)[:, None], len(names), axis=1)
         present = np.broadcast_to(levels, (len(metrics), *levels.shape))
         columns = {}
+        statistic = (_free_name("statistic", "the statistic", counts),)
+        index = _feature_index(counts, metrics, present, [(name,) for name in names], statistic)
         if kept is estimable:
             left_out = (~estimable.all(axis=0) & (size > 0)).sum(axis=-1)
             columns["", "left_out"] = np.repeat(left_out[..., None], 2, axis=-1)[present]
@@ -103,12 +105,8 @@ def feature_tables(
                 for name, which in (("lowest", np.argmin), ("highest", np.argmax)):
                     labels = _extremes(values, which, counts.groups)
                     labels = np.repeat(labels[..., None], 2, axis=-1)
-                    columns[model, name] = _as_objects(labels[present])
-        statistic = (_free_name("statistic", "the statistic", counts),)
-        rows = [(name,) for name in names]
-        tables.append(
-            pd.DataFrame(columns, index=_feature_index(counts, metrics, present, rows, statistic))
-        )
+                    columns[model, name] = _as_objects(labels[present], index)
+        tables.append(pd.DataFrame(columns, index=index))
     return by_feature, *tables, whether
 
 
@@ -138,9 +136,9 @@ def _extremes(values: np.ndarray, which: Any, groups: Sequence) -> np.ndarray:
     return labels
 
 
-def _as_objects(labels: np.ndarray) -> pd.api.extensions.ExtensionArray:
-    """Keep labels and None as they are; pandas 3 would make text and NaN of them."""
-    return pd.array(labels, dtype=np.dtype(object))
+def _as_objects(labels: np.ndarray, index: pd.Index) -> pd.Series:
+    """Keep labels and None as they are; of a bare array, pandas 3 would make text and NaN."""
+    return pd.Series(labels, index=index, dtype=object)
 
 
 def _feature_index(
@@ -186,6 +184,8 @@ def reference_table(
     n_groups = len(counts.groups)
     size = counts.tables(None, counts.size).sum(axis=(2, 3))
     present = np.broadcast_to(size > 0, (len(metrics), *size.shape))
+    groups = label_rows(counts.groups, counts.group_names)
+    index = _feature_index(counts, metrics, present, groups, counts.group_names)
     columns: dict[tuple, Any] = {}
     for m, model in enumerate(counts.models):
         value = measures.values[m, ..., :n_groups]
@@ -222,16 +222,14 @@ def reference_table(
             for g in range(n_groups):
                 labels[(*place, g)] = counts.groups[position[place]]
         columns |= {(model, name): part[present] for name, part in parts.items()}
-        columns[model, "reference"] = _as_objects(labels[present])
+        columns[model, "reference"] = _as_objects(labels[present], index)
         if threshold is not None:
             meets = np.full(value.shape, "cannot tell", dtype=object)
             meets[parts["ratio_low"] >= threshold] = "yes"
             meets[parts["ratio_high"] < threshold] = "no"
             meets[is_reference] = "yes"
             meets[~estimable] = "not estimable"
-            columns[model, "meets"] = _as_objects(meets[present])
-    groups = label_rows(counts.groups, counts.group_names)
-    index = _feature_index(counts, metrics, present, groups, counts.group_names)
+            columns[model, "meets"] = _as_objects(meets[present], index)
     return pd.DataFrame(columns, index=index)
 
 
