@@ -663,7 +663,7 @@ def test_the_reference_has_the_type_of_the_groups(capsys, made):
     run(capsys, *command, "--groups", "sex", "--reference", "highest")
     assert reference() <= {"f", 7}
     message = fail(capsys, *command, *both, "--reference", "f")
-    assert "--reference 'f' has 1 labels, but --groups names 2 columns" in message
+    assert "--reference 'f' has not one label for each of the 2 columns of --groups" in message
     message = fail(capsys, *command, *both, "--reference", '"f, m",True')
     assert "--reference=('f, m', True) is not a group of 'sex', 'old'" in message
     for option, value in (("--threshold", "2"), ("--min-count", "-1")):
