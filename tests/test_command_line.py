@@ -690,6 +690,8 @@ def test_check_decides_by_confidence_bounds(capsys):
         assert json.loads(Path("out.json").read_text(encoding="utf-8"))["status"] == status
     assert "Did you mean 'accuracy'?" in fail(capsys, *command, "--rule", "min(acuracy) >= 0.5")
     assert "is not a rule" in fail(capsys, *command, "--rule", "__import__('os')")
+    message = fail(capsys, *command, "--rule", "min(accuracy) > 0.7")
+    assert "Write >= instead of >." in message
     assert "error: --confidence=2" in fail(
         capsys, *command, "--rule", "min(accuracy) >= 0.5", "--confidence", "2"
     )

@@ -152,18 +152,20 @@ def _worst(report: ReportTables, groups: dict, models: dict[str, str]) -> str:
     words = f"{groups[worst]} ({n}): accuracy {_accuracy(kept, worst, last)} %"
     if first != last:
         words += f" with {models[last]}, {_accuracy(kept, worst, first)} % with {models[first]}"
+    words = _sentence(words)
+    if first != last:
         before = _lowest(kept, first)
         if before != worst:
             words += (
-                f". The worst group of {models[first]} was {groups[before]}: "
-                f"{_accuracy(kept, before, first)} %"
+                f" The worst group of {models[first]} was {groups[before]}: "
+                f"{_accuracy(kept, before, first)} %."
             )
     if small:
         verb = "has" if small == 1 else "have"
-        words += f". Worst of {len(kept)}; {number_of(small, 'group')} with {fewer} {verb} no value"
-    else:
-        words += f". Worst of {len(kept)}" * (len(kept) > 1)
-    return f"{words}."
+        words += f" Worst of {len(kept)}; {number_of(small, 'group')} with {fewer} {verb} no value."
+    elif len(kept) > 1:
+        words += f" Worst of {len(kept)}."
+    return words
 
 
 def _every(n: int) -> str:
