@@ -138,10 +138,10 @@ def test_the_summary_says_that_it_includes_groups_without_a_value():
 
 
 def test_each_model_has_a_row_against_the_reference_group():
-    # Selected with "old": 30 of 60 in a, 12 of 60 in b. With "new.": 24 and 24 of 60.
-    group = np.repeat(["a", "b"], 60)
-    old = np.r_[np.arange(60) < 30, np.arange(60) < 12].astype(int)
-    new = np.r_[np.arange(60) < 24, np.arange(60) < 24].astype(int)
+    # Selected with "old": 300 of 600 in a, 120 of 600 in b. With "new.": 240 of 600 in each.
+    group = np.repeat(["a", "b"], 600)
+    old = np.r_[np.arange(600) < 300, np.arange(600) < 120].astype(int)
+    new = np.r_[np.arange(600) < 240, np.arange(600) < 240].astype(int)
     report = fairness_report(
         old, {"old": old, "new.": new}, sensitive_features={"g": group}, threshold=0.8, n_boot=0
     )

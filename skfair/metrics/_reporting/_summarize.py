@@ -301,7 +301,7 @@ def _summary(report: ReportTables) -> PlainTable:
     )
     labels = tuple((name,) for name in _written_models(report).values())
     n_small = int((report.by_group["", "count"] < report.min_count).sum())
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if n_small:  # else the verdict and the summary seem to contradict each other
         groups = number_of(n_small, "group")
         remarks = (f"The summary includes {groups} with fewer than {report.min_count} samples.",)
@@ -441,9 +441,9 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
         table = report.by_reference.loc[[metric.name]]
         written = told_apart([row[1:] for row in table.index], [()] * len(names))
         scale, digits, unit = (1, 3, "") if metric.counted is None else (100, 1, ", points")
-        columns = ("ratio", f"difference{unit}", "reference")
+        columns = ["ratio", f"difference{unit}", "reference"]
         if report.threshold is not None:
-            columns += (f"at least {report.threshold:g}",)
+            columns.append(f"at least {report.threshold:g}")
         labels, rows = [], []
         for group, (_, values) in zip(written, table.iterrows(), strict=True):
             for model in counts.models:
@@ -459,7 +459,7 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
                 rows.append(tuple(cells))
         heading = f"{metric_words(metric).capitalize()} against a reference group"
         heads = (*names, "model") if several else names
-        tables.append(PlainTable(heading, heads, columns, tuple(labels), tuple(rows)))
+        tables.append(PlainTable(heading, heads, tuple(columns), tuple(labels), tuple(rows)))
     return tables
 
 
