@@ -664,7 +664,7 @@ def test_the_reference_has_the_type_of_the_groups(capsys, made):
     run(capsys, *command, "--groups", "sex", "--reference", "highest")
     assert reference() <= {"f", 7}
     message = fail(capsys, *command, *both, "--reference", "f")
-    assert "--reference 'f' has 1 labels, but --groups names 2 columns" in message
+    assert "--reference 'f' has not one label for each of the 2 columns of --groups" in message
     message = fail(capsys, *command, *both, "--reference", '"f, m",True')
     assert "--reference=('f, m', True) is not a group of 'sex', 'old'" in message
     for option, value in (("--threshold", "2"), ("--min-count", "-1")):
@@ -690,6 +690,8 @@ def test_check_decides_by_confidence_bounds(capsys):
         assert json.loads(Path("out.json").read_text(encoding="utf-8"))["status"] == status
     assert "Did you mean 'accuracy'?" in fail(capsys, *command, "--rule", "min(acuracy) >= 0.5")
     assert "is not a rule" in fail(capsys, *command, "--rule", "__import__('os')")
+    message = fail(capsys, *command, "--rule", "min(accuracy) > 0.7")
+    assert "Write >= instead of >." in message
     assert "error: --confidence=2" in fail(
         capsys, *command, "--rule", "min(accuracy) >= 0.5", "--confidence", "2"
     )

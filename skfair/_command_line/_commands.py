@@ -137,8 +137,8 @@ def _find_reference(typed: str, features: list[Column]) -> Any:
     parts = [typed] if len(features) == 1 else next(csv.reader([typed]), [])
     if len(parts) != len(features):
         raise ValueError(
-            f"--reference {shown(typed)} has {len(parts)} labels, but --groups names "
-            f"{len(features)} columns. Give one label for each column, separated by commas."
+            f"--reference {shown(typed)} has not one label for each of the {len(features)} columns "
+            "of --groups. Give one label for each column, separated by commas."
         )
     labels = tuple(
         next((label for label in feature.values if as_label(label) == part), part)

@@ -20,6 +20,7 @@ STATISTICS: dict[str, tuple[str, ...]] = {
 }
 _EXAMPLE = "difference(selection_rate) <= 0.05"
 # Text is matched, never evaluated.
+_STRICT = re.compile(r"[<>](?!=)")
 _RULE = re.compile(
     r"\s*(?P<statistic>\w+)\s*\(\s*(?P<metric>[^()]*[^()\s])\s*\)"
     r"\s*(?P<comparison><=|>=)\s*(?P<value>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*",
@@ -129,8 +130,10 @@ class FairnessRule:
         match = _RULE.fullmatch(text) if len(text) <= _LONGEST else None
         if match is None:
             percent = " Give a fraction, 0.05 for 5 %." if "%" in text else ""
+            strict = _STRICT.search(text)
+            equal = f" Write {strict[0]}= instead of {strict[0]}." if strict else ""
             raise ValueError(
-                f"{shown(text, 80)} is not a rule.{percent} Write a statistic "
+                f"{shown(text, 80)} is not a rule.{percent}{equal} Write a statistic "
                 f"({', '.join(STATISTICS)}), a metric in brackets, <= or >=, and a number, for "
                 f"instance {_EXAMPLE!r}."
             )

@@ -413,9 +413,11 @@ class FairnessMonitor:
         lines = [f"{len(self._windows)} windows, {n:,} samples, confidence {self.confidence:g}"]
         for r, watch in enumerate(self._watches):
             raised = sum(rule == r for rule, _ in self._alarmed)
-            what = "pairs of groups" if watch.paired else "groups"
             n_units = len({frozenset(unit) for unit in watch.units})  # both orders of a pair
-            lines.append(f"{watch.rule}: {raised} alarms from {n_units:,} {what}")
+            plural = "" if n_units == 1 else "s"
+            what = f"pair{plural} of groups" if watch.paired else f"group{plural}"
+            alarms = "alarm" if raised == 1 else "alarms"
+            lines.append(f"{watch.rule}: {raised} {alarms} from {n_units:,} {what}")
         return "\n".join([*lines, *map(str, self.alarms_)])
 
     def _positive(self, metric: CountMetric, counts: GroupCounts, total: GroupCounts) -> int:

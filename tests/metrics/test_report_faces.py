@@ -126,6 +126,41 @@ def test_loss_in_a_small_group_is_not_beyond_chance():
     assert "none of 1 group lost accuracy beyond chance. 0 gained" in _flat(str(report))
 
 
+def test_the_summary_says_that_it_includes_groups_without_a_value():
+    # 3 of 23 samples are of group b, and all three are wrong.
+    y, group = np.repeat([1], 23), np.repeat(["a", "b"], [20, 3])
+    report = fairness_report(y, (group == "a").astype(int), sensitive_features=group)
+    remark = "The summary includes 1 group with fewer than 10 samples."
+    assert report.summary.loc["worst_group_accuracy", "model"] == 0
+    for shown in (str(report), report._repr_html_(), report.to_model_card().render()):
+        assert remark in shown.replace("\n", " ")
+    everybody = fairness_report(y, y, sensitive_features=group, min_count=0)
+    assert "The summary includes" not in str(everybody)
+
+
+def test_each_model_has_a_row_against_the_reference_group():
+    # Selected with "old": 300 of 600 in a, 120 of 600 in b. With "new.": 240 of 600 in each.
+    group = np.repeat(["a", "b"], 600)
+    old = np.r_[np.arange(600) < 300, np.arange(600) < 120].astype(int)
+    new = np.r_[np.arange(600) < 240, np.arange(600) < 240].astype(int)
+    report = fairness_report(
+        old, {"old": old, "new.": new}, sensitive_features={"g": group}, threshold=0.8, n_boot=0
+    )
+    text = str(report)
+    table = text[text.index("Selection rate against") :].split("\n\n")[0].splitlines()
+    assert table[0] == "Selection rate against a reference group"
+    heads = ["g", "model", "ratio", "difference,", "points", "reference", "at", "least", "0.8"]
+    assert table[1].split() == heads
+    rows = [line.split() for line in table[2:]]
+    assert [row[:2] for row in rows] == [["a", "old"], ["a", "new."], ["b", "old"], ["b", "new."]]
+    assert rows[2][2] == "0.40"
+    assert [row[-1] for row in rows if row[1] == "old"] == ["yes", "no"]
+    verdict = text[: text.index("Accuracy by class")]
+    assert "new.." not in verdict  # the name has a full stop already
+    assert "new. against old." in verdict
+    assert "old against" not in verdict
+
+
 def test_nobody_is_named_when_nothing_can_be_estimated():
     y = [0, 1, 1]
     text = _flat(str(fairness_report(y, y, sensitive_features={"g": [*"abc"]})))

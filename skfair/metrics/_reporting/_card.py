@@ -18,16 +18,14 @@ def add_to_card(view: View, card: Any, section: str) -> None:
     verdict = "\n".join(f"- **{key}**: {escape(sentence)}" for key, sentence in view.verdict)
     card.add(**{section: f"{escape(view.title)}\n\n{verdict}"})
     if view.verdict_table:
-        _add(card, section, view.verdict_table.heading, _plain_frame(view.verdict_table))
+        _add_plain(card, section, view.verdict_table)
     for i, of_metric in enumerate(view.sections):
         unit = f", {of_metric.unit}" if of_metric.unit else ""
         _add(card, section, of_metric.heading + unit, _frame(of_metric, view.models))
         if i == 0:
-            _add(card, section, view.summary.heading, _plain_frame(view.summary))
+            _add_plain(card, section, view.summary)
     for table in (*view.references, *view.certificates):
-        place = _add(card, section, table.heading, _plain_frame(table))
-        if table.remarks:
-            card.select(place).content += "\n\n" + "\n\n".join(map(escape, table.remarks))
+        _add_plain(card, section, table)
     notes = "\n".join(f"- {escape(note)}" for note in view.notes)
     card.add(**{f"{section}/How to read these numbers": notes})
 
@@ -37,6 +35,13 @@ def _add(card: Any, section: str, heading: str, table: pd.DataFrame) -> str:
     card.add_table(**{place: table})
     card.select(place).title = escape(heading)  # add_table sets the whole path
     return place
+
+
+def _add_plain(card: Any, section: str, table: PlainTable) -> None:
+    rows = [[*labels, *values] for labels, values in zip(table.labels, table.values, strict=True)]
+    place = _add(card, section, table.heading, _escaped([*table.names, *table.columns], rows))
+    if table.remarks:
+        card.select(place).content += "\n\n" + "\n\n".join(map(escape, table.remarks))
 
 
 def _frame(section: Section, models: tuple[str, ...]) -> pd.DataFrame:
@@ -52,11 +57,6 @@ def _frame(section: Section, models: tuple[str, ...]) -> pd.DataFrame:
             cells += [cell.text + pair] + ([cell.change_text] if m else [])
         rows.append(cells)
     return _escaped(heads, rows)
-
-
-def _plain_frame(table: PlainTable) -> pd.DataFrame:
-    rows = [[*labels, *values] for labels, values in zip(table.labels, table.values, strict=True)]
-    return _escaped([*table.names, *table.columns], rows)
 
 
 def _escaped(heads: list[str], rows: list[list[str]]) -> pd.DataFrame:

@@ -151,18 +151,20 @@ def _worst(report: ReportTables, groups: dict, models: dict[str, str]) -> str:
     words = f"{groups[worst]} ({n}): accuracy {_accuracy(kept, worst, last)} %"
     if first != last:
         words += f" with {models[last]}, {_accuracy(kept, worst, first)} % with {models[first]}"
+    words = _sentence(words)
+    if first != last:
         before = _lowest(kept, first)
         if before != worst:
             words += (
-                f". The worst group of {models[first]} was {groups[before]}: "
-                f"{_accuracy(kept, before, first)} %"
+                f" The worst group of {models[first]} was {groups[before]}: "
+                f"{_accuracy(kept, before, first)} %."
             )
     if small:
         verb = "has" if small == 1 else "have"
-        words += f". Worst of {len(kept)}; {number_of(small, 'group')} with {fewer} {verb} no value"
-    else:
-        words += f". Worst of {len(kept)}" * (len(kept) > 1)
-    return f"{words}."
+        words += f" Worst of {len(kept)}; {number_of(small, 'group')} with {fewer} {verb} no value."
+    elif len(kept) > 1:
+        words += f" Worst of {len(kept)}."
+    return words
 
 
 def _every(n: int) -> str:
@@ -215,7 +217,7 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
         words += f", change {change}"
         if values["change_low"] <= 0 <= values["change_high"]:
             words += ", which may be chance"
-    return f"{words}."
+    return _sentence(words)
 
 
 def _feature_groups(report: ReportTables) -> dict[Any, str]:
@@ -268,7 +270,7 @@ def _who_pays(report: ReportTables, groups: dict, models: dict[str, str]) -> tup
     return (
         "Who pays",
         f"{words}. {len(gained)} gained beyond chance, {unclear} cannot be told. "
-        f"{models[last]} against {models[first]}.",
+        + _sentence(f"{models[last]} against {models[first]}"),
     )
 
 
@@ -309,7 +311,12 @@ def _summary(report: ReportTables) -> PlainTable:
         for model in report.counts.models
     )
     labels = tuple((name,) for name in _written_models(report).values())
-    return PlainTable("Summary, percent", ("model",), columns, labels, values)
+    n_small = int((report.by_group["", "count"] < report.min_count).sum())
+    remarks: tuple[str, ...] = ()
+    if n_small:  # else the verdict and the summary seem to contradict each other
+        groups = number_of(n_small, "group")
+        remarks = (f"The summary includes {groups} with fewer than {report.min_count} samples.",)
+    return PlainTable("Summary, percent", ("model",), columns, labels, values, remarks)
 
 
 def told_apart(labels: Sequence[tuple], reserved: Sequence[Collection[str]]) -> list[tuple]:
@@ -445,32 +452,31 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
         return []
     counts, tables = report.counts, []
     groups = _feature_groups(report)
+    several = len(models) > 1
     names = tuple(map(as_label, report.by_reference.index.names[1:]))
     for metric in report.metrics:
         table = report.by_reference.loc[[metric.name]]
         written = told_apart([row[1:] for row in table.index], [()] * len(names))
-        columns: list[str] = []
-        for model in counts.models:
-            prefix = f"{models[model]}: " if len(models) > 1 else ""
-            columns += [f"{prefix}ratio", f"{prefix}difference", f"{prefix}reference"]
-            if report.threshold is not None:
-                columns.append(f"{prefix}at least {report.threshold:g}")
-        scale, digits = (1, 3) if metric.counted is None else (100, 1)
-        rows = []
-        for _, values in table.iterrows():
-            cells: list[str] = []
+        scale, digits, unit = (1, 3, "") if metric.counted is None else (100, 1, ", points")
+        columns = ["ratio", f"difference{unit}", "reference"]
+        if report.threshold is not None:
+            columns.append(f"at least {report.threshold:g}")
+        labels, rows = [], []
+        for group, (_, values) in zip(written, table.iterrows(), strict=True):
             for model in counts.models:
                 of = values[model]
+                cells = []
                 for name, form in (("ratio", (1, 2, "")), ("difference", (scale, digits, "+"))):
                     parts = (name, f"{name}_low", f"{name}_high")
                     cells.append(write(tuple(float(of[part]) for part in parts), form))
                 cells.append("" if pd.isna(of["reference"]) else groups[of["reference"]])
                 if report.threshold is not None:
                     cells.append(of["meets"])
-            rows.append(tuple(cells))
-        unit = ", percent" if metric.counted is not None else ""
-        heading = f"{metric_words(metric).capitalize()} against a reference group{unit}"
-        tables.append(PlainTable(heading, names, tuple(columns), tuple(written), tuple(rows)))
+                labels.append((*group, models[model]) if several else group)
+                rows.append(tuple(cells))
+        heading = f"{metric_words(metric).capitalize()} against a reference group"
+        heads = (*names, "model") if several else names
+        tables.append(PlainTable(heading, heads, tuple(columns), tuple(labels), tuple(rows)))
     return tables
 
 
@@ -486,6 +492,11 @@ def _plain_table(heading: str, table: pd.DataFrame, remarks: Sequence[str]) -> P
 
 
 # Numbers and names in words
+
+
+def _sentence(words: str) -> str:
+    """Add a full stop, unless a name such as "log. reg." ends with one."""
+    return words if words.endswith(".") else f"{words}."
 
 
 def write(numbers: tuple[float, ...], form: tuple[int, int, str]) -> str:
