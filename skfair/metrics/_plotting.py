@@ -146,10 +146,11 @@ def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
     """
     settle(ax)
     room = ax.get_window_extent().width
+    names = [plot_text(as_label(name)) for name in handles]
     for n_columns in range(len(handles), 0, -1):
         legend = ax.legend(
             handles.values(),
-            [plot_text(as_label(name)) for name in handles],
+            [f" {name}" for name in names],  # matplotlib 3.9 warns of names that begin with "_"
             loc="lower left",
             bbox_to_anchor=(0, 1),
             ncols=n_columns,
@@ -160,6 +161,8 @@ def legend_above(ax: Any, handles: Mapping[str, Any]) -> None:
             frameon=False,
             borderaxespad=0.2,
         )
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_text(name)
         if legend.get_window_extent().width <= room:
             return
 

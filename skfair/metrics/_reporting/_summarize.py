@@ -462,9 +462,10 @@ def _reference_tables(report: ReportTables, models: dict[str, str]) -> list[Plai
         if report.threshold is not None:
             columns.append(f"at least {report.threshold:g}")
         labels, rows = [], []
-        for group, (_, values) in zip(written, table.iterrows(), strict=True):
+        of_models = {model: table[model].to_dict("records") for model in counts.models}
+        for i, group in enumerate(written):
             for model in counts.models:
-                of = values[model]
+                of = of_models[model][i]
                 cells = []
                 for name, form in (("ratio", (1, 2, "")), ("difference", (scale, digits, "+"))):
                     parts = (name, f"{name}_low", f"{name}_high")
