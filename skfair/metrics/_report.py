@@ -588,7 +588,7 @@ def fairness_report(
     threshold : float, default=None
         Smallest acceptable ratio of the value of a group to that of the reference, above 0 and at
         most 1. For selection rates, 0.8 is the four-fifths rule. Without `reference`, the reference
-        is "highest".
+        is "highest". The verdict then has a fourth line.
 
     Returns
     -------

@@ -198,6 +198,9 @@ def test_the_four_fifths_rule_alone_takes_the_highest_estimable_group():
     rows = report.by_reference.loc["selection_rate"]["model"]
     assert rows["meets"].to_dict() == {"a": "yes", "b": "no", "c": "yes", "d": "not estimable"}
     assert set(rows["reference"]) == {"a"}
+    words = "selection rate: 1 of 4 groups below 0.8 of the reference, each by its own interval: b."
+    text = " ".join(str(report).split())
+    assert f"Threshold {words} 2 reach it, 0 cannot be told, 1 not estimable." in text
     assert fairness_report(y, chosen, sensitive_features=group).by_reference is None
 
 

@@ -14,6 +14,7 @@ from skfair.metrics._html import group_label
 from skfair.metrics._rates import (
     FALSE_NEGATIVE_RATE,
     FALSE_POSITIVE_RATE,
+    SELECTION_RATE,
     TRUE_NEGATIVE_RATE,
     TRUE_POSITIVE_RATE,
 )
@@ -110,6 +111,7 @@ def summarize(report: ReportTables) -> View:
             ("Worst group", _worst(report, groups, models)),
             ("Largest gap", _gap_words(report, last, models)),
             _who_pays(report, groups, models),
+            *_threshold_verdict(report, models),
         ),
         verdict_table=_verdict_table(report, groups, models) if len(models) > 2 else None,
         summary=_summary(report),
@@ -272,6 +274,31 @@ def _who_pays(report: ReportTables, groups: dict, models: dict[str, str]) -> tup
         f"{words}. {len(gained)} gained beyond chance, {unclear} cannot be told. "
         + _sentence(f"{models[last]} against {models[first]}"),
     )
+
+
+def _threshold_verdict(report: ReportTables, models: dict[str, str]) -> list[tuple[str, str]]:
+    """Count the groups that reach the threshold, if there is one: by selection rate if reported."""
+    if report.by_reference is None or report.threshold is None:
+        return []
+    last = report.counts.models[-1]
+    chosen = [metric for metric in report.metrics if metric.counted is SELECTION_RATE]
+    metric = (chosen or report.metrics)[0]
+    table = report.by_reference.loc[[metric.name]]
+    names = _joined([row[1:] for row in table.index])
+    verdicts = dict(zip(names.values(), table[last]["meets"].tolist(), strict=True))
+    below = [name for name, verdict in verdicts.items() if verdict == "no"]
+    n = {kind: list(verdicts.values()).count(kind) for kind in ("yes", "cannot tell")}
+    words = (
+        f"{metric_words(metric)}: {len(below) or 'none'} of {number_of(len(verdicts), 'group')} "
+        f"below {report.threshold:g} of the reference, each by its own interval"
+    )
+    if below:
+        more = len(below) - _NAMED
+        words += f": {'; '.join(below[:_NAMED])}{f'; and {more} more' if more > 0 else ''}"
+    words += f". {n['yes']} reach it, {n['cannot tell']} cannot be told"
+    small = len(verdicts) - len(below) - sum(n.values())
+    words += f", {small} not estimable" * (small > 0)
+    return [("Threshold", words + (f", with {models[last]}" * (len(models) > 1)) + ".")]
 
 
 def _verdict_table(report: ReportTables, groups: dict, models: dict[str, str]) -> PlainTable:

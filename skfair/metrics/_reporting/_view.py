@@ -112,7 +112,7 @@ class View:
         Names of the models, told apart.
     verdict : tuple of (str, str)
         Three lines: a key, ``"Worst group"``, ``"Largest gap"`` or ``"Who pays"`` (with one model
-        ``"Not estimable"``), and a sentence.
+        ``"Not estimable"``), and a sentence. With a threshold, a fourth line ``"Threshold"``.
     verdict_table : PlainTable or None
         With three models or more: the verdict of each model in a row.
     summary : PlainTable
