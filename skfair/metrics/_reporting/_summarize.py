@@ -203,8 +203,7 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
             return "not named: metrics of your own have no common unit. See their tables."
         return "none: there are no two groups with a value to compare."
     metric, row = found
-    first, gaps = report.counts.models[0], report.gaps.loc[[row]].iloc[0]
-    values = gaps[model]
+    first, values = report.counts.models[0], _row_of(report.gaps, row, model)
     groups = _feature_groups(report)
     where = f" ({group_label(row[1:-1])})" if len(row) > 2 else ""
     interval = write((values["value"], values["low"], values["high"]), _PERCENT)
@@ -214,12 +213,22 @@ def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
         f"({high} %) and {groups[values['lowest']]} ({low} %)"
     )
     if model != first:
-        words += f" with {models[model]}; {100 * gaps[first, 'value']:.1f} with {models[first]}"
+        before = _row_of(report.gaps, row, first)["value"]
+        words += f" with {models[model]}; {100 * before:.1f} with {models[first]}"
         change = write(tuple(values[part] for part in _CHANGES), _MOVED)
         words += f", change {change}"
         if values["change_low"] <= 0 <= values["change_high"]:
             words += ", which may be chance"
     return _sentence(words)
+
+
+def _row_of(table: pd.DataFrame, row: Any, model: str) -> dict[str, Any]:
+    """Take the columns of a model in a row, each with its own type.
+
+    As one Series, numbers beside labels that are durations would become durations.
+    """
+    part = table.loc[[row], model]
+    return {name: part[name].iloc[0] for name in part}
 
 
 def _feature_groups(report: ReportTables) -> dict[Any, str]:
@@ -310,7 +319,7 @@ def _verdict_table(report: ReportTables, groups: dict, models: dict[str, str]) -
         found = _largest_gap(report, model)
         gap = ""
         if found is not None:
-            values = report.gaps.loc[[found[1]], model].iloc[0]
+            values = _row_of(report.gaps, found[1], model)
             gap = write((values["value"], values["low"], values["high"]), _PERCENT)
             gap += f", {metric_words(found[0])}"
         lost, gained = _moved(report, model) if m else ((), ())
@@ -406,10 +415,11 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
         for name in STATISTICS:
             row = (metric.name, *level, name)
             source = report.disparities if name == "overall" else report.gaps
-            values = source.loc[[row]].iloc[0]
             form = (1, 2, "") if name == "ratio" else (scale, digits, "")
             cells = tuple(
-                _cell(values[model], True, form, groups if name != "overall" else None)
+                _cell(
+                    _row_of(source, row, model), True, form, groups if name != "overall" else None
+                )
                 for model in counts.models
             )
             statistics.append(Row((*control, name, *[""] * (n_features - 1)), None, cells))
