@@ -113,12 +113,13 @@ def _undefined(report: Any) -> Iterator[str]:
     names = tell_apart([row[1:] for row in rows], STATISTICS, group_label)
     undefined = []
     for metric in report.metrics:
-        for row, values in report.by_feature.loc[[metric.name]].iterrows():
-            missing = [model for model in models if np.isnan(values[model, "value"])]
-            if missing:
-                of = "" if len(missing) == len(models) else f" of {group_label(tuple(missing))}"
-                words = as_label(metric.name.replace("_", " "))
-                undefined.append(f"{words}{of} in {names[row[1:]]}")
+        table = report.by_feature.loc[[metric.name]]
+        bare = np.column_stack([table[model, "value"].isna() for model in models])
+        for row, which in zip(table.index[bare.any(axis=1)], bare[bare.any(axis=1)], strict=True):
+            missing = [model for model, gone in zip(models, which, strict=True) if gone]
+            of = "" if len(missing) == len(models) else f" of {group_label(tuple(missing))}"
+            words = as_label(metric.name.replace("_", " "))
+            undefined.append(f"{words}{of} in {names[row[1:]]}")
     if undefined:
         yield f"Undefined, so left out of differences and ratios: {_list(undefined)}."
 

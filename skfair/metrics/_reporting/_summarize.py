@@ -184,15 +184,15 @@ def _accuracy(table: pd.DataFrame, group: Any, model: str) -> str:
 
 def _largest_gap(report: ReportTables, model: str) -> tuple[ReportMetric, Any] | None:
     """Find the metric, and the row of `gaps`, with the largest difference between groups."""
-    best, found = -1.0, None
-    for metric in report.metrics:
-        if metric.counted is None:  # its unit may be another
-            continue
-        for row in report.gaps.loc[[metric.name]].index:
-            value = report.gaps.loc[[row], (model, "value")].iloc[0]
-            if row[-1] == "difference" and value > best:
-                best, found = value, (metric, row)
-    return found
+    metrics = {metric.name: metric for metric in report.metrics if metric.counted is not None}
+    index = report.gaps.index
+    compared = index.get_level_values(0).isin(metrics)  # the others may have another unit
+    compared &= index.get_level_values(-1) == "difference"
+    values = report.gaps[model, "value"].to_numpy()
+    if not compared.any() or np.isnan(values[compared]).all():
+        return None
+    row = index[np.nanargmax(np.where(compared, values, np.nan))]
+    return metrics[row[0]], row
 
 
 def _gap_words(report: ReportTables, model: str, models: dict[str, str]) -> str:
@@ -411,17 +411,14 @@ def _metric_section(report: ReportTables, metric: ReportMetric) -> Section:
         cells = tuple(map(_cell, values, whether, [(scale, digits, "")] * len(values)))
         rows.append(Row(labels, int(n), cells, any(whether)))
     groups, statistics = _feature_groups(report), []
-    for level, control in levels.items():
-        for name in STATISTICS:
-            row = (metric.name, *level, name)
-            source = report.disparities if name == "overall" else report.gaps
+    # Both tables have the control levels in the order of `levels`.
+    overall = _by_row(report.disparities.loc[[metric.name]], counts.models)[:: len(STATISTICS)]
+    gaps = _by_row(report.gaps.loc[[metric.name]], counts.models)
+    for control, *rows_of in zip(levels.values(), overall, gaps[::2], gaps[1::2], strict=True):
+        for name, values in zip(STATISTICS, rows_of, strict=True):
             form = (1, 2, "") if name == "ratio" else (scale, digits, "")
-            cells = tuple(
-                _cell(
-                    _row_of(source, row, model), True, form, groups if name != "overall" else None
-                )
-                for model in counts.models
-            )
+            between = groups if name != "overall" else None
+            cells = tuple(_cell(of_model, True, form, between) for of_model in values)
             statistics.append(Row((*control, name, *[""] * (n_features - 1)), None, cells))
     names = tuple(map(as_label, (*counts.control_names, *counts.group_names)))
     words = metric_words(metric)
