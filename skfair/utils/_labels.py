@@ -16,6 +16,8 @@ BIN = (
     "is a label."
 )
 
+_CUT_AT_NUL = len(pd.factorize(np.array(["a", "a\0b"], dtype=object))[1]) < 2
+
 
 def encode_labels(values: Any, *, name: str, hint: str = BIN) -> tuple[np.ndarray, list]:
     """Encode one column of labels of any type; missing values get code -1.
@@ -70,7 +72,7 @@ def encode_labels(values: Any, *, name: str, hint: str = BIN) -> tuple[np.ndarra
         if isinstance(array, np.ndarray) and array.dtype.kind == "U":
             codes, uniques = _factorize_text(array)
         else:
-            codes, uniques = pd.factorize(array)
+            codes, uniques = _factorize(array)
     except TypeError as error:
         raise TypeError(
             f"{name} holds labels that cannot be hashed, such as lists or arrays. Give one "
@@ -192,11 +194,25 @@ def _plain(label: Any, name: str, hint: str) -> Any:
     return int(label)  # pandas stores integers with gaps as floats
 
 
+def _factorize(array: Any) -> tuple[np.ndarray, Any]:
+    """Do the same as ``pandas.factorize``, also for text with a NUL character.
+
+    pandas 2 reads text up to the first NUL, and takes "a" and "a\\0b" for one label.
+    """
+    if _CUT_AT_NUL and array.dtype.kind in "OU":  # also a Series, or an array of pandas
+        values = array.tolist()
+        if all(isinstance(value, str) for value in values) and any("\0" in x for x in values):
+            position: dict[str, int] = {}
+            codes = [position.setdefault(value, len(position)) for value in values]
+            return np.array(codes, dtype=np.int64), as_objects(list(position))
+    return pd.factorize(array)
+
+
 def _factorize_text(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Do the same as ``pandas.factorize``, without a Python string for each element."""
     n, width = len(text), text.dtype.itemsize // 4
     if width > 16 or n >= 1 << 21 or text.dtype.byteorder == ">":
-        return pd.factorize(text)
+        return _factorize(text)
     characters = np.ascontiguousarray(text).view(np.uint32).reshape(n, width)
     codes = np.zeros(n, dtype=np.int64)
     for i in range(0, width, 2):  # two characters take 42 bits, the codes so far less than 21 bits

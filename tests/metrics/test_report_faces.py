@@ -278,6 +278,7 @@ def test_json_has_the_numbers_of_the_tables(data, tmp_path):
         "Worst group",
         "Largest gap",
         "Who pays",
+        "Threshold",
     ]
     for name in ("by_group", "by_feature", "disparities", "gaps", "by_reference"):
         table = getattr(report, name)

@@ -239,6 +239,14 @@ def test_text_arrays_are_encoded_as_lists_are(texts, step):
     assert labels == sorted(set(array.tolist()))
 
 
+@pytest.mark.parametrize("made", [list, np.array, lambda x: np.array(x, dtype=object), pd.Series])
+def test_text_does_not_end_at_a_nul(made):
+    values = ["a", "a\0b", "x" * 17, "a", "\0b"]
+    codes, labels = encode_labels(made(values), name="texts")
+    assert [labels[code] for code in codes] == values
+    assert labels == ["\0b", "a", "a\0b", "x" * 17]
+
+
 def test_text_of_the_other_byte_order():
     array = np.array(["b", "a", "b"]).astype(">U1")
     codes, labels = encode_labels(array, name="texts")

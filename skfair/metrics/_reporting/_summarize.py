@@ -307,7 +307,8 @@ def _threshold_verdict(report: ReportTables, models: dict[str, str]) -> list[tup
     words += f". {n['yes']} reach it, {n['cannot tell']} cannot be told"
     small = len(verdicts) - len(below) - sum(n.values())
     words += f", {small} not estimable" * (small > 0)
-    return [("Threshold", words + (f", with {models[last]}" * (len(models) > 1)) + ".")]
+    words += f", with {models[last]}" * (len(models) > 1)
+    return [("Threshold", _sentence(words))]
 
 
 def _verdict_table(report: ReportTables, groups: dict, models: dict[str, str]) -> PlainTable:
