@@ -3,6 +3,7 @@ busy machine cost more than they bring. Set before torch is imported, and for su
 """
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -16,3 +17,11 @@ def _same_draws_in_any_order():
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open():
+    """Close figures, since matplotlib warns of many in whichever test opens one too many."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
