@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from skfair.metrics._html import group_label
-from skfair.metrics._plotting import LETTER, LINE, columns_of, legend_above, plot_text
+from skfair.metrics._plotting import LETTER, LINE, legend_above, plot_text
 from skfair.metrics._reporting._measures import STATISTICS
-from skfair.utils._shown import as_label, tell_apart
+from skfair.utils._shown import as_label, columns_of, tell_apart
 
 # Okabe and Ito's colours, which colour-blind people can distinguish. Neighbours in this order also
 # differ in grey. Each colour has its own hatch, line style and marker.

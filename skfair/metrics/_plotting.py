@@ -1,7 +1,6 @@
 """Shared parts of the displays: labels, legend above the axes, names beside points, fonts."""
 
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from skfair.metrics._group_metric import metric_name
-from skfair.utils._shown import as_label
+from skfair.utils._settings import warning_filter
+from skfair.utils._shown import as_label, columns_of
 from skfair.utils._warnings import MissingGlyphWarning
 
 LETTER, LINE = 0.6, 1.25  # width of a letter and height of a line, as shares of the font size
@@ -71,19 +71,6 @@ def plot_text(text: str, columns: int = _WIDEST_ENTRY) -> str:
     return "\n".join([*lines, line.rstrip()]).replace("$", r"\$")
 
 
-def columns_of(text: str) -> int:
-    """Count the columns of a text: two for a wide letter, none for an accent of its own.
-
-    Returns
-    -------
-    int
-    """
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
 @contextmanager
 def missing_glyphs_told(ax: Any) -> Iterator[None]:
     """Replace matplotlib's warnings about missing glyphs with one that tells what to do.
@@ -93,8 +80,7 @@ def missing_glyphs_told(ax: Any) -> Iterator[None]:
     ax : matplotlib Axes
         Axes that the body draws into.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+    with warning_filter("ignore", UserWarning, r"Glyph \d+ .*missing from"):
         yield
     from matplotlib.text import Text
 

@@ -4,6 +4,7 @@ The author of the data chooses the names of labels, columns and files. Without e
 characters in a name could move the cursor of a terminal, reverse text, or forge whole lines.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -144,5 +145,31 @@ def plain(text: str) -> str:
         return text
     return "".join(
         letter if letter.isprintable() or letter in _JOINERS else repr(letter)[1:-1]
+        for letter in text
+    )
+
+
+def columns_of(text: str) -> int:
+    """Count the columns of a text: two for a wide letter, none for accents and joiners.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> columns_of("abc"), columns_of(chr(0x7B2C)), columns_of("e" + chr(0x301))
+    (3, 2, 1)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.combining(letter) or unicodedata.category(letter) == "Cf"
+        else 1 + (unicodedata.east_asian_width(letter) in "WF")
         for letter in text
     )

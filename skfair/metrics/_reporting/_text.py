@@ -3,10 +3,10 @@
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 
 from skfair.metrics._reporting._view import PlainTable, Row, Section, View
+from skfair.utils._shown import columns_of
 
 _WIDTH, _WIDEST, _NARROWEST = 100, 120, 60
 _SHOWN = 20  # most groups of a table; of more, the worst are shown
@@ -139,14 +139,19 @@ def _grid(
     """Lay out labels to the left and values to the right; long labels and heads are wrapped."""
     for cell, label in _SQUEEZED if squeeze else _SQUEEZED[:1]:
         values = [
-            min(max((_room(row[i]) for row in body), default=0), cell) for i in range(len(heads))
+            min(max((columns_of(row[i]) for row in body), default=0), cell)
+            for i in range(len(heads))
         ]
-        rooms = [max(v, min(_room(head), _HEAD)) for v, head in zip(values, heads, strict=True)]
-        if sum(rooms) + sum(map(_room, names)) > width:  # heads of several lines
-            words = [min(max(map(_room, head.split()), default=0), cell) for head in heads]
+        rooms = [
+            max(v, min(columns_of(head), _HEAD)) for v, head in zip(values, heads, strict=True)
+        ]
+        if sum(rooms) + sum(map(columns_of, names)) > width:  # heads of several lines
+            words = [min(max(map(columns_of, head.split()), default=0), cell) for head in heads]
             rooms = [max(v, w) for v, w in zip(values, words, strict=True)]
         of_labels = [
-            max(_room(name), *(_room(row[i]) for row in labels)) if labels else _room(name)
+            max(columns_of(name), *(columns_of(row[i]) for row in labels))
+            if labels
+            else columns_of(name)
             for i, name in enumerate(names)
         ]
         left = width - sum(rooms) - len(_GAP) * (len(rooms) + len(names) - 1)
@@ -201,38 +206,26 @@ def _plain(table: PlainTable, width: int) -> list[str]:
 # Widths in columns of a terminal
 
 
-def _room(text: str) -> int:
-    """Columns that a text takes: two for wide letters, none for combining marks."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0
-        if unicodedata.combining(letter) or unicodedata.category(letter) == "Cf"
-        else 1 + (unicodedata.east_asian_width(letter) in "WF")
-        for letter in text
-    )
-
-
 def _pad(text: str, room: int, right: bool = False) -> str:
-    space = " " * (room - _room(text))
+    space = " " * (room - columns_of(text))
     return space + text if right else text + space
 
 
 def _wrap(text: str, room: int) -> list[str]:
     """Break a text at spaces, and words that are too long anywhere."""
-    if _room(text) <= room:
+    if columns_of(text) <= room:
         return [text]
     lines, line = [], ""
     for word in text.split(" "):
         joined = f"{line} {word}" if line else word
-        if _room(joined) <= room:
+        if columns_of(joined) <= room:
             line = joined
             continue
         if line:
             lines.append(line)
         line = ""
         for letter in word:
-            if line and _room(line + letter) > room:
+            if line and columns_of(line + letter) > room:
                 lines.append(line)
                 line = ""
             line += letter
