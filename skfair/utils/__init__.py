@@ -1,9 +1,11 @@
 """The lowest layer of skfair: devices, seeds, validation, groups, and words for messages."""
 
-from skfair.utils._device import resolve_device
+from typing import TYPE_CHECKING
+
+from skfair._lazy import lazy_names
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._imports import import_optional
-from skfair.utils._random import draw_seed, seeded
+from skfair.utils._random_state import draw_seed
 from skfair.utils._warnings import (
     AmplificationWarning,
     FairnessWarning,
@@ -18,6 +20,14 @@ from skfair.utils._warnings import (
     SmallGroupWarning,
     UninformativeAttributionWarning,
 )
+
+if TYPE_CHECKING:
+    from skfair.utils._device import resolve_device
+    from skfair.utils._random import seeded
+else:  # these modules import torch
+    __getattr__, __dir__ = lazy_names(
+        __name__, {"_device": ["resolve_device"], "_random": ["seeded"]}
+    )
 
 __all__ = [
     "AmplificationWarning",

@@ -1,18 +1,21 @@
 """Converting arrays and tensors of any package to NumPy."""
 
+import sys
 from typing import Any
 
 import numpy as np
-import torch
 
 
 def as_numpy(block: Any) -> np.ndarray:
     """Convert an array-like or a tensor to an array. The tensor may be on any device."""
-    if isinstance(block, torch.Tensor):
-        block = block.detach().cpu()
-        if block.dtype == torch.bfloat16:  # NumPy has no such type
-            block = block.float()
-        return block.numpy()
+    if sys.modules.get("torch"):  # otherwise there are no tensors
+        import torch
+
+        if isinstance(block, torch.Tensor):
+            block = block.detach().cpu()
+            if block.dtype == torch.bfloat16:  # NumPy has no such type
+                block = block.float()
+            return block.numpy()
     return np.asarray(block)
 
 

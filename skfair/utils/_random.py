@@ -9,35 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skfair.utils._random_state import check_random_state
-
 aten = torch.ops.aten
-
-
-def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Draw one integer seed for torch from a scikit-learn ``random_state``.
-
-    Parameters
-    ----------
-    random_state : int, RandomState or None
-        As in scikit-learn: an int gives the same seed at each call, a RandomState advances.
-
-    Returns
-    -------
-    int
-        A seed in [0, 2**31 - 1).
-
-    Examples
-    --------
-    >>> draw_seed(0) == draw_seed(0)
-    True
-    """
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 class _Generators:

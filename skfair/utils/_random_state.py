@@ -1,20 +1,19 @@
-"""Checking ``random_state``, with advice for generators that scikit-learn does not accept."""
+"""Checking ``random_state``, and drawing seeds from it."""
 
+import sys
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn import utils
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skfair.utils._shown import shown
 
 # For each kind of generator that is no RandomState: the code that draws a seed from it.
-_SEEDS: dict[type, str] = {
+_SEEDS = {
     np.random.Generator: "int(rng.integers(2**31))",
     np.random.BitGenerator: "int(numpy.random.Generator(rng).integers(2**31))",
     np.random.SeedSequence: "int(rng.generate_state(1)[0])",
-    torch.Generator: "int(torch.randint(2**31 - 1, (), generator=rng))",
 }
 
 
@@ -32,7 +31,12 @@ def refuse_generator(random_state: Any) -> None:
         `random_state` is a generator of NumPy or torch. The error is both a ValueError and a
         TypeError.
     """
-    for kind, seed in _SEEDS.items():
+    seeds: dict[type, str] = dict(_SEEDS)
+    if sys.modules.get("torch"):  # otherwise there are no generators of torch
+        import torch
+
+        seeds[torch.Generator] = "int(torch.randint(2**31 - 1, (), generator=rng))"
+    for kind, seed in seeds.items():
         if isinstance(random_state, kind):
             raise InvalidParameterError(
                 f"random_state is a {type(random_state).__name__} of "
@@ -73,3 +77,24 @@ def check_random_state(random_state: Any) -> np.random.RandomState:
             f"random_state={shown(random_state)} is not an int from 0 to 2**32 - 1, a "
             "numpy.random.RandomState or None. Give one of these."
         ) from error
+
+
+def draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Draw one integer seed for torch from a scikit-learn ``random_state``.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        As in scikit-learn: an int gives the same seed at each call, a RandomState advances.
+
+    Returns
+    -------
+    int
+        A seed in [0, 2**31 - 1).
+
+    Examples
+    --------
+    >>> draw_seed(0) == draw_seed(0)
+    True
+    """
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -1,6 +1,7 @@
 """Settings of a fit or a prediction: the same ones, independent of the process and the thread."""
 
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,19 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
-import torch
-from torch.overrides import TorchFunctionMode
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_ACCELERATORS = ("cuda", "mps", "xpu")
-_FLOATS = {
-    torch.empty, torch.empty_strided, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn,
-    torch.normal, torch.linspace, torch.logspace,
-}  # fmt: skip
-# These functions infer the type from the given numbers.
-_OF_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full}
-_OF_NUMBERS |= {torch.arange}
 
 
 @contextmanager
@@ -44,44 +34,18 @@ def own_settings() -> Iterator[None]:
 
     Examples
     --------
+    >>> import torch
     >>> with torch.no_grad(), np.errstate(all="raise"), own_settings():
     ...     torch.is_grad_enabled(), np.geterr()["under"]
     (True, 'ignore')
     """
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", *_ACCELERATORS):
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        if torch.get_default_dtype() != torch.float32:
-            stack.enter_context(_SinglePrecision())
+    floats = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+    with floats, ExitStack() as stack:
+        if sys.modules.get("torch"):  # otherwise nothing has changed the settings of torch
+            from skfair.utils._torch_settings import enter_default_settings
+
+            enter_default_settings(stack)
         yield
-
-
-class _SinglePrecision(TorchFunctionMode):
-    """Makes new tensors float32. torch's default type would change for all threads."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if kwargs.get("dtype") is None:
-            numbers = kwargs.get("data", kwargs.get("fill_value", args))
-            if func in _FLOATS or (func in _OF_NUMBERS and _has_floats(numbers)):
-                kwargs["dtype"] = torch.float32
-        return func(*args, **kwargs)
-
-
-def _has_floats(numbers: Any) -> bool:
-    """Whether these are Python numbers, and at least one of them is a float."""
-    if isinstance(numbers, list | tuple):
-        return any(map(_has_floats, numbers))
-    return type(numbers) is float
 
 
 def with_own_settings(function: Function) -> Function:

@@ -50,6 +50,8 @@ def validate_rows(estimator: BaseEstimator, X: Any, *, reset: bool, **check: Any
     ValueError, TypeError
         X is not valid. The message names X.
     """
+    if not reset and (rows := _valid_floats(estimator, X, **check)) is not None:
+        return rows
     X = _unmasked(X, "X")
     with in_words("X"):
         _num_samples(X)
@@ -62,6 +64,27 @@ def validate_rows(estimator: BaseEstimator, X: Any, *, reset: bool, **check: Any
             "example with OneHotEncoder in a ColumnTransformer."
         )
     return X
+
+
+def _valid_floats(
+    estimator: BaseEstimator, X: Any, *, dtype: Any, allow_nd: bool = False, **other_checks: Any
+) -> np.ndarray | None:
+    """Return an array of floats as ``validate_data`` returns it, or None if X is anything else.
+
+    ``validate_data`` first searches for data frames and array libraries; for one row, this takes
+    longer than a small network does.
+    """
+    if other_checks or type(X) is not np.ndarray or X.dtype.kind != "f" or not X.size:
+        return None
+    if X.ndim != 2 and not (allow_nd and X.ndim > 2):
+        return None
+    if X.shape[1] != getattr(estimator, "n_features_in_", None):
+        return None
+    if hasattr(estimator, "feature_names_in_"):  # it warns
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = X if dtype == "numeric" else X.astype(dtype, copy=False)
+        return rows if np.isfinite(np.add.reduce(rows, axis=None)) else None
 
 
 def validate_labels(estimator: BaseEstimator, X: Any, y: Any) -> np.ndarray:
@@ -184,8 +207,9 @@ def check_logits(logits: np.ndarray) -> None:
     ValueError
         An output is NaN or infinite. The message names the rows of X.
     """
-    bad = ~np.isfinite(logits).reshape(len(logits), -1).all(axis=1)
-    if bad.any():
+    finite = np.isfinite(logits)
+    if not finite.all():
+        bad = ~finite.reshape(len(logits), -1).all(axis=1)
         raise ValueError(
             f"For {describe_rows(bad)} of X the network computes NaN or infinity. The values in "
             "these rows, or the weights of the network, are too large. Look for errors in these "
