@@ -1,6 +1,5 @@
 """The base of classifiers around a torch network that is trained on rows of features."""
 
-import copy
 import os
 from typing import Any
 
@@ -11,9 +10,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skfair.base._blocks import BlockRows, in_file, validate_block_rows
 from skfair.base._estimator import TorchEstimator
+from skfair.base._kept_copy import converted
 from skfair.base._net import forward_batches
-from skfair.base._networks import copied
+from skfair.base._networks import copied, floating_dtype
 from skfair.base._onnx import export_onnx
 from skfair.base._trace import of_torch_alone
 from skfair.utils._device import resolve_device
@@ -26,7 +27,7 @@ from skfair.utils._validation import (
     validate_weight,
 )
 
-_PREDICT_BATCH = 8192
+_PREDICT_BATCH = 512
 
 
 def _check_shape(X: Any) -> None:
@@ -55,6 +56,12 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
     the softmax of the logits in float64, so that they sum to one and agree with :meth:`predict`.
     A ``fit`` that raises, or is interrupted, leaves the estimator as it was before; the base wraps
     each ``fit`` for this. Networks in fitted attributes are pickled on the CPU.
+
+    Predictions run a copy of ``module_`` in float64. After a prediction of up to 256 rows, the copy
+    stays in memory for the next prediction, up to 256 MiB for each network. It is not part of the
+    estimator: it is neither pickled nor copied, and it is freed with ``module_``. The copy gets the
+    weights of ``module_`` again at each prediction, so predictions follow all changes of
+    ``module_``, in place too.
 
     Attributes
     ----------
@@ -99,20 +106,25 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
     """
 
     def _validate_training_data(
-        self, X: Any, y: Any, sample_weight: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, X: Any, y: Any, sample_weight: Any, *, in_blocks: bool = False
+    ) -> tuple[Any, np.ndarray, np.ndarray]:
         """Check X, y and the weights; set ``classes_`` and ``n_features_in_``.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float32
+            With ``in_blocks=True``, an X in a file is not read, and comes as
+            :class:`~skfair.base._blocks.BlockRows`.
         codes : ndarray of shape (n_samples,), int64, the position of each label in ``classes_``
         weight : ndarray of shape (n_samples,), float32
         """
         resolve_device(self.device)  # an error there should not wait for the networks
         _check_shape(X)
         y = validate_labels(self, X, y)
-        X = validate_rows(self, X, reset=True, dtype=np.float32, ensure_min_samples=2)
+        if in_blocks and in_file(X):
+            X = validate_block_rows(self, X, reset=True, least=2)
+        else:
+            X = validate_rows(self, X, reset=True, dtype=np.float32, ensure_min_samples=2)
         classes, codes = np.unique(y, return_inverse=True)
         names = classes.tolist()
         if len(classes) < 2:
@@ -120,7 +132,7 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
                 f"y holds one class only ({shown(names[0])}); a classifier needs samples of at "
                 "least two classes."
             )
-        weight = validate_weight(sample_weight, X)
+        weight = validate_weight(sample_weight, y)
         missing = np.flatnonzero(np.bincount(codes, weights=weight, minlength=len(classes)) == 0)
         if len(missing):
             raise ValueError(
@@ -130,10 +142,12 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         self.classes_ = classes
         return X, codes, weight
 
-    def _validate_features(self, X: Any) -> np.ndarray:
-        """Check that X has the features of :meth:`fit`; float32."""
+    def _validate_features(self, X: Any) -> np.ndarray | BlockRows:
+        """Check that X has the features of :meth:`fit`; float32, read in blocks from a file."""
         check_is_fitted(self)
         _check_shape(X)
+        if in_file(X):
+            return validate_block_rows(self, X, reset=False)
         return validate_rows(self, X, reset=False, dtype=np.float32)
 
     def _logits(self, X: Any) -> np.ndarray:
@@ -143,15 +157,15 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         check_logits(logits)
         return logits
 
-    def _run(self, module: nn.Module, X: np.ndarray) -> np.ndarray:
+    def _run(self, module: nn.Module, X: np.ndarray | BlockRows) -> np.ndarray:
         device = resolve_device(self.device)
         # In float64, which all but MPS have: in float32 the same row would come out a little
         # different with every set of rows it is predicted with.
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        module = copy.deepcopy(module).to(device, dtype)
-        return forward_batches(
-            module, X, batch_size=_PREDICT_BATCH, device=device, dtype=dtype
-        ).numpy()
+        with converted(module, device, dtype, n_rows=len(X)) as network:
+            return forward_batches(
+                network, X, batch_size=_PREDICT_BATCH, device=device, dtype=dtype
+            ).numpy()
 
     def to_module(self) -> nn.Module:
         """Export the network that predicts.
@@ -171,8 +185,8 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         Parameters
         ----------
         path : path-like
-            The file. Its input ``X`` and its ``output`` are those of :meth:`to_module`, for any
-            number of rows.
+            The file. Its input ``X``, or its inputs with the names in X, and its ``output`` are
+            those of :meth:`to_module`, for any number of rows.
 
         Raises
         ------
@@ -184,9 +198,11 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             The network has operations that ONNX has not.
         """
         module = self.to_module()
-        shape = getattr(self, "_sample_shape", (self.n_features_in_,))
-        dtypes = (p.dtype for p in module.parameters() if p.is_floating_point())
-        export_onnx(module, torch.zeros(2, *shape, dtype=next(dtypes, torch.float32)), path)
+        export_onnx(module, self._rows_to_export(floating_dtype(module) or torch.float32), path)
+
+    def _rows_to_export(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Make two rows of each input of :meth:`to_module`, by the name of the input."""
+        return {"X": torch.zeros(2, self.n_features_in_, dtype=dtype)}
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the logits.

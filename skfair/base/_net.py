@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from torch.utils.data import Dataset
 
+from skfair.base._blocks import BlockRows
+from skfair.base._threads import few_threads
 from skfair.utils._progress import progress_bar
 from skfair.utils._random import draws_nothing, generator, own_draws, own_generators
 from skfair.utils._shown import shown
@@ -28,24 +30,21 @@ _ROWS_OF_NOISE = 3
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def rows_at_once(X: np.ndarray | torch.Tensor, *, n_networks: int = 1) -> int:
+def rows_at_once(n_numbers: int) -> int:
     """Tell how many rows to run through a network at once.
 
     Parameters
     ----------
-    X : array or tensor of shape (n_samples, ...)
-        The rows. Larger rows give fewer at once, since the layers' outputs for images are larger
-        still.
-    n_networks : int, default=1
-        Number of networks that run at once.
+    n_numbers : int
+        Numbers in a row. Larger rows give fewer at once, since the layers' outputs for images are
+        larger still.
 
     Returns
     -------
     int
         From 1 to 8192.
     """
-    size = max(1, math.prod(X.shape[1:])) * n_networks
-    return min(max(1, _NUMBERS_AT_ONCE // size), 8192)
+    return min(max(1, _NUMBERS_AT_ONCE // max(1, n_numbers)), 8192)
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
@@ -58,7 +57,10 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     dtype = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # too large values become infinity, which later checks report
         array = array.astype(dtype, copy=False)
-    viewed = array.flags.writeable and array.flags.c_contiguous
+    # One row of an array in reverse is contiguous, and has a negative stride all the same.
+    viewed = (
+        array.flags.writeable and array.flags.c_contiguous and min(array.strides, default=0) >= 0
+    )
     return torch.from_numpy(array if viewed else array.copy())
 
 
@@ -97,8 +99,23 @@ def load_weights(module: Network, weights: Mapping[str, torch.Tensor], what: str
             f"{f', and {len(differing)} tensors differ in all' if len(differing) > 1 else ''}. "
             "Pass the network that was saved."
         )
-    on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
-    module.load_state_dict(weights, assign=on_meta)
+    if any(tensor.is_meta for tensor in module.state_dict().values()):
+        # The tensors become the weights. Names that share a weight go on sharing it.
+        own = dict(module.named_parameters(remove_duplicate=False))
+        made: dict[int, torch.Tensor] = {}
+        assigned = {
+            name: made.setdefault(id(own[name]), nn.Parameter(tensor, own[name].requires_grad))
+            if name in own
+            else tensor
+            for name, tensor in weights.items()
+        }
+        module.load_state_dict(assigned, assign=True)
+    else:
+        for buffer in module.buffers():
+            steps = zip(buffer.stride(), buffer.shape, strict=True)
+            if any(step == 0 and size > 1 for step, size in steps):
+                buffer.data = buffer.clone()  # torch does not write to an expanded tensor
+        module.load_state_dict(weights)
     return module
 
 
@@ -135,14 +152,12 @@ class TensorData(Dataset):
         Targets of the loss.
     weight : tensor of shape (n_samples,), optional
         Weight of each sample in the loss; 1 by default.
-    **inputs : tensors of shape (n_samples, ...)
+    **inputs : tensors of shape (n_samples, ...), or other rows with an index
         Arguments of the module's ``forward``, by name. Data of a method for each sample (its
         cluster, its group) belong here: skorch passes whole fit parameters to each batch.
     """
 
-    def __init__(
-        self, target: torch.Tensor, weight: torch.Tensor | None = None, **inputs: torch.Tensor
-    ):
+    def __init__(self, target: torch.Tensor, weight: torch.Tensor | None = None, **inputs: Any):
         self.inputs = inputs
         self.target = target
         self.weight = torch.ones(len(target), device=target.device) if weight is None else weight
@@ -158,6 +173,15 @@ class TensorData(Dataset):
     def __getitem__(self, index):
         inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
         return inputs, (self.target[index], self.weight[index])
+
+    def batches(self, order: torch.Tensor | None, batch_size: int) -> Iterator:
+        """Yield the samples in batches, in an order; None is the order of the samples."""
+        if order is not None:
+            order = order.to(self.target.device)
+        n = len(self) if order is None else len(order)
+        for start in range(0, n, batch_size):
+            batch = slice(start, start + batch_size)
+            yield self[batch if order is None else order[batch]]
 
 
 class TensorBatches:
@@ -210,13 +234,7 @@ class TensorBatches:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator:
-        order = self._order()
-        if order is not None:
-            order = order.to(self.dataset.target.device)
-        n = len(self.dataset) if order is None else len(order)
-        for start in range(0, n, self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            yield self.dataset[batch if order is None else order[batch]]
+        return self.dataset.batches(self._order(), self.batch_size)
 
 
 class FullBatches(TensorBatches):
@@ -252,6 +270,17 @@ class TensorNet(skorch.NeuralNet):
         self.draws_nothing_ = draws_nothing(self.module_)
         return self
 
+    def on_epoch_begin(self, net, **kwargs):
+        if self.history:  # the losses of single batches; 10^6 samples have 16,000 in each epoch
+            self.history[-1]["batches"].clear()
+        super().on_epoch_begin(net, **kwargs)
+
+    def _set_training(self, training=True):
+        # skorch sets the mode of every layer at each step, a tenth of the step of a small network.
+        parts = (getattr(self, f"{name}_") for name in self._modules + self._criteria)
+        if any(layer.training != training for part in parts for layer in part.modules()):
+            super()._set_training(training)
+
     def infer(self, x, **fit_params):
         with nullcontext() if self.draws_nothing_ else own_draws():
             return super().infer(x, **fit_params)
@@ -264,7 +293,8 @@ class TensorNet(skorch.NeuralNet):
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y, **fit_params)
-            if not all(parameter.isfinite().all() for parameter in self.module_.parameters()):
+            self.optimizer_.zero_grad()  # the last gradients take the memory of the network
+            if not _are_finite(self.module_):
                 raise ValueError(
                     f"Training diverged: the weights of the network are infinite or NaN after "
                     f"{len(self.history)} epochs with lr={self.lr:g}. Lower lr, or put a scaler "
@@ -277,6 +307,16 @@ class TensorNet(skorch.NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         target, weight = y_true
         return (self.criterion_(y_pred, target) * weight).mean()
+
+
+def _are_finite(module: nn.Module) -> bool:
+    # In pieces: `isfinite` makes tensors of more than the size of its argument.
+    pieces = (
+        piece
+        for parameter in module.parameters()
+        for piece in parameter.detach().reshape(-1).split(_NUMBERS_AT_ONCE)
+    )
+    return all(piece.isfinite().all() for piece in pieces)
 
 
 class EpochBar(Callback):
@@ -364,7 +404,10 @@ def train_with_adam(
         **net_parameters,
     )
     with own_generators(seed):
-        net.fit(data.to(device), None)
+        net.initialize()
+        n_weights = sum(parameter.numel() for parameter in net.module_.parameters())
+        with few_threads(batch_size * n_weights):
+            net.partial_fit(data.to(device), None)
     history = pd.DataFrame({"train_loss": net.history[:, "train_loss"]}).rename_axis("epoch")
     return net.module_.eval(), history
 
@@ -400,37 +443,37 @@ def one_cycle(lr: float, n_steps: int, *, anneal: str) -> LRScheduler:
 
 @torch.no_grad()
 def forward_batches(
-    module: nn.Module,
-    X: np.ndarray,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    X: np.ndarray | BlockRows,
     *,
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Run a module over rows in eval mode, a batch at a time, and collect the output on the CPU.
+    """Run rows through a network without gradients, a batch at a time.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Already on `device`; it stays in eval mode afterwards.
-    X : ndarray of shape (n_samples, ...)
+    run : callable
+        The network, on `device` and in eval mode, or a function that runs the network.
+    X : ndarray or BlockRows of shape (n_samples, ...)
         Rows; only a batch of them is on the device at once.
     batch_size : int
         Rows in a batch.
     device : torch.device
-        Device of the module.
+        Device of the network.
     dtype : torch.dtype, optional
-        Dtype in which the module computes; each batch is cast to it.
+        Dtype in which the network computes; each batch is cast to it.
 
     Returns
     -------
     tensor of shape (n_samples, ...)
         The outputs, on the CPU.
     """
-    module.eval()
-    return torch.cat(
-        [
-            module(as_tensor(X[start : start + batch_size]).to(device, dtype)).cpu()
-            for start in range(0, max(len(X), 1), batch_size)
-        ]
-    )
+    out = torch.empty(0)
+    for start in range(0, max(len(X), 1), batch_size):
+        found = run(as_tensor(X[start : start + batch_size]).to(device, dtype))
+        if start == 0:  # many small tensors between large ones would scatter the memory
+            out = found.new_empty((len(X), *found.shape[1:]), device="cpu")
+        out[start : start + batch_size] = found
+    return out

@@ -1,6 +1,7 @@
 """Copies torch modules of any kind, and refuses those that torch cannot copy, run or pickle."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -12,7 +13,9 @@ from torch.nn.parameter import is_lazy
 # The largest difference by rounding between the outputs for one row in two batches, relative to
 # the largest output: in single precision, and in lower precision.
 CLOSE, ROUGH = 1e-3, 0.05
+_DOUBLE_BYTES = 1 << 26
 _NOTHING = 1e-3  # outputs below this size may be rounding errors only
+_DICTS = dict, OrderedDict
 
 
 def copied(
@@ -41,6 +44,10 @@ def copied(
     """
     memo = {} if memo is None else memo
     for part in _parts(module):
+        # A part has a dozen empty dicts, and copying these takes most of the time.
+        for value in vars(part).values():
+            if type(value) in _DICTS and not value:
+                memo.setdefault(id(value), type(value)())
         plain = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
         if weight_of is None:
             # torch cannot copy a tensor that was computed with gradients.
@@ -58,6 +65,12 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
     return (part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule))
 
 
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
+
+
 def floating_dtype(module: nn.Module) -> torch.dtype | None:
     """Return the dtype of a module's computation: of its first floating weight, else buffer.
 
@@ -68,6 +81,24 @@ def floating_dtype(module: nn.Module) -> torch.dtype | None:
     """
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def may_run_double(module: nn.Module) -> bool:
+    """Whether a module computes in single or double precision alone, and is not large.
+
+    Returns
+    -------
+    bool
+        Whether a copy in float64 has the same decisions but for rounding, at 64 MiB of weights at
+        most. False without floating weights and buffers.
+    """
+    tensors = [
+        tensor
+        for tensor in chain(module.parameters(), module.buffers())
+        if tensor.is_floating_point() or tensor.is_complex()
+    ]
+    exact = all(tensor.dtype in (torch.float32, torch.float64) for tensor in tensors)
+    return exact and 0 < 8 * sum(tensor.numel() for tensor in tensors) <= _DOUBLE_BYTES
 
 
 def check_initialised(module: nn.Module, what: str) -> None:
@@ -84,6 +115,9 @@ def check_initialised(module: nn.Module, what: str) -> None:
     ValueError
         A weight or buffer is not yet initialised, or is on the device "meta".
     """
+    # Without names first: names cost more than the checks.
+    if not any(is_lazy(tensor) or tensor.is_meta for tensor in _tensors(module)):
+        return
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(
@@ -135,14 +169,14 @@ def check_picklable(module: nn.Module, what: str) -> None:
             ) from error
 
 
-def rounding(module: nn.Module, rows: torch.Tensor) -> float:
+def rounding(module: nn.Module, rows: Any) -> float:
     """Return the largest difference by rounding between outputs for one row in two batches.
 
     Parameters
     ----------
     module : torch.nn.Module
-    rows : tensor
-        Its device is the one on which the module runs.
+    rows : object with a device
+        It is the one on which the module runs.
 
     Returns
     -------

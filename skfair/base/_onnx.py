@@ -17,7 +17,7 @@ from skfair.utils._write import check_target, write_whole
 _MAX_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph
 
 
-def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike) -> None:
+def export_onnx(module: nn.Module, rows: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
     """Write a network as an ONNX file, atomically.
 
     A reader finds the old file or the new one; see :func:`skfair.utils._write.write_whole`.
@@ -26,8 +26,10 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
     ----------
     module : torch.nn.Module
         On the CPU, in eval mode.
-    sample : tensor of shape (n_samples, ...)
-        Input of the network, at least two rows. The file takes any number of rows.
+    rows : dict of str to tensor of shape (n_samples, ...)
+        Inputs of the network in the order of its arguments, at least two rows, by their names in
+        the file. The file takes any number of rows, and sequences of integers of any length where
+        the network does.
     path : path-like
         The file, weights included.
 
@@ -56,10 +58,10 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
         with warning_filter("ignore"), _without_torchvision(), torch.no_grad():
             program: Any = torch.onnx.export(
                 module,
-                (sample,),
+                tuple(rows.values()),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("n_samples")},),
-                input_names=["X"],
+                dynamic_shapes=tuple(map(_free_axes, rows.values())),
+                input_names=list(rows),
                 output_names=["output"],
                 verbose=False,
             )
@@ -77,6 +79,12 @@ def export_onnx(module: nn.Module, sample: torch.Tensor, path: str | os.PathLike
             "yourself with torch.onnx.export, or change the network."
         ) from error
     write_whole(path, content)
+
+
+def _free_axes(tensor: torch.Tensor) -> dict[int, Any]:
+    lengths = () if tensor.is_floating_point() else range(1, tensor.ndim)
+    axes = dict.fromkeys(lengths, torch.export.Dim.AUTO)  # fixed if the network fixes it
+    return {0: torch.export.Dim("n_samples"), **axes}
 
 
 @contextmanager

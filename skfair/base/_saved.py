@@ -34,7 +34,9 @@ class SavedState:
         """
         vars(self).update(state)
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
+    def _outputs_of_noise(
+        self, rng: np.random.Generator, *, quick: bool = False
+    ) -> np.ndarray | None:
         """Compute a few outputs of the fitted estimator for random input.
 
         After loading, they show whether the caller made the same network again.
@@ -43,6 +45,8 @@ class SavedState:
         ----------
         rng : numpy.random.Generator
             Draws the input.
+        quick : bool, default=False
+            Whether the last digits may differ from those of the predictions, where this saves time.
 
         Returns
         -------

@@ -52,7 +52,7 @@ def of_torch_alone(network: nn.Module) -> nn.Module:
     Parameters
     ----------
     network : torch.nn.Module
-        A part of skfair, or a sequence that contains some. This function changes it in place.
+        A part of skfair, or a network that contains some. This function changes it in place.
 
     Returns
     -------
@@ -64,9 +64,10 @@ def of_torch_alone(network: nn.Module) -> nn.Module:
         return write_out()
     if type(network).__module__.startswith("skfair."):
         return trace(network)
-    if type(network) is nn.Sequential:
-        for name, part in network.named_children():
-            setattr(network, name, of_torch_alone(part))
+    for name, part in list(network.named_children()):
+        made = of_torch_alone(part)
+        if made is not part:
+            setattr(network, name, made)
     return network
 
 

@@ -1,5 +1,7 @@
 """The sliced iterator, the weighted loss and the best epoch, against slow references."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -91,7 +93,7 @@ def test_the_bar_counts_epochs(capsys):
 @given(n=st.integers(0, 30), batch_size=st.integers(1, 40))
 @settings(deadline=None)
 def test_forward_in_batches_equals_one_pass(n, batch_size):
-    module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).double()
+    module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).double().eval()
     X = torch.arange(3.0 * n).double().reshape(n, 3)
     out = forward_batches(module, X.numpy(), batch_size=batch_size, device=torch.device("cpu"))
     np.testing.assert_allclose(out.numpy(), module[0](X).detach().numpy(), rtol=1e-12)
@@ -99,18 +101,18 @@ def test_forward_in_batches_equals_one_pass(n, batch_size):
 
 
 @pytest.mark.parametrize(
-    "shape, n_networks, rows",
+    "shape, rows",
     [
-        ((100, 98), 1, 8192),
-        ((100, 3, 32, 32), 1, 1365),
-        ((0, 3, 32, 32), 4, 341),
-        ((100, 3, 224, 224), 1, 27),
-        ((5, 3, 4096, 4096), 1, 1),
-        ((7,), 1, 8192),
+        ((100, 98), 8192),
+        ((100, 3, 32, 32), 1365),
+        ((0, 3, 32, 32), 1365),
+        ((100, 3, 224, 224), 27),
+        ((5, 3, 4096, 4096), 1),
+        ((7,), 8192),
     ],
 )
-def test_images_go_through_a_network_in_smaller_batches_than_features(shape, n_networks, rows):
-    assert rows_at_once(torch.empty(shape, device="meta"), n_networks=n_networks) == rows
+def test_images_go_through_a_network_in_smaller_batches_than_features(shape, rows):
+    assert rows_at_once(math.prod(shape[1:])) == rows
 
 
 def test_a_tensor_of_an_array_lies_row_by_row():
