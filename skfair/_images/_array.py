@@ -22,7 +22,7 @@ class ImageArray(Images):
     """An array or tensor of images, or of rows."""
 
     def __init__(self, X: Any, layout: Layout):
-        if not isinstance(X, torch.Tensor):
+        if not (isinstance(X, torch.Tensor) or is_sliced(X)):
             X = np.asanyarray(X)  # unlike asarray, this keeps a memmap a memmap
         self.n_samples = check_n_samples(len(X))
         shape = tuple(int(size) for size in X.shape[1:])
@@ -87,6 +87,13 @@ class ImageArray(Images):
             batch = np.array(block, dtype=self.dtype, order="C")
         release_pages(self._X)
         return batch
+
+
+def is_sliced(X: Any) -> bool:
+    """Whether X is an array of another package that NumPy would read whole, as of zarr or h5py."""
+    known = all(hasattr(X, name) for name in ("shape", "__getitem__", "__len__"))
+    is_numpy = isinstance(X, (np.ndarray, torch.Tensor))
+    return known and not is_numpy and isinstance(getattr(X, "dtype", None), np.dtype)
 
 
 def release_pages(array: Any) -> None:

@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skfair._images._sources import name_of, open_source
 from skfair.utils._imports import import_optional
-from skfair.utils._regular_files import open_regular
 from skfair.utils._shown import plain, shown
 
 # Pillow knows some forty formats. For one of them, EPS, it starts a PostScript interpreter.
@@ -28,7 +28,15 @@ _EXIF_OF_PNG = {"exif", "Raw profile type exif", "xmp"}
 
 
 class UnreadableImageError(ValueError):
-    """An image file is damaged, missing, too large, or not an image."""
+    """An image file is damaged, missing, too large, or not an image.
+
+    Attributes
+    ----------
+    row : int
+        Its row in X, once it is known.
+    """
+
+    row: int
 
 
 def files_of_folder(folder: str | os.PathLike) -> list[Path]:
@@ -71,15 +79,15 @@ def files_of_folder(folder: str | os.PathLike) -> list[Path]:
 
 
 @contextmanager
-def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
-    """Open an image file. Pillow reads only its head until the caller asks for pixels.
+def opened_image(source: str | os.PathLike | bytes, row: int) -> Iterator[Any]:
+    """Open an encoded image. Pillow reads only its head until the caller asks for pixels.
 
     Parameters
     ----------
-    path : path-like
-        A regular file in one of `FILE_FORMATS`.
-    row : str
-        Its name in messages, before its path.
+    source : path-like, str or bytes
+        A regular file in one of `FILE_FORMATS`, an address of such a file, or its contents.
+    row : int
+        Its row in X.
 
     Yields
     ------
@@ -88,17 +96,20 @@ def opened_image(path: str | os.PathLike, row: str) -> Iterator[Any]:
     Raises
     ------
     UnreadableImageError
-        The file is not a regular file in one of the formats, or has more than
+        The source is not a regular file in one of the formats, or has more than
         ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
     """
     pillow = import_optional("PIL.Image", extra="images", purpose="Reading image files")
-    name = f"{row} = {shown(os.fspath(path), 200)}"
-    try:
-        file = open_regular(path, row)
-    except OSError as error:
-        raise UnreadableImageError(str(error)) from error
-    with file:
-        most, n_bytes = pillow.MAX_IMAGE_PIXELS, os.fstat(file.fileno()).st_size
+    name = name_of(source, row)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_source(source, f"X[{row}]"))
+        except OSError as error:
+            raise UnreadableImageError(str(error)) from error
+        most = pillow.MAX_IMAGE_PIXELS
+        with _in_words(name):  # the file of an address may be one that cannot seek
+            n_bytes = file.seek(0, os.SEEK_END)
+            file.seek(0)
         if (
             most is not None and n_bytes > most * _MOST_BYTES_A_PIXEL
         ):  # Pillow reads files of some formats whole

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skfair._images._containers import stored_column
 from skfair._images._files import FILE_SUFFIXES, UnreadableImageError
+from skfair._images._sources import is_encoded, picture_of
 from skfair.utils._arrays import evaluation
 from skfair.utils._shown import shown, shown_all
 
@@ -26,18 +28,20 @@ def check_form(X: Any) -> None:
             "it returns batches in its own order. Give its dataset, X.dataset, with labels and "
             "groups in the order of the dataset"
         )
+    elif type(X).__module__.startswith("h5py.") and not X:
+        advice = "its file is closed. Open the file, and pass its dataset while it is open"
     elif isinstance(X, (bytes, bytearray)):
-        advice = (
-            "expected images. If X holds the bytes of a file, give [PIL.Image.open(io.BytesIO(X))]"
-        )
+        advice = "expected several images. If X holds the bytes of a file, give [X]"
     elif is_pillow(X):
         advice = "it is one image; expected several. Give [X]"
     elif isinstance(X, np.ndarray) and X.ndim == 0:
         advice = "it has no dimension. Give a list, [X.item()]"
-    elif isinstance(X, Mapping):
+    elif isinstance(X, Mapping) or (
+        type(X).__module__.startswith("zarr.") and not hasattr(X, "shape")  # a group of arrays
+    ):
         advice = (
             "it is a mapping; expected a list of images. Give one entry, "
-            f"X[{next(iter(X), 'images')!r}]"
+            f"X[{shown(next(iter(X), 'images'))}]"
         )
     elif isinstance(X, (Set, Iterator)):
         advice = (
@@ -45,12 +49,6 @@ def check_form(X: Any) -> None:
         )
     elif (getattr(X, "ndim", 1) == 1 or count_columns(X) == 1) and (lazy := evaluation(X, "X")):
         advice = f"it is not computed yet. Give {lazy}, and groups and labels in the same order"
-    elif hasattr(X, "column_names") and hasattr(X, "features") and hasattr(X, "__getitem__"):
-        names = list(X.column_names)  # a Hugging Face dataset
-        advice = (
-            f"it has the columns {shown_all(names)}. Give the column with the images, as "
-            f"X[{shown(names[0] if names else 'image')}]"
-        )
     elif not any(hasattr(X, name) for name in ("__getitem__", "__array__", "__fspath__")):
         advice = (
             "expected images. Give an array of shape (n, channels, height, width), a list of "
@@ -68,7 +66,8 @@ def check_columns(X: Any) -> None:
     if first.dtype.kind not in "OU":
         return
     for name, item in zip(X.columns, first, strict=True):
-        if isinstance(item, os.PathLike) or str(item).lower().endswith(FILE_SUFFIXES):
+        is_file = isinstance(item, (os.PathLike, bytes))
+        if is_file or str(item).lower().endswith(FILE_SUFFIXES):
             raise TypeError(
                 f"X has {len(first)} columns, and {shown(name)} holds image files. Give that "
                 f"column alone, X[[{shown(name)}]]. In a pipeline that needs the other columns, "
@@ -91,11 +90,15 @@ def as_items(X: Any) -> Any:
         return X
     if hasattr(X, "toarray"):  # sparse
         return None
+    if (column := stored_column(X)) is not None:
+        return column
     shape = getattr(X, "shape", None)
     if (n_columns := count_columns(X)) is not None:
         if n_columns != 1:
             return None
         X = X.iloc[:, 0] if hasattr(X, "iloc") else X[getattr(X, "column_names", X.columns)[0]]
+        if (column := stored_column(X)) is not None:
+            return column
     elif shape is not None and len(shape) == 2 and shape[1] == 1:
         X = X[:, 0]
     elif shape is not None and len(shape) != 1:
@@ -115,24 +118,19 @@ def as_items(X: Any) -> Any:
 def are_images(items: Any) -> bool:
     """Tell whether items are images, by the first one that is not missing."""
     for row in range(min(len(items), _MOST_MISSING)):
-        if not _is_missing(items[row]):
-            item = first_entry(items[row])
-            if isinstance(item, (bytes, Mapping)) or _is_path_in_a_row(item):
+        item = picture_of(items[row])
+        if not is_missing(item):
+            if isinstance(item, Mapping) or _is_path_in_a_row(item):
                 check_item(item, f"X[{row}]")
-            return _is_image_item(item)
+            return is_encoded(item) or is_pillow(item) or getattr(item, "ndim", 0) >= 2
     return False
 
 
 def check_item(item: Any, name: str) -> None:
     """Refuse an item that is not an image, and say what to pass instead."""
     advice = ""
-    if _is_missing(item):
+    if is_missing(item):
         advice = "is missing. Remove the row from X and from everything with the same rows"
-    elif isinstance(item, bytes):
-        advice = (
-            "is bytes. If X holds the bytes of files, give "
-            "[PIL.Image.open(io.BytesIO(b)) for b in X]"
-        )
     elif isinstance(item, Mapping):
         keys = list(item)
         advice = (
@@ -145,7 +143,7 @@ def check_item(item: Any, name: str) -> None:
         raise UnreadableImageError(f"{name} {advice}.")
 
 
-def _is_missing(item: Any) -> bool:
+def is_missing(item: Any) -> bool:
     return item is None or item is pd.NA or (isinstance(item, float) and math.isnan(item))
 
 
@@ -155,16 +153,5 @@ def _is_path_in_a_row(item: Any) -> bool:
     return isinstance(item[0], (str, os.PathLike))
 
 
-def first_entry(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple) and len(item) > 0 else item
-
-
 def is_pillow(item: Any) -> bool:
     return hasattr(item, "convert") and hasattr(item, "getbands")
-
-
-def _is_image_item(item: Any) -> bool:
-    item = first_entry(item)
-    if isinstance(item, (str, os.PathLike)) or is_pillow(item):
-        return True
-    return getattr(item, "ndim", 0) >= 2

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from skfair._images._array import is_sliced
 from skfair._images._layout import check_image_shape
 from skfair._images._open import holds_images, open_images
 from skfair._images._view import Images
@@ -56,9 +57,17 @@ def validate_images(
             "fit and transform."
         )
     if is_rows:
-        checked = validate_rows(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        # NumPy would read an array of zarr or h5py whole.
+        in_slices = is_sliced(X) and not hasattr(X, "toarray")
+        checked = validate_rows(
+            estimator,
+            X[:1] if in_slices else X,
+            reset=reset,
+            dtype="numeric",
+            ensure_all_finite=False,
+        )
         # `checked` has the same data, but is no longer a memory map.
-        X = X if isinstance(X, np.memmap) else checked
+        X = X if in_slices or isinstance(X, np.memmap) else checked
     elif reset:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)  # an earlier fit on rows set them

@@ -78,13 +78,16 @@ def open_images(
         - an array or tensor of shape (n, channels, height, width) or (n, height, width,
           channels), uint8 or floating; a :class:`numpy.memmap` is never read whole;
         - an array or tensor of grey images, shape (n, height, width);
+        - an array of another package with slices, as of zarr or h5py, which is read slice by slice;
         - an array of rows, shape (n, n_features); with `image_shape` each row is one image,
           without it the row itself is the sample;
         - a sequence of image files, Pillow images, or arrays of one image: a list, array or
-          Series, a frame or array of one column, or anything else with a length and an index, as
-          a column of a Hugging Face dataset. Pillow reads the files. A file has one of
+          Series, a frame or array of one column, or anything else with a length and an index.
+          Bytes, a record of "bytes" and "path", or an address for fsspec stand for a file. Pillow
+          reads the files. A file has one of
           `FILE_FORMATS` and at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, and is turned as its
           EXIF data say;
+        - a Hugging Face dataset with one column of images, or one of its columns;
         - a folder: the image files in it, sorted by name;
         - a map-style :class:`torch.utils.data.Dataset` of those. If an item is a tuple, as in
           (image, label), its first entry is the image.

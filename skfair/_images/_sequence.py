@@ -1,12 +1,17 @@
 """Images from a sequence of files, Pillow images or arrays, read one by one."""
 
 import math
-import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from skfair._images._ahead import count_threads, run_ahead
+from skfair._images._containers import ArrowColumn
 from skfair._images._files import (
     UnreadableImageError,
     check_depth,
@@ -14,15 +19,16 @@ from skfair._images._files import (
     oriented_size,
     pixels_of,
 )
-from skfair._images._forms import check_item, first_entry, is_pillow
+from skfair._images._forms import check_item, is_pillow
 from skfair._images._layout import Layout, check_dtype, check_n_samples, sample_dtype
+from skfair._images._sources import is_address, is_encoded, name_of, picture_of
 from skfair._images._view import Images
 from skfair.utils._arrays import as_numpy
-from skfair.utils._shown import shown
 
 _MOST_NAMED = 10
 _MOST_RANGES = 200  # ranges of row numbers in one message
 _MOST_LOADED = 1000  # images whose pixels are read as well, once one bad image is known
+_ROWS_OF_A_TASK = 8  # milliseconds of decoding, beside which starting a task costs nothing
 
 
 class ImageSequence(Images):
@@ -32,11 +38,16 @@ class ImageSequence(Images):
         self._items = items
         self._layout = layout
         self.n_samples = check_n_samples(len(items))
+        # An image may be in several rows, and Pillow must not load it in two threads at once.
+        self._locks = [Lock() for _ in range(64)]
         # An item of any other sequence may be slow to fetch, or may raise.
-        self._at_hand = isinstance(items, (list, tuple, np.ndarray))
+        self._at_hand = isinstance(items, (list, tuple, np.ndarray, ArrowColumn))
+        if self._at_hand and is_address(picture_of(items[0])):
+            self._at_hand = False
         if self._at_hand:
             self._survey()
-        first = self._load_or_name_all(0)
+        with self._all_named():
+            first = self._load(items[0], 0)
         self.shape = first.shape
         self.dtype = first.dtype
 
@@ -49,15 +60,15 @@ class ImageSequence(Images):
         sizes: dict[tuple[int, int], list[int]] = {}
         errors = {}
         for row in range(self.n_samples):
-            item = first_entry(self._items[row])
+            item = picture_of(self._items[row])
             try:
                 check_item(item, f"X[{row}]")
-                if isinstance(item, (str, os.PathLike)):
-                    with opened_image(item, f"X[{row}]") as image:
-                        check_depth(image, self._name(row))
+                if is_encoded(item):
+                    with opened_image(item, row) as image:
+                        check_depth(image, name_of(item, row))
                         size = oriented_size(image)
                 elif is_pillow(item):
-                    check_depth(item, self._name(row))
+                    check_depth(item, name_of(item, row))
                     size = oriented_size(item)
                 else:
                     continue
@@ -81,29 +92,88 @@ class ImageSequence(Images):
                 "or 'crop' keeps the ratio of their sides."
             )
 
+    def batches(
+        self, n_rows: int, size: int, n_jobs: int | None = None
+    ) -> Generator[tuple[int, np.ndarray]]:
+        n_threads = 1 if n_rows == 1 else count_threads(n_jobs)
+        if n_threads == 1:
+            yield from super().batches(n_rows, size)
+            return
+        ahead = run_ahead(self._tasks(n_rows, size), n_threads)
+        try:
+            with self._all_named():
+                for start, batch in ahead:
+                    yield start, self._checked(batch, start, start + len(batch))
+        finally:
+            ahead.close()
+
+    def _tasks(
+        self, n_rows: int, size: int
+    ) -> Iterator[tuple[tuple[int, np.ndarray], list[Callable[[], object]]]]:
+        """Make batches, and the tasks that decode images into them.
+
+        Items are fetched here, in order and by one thread: the code of a data set may depend on
+        both. An error of an item is raised when its turn comes.
+        """
+        for start in range(0, n_rows, size):
+            stop = min(start + size, n_rows)
+            batch = np.empty((stop - start, *self.shape), dtype=self.dtype)
+            tasks: list[Callable[[], object]] = []
+            for first in range(start, stop, _ROWS_OF_A_TASK):
+                rows = range(first, min(first + _ROWS_OF_A_TASK, stop))
+                items: list[Any] = []
+                error = None
+                try:
+                    for row in rows:
+                        items.append(self._fetch(row))
+                except Exception as raised:
+                    error = raised
+                part = batch[first - start : rows.stop - start]
+                tasks.append(partial(self._decode, part, first, _replay(items, error)))
+                if error is not None:
+                    yield (start, batch), tasks
+                    return
+            yield (start, batch), tasks
+
     def _read(self, start: int, stop: int) -> np.ndarray:
         batch = np.empty((stop - start, *self.shape), dtype=self.dtype)
-        for row in range(start, stop):
-            image = self._load_or_name_all(row)
-            if image.shape != self.shape or image.dtype != self.dtype:
-                raise ValueError(
-                    f"{self._name(row)} is an image of shape {image.shape}, {image.dtype}; the "
-                    f"first one has {self.shape}, {self.dtype} (channels, height, width). All "
-                    "images of one call have one shape and dtype: image_shape=(channels, height, "
-                    "width) resizes image files."
-                )
-            batch[row - start] = image
+        with self._all_named():
+            self._decode(batch, start, map(self._fetch, range(start, stop)))
         return batch
 
-    def _load_or_name_all(self, row: int) -> np.ndarray:
-        """Load an image; if that fails, name all images that cannot be read."""
+    def _decode(self, batch: np.ndarray, start: int, items: Iterable[Any]) -> None:
+        """Decode items into a batch; any thread may do that."""
+        for row, item in enumerate(items, start):
+            image = self._load(item, row)
+            if image.shape != self.shape or image.dtype != self.dtype:
+                raise ValueError(
+                    f"{name_of(picture_of(item), row)} is an image of shape {image.shape}, "
+                    f"{image.dtype}; the first one has {self.shape}, {self.dtype} (channels, "
+                    "height, width). All images of one call have one shape and dtype: "
+                    "image_shape=(channels, height, width) resizes image files."
+                )
+            batch[row - start] = image
+
+    def _fetch(self, row: int) -> Any:
         try:
-            return self._load(row)
+            return self._items[row]
+        except IndexError as error:
+            raise IndexError(
+                f"X had {self.n_samples} items at first, and has none at {row} now: {error}. "
+                "Do not change X during a call."
+            ) from error
+
+    @contextmanager
+    def _all_named(self) -> Iterator[None]:
+        """If an image cannot be read, name all images after it that cannot be read either."""
+        try:
+            yield
+            return
         except UnreadableImageError as error:
             if not self._at_hand:
                 raise
-            errors = {row: str(error)}
-        self._name_all(errors, range(row + 1, self.n_samples))
+            errors = {error.row: str(error)}
+        self._name_all(errors, range(min(errors) + 1, self.n_samples))
 
     def _name_all(self, errors: dict[int, str], others: range) -> NoReturn:
         """Try the images of `others`, and raise one error that names all unreadable images."""
@@ -111,7 +181,7 @@ class ImageSequence(Images):
             if row in errors:
                 continue
             try:
-                self._load(row)
+                self._load(self._items[row], row)
             except UnreadableImageError as error:
                 errors[row] = str(error)
             except ValueError:
@@ -127,18 +197,26 @@ class ImageSequence(Images):
             f"remove them from X and from everything with the same rows:\n{named}{more}"
         )
 
-    def _load(self, row: int) -> np.ndarray:
-        image = first_entry(self._items[row])
-        name = f"X[{row}]"
-        check_item(image, name)
-        if isinstance(image, (str, os.PathLike)):
-            with opened_image(image, name) as opened:
-                array = self._from_pillow(opened, _name_of(image, row))
+    def _load(self, item: Any, row: int) -> np.ndarray:
+        try:
+            return self._loaded(picture_of(item), row)
+        except UnreadableImageError as error:
+            error.row = row
+            raise
+
+    def _loaded(self, image: Any, row: int) -> np.ndarray:
+        name = name_of(image, row)
+        check_item(image, f"X[{row}]")
+        if is_encoded(image):
+            with opened_image(image, row) as opened:
+                array = self._from_pillow(opened, name)
         elif is_pillow(image):
-            array = self._from_pillow(image, name)
+            shared = getattr(image, "fp", None) or image  # two images may share an open file
+            with self._locks[id(shared) // 16 % len(self._locks)]:
+                array = self._from_pillow(image, name)
         else:
             return self._from_array(image, name)
-        self._layout.check(array.shape, _name_of(image, row))
+        self._layout.check(array.shape, name)
         return array
 
     def _from_pillow(self, image: Any, name: str) -> np.ndarray:
@@ -166,13 +244,13 @@ class ImageSequence(Images):
             return array.astype(sample_dtype(array.dtype), copy=False)
 
     def _name(self, row: int) -> str:
-        return _name_of(first_entry(self._items[row]), row)
+        return name_of(picture_of(self._items[row]), row)
 
 
-def _name_of(item: Any, row: int) -> str:
-    if not isinstance(item, (str, os.PathLike)):
-        return f"X[{row}]"
-    return f"X[{row}] = {shown(os.fspath(item), 200)}"
+def _replay(items: list[Any], error: Exception | None) -> Iterator[Any]:
+    yield from items
+    if error is not None:
+        raise error
 
 
 def _in_ranges(rows: list[int]) -> str:

@@ -1,6 +1,7 @@
 """The view of images that every image estimator reads, independent of their form."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 
 import numpy as np
 
@@ -39,7 +40,40 @@ class Images(ABC):
         ValueError
             A sample has NaN or infinity, or its shape or dtype differs from that of the first one.
         """
-        batch = self._read(start, stop)
+        return self._checked(self._read(start, stop), start, stop)
+
+    def batches(
+        self, n_rows: int, size: int, n_jobs: int | None = None
+    ) -> Generator[tuple[int, np.ndarray]]:
+        """Read the first rows, batch after batch.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of rows to read.
+        size : int
+            Rows in a batch; the last one may have fewer.
+        n_jobs : int, optional
+            Threads that decode images ahead, as joblib counts. Images that need no decoding are
+            read by the calling thread.
+
+        Yields
+        ------
+        start : int
+            The first row of the batch.
+        batch : ndarray
+            As :meth:`read` returns it. Its errors are those of :meth:`read`.
+        """
+        for start in range(0, n_rows, size):
+            yield start, self.read(start, min(start + size, n_rows))
+
+    def _checked(self, batch: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Check that a batch is complete and finite."""
+        if len(batch) != stop - start:
+            raise ValueError(
+                f"X had {self.n_samples} rows at first, and has now {start + len(batch)}. Do not "
+                "change X, or the file that it reads, during a call."
+            )
         if batch.dtype != np.uint8:
             finite = np.isfinite(batch)
             if not finite.all():
