@@ -1,16 +1,13 @@
 """Runs the frozen encoder: a torch module, an ONNX file or a callable, behind one interface.
 
-:class:`BatchEncoder` takes a batch of samples as a NumPy array, checks the encoder's output and
-returns the pooled features.
+:class:`BatchEncoder` takes a batch of samples, as a NumPy array or a list of items, checks the
+encoder's output and returns the pooled features.
 """
 
-import copy
-import difflib
 import functools
 import inspect
-import itertools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,22 +15,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skfair.base._networks import (
-    ROUGH,
-    are_alike,
-    check_initialised,
-    copied,
-    floating_dtype,
-    rounding,
+from skfair._images._items import own_copy
+from skfair.base._networks import ROUGH, are_alike, rounding
+from skfair.featurize._module_run import (
+    ModuleRun,
+    has_convolutions,
+    is_faster_channels_last,
+    module_device,
+    module_of,
+    with_module,
 )
-from skfair.featurize._fingerprint import check_module, module_digest
 from skfair.featurize._onnx_model import OnnxModel, open_onnx
-from skfair.featurize._outputs import check_axes, check_output, pool
-from skfair.utils._device import resolve_device
-from skfair.utils._shown import shown, shown_all
+from skfair.featurize._onnx_run import onnx_run
+from skfair.featurize._outputs import UnknownLayer, check_axes, check_output, pool
+from skfair.featurize._preprocess import preprocessed
+from skfair.featurize._remembered import frozen_copy
+from skfair.utils._shown import shown
 
 _ROOM = 80  # characters of a layer's name in a message
-_MOST_NAMES = 1000  # of layers that are compared with a name that does not exist
+_MOST_IMAGES = 64  # of a batch with batch_size="auto"
+# A convolution on the CPU is fastest on small batches: large activations do not fit in the caches,
+# and the C library returns them to the system after each layer.
+_PIXELS_ON_THE_CPU = 4 * 224 * 224
 
 
 def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
@@ -48,14 +51,15 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
     Returns
     -------
     {"module", "onnx", "callable"}
+        A bound method of a torch module runs as this module.
 
     Raises
     ------
     TypeError
         `encoder` is a class.
     ValueError
-        The file has no ``.onnx`` suffix, `layer` does not exist, or this kind of encoder does
-        not support `layer` or `amp`.
+        The file has no ``.onnx`` suffix, or this kind of encoder does not support `layer` or
+        `amp`.
     """
     if inspect.isclass(encoder):
         raise TypeError(
@@ -71,15 +75,14 @@ def encoder_kind(encoder: Any, *, layer: str | None, amp: bool) -> str:
         kind = "onnx"
     elif isinstance(encoder, OnnxModel):
         kind = "onnx"
-    elif isinstance(encoder, torch.nn.Module):
-        check_initialised(encoder, "encoder")
-        if layer is not None:
-            _check_layer(layer, dict(encoder.named_modules()))
-            if isinstance(_submodule(encoder, layer), torch.jit.ScriptModule):
-                raise ValueError(
-                    f"layer={shown(layer, _ROOM)} is a layer of TorchScript, which returns its "
-                    "last output only. Pass the module that was scripted or traced, or layer=None."
-                )
+    elif (module := module_of(encoder)) is not None:
+        # A name that is not that of a layer may be that of an output, known after the first batch.
+        part = None if layer is None else dict(module.named_modules()).get(layer)
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(
+                f"layer={shown(layer, _ROOM)} is a layer of TorchScript, which returns its "
+                "last output only. Pass the module that was scripted or traced, or layer=None."
+            )
         kind = "module"
     else:
         kind = "callable"
@@ -110,10 +113,15 @@ class BatchEncoder:
     width : int or None
         Expected number of features. None takes the number from the first batch, and checks on
         that batch that pooling uses the right axes and that each row depends on its image alone.
-    batch_size : int
+    batch_size : int or "auto"
         Size of the largest batch.
+    shape : tuple of int
+        Shape of one sample, for `batch_size` "auto".
     once_more : bool
         Whether a callable may be run once more, on one sample.
+    channels_last : bool
+        Whether batches of a module may be channels last in memory. False avoids a run that is
+        known to fail.
     """
 
     def __init__(
@@ -126,8 +134,10 @@ class BatchEncoder:
         device: str | torch.device,
         amp: bool,
         width: int | None,
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
+        shape: tuple[int, ...] = (),
         once_more: bool = False,
+        channels_last: bool = True,
     ):
         self.encoder = encoder
         self.layer = layer
@@ -136,10 +146,20 @@ class BatchEncoder:
         self.device = device
         self.amp = amp
         self.width = width
-        self.batch_size = batch_size
+        self.shape = shape
         self.once_more = once_more
+        self.channels_last = channels_last
         self.n_batches = 0
         self._open_session: Callable | None = None
+        self._batch_size = batch_size
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """Number of images in a batch."""
+        # Not in the constructor: a call that finds all rows in the store needs no device.
+        if isinstance(self._batch_size, str):
+            return _automatic_batch_size(self.encoder, self.device, self.shape)
+        return self._batch_size
 
     def freeze(self, fitted: str | None = None) -> bytes:
         """Fix the current contents of a module or an ONNX file for all later batches.
@@ -161,46 +181,68 @@ class BatchEncoder:
         FileNotFoundError, ValueError
             An ONNX file does not exist, or has another digest.
         """
-        if isinstance(self.encoder, torch.nn.Module):
-            check_module(self.encoder)  # unknown code may copy itself in an unknown way
-            self.encoder = copied(self.encoder, weight_of=lambda t: t.detach().clone())
-            return module_digest(self.encoder)
+        module = module_of(self.encoder)
+        if module is not None:
+            copy, contents = frozen_copy(module)
+            self.encoder = with_module(self.encoder, copy)
+            return contents
         encoder: Any = self.encoder
         digest, self._open_session = open_onnx(encoder, self.device, fitted)
         return digest.encode()
 
     @functools.cached_property
-    def _run(self) -> Callable[[np.ndarray], Any]:
+    def _run(self) -> Callable[[Any], Any]:
         # Not in the constructor: a call that finds all rows in the store needs no encoder.
         encoder: Any = self.encoder
         kind = encoder_kind(encoder, layer=self.layer, amp=self.amp)
-        if kind == "module":
-            device = module_device(encoder, self.device)
-            return _module_run(encoder, self.layer, self.preprocess, device, self.amp)
+        module = module_of(encoder)
+        if module is not None:
+            device = module_device(module, self.device)
+            return ModuleRun(
+                encoder,
+                self.layer,
+                self.pooling,
+                self.preprocess,
+                device,
+                self.amp,
+                self.channels_last and is_faster_channels_last(module, device),
+            )
         if kind == "onnx":
             assert self._open_session is not None  # `freeze` came first
-            return _onnx_run(self._open_session(), encoder, self.layer, self.preprocess)
-        return lambda batch: encoder(_preprocess(batch, self.preprocess))
+            return onnx_run(self._open_session(), encoder, self.layer, self.preprocess)
+        return lambda batch: encoder(preprocessed(batch, self.preprocess))
 
-    def launch(self, batch: np.ndarray) -> Any:
+    @property
+    def failed_channels_last(self) -> bool:
+        """Whether a module failed on a batch that was channels last in memory."""
+        run = vars(self).get("_run")  # only if there was a batch
+        return isinstance(run, ModuleRun) and run.failed
+
+    def launch(self, batch: np.ndarray | list) -> Any:
         """Start to encode a batch; an accelerator may still run when this method returns."""
         self.n_batches += 1
         run = self._run  # outside of `try`: an error here is not about the batch
+        is_first = self.width is None and self.n_batches == 1
+        first = _copied(batch[:1]) if is_first else None  # the encoder may write to the batch
         try:
             output = run(batch)
+        except UnknownLayer:
+            raise  # the batch has no part in it
         except Exception as error:
-            kind = "tensor" if isinstance(self.encoder, torch.nn.Module) else "NumPy array"
-            error.add_note(
-                f"encoder or preprocess raised this error for a batch of shape {batch.shape}, "
-                f"{batch.dtype}, passed as a {kind}. If they take another shape or dtype, set "
-                "image_shape, data_format or preprocess."
-            )
+            error.add_note(_about(batch, self.encoder, self.preprocess))
             if isinstance(error, torch.OutOfMemoryError):
                 error.add_note("The batch does not fit into memory: lower batch_size.")
             raise
-        if self.width is None and self.n_batches == 1:
-            self._check_first(batch, output)
-        if not (isinstance(output, torch.Tensor) and output.is_cuda):
+        on_cuda = isinstance(output, torch.Tensor) and output.is_cuda
+        # Copies: the next run may write to the same memory, if the encoder keeps its output.
+        with torch.inference_mode():
+            if first is not None:
+                output = check_output(output, len(batch)).clone()
+            elif not on_cuda:
+                output = pool(check_output(output, len(batch)), self.pooling).clone()
+        if first is not None:
+            self._check_first(first, output)
+        if not on_cuda:
             return output
         # Start the transfer now. A GPU works in order: a later transfer would wait for the next
         # batch, and the GPU would be idle while the host reads that batch.
@@ -211,60 +253,94 @@ class BatchEncoder:
         there.record(torch.cuda.current_stream(output.device))
         return _OnTheirWay(features, there)
 
-    def _check_first(self, batch: np.ndarray, output: Any) -> None:
-        """Check on the first batch of a fit for errors that would silently spoil all features."""
+    def _check_first(self, first: Any, output: torch.Tensor) -> None:
+        """Check on the first batch of a fit for errors that would silently spoil all features.
+
+        Each run gets a copy of the sample, since the encoder may write to it.
+        """
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
         free = kind != "callable"  # a call may cost money
-        shape = tuple(check_output(output, len(batch)).shape)
-        check_axes(shape, batch, self.pooling, self._run if free else None)
-        among = self._first_row(output, len(batch))
-        if free:
-            samples = batch[:1]
+        is_image = isinstance(first, np.ndarray)
+        unit = "image" if is_image else "item"
+        some = first if is_image else np.empty(1)  # items have no sides to compare with
+        run_again = self._run if free and is_image else None
+        check_axes(tuple(output.shape), some, self.pooling, run_again)
+        among = self._first_row(output, len(output))
+        if free and is_image and first.ndim == 4 and (first == first[:, :, :1, :1]).all():
+            # Features of equal pixels may be rounding errors only, as after InstanceNorm. But the
+            # encoder may not take a made-up sample.
+            with suppress(Exception):
+                among = self._first_row(self._run(_varied(first)), 1)
+                first = _varied(first)
+        if free and is_image:
+            samples = first.copy()
             if self.batch_size > 1:
                 samples = np.concatenate([samples, _opposite(samples)])
-            # The encoder may not take the made-up sample, for instance an unknown token number.
-            with suppress(Exception):
+            with suppress(Exception):  # for instance for an unknown token number
                 among = self._first_row(self._run(samples), len(samples))
-        elif len(batch) == 1 or not self.once_more:
+        elif not free and (len(output) == 1 or not self.once_more):
             return
         try:
-            alone = self._first_row(self._run(batch[:1]), 1)
+            alone = self._first_row(self._run(_copied(first)), 1)
         except Exception as error:
             raise ValueError(
-                f"encoder runs on {len(batch)} images, but not on one alone ({type(error).__name__}"
-                f": {error}). Pass an encoder that takes any number of images, each "
-                "by itself."
+                f"encoder runs on {len(output)} {unit}s, but not on one alone "
+                f"({type(error).__name__}: {error}). Pass an encoder that takes any number of "
+                f"{unit}s, each by itself."
             ) from error
         tolerance = self._tolerance()
         if alone.shape != among.shape:
             self.width = len(among)
             self.check_width(len(alone), "encoder returned")
         found = (
-            f"encoder returned for one image features that differ by up to "
+            f"encoder returned for one {unit} features that differ by up to "
             f"{float((among - alone).abs().max()):.2g}, and reach {float(alone.abs().max()):.2g}"
         )
-        if free and not are_alike(alone, self._first_row(self._run(batch[:1]), 1), tolerance):
+        if free and not are_alike(alone, self._first_row(self._run(_copied(first)), 1), tolerance):
             raise ValueError(
                 f"{found}, in two runs: encoder or preprocess draws at random, for instance by "
                 "functional dropout with training=True. Remove the random draws."
             )
         if not are_alike(among, alone, tolerance):
             raise ValueError(
-                f"{found}, in a batch and alone: it uses the other images, as BatchNorm with "
-                "track_running_stats=False does, and attention without batch_first=True"
+                f"{found}, in a batch and alone: it uses the other {unit}s, as BatchNorm with "
+                "track_running_stats=False does, attention without batch_first=True, and a mean "
+                "over the tokens that fill up short texts"
                 f"{'' if free else ', or draws at random'}. Fix the encoder, or set batch_size=1 "
-                "to encode each image alone."
+                f"to encode each {unit} alone."
             )
+        run = self._run
+        if not (isinstance(run, ModuleRun) and run.channels_last):
+            return
+        pairs = [(alone, self._first_row(run(_copied(first), as_it_is=True), 1))]
+        with suppress(Exception):  # as above
+            last, plain = (
+                self._first_row(run(_varied(first), as_it_is=as_it_is), 1)
+                for as_it_is in (False, True)
+            )
+            pairs.append((last, plain))
+        for last, plain in pairs:
+            # The layouts differ by other rounding than two runs; misread pixels differ by far more.
+            if not are_alike(last, plain, max(tolerance, ROUGH)):
+                raise ValueError(
+                    f"encoder returned for one image features that differ by up to "
+                    f"{float((plain - last).abs().max()):.2g}, and reach "
+                    f"{float(last.abs().max()):.2g}, in two layouts of memory, channels first and "
+                    "channels last: it reads memory without regard to strides, for instance by "
+                    "as_strided. Call .contiguous() on the tensor before."
+                )
 
     def _first_row(self, output: Any, n_rows: int) -> torch.Tensor:
-        return pool(check_output(output, n_rows), self.pooling)[0].detach().double().cpu()
+        row = pool(check_output(output, n_rows), self.pooling)[0]
+        # A copy: the next run may write to the same memory.
+        return row.detach().cpu().double().clone()
 
     def _tolerance(self) -> float:
-        encoder: Any = self.encoder
-        if not isinstance(encoder, torch.nn.Module):
+        module = module_of(self.encoder)
+        if module is None:
             return ROUGH  # its precision is unknown
-        place = torch.empty(0, device=module_device(encoder, self.device))
-        return ROUGH if self.amp else rounding(encoder, place)
+        place = torch.empty(0, device=module_device(module, self.device))
+        return ROUGH if self.amp else rounding(module, place)
 
     def collect(self, output: Any, n_rows: int) -> np.ndarray:
         """Check and pool what :meth:`launch` returned.
@@ -303,128 +379,50 @@ class BatchEncoder:
             )
 
 
+def _copied(samples: Any) -> Any:
+    return list(map(own_copy, samples)) if isinstance(samples, list) else samples.copy()
+
+
 def _opposite(samples: np.ndarray) -> np.ndarray:
     """Samples with other statistics; a row that depends on its batch changes beside them."""
     return (255 if samples.dtype == np.uint8 else 1) - samples
 
 
-def module_device(module: torch.nn.Module, device: str | torch.device) -> torch.device:
-    """Resolve ``device`` for a module; "auto" keeps a module on its accelerator."""
-    first = next(module.parameters(), None)
-    if device == "auto" and first is not None and first.device.type != "cpu":
-        return first.device
-    # With its index, as tensors have it: torch.device("cuda") != torch.device("cuda:0").
-    return torch.empty(0, device=resolve_device(device)).device
+def _varied(samples: np.ndarray) -> np.ndarray:
+    """Samples whose neighbours differ: equal pixels would look the same in each layout."""
+    values = (101 * np.arange(samples.size) % 256).reshape(samples.shape)
+    return (values if samples.dtype == np.uint8 else values / 255).astype(samples.dtype)
 
 
-def _preprocess(batch: Any, preprocess: Callable | None) -> Any:
-    """Apply `preprocess`, or turn 8-bit values into numbers from 0 to 1; arrays and tensors."""
-    if preprocess is not None:
-        return preprocess(batch)
-    if isinstance(batch, torch.Tensor):
-        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
-    return np.divide(batch, 255, dtype=np.float32) if batch.dtype == np.uint8 else batch
-
-
-def _module_run(module, layer, preprocess, device, amp):
-    frozen = _frozen_view(module, device)
-    dtype = floating_dtype(frozen) or torch.float32
-    captured = []
-
-    def capture(_module, _inputs, output):
-        # A copy: a later layer may change the output in place, as ReLU(inplace=True) does.
-        captured.append(output.clone() if isinstance(output, torch.Tensor) else output)
-
-    if layer is not None:
-        _submodule(frozen, layer).register_forward_hook(capture)
-
-    def run(batch: np.ndarray) -> Any:
-        captured.clear()  # an earlier run may have ended in an error
-        with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
-            samples = torch.from_numpy(batch)
-            if device.type == "cuda":
-                samples = samples.pin_memory()  # only then the transfer does not block
-            samples = samples.to(device, non_blocking=True)
-            samples = _preprocess(samples, preprocess)
-            if samples.dtype == torch.float32 and not amp:
-                samples = samples.to(dtype)  # weights in double or half precision take no float32
-            output = frozen(samples)
-        if layer is None:
-            return output
-        if len(captured) != 1:
-            raise ValueError(
-                f"layer={layer!r} ran {len(captured)} times for one batch; its output is only "
-                "defined for a layer that runs once. A compiled or exported module never runs its "
-                "layers: pass the original module."
-            )
-        return captured.pop()
-
-    return run
-
-
-def _submodule(module: torch.nn.Module, name: str) -> torch.nn.Module:
-    return dict(module.named_modules())[name]  # TorchScript has no get_submodule
-
-
-def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Copy a module's structure, in eval mode and on a device, around the same weights.
-
-    This function never changes the user's module, since another thread may use it. The copy
-    shares weights that are on `device`, but no buffers, since a forward may write to buffers.
-    """
-    if isinstance(module, torch.jit.ScriptModule):  # copy cannot share the weights of TorchScript
-        with torch.no_grad():
-            return copy.deepcopy(module).to(device).eval()
-    try:
-        # `to` is for classes whose own __deepcopy__ ignores the memo.
-        frozen = copied(module, weight_of=lambda w: w.detach().to(device), device=device)
-        return frozen.to(device).eval()
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"encoder, a {type(module).__name__}, cannot be copied: {error}. scikit-learn's clone "
-            "also copies it. Pass a function that calls the module."
-        ) from error
-
-
-def _onnx_run(session, encoder, layer, preprocess):
-    inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
-    if len(inputs) != 1:
-        name = encoder if isinstance(encoder, OnnxModel) else os.fspath(encoder)
-        raise ValueError(
-            f"encoder={name!r} has the inputs [{shown_all([i.name for i in inputs])}]; expected "
-            "one. Pass a callable that fills in the other inputs."
+def _about(batch: np.ndarray | list, encoder: Any, preprocess: Any) -> str:
+    """Say what the encoder got when it raised an error."""
+    if isinstance(batch, list):
+        kinds = sorted({type(item).__name__ for item in batch})
+        advice = "If they take tensors, set preprocess, which gets the list. "
+        if preprocess is not None or module_of(encoder) is None:
+            advice = ""
+        return (
+            f"encoder or preprocess raised this error for a list of {len(batch)} items "
+            f"({', '.join(kinds)}). {advice}Items are as in X, without any change."
         )
-    name, size = inputs[0].name, inputs[0].shape[0] if inputs[0].shape else None
-    if layer is not None:
-        _check_layer(layer, outputs)
-    wanted = [layer if layer is not None else outputs[0]]
-    dtypes = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
-    dtype = dtypes.get(inputs[0].type)
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        if inputs[0].type != "tensor(uint8)" or preprocess is not None:
-            batch = _preprocess(batch, preprocess)
-        if dtype is not None:
-            batch = batch.astype(dtype)
-        if not isinstance(size, int) or size == len(batch):
-            return session.run(wanted, {name: batch})[0]
-        # The model takes one fixed batch size: cut the batch into such parts, and fill the last.
-        parts = []
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            parts.append(session.run(wanted, {name: filled})[0][: len(part)])
-        return np.concatenate(parts)
-
-    return run
+    kind = "NumPy array" if module_of(encoder) is None else "tensor"
+    return (
+        f"encoder or preprocess raised this error for a batch of shape {batch.shape}, "
+        f"{batch.dtype}, passed as a {kind}. If they take another shape or dtype, set "
+        "image_shape, data_format or preprocess."
+    )
 
 
-def _check_layer(layer: str, names: Collection[str]) -> None:
-    if layer not in names:
-        # Cut, since an ONNX file from a stranger may have output names of any length.
-        short = {name[:_ROOM]: name for name in itertools.islice(names, _MOST_NAMES) if name}
-        near = difflib.get_close_matches(layer[:_ROOM], short, n=8, cutoff=0.3)
-        listed = [shown(short[name], _ROOM) for name in near or list(short)[-8:]]
-        raise ValueError(
-            f"layer={shown(layer, _ROOM)} is not in encoder. Names near it: {', '.join(listed)}."
-        )
+def _automatic_batch_size(encoder: Any, device: str | torch.device, shape: tuple[int, ...]) -> int:
+    """Number of images in a batch: small for convolutions on the CPU, but one for each thread."""
+    module = module_of(encoder)
+    if (
+        module is None
+        or len(shape) != 3
+        or not has_convolutions(module)
+        or module_device(module, device).type != "cpu"
+    ):
+        return _MOST_IMAGES
+    # At least two, so that the checks of `fit` see a row that depends on its batch.
+    fast = max(2, torch.get_num_threads(), _PIXELS_ON_THE_CPU // (shape[1] * shape[2]))
+    return min(_MOST_IMAGES, fast)

@@ -1,9 +1,11 @@
 """FrozenEncoderFeaturizer: the stage before all methods, from images to frozen features."""
 
+import contextlib
 import copy
+import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from numbers import Integral
 from typing import Any, Self
 
@@ -19,27 +21,34 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from skfair._images._array import release_pages
+from skfair._images._files import UnreadableImageError
 from skfair._images._input import validate_images
+from skfair._images._items import Items
 from skfair._images._view import Images
 from skfair.base._fresh_fit import FreshFit
 from skfair.base._net import noise
+from skfair.base._networks import check_initialised
 from skfair.base._notebook import NotebookView
 from skfair.base._portable import PortableState
 from skfair.base._saved import SavedState
-from skfair.featurize._encoders import BatchEncoder, encoder_kind, module_device
-from skfair.featurize._fingerprint import (
-    UnknownEncoder,
-    check_module,
-    fingerprint,
-    is_as_written,
-    module_digest,
-)
-from skfair.featurize._normalize import Normalize
+from skfair.featurize._encoders import BatchEncoder, encoder_kind
+from skfair.featurize._known import check_known, has_changed, token_of
+from skfair.featurize._module_run import module_of
 from skfair.featurize._onnx_model import OnnxModel
+from skfair.featurize._partitions import (
+    PlacelessEncoder,
+    encode_lazily,
+    first_images,
+    is_lazy,
+)
+from skfair.featurize._remembered import remembered_digest
+from skfair.featurize._sharded_store import ShardedStore
 from skfair.featurize._store import FeatureStore
 from skfair.utils._progress import progress_bar
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
+
+_ITEMS_IN_FIT = 8
 
 
 class FrozenEncoderFeaturizer(
@@ -51,7 +60,7 @@ class FrozenEncoderFeaturizer(
     FreshFit,
     BaseEstimator,
 ):
-    """Turn images into the features of a frozen encoder.
+    """Turn images, or items of any kind, into the features of a frozen encoder.
 
     The featurizer runs the encoder in eval mode, without gradients and batch by batch, so that the
     batch and not the data bounds the memory. It never changes the encoder: a torch module keeps
@@ -66,8 +75,9 @@ class FrozenEncoderFeaturizer(
     encoder : torch.nn.Module, path-like or callable
         The encoder that computes the features.
 
-        - A torch module. It gets a tensor of shape (batch, channels, height, width) on `device`:
-          float32, or the floating dtype of its weights.
+        - A torch module, or a method bound to one, such as ``model.encode_image``. It gets a
+          tensor of shape (batch, channels, height, width) on `device`: float32, or the floating
+          dtype of its weights. A mapping from `preprocess` becomes its keyword arguments.
         - The path of an ``.onnx`` file, run by onnxruntime (extra ``onnx``). Its only
           input gets the same batch as an array; its first output is used. Each call reads the
           file, unless it is unchanged, and the files of its folder that hold its weights, but no
@@ -79,10 +89,12 @@ class FrozenEncoderFeaturizer(
 
         The output is floating, of shape (batch, n_features), (batch, tokens, n_features) or
         (batch, n_features, height, width). `fit` refuses an output whose shape shows that pooling
-        would use the wrong axes, see Notes. Each row must depend on its image alone.
+        would use the wrong axes, see Notes. Each row must depend on its image alone. Of several
+        outputs with names, as models of transformers return them, one is used, see Notes.
     layer : str, default=None
         Name of the submodule whose output is used instead, one of
-        ``dict(encoder.named_modules())``; for an ONNX file, the name of one of its outputs.
+        ``dict(encoder.named_modules())``; or the name of one of several outputs of a module or
+        an ONNX file, such as ``"pooler_output"``.
     pooling : {"mean", "max", "cls", "flatten"}, default="mean"
         How outputs of three or four dimensions become rows: mean or maximum over all tokens or
         positions, the first token (three dimensions only), or everything in one long row.
@@ -90,7 +102,10 @@ class FrozenEncoderFeaturizer(
     preprocess : callable, default=None
         Takes a batch of images, channels first and with the dtype of `X`, and returns the
         input of the encoder. For a torch module the batch is a tensor on `device`, otherwise an
-        array. It must be deterministic. Most encoders need :class:`Normalize`. None
+        array. An image processor of transformers gets a list of arrays. A ``Compose`` of
+        torchvision that begins with Pillow images, as those of timm and open_clip, gets one image
+        after the other. With `data_format` "items" it gets the list of items, for instance a
+        tokenizer. It must be deterministic. Most encoders need :class:`Normalize`. None
         turns uint8 values 0 to 255 into float32 numbers 0 to 1 and leaves floats unchanged.
     image_shape : tuple of three int, default=None
         (channels, height, width). Rows of `X` are reshaped to it. Image files are resized to it
@@ -102,12 +117,16 @@ class FrozenEncoderFeaturizer(
         width separately. The others keep the ratio of the sides: "pad" shows the whole image in
         the middle and repeats its border; "crop" fills the size and cuts off the rest on both
         sides.
-    data_format : {"auto", "channels_first", "channels_last"}, default="auto"
-        Position of the channel axis in image arrays, and in rows that `image_shape` reshapes.
+    data_format : {"auto", "channels_first", "channels_last", "items"}, default="auto"
+        "items" says that `X` is a sequence of texts, or of anything else that is not an image; the
+        encoder gets lists of items. The others are the position of the channel axis in image
+        arrays, and in rows that `image_shape` reshapes.
         "auto" takes the first or last axis, whichever has 1, 3 or 4 entries, and raises if both
         have; rows are channels first.
-    batch_size : int, default=64
-        Number of images in a batch.
+    batch_size : int or "auto", default="auto"
+        Number of images in a batch. "auto" is 64, but for a torch module with convolutions on the
+        CPU a smaller number, which is faster there: about 200,000 pixels (4 images of 224 x 224),
+        and at least 2 images and one for each of torch's threads.
     device : str or torch.device, default="auto"
         Device of a torch module; "auto" is the accelerator on which the module is, else the
         first accelerator of the machine, else the CPU. An ONNX file runs on CUDA or the
@@ -125,6 +144,9 @@ class FrozenEncoderFeaturizer(
         :class:`Normalize`. Another encoder or preprocessing needs another name: a name that is
         used again returns the rows that are stored under it. With a name, calls do not have to
         read all weights.
+    n_jobs : int or None, default=None
+        Threads that read and decode image files, bytes and Pillow images while the encoder runs
+        on earlier ones, as in joblib. The features do not depend on it. See Notes.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -137,6 +159,7 @@ class FrozenEncoderFeaturizer(
         encoder unchanged.
     input_dtype_ : numpy.dtype
         ``uint8``, or ``float32`` for all other numbers: the scale of the values seen in `fit`.
+        None for items.
     n_features_in_ : int
         Number of columns of `X`, if `X` consisted of rows.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -151,16 +174,43 @@ class FrozenEncoderFeaturizer(
     `X` is, in all methods, one of
 
     - an array, memory map or tensor of shape (n, channels, height, width) or (n, height, width,
-      channels), uint8 or floating, or of grey images, (n, height, width);
+      channels), uint8 or floating, or of grey images, (n, height, width); arrays of zarr and h5py
+      are read batch by batch;
     - rows, shape (n, n_features), of any numbers;
     - a sequence of image files (Pillow reads them, extra ``images``), of Pillow images or of
       arrays of one image: a list, a column of any package, a frame of one column, or anything
-      with a length and an index. Files and Pillow images are turned as their EXIF data say. The
-      heads of all files are read first: an error names files that are not images, or differing
-      sizes without `image_shape`, before any work;
+      with a length and an index. In place of a file, an item may be its bytes, a record of
+      "bytes" and "path", or an address that fsspec opens ("s3://bucket/a.png"). Files and
+      Pillow images are turned as their EXIF data say. The heads
+      of all files are read first, except at addresses: an error names files that are not images,
+      or differing sizes without `image_shape`, before any work;
+    - a Hugging Face dataset with one column of images, or such a column, ``dataset["image"]``;
     - the path of a folder: the image files directly in it, sorted by name as text ("10.png"
       is before "9.png"), without hidden ones. Features are in this order;
-    - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one.
+    - a map-style :class:`torch.utils.data.Dataset` of these, or of tuples that start with one;
+    - a dask array of images, in chunks along the first axis, or a dask bag of image files (extra
+      ``dask``). `fit` reads the first image, and `transform` returns a dask array, lazily. Its bits
+      do not depend on partitions and workers. `memory` is then a folder that all workers see.
+
+    With `data_format` "items", `X` is a list, a column, an array or a map-style Dataset of any
+    items, or a table, whose rows become dicts. Items go to `preprocess`, or to the encoder, as they
+    are: a callable or a method gets a list. With `memory`, items consist of None, bool, numbers,
+    str, bytes, dates, arrays, tensors and Pillow images of one frame, alone or in lists,
+    tuples and dicts: the key contains their types and values. For a path in a string it is the
+    string, not the file.
+
+    Of outputs with names (a mapping) the featurizer takes, without `layer`, the one that ends in
+    "_embeds", else "sentence_embedding", else "last_hidden_state", else the only one of two or more
+    dimensions; otherwise it raises. It does not take "pooler_output", since many checkpoints leave
+    the weights of this layer at random values, except from a method such as
+    ``get_image_features``. If the input has an "attention_mask" for the tokens of the output,
+    `pooling` leaves out the tokens that only fill up shorter texts.
+
+    `n_jobs` threads decode files, bytes and Pillow images. The calling thread fetches the items of
+    `X`, in their order, since the code of a dataset may not bear several threads. So `n_jobs` does
+    not help a ``Dataset`` that decodes by itself; give its files. At most two blocks of eight
+    images a thread, and two batches, are in memory. An error names the same image as without
+    threads. Chunks that a zarr array does not have are zeros, as zarr defines them.
 
     `fit` learns only the shape and dtype of the data, and the number of features from the first
     sample.
@@ -168,7 +218,7 @@ class FrozenEncoderFeaturizer(
     `fit` checks the first batch for errors that would silently spoil all features. It refuses maps
     whose features come last, as in Swin transformers, or may come last. It refuses an encoder that
     returns other features for the first image in a batch than alone, or in a second run. For these
-    checks a module or an ONNX file runs on three or four more samples, and on one of twice the
+    checks a module or an ONNX file runs on three to eight more samples, and on one of twice the
     size if the shape does not show which axes are positions. A callable may cost money: only
     `fit_transform` without `memory` runs it once more, on the first image.
 
@@ -184,14 +234,37 @@ class FrozenEncoderFeaturizer(
     `encoder_id`; a call without it raises before anything runs. The key contains neither the
     device nor settings that trade digits for speed, such as TF32.
 
-    A call reads or copies the contents of the encoder once, at its start, for keys and rows; later
-    changes do not affect this call. Each row is verified by a checksum when it is read. Several
-    processes can share the file; they encode in turn, so that no image is encoded twice. If a
-    process is killed or the encoder raises, only the current batch is lost, and the next call
-    goes on from there. The file must be on a local disk, and must not be a link.
+    Without `encoder_id`, all rows of a call belong to one state of the encoder: a call reads or
+    copies the contents once, for keys and rows, and later changes do not affect this call. `fit`
+    and `fit_transform` read the contents at their start. So does `transform`, except for a module
+    on the CPU whose contents were read before in this process and show no change since then. Then
+    `transform` reads them at the first row that is missing in the file; if they differ, it starts
+    again with the new contents.
 
-    The last bits of a row can depend on its batch, as everywhere in torch. `memory` keeps the
-    bits of the first run.
+    Changes that show are those of layers, of attributes, of tensors that are contiguous in up to
+    16 KiB of memory, and all writes to larger tensors that torch counts, such as those of
+    ``load_state_dict``. For example, torch does not count writes through ``Tensor.data`` or NumPy
+    arrays, to the vector that ``vector_to_parameters`` got, or of fused optimizers. Such a write to
+    a larger tensor shows only if it changes one of 128 values of the tensor, at 8 places with equal
+    distances. Code of torch that is replaced after the reading does not show either. After a change
+    that does not show, `transform` returns the rows of the encoder before the change if all of them
+    are in the file. So call `fit` after such a change. The file never gets a row under the key of
+    another state.
+
+    Each row is verified by a checksum when it is read. Several processes can share the file; they
+    encode in turn, so that no image is encoded twice. If a process is killed or the encoder raises,
+    only the current batch is lost, and the next call goes on from there. The file must be on a
+    local disk, and must not be a link.
+
+    A torch module with convolutions in single precision or bfloat16 gets batches on the CPU that
+    are channels last in memory: the shape stays (batch, channels, height, width), and the strides
+    change. Convolutions are faster in this layout. A module that fails on it, for instance in
+    ``x.view(len(x), -1)``, gets contiguous batches instead, and `fit` remembers this. `fit` refuses
+    a module that returns other features in this layout.
+
+    The last bits of a row can depend on its batch, its layout in memory and the number of torch's
+    threads, as everywhere in torch. `memory` keeps the bits of the first run; its keys do not
+    contain `batch_size` or the layout.
 
     Examples
     --------
@@ -217,12 +290,13 @@ class FrozenEncoderFeaturizer(
         "preprocess": [callable, None],
         "image_shape": [tuple, list, None],
         "resize": [StrOptions({"stretch", "pad", "crop"})],
-        "data_format": [StrOptions({"auto", "channels_first", "channels_last"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "data_format": [StrOptions({"auto", "channels_first", "channels_last", "items"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "amp": ["boolean"],
         "memory": [str, os.PathLike, None],
         "encoder_id": [str, None],
+        "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
 
@@ -236,11 +310,12 @@ class FrozenEncoderFeaturizer(
         image_shape: tuple[int, int, int] | None = None,
         resize: str = "stretch",
         data_format: str = "auto",
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
         device: str | torch.device = "auto",
         amp: bool = False,
         memory: str | os.PathLike | None = None,
         encoder_id: str | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
     ):
         self.encoder = encoder
@@ -255,6 +330,7 @@ class FrozenEncoderFeaturizer(
         self.amp = amp
         self.memory = memory
         self.encoder_id = encoder_id
+        self.n_jobs = n_jobs
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -280,8 +356,11 @@ class FrozenEncoderFeaturizer(
             message says which one and how to correct it.
         """
         check_rows(X=X, y=y)
-        images = self._open(X, reset=True)
-        self.n_features_out_ = self._encode(images, 1).shape[1]
+        images, _ = self._open(first_images(X) if is_lazy(X) else X, reset=True)
+        # More items of a module, since the checks cannot make up others, as they do with images.
+        several = self.data_format == "items" and module_of(self.encoder) is not None
+        n_rows = min(images.n_samples, _ITEMS_IN_FIT) if several else 1
+        self.n_features_out_ = self._encode(images, n_rows).shape[1]
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -300,8 +379,10 @@ class FrozenEncoderFeaturizer(
         ndarray of shape (n_samples, n_features_out_) and type float32
             The features.
         """
+        if is_lazy(X):
+            return self.fit(X, y).transform(X)
         check_rows(X=X, y=y)
-        images = self._open(X, reset=True)
+        images, _ = self._open(X, reset=True)
         features = self._encode(images, images.n_samples)
         self.n_features_out_ = features.shape[1]
         return features
@@ -319,16 +400,19 @@ class FrozenEncoderFeaturizer(
         Returns
         -------
         ndarray of shape (n_samples, n_features_out_) and type float32
-            The features; `out` if it was given.
+            The features; `out` if it was given. For a dask collection, a dask array.
 
         Raises
         ------
         ValueError, TypeError
             As in `fit`; `out` has a wrong shape or dtype, or is read-only; or `encoder` is the path
-            of another model than in `fit`.
+            of another model than in `fit`. For a dask collection also: `memory` is a file, `out`
+            is given, or ``set_output`` asks for frames.
         """
         check_is_fitted(self)
-        images = self._open(X, reset=False)
+        if is_lazy(X):
+            return encode_lazily(self, X, out)
+        images, digest = self._open(X, reset=False)
         shape = (images.n_samples, self.n_features_out_)
         if out is not None and (
             not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32
@@ -346,7 +430,7 @@ class FrozenEncoderFeaturizer(
             raise ValueError(
                 "out is read-only; expected a writable array. Open a memory map with mode='r+'."
             )
-        return self._encode(images, images.n_samples, out)
+        return self._encode(images, images.n_samples, out, digest)
 
     @property
     def _n_features_out(self) -> int:
@@ -354,15 +438,18 @@ class FrozenEncoderFeaturizer(
 
     def _fit_summary(self) -> str:
         shape = "rows" if self.image_shape_ is None else f"images of shape {self.image_shape_}"
+        inputs = "items" if self.input_dtype_ is None else f"{self.input_dtype_} {shape}"
         encoder: Any = self.encoder  # the one that `transform` runs
         name = getattr(encoder, "__name__", type(encoder).__name__)
         if isinstance(encoder, str | os.PathLike | OnnxModel):
             name = "an ONNX file"
-        return f"{self.n_features_out_} features of {name} from {self.input_dtype_} {shape}"
+        return f"{self.n_features_out_} features of {name} from {inputs}"
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
-        if not isinstance(self.encoder, torch.nn.Module):
-            return None  # a run of another encoder may cost money
+    def _outputs_of_noise(
+        self, rng: np.random.Generator, *, quick: bool = False
+    ) -> np.ndarray | None:
+        if not isinstance(self.encoder, torch.nn.Module) or self.input_dtype_ is None:
+            return None  # a run of another encoder may cost money; items cannot be made up
         samples = noise(rng.random, self.image_shape_ or (self.n_features_in_,))
         if samples is None:
             return None
@@ -396,8 +483,22 @@ class FrozenEncoderFeaturizer(
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    def _open(self, X: Any, *, reset: bool) -> Images:
-        """Check parameters that depend on each other, and X against what `fit` saw."""
+    def _open(self, X: Any, *, reset: bool) -> tuple[Images | Items, bytes | None]:
+        """Check parameters that depend on each other, and X against what `fit` saw.
+
+        Returns
+        -------
+        tuple of (Images or Items) and (bytes or None)
+            The samples, and the digest of the encoder if its contents do not have to be read.
+        """
+        by_contents = self.memory is not None and self.encoder_id is None
+        digest = None
+        module = module_of(self.encoder)
+        if module is not None:
+            if by_contents and not reset:
+                digest = remembered_digest(module)
+            if digest is None:
+                check_initialised(module, "encoder")
         kind = encoder_kind(self.encoder, layer=self.layer, amp=self.amp)
         if (
             reset
@@ -407,29 +508,65 @@ class FrozenEncoderFeaturizer(
             raise FileNotFoundError(
                 f"encoder={os.fspath(self.encoder)!r} does not exist. Check the path."
             )
-        if self.memory is not None and self.encoder_id is None:
-            self._check_known(kind)
-        return validate_images(self, X, reset=reset)
+        if by_contents:
+            self._check_known(kind, read=digest is None)
+        if self.data_format == "items":
+            return self._open_items(X, reset=reset), digest
+        try:
+            return validate_images(self, X, reset=reset), digest
+        except UnreadableImageError as error:
+            if not isinstance(X, (str, os.PathLike)):
+                error.add_note("For texts and other items give data_format='items'.")
+            raise
 
-    def _encode(self, images: Images, n_rows: int, out: np.ndarray | None = None) -> np.ndarray:
+    def _open_items(self, X: Any, *, reset: bool) -> Items:
+        if isinstance(self.encoder, str | os.PathLike | OnnxModel):
+            raise ValueError(
+                "data_format='items' needs an encoder that takes a list: a callable, or a module "
+                "with preprocess. An ONNX file takes arrays."
+            )
+        if self.image_shape is not None:
+            raise ValueError(
+                f"image_shape={self.image_shape} has no meaning with data_format='items', which "
+                "passes items on without any change. Pass image_shape=None."
+            )
+        items = Items(X)
+        if reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)  # an earlier fit on rows set them
+            self.image_shape_: Any = None
+            self.input_dtype_: Any = None
+        return items
+
+    def _encode(
+        self,
+        images: Images | Items,
+        n_rows: int,
+        out: np.ndarray | None = None,
+        remembered: bytes | None = None,
+    ) -> np.ndarray:
         """Encode the first rows, into `out` if it is given."""
         in_fit = not hasattr(self, "n_features_out_")
-        encoder = self._encoder(device=self.device, width=None if in_fit else self.n_features_out_)
+        width = None if in_fit else self.n_features_out_
+        encoder = self._encoder(device=self.device, width=width, shape=images.shape)
         digest = None
         if isinstance(self.encoder, str | os.PathLike | OnnxModel):
             fitted = None if in_fit else getattr(self, "_onnx_digest", None)
             digest = encoder.freeze(fitted)
         if in_fit:
-            self.__dict__.pop("_onnx_digest", None)
+            for name in ("_onnx_digest", "_failed_channels_last"):
+                self.__dict__.pop(name, None)
             if digest is not None:
                 self._onnx_digest = digest.decode()
-        blocks: Iterator[tuple[slice | list[int], np.ndarray]]
+        blocks: Generator[tuple[slice | list[int], np.ndarray]]
         if self.memory is None:
             blocks = self._stream(encoder, images, n_rows)
         else:
-            blocks = self._stream_stored(encoder, images, n_rows, digest)
+            blocks = self._stream_stored(encoder, images, n_rows, digest, remembered)
         show = bool(self.verbose)
-        with progress_bar("encode", total=n_rows, unit="image", show=show) as progress:
+        unit = "item" if self.data_format == "items" else "image"
+        bar = progress_bar("encode", total=n_rows, unit=unit, show=show)
+        with bar as progress, contextlib.closing(blocks):
             try:
                 for rows, features in blocks:
                     if out is None:
@@ -445,10 +582,24 @@ class FrozenEncoderFeaturizer(
                     )
                 raise
         assert out is not None  # there is at least one image
+        if in_fit and encoder.failed_channels_last:
+            self._failed_channels_last = True  # so that no later call tries
         return out
 
-    def _encoder(self, *, device: str | torch.device, width: int | None = None) -> BatchEncoder:
-        return BatchEncoder(
+    def _encoder(
+        self,
+        *,
+        device: str | torch.device,
+        width: int | None = None,
+        shape: tuple[int, ...] = (),
+    ) -> BatchEncoder:
+        known = vars(self).get("_in_partitions")  # on the workers of dask
+        made = (
+            BatchEncoder
+            if known is None
+            else functools.partial(PlacelessEncoder, dtype=self.input_dtype_, known=known)
+        )
+        return made(
             self.encoder,
             layer=self.layer,
             pooling=self.pooling,
@@ -457,41 +608,60 @@ class FrozenEncoderFeaturizer(
             amp=self.amp,
             width=width,
             batch_size=self.batch_size,
+            shape=shape,
             once_more=self.memory is None,  # `memory` promises that each image is encoded once
+            channels_last=not getattr(self, "_failed_channels_last", False),
         )
 
     def _stream(
-        self, encoder: BatchEncoder, images: Images, n_rows: int
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+        self, encoder: BatchEncoder, images: Images | Items, n_rows: int
+    ) -> Generator[tuple[slice, np.ndarray]]:
         """Encode batch after batch; launch the next one before waiting for the current one."""
         launched = None
-        for start in range(0, n_rows, self.batch_size):
-            rows = slice(start, min(start + self.batch_size, n_rows))
-            output = encoder.launch(images.read(rows.start, rows.stop))
-            if launched is not None:
-                yield launched[0], encoder.collect(launched[1], self.batch_size)
-            launched = rows, output
+        with contextlib.closing(images.batches(n_rows, encoder.batch_size, self.n_jobs)) as batches:
+            for start, batch in batches:
+                rows = slice(start, start + len(batch))
+                output = encoder.launch(batch)
+                if launched is not None:
+                    yield launched[0], encoder.collect(launched[1], encoder.batch_size)
+                launched = rows, output
         assert launched is not None
         rows, output = launched
         yield rows, encoder.collect(output, rows.stop - rows.start)
 
     def _stream_stored(
-        self, encoder: BatchEncoder, images: Images, n_rows: int, digest: bytes | None
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        self,
+        encoder: BatchEncoder,
+        images: Images | Items,
+        n_rows: int,
+        digest: bytes | None,
+        remembered: bytes | None = None,
+    ) -> Generator[tuple[list[int], np.ndarray]]:
         """Yield rows from the store; encode and store the others in full batches."""
         assert self.memory is not None
         if self.encoder_id is not None:
             digest = None  # the name replaces it
         elif digest is None:
-            digest = encoder.freeze()
-        token = self._fingerprint(digest)
+            digest = encoder.freeze() if remembered is None else remembered
+        token = token_of(self, digest)
         waiting: dict[bytes, list[int]] = {}  # rows by key; several rows if X repeats an image
-        samples: dict[bytes, np.ndarray] = {}
-        with FeatureStore(self.memory) as store:
-            for start in range(0, n_rows, self.batch_size):
-                batch = images.read(start, min(start + self.batch_size, n_rows))
-                keys = store.keys(token, batch)
+        samples: dict[bytes, Any] = {}
+        n_read = 64 if isinstance(self.batch_size, str) else self.batch_size
+        opened = ShardedStore if "_in_partitions" in vars(self) else FeatureStore
+        with (
+            opened(self.memory) as store,
+            contextlib.closing(images.batches(n_rows, n_read, self.n_jobs)) as batches,
+        ):
+            for start, batch in batches:
+                keys = store.keys(token, batch, start)
                 found = store.get(keys)
+                if remembered is not None and len(found) < len(set(keys)):
+                    self._check_known("module", read=True)
+                    before, digest, remembered = digest, encoder.freeze(), None
+                    if digest != before:  # a change that nothing showed: begin again
+                        batches.close()
+                        yield from self._stream_stored(encoder, images, n_rows, digest)
+                        return
                 hits = {row: found[key] for row, key in enumerate(keys, start) if key in found}
                 if hits:
                     yield list(hits), self._stack(encoder, hits.values())
@@ -499,15 +669,15 @@ class FrozenEncoderFeaturizer(
                     if key not in found:
                         waiting.setdefault(key, []).append(row)
                         if key not in samples:
-                            samples[key] = batch[
-                                row - start
-                            ].copy()  # a view would keep the batch in memory
-                while len(samples) >= self.batch_size or (samples and start + len(batch) == n_rows):
-                    some = list(samples)[: self.batch_size]
+                            # A view would keep the batch in memory.
+                            samples[key] = copy.copy(batch[row - start])
+                read_all = start + len(batch) == n_rows
+                while samples and (read_all or len(samples) >= encoder.batch_size):
+                    some = list(samples)[: encoder.batch_size]
                     made = self._encode_and_keep(encoder, store, some, samples)
                     rows = {row: made[key] for key in some for row in waiting.pop(key)}
                     yield list(rows), self._stack(encoder, rows.values())
-        if encoder.n_batches and digest is not None and self._has_changed(digest):
+        if encoder.n_batches and digest is not None and has_changed(self.encoder, digest):
             warnings.warn(
                 "encoder was changed while it ran. These features, also those now in memory, are "
                 "of the encoder as it was at first. A call with the changed encoder does not find "
@@ -518,15 +688,16 @@ class FrozenEncoderFeaturizer(
     def _encode_and_keep(
         self,
         encoder: BatchEncoder,
-        store: FeatureStore,
+        store: FeatureStore | ShardedStore,
         keys: list[bytes],
-        samples: dict[bytes, np.ndarray],
+        samples: dict[bytes, Any],
     ) -> dict[bytes, np.ndarray]:
         """Encode and store one batch; remove the samples of these keys from `samples`."""
         batch = [samples.pop(key) for key in keys]
 
         def encode(missing: list[int]) -> np.ndarray:
-            output = encoder.launch(np.stack([batch[position] for position in missing]))
+            some = [batch[position] for position in missing]
+            output = encoder.launch(some if self.data_format == "items" else np.stack(some))
             return encoder.collect(output, len(missing))
 
         try:
@@ -545,64 +716,11 @@ class FrozenEncoderFeaturizer(
             encoder.check_width(len(row), f"memory={str(self.memory)!r} holds")
         return np.stack(features)
 
-    def _check_known(self, kind: str) -> None:
-        """Refuse an encoder or preprocess without a complete key, before anything runs."""
-        named = (
-            "Pass encoder_id='a name of your own' for encoder and preprocess together, and "
-            "another name whenever one of them changes."
-        )
-        reason = f"encoder is a {type(self.encoder).__qualname__}" if kind == "callable" else ""
-        if kind == "module":
-            try:
-                check_module(self.encoder)  # type: ignore[arg-type]
-            except UnknownEncoder as error:
-                reason = str(error)
-        if reason:
-            raise ValueError(
-                f"memory={str(self.memory)!r} identifies features by the contents of the encoder, "
-                "an ONNX file or a module that consists of torch's own layers; but "
-                f"{reason}. {named}"
-            )
-        if self.preprocess is not None and not (
-            type(self.preprocess) is Normalize
-            and is_as_written(Normalize, "__call__", Normalize.__call__)
-        ):
-            function = getattr(self.preprocess, "__qualname__", type(self.preprocess).__qualname__)
-            raise ValueError(
-                f"memory={str(self.memory)!r} identifies features by the code that computed them, "
-                f"but cannot know all that preprocess={function} depends on. {named} "
-                "preprocess=None or Normalize(mean, std) does not require encoder_id."
-            )
-
-    def _has_changed(self, digest: bytes) -> bool:
-        if not isinstance(self.encoder, torch.nn.Module):
-            return False
-        try:
-            return module_digest(self.encoder) != digest
-        except UnknownEncoder:
-            return True
-
-    def _fingerprint(self, digest: bytes | None) -> bytes:
-        """Fingerprint everything but the sample that decides a row of features."""
-        amp_dtype = None
-        if self.amp:
-            encoder: Any = self.encoder
-            amp_dtype = torch.get_autocast_dtype(module_device(encoder, self.device).type)
-        preprocess: Any = self.preprocess
-        known = type(preprocess) is Normalize
-        settings = {
-            "layer": self.layer,
-            "pooling": self.pooling,
-            "amp_dtype": amp_dtype,
-            "normalize": (preprocess.mean, preprocess.std) if known else None,
-        }
-        if digest is None:
-            return fingerprint(encoder_id=self.encoder_id, **settings)
-        return fingerprint(encoder=digest, **settings)
+    def _check_known(self, kind: str, *, read: bool) -> None:
+        check_known(self.encoder, self.preprocess, kind, self.memory, read=read)
 
 
 def _wants_integers(encoder: Any) -> bool:
     kinds = torch.nn.Embedding, torch.nn.EmbeddingBag
-    return isinstance(encoder, torch.nn.Module) and any(
-        isinstance(m, kinds) for m in encoder.modules()
-    )
+    module = module_of(encoder)
+    return module is not None and any(isinstance(part, kinds) for part in module.modules())

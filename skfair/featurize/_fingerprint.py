@@ -8,9 +8,12 @@ never guesses.
 
 import collections
 import hashlib
+import operator
 import sys
 import types
 import typing
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +36,46 @@ _CONTAINERS = {tuple, list, dict, collections.OrderedDict, set, frozenset}
 _MAX_DEPTH = 20  # of nested containers
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_READ_OF_EVERY_MODULE = (*_FORWARD_HOOKS, "_parameters", "_buffers", "_modules")
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
+# torch sets these members of nn.Module at its first compilation in a process. They tag new modules,
+# and do not change what a module computes.
+_TAGGED = "__init__", "__setstate__"
+# Members that packages add to nn.Module, and that no code of torch reads when a module runs: torch
+# at its first compilation, and transformers with its first model of the process.
+_ADDED = {"___needs_generation_tag_patch", "smart_apply"}
+_TAGGING_FILE = str(Path(_TORCH_FOLDER, "_dynamo", "mutation_guard.py"))
+_KINDS = (
+    *(types.BuiltinFunctionType, types.FunctionType),
+    *(types.MethodDescriptorType, types.ModuleType),
+)
 _SPECIAL_DATA = (type(None), str, dict, list, tuple, types.GetSetDescriptorType)  # of a class
 
 
 def _names(owner: Any) -> dict[str, Any]:
     """List the members of a torch module or class that code of torch may call."""
-    kinds: tuple[type, ...] = (types.BuiltinFunctionType,)
-    if owner is not torch:  # torch replaces its own functions, such as manual_seed when it compiles
-        kinds += (types.FunctionType, types.MethodDescriptorType, types.ModuleType)
+    # torch replaces its own functions, such as manual_seed when it compiles.
+    kinds = _KINDS[:1] if owner is torch else _KINDS
     return {name: member for name, member in vars(owner).items() if isinstance(member, kinds)}
 
 
-# The members at the time when skfair was imported.
+# The members at the time when this module was imported.
 _NAMES = {owner: _names(owner) for owner in (F, torch, torch._C._nn, torch.Tensor)}
 _NAMES |= {
     module: _names(module)
     for name, module in sorted(sys.modules.items())
     if name.startswith("torch.nn.modules.")
 }
+# Functions that a package replaced before that: their code is not in the folder of torch.
+_BUILT_IN = {torch: torch._C._VariableFunctions, torch.Tensor: torch._C.TensorBase}
+_REPLACED = [
+    name
+    for owner in (F, torch, torch._C._nn, torch.Tensor)
+    for name, member in vars(owner).items()
+    if isinstance(member, types.FunctionType)
+    and not member.__code__.co_filename.startswith(_TORCH_FOLDER)
+    and hasattr(_BUILT_IN.get(owner, owner), name)  # not functions that a package added
+]
 
 
 class UnknownEncoder(ValueError):
@@ -83,7 +107,7 @@ def fingerprint(**parts: Any) -> bytes:
     >>> fingerprint(scale=2.0) == fingerprint(scale=2)
     False
     """
-    return _digest((_KEYS_VERSION, _Walk().plain("parts", parts)))
+    return _digest((_KEYS_VERSION, Walk().plain("parts", parts)))
 
 
 def module_digest(module: nn.Module) -> bytes:
@@ -105,7 +129,7 @@ def module_digest(module: nn.Module) -> bytes:
     """
     _check_torch()
     versions = [version.partition("+")[0] for version in (torch.__version__, __version__)]
-    return _digest((_Walk().module("encoder", module), versions, torch.get_default_dtype()))
+    return _digest((Walk().module("encoder", module), versions, torch.get_default_dtype()))
 
 
 def check_module(module: nn.Module) -> None:
@@ -122,21 +146,75 @@ def check_module(module: nn.Module) -> None:
         attribute that is not plain data; or torch itself has been modified.
     """
     _check_torch()
-    _Walk(read=False).module("encoder", module)
+    Walk(read=False).module("encoder", module)
 
 
-class _Walk:
-    """Turns data or a module into tuples with a unique ``repr``; reads each tensor once."""
+class Walk:
+    """Turns data or a module into tuples with a unique ``repr``; reads each tensor once.
+
+    Parameters
+    ----------
+    read : bool, default=True
+        Whether to read the values of the tensors.
+
+    Attributes
+    ----------
+    tensors : list of torch.Tensor
+        The tensors that the walk met, each once.
+    parts : list of torch.nn.Module
+        The modules in the module of the walk, each once.
+    """
 
     def __init__(self, *, read: bool = True) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self.parts: list[nn.Module] = []
         self._read = read
         self._modules: dict[int, int] = {}
         self._tensors: dict[int, tuple] = {}
         self._classes: dict[type, list] = {}
+        self._settings: dict[type, list] = {}
+        # What the walk saw, for `is_unchanged`. States and collections change with the data.
+        self._kinds: list[type] = []
+        self._states: list[dict[str, Any]] = []
+        self._lengths: list[int] = []
+        self._getters: list[Callable] = []
+        self._attributes: list[Any] = []
+        self._collections: list[Collection] = []
+        self._sizes: list[int] = []
+        self._items: list[Any] = []
+
+    def is_unchanged(self, module: nn.Module) -> bool:
+        """Whether the walk would return the same again, if no tensor and no class has changed.
+
+        The method compares by identity, so that it can return False for data that are equal.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The module of the walk, of which the walk holds the parts only.
+
+        Returns
+        -------
+        bool
+        """
+        try:
+            attributes = [*chain.from_iterable(map(operator.call, self._getters, self._states))]
+            return (
+                vars(module) is self._states[0]
+                and [*map(type, chain([module], self.parts))] == self._kinds
+                and [*map(len, self._states)] == self._lengths
+                and [*map(len, self._collections)] == self._sizes
+                and _are_the_same(attributes, self._attributes)
+                and _are_the_same(chain.from_iterable(self._collections), self._items)
+            )
+        except (KeyError, RuntimeError):  # no such attribute; or another thread changes one
+            return False
 
     def module(self, path: str, module: nn.Module) -> tuple:
         if id(module) in self._modules:  # a shared layer, or one that contains itself
             return ("again", self._modules[id(module)])
+        if self._modules:
+            self.parts.append(module)
         self._modules[id(module)] = len(self._modules)
         cls = type(module)
         if cls not in self._classes:
@@ -147,6 +225,14 @@ class _Walk:
         names = state.keys() - _OF_EVERY_MODULE
         if isinstance(module, nn.RNNBase):
             names -= {"_flat_weight_refs"}  # references to weights that are read anyway
+        for name in _READ_OF_EVERY_MODULE:
+            self._saw(state[name])
+        self._kinds.append(cls)
+        get = operator.itemgetter(*_READ_OF_EVERY_MODULE, *names)
+        self._states.append(state)
+        self._getters.append(get)
+        self._attributes += get(state)
+        self._lengths.append(len(state))
         tensors = [*state["_parameters"].items(), *state["_buffers"].items()]
         return (
             (cls.__module__, cls.__qualname__, self._classes[cls]),
@@ -165,6 +251,7 @@ class _Walk:
         if kind in (torch.Tensor, nn.Parameter):
             return self._tensor(path, value)
         if kind in _CONTAINERS and depth < _MAX_DEPTH:
+            self._saw(value)
             items = value.items() if isinstance(value, dict) else value
             parts = [self.plain(path, item, depth + 1) for item in items]
             return (kind.__name__, sorted(parts) if kind in (set, frozenset) else parts)
@@ -178,6 +265,7 @@ class _Walk:
         if id(tensor) not in self._tensors:
             if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
                 raise UnknownEncoder(f"{path} is a tensor whose values cannot be read")
+            self.tensors.append(tensor)
             data = b""
             if self._read:
                 values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
@@ -194,16 +282,41 @@ class _Walk:
             and type(cls) is type
         ):
             raise UnknownEncoder(f"{path} is a {cls.__module__}.{cls.__qualname__}")
-        settings = []
-        for base in cls.__mro__:
-            members = vars(base).items() if issubclass(base, nn.Module) else ()
-            for name, member in sorted(members):
-                if is_as_written(base, name, member):
-                    continue
-                if name.startswith("__") and isinstance(member, _SPECIAL_DATA):
-                    continue  # such as __doc__, and __slotnames__, which pickle adds
-                settings.append((name, self.plain(f"{base.__qualname__}.{name}", member)))
-        return settings
+        bases = [base for base in cls.__mro__ if issubclass(base, nn.Module)]
+        return [setting for base in bases for setting in self._own_members(base)]
+
+    def _own_members(self, base: type) -> list:
+        if base not in self._settings:
+            self._settings[base] = [
+                (name, self.plain(f"{base.__qualname__}.{name}", member))
+                for name, member in sorted(vars(base).items())
+                if not is_as_written(base, name, _untagged(base, name, member))
+                and not (base is nn.Module and name in _ADDED)
+                # Such as __doc__, and __slotnames__, which pickle adds.
+                and not (name.startswith("__") and isinstance(member, _SPECIAL_DATA))
+            ]
+        return self._settings[base]
+
+    def _saw(self, collection: Collection) -> None:
+        parts = [collection]
+        if collection and isinstance(collection, dict):
+            parts.append(collection.values())
+        for part in parts:
+            self._collections.append(part)
+            self._items += part
+            self._sizes.append(len(part))
+
+
+def _untagged(base: type, name: str, member: Any) -> Any:
+    """Return a method of nn.Module as it was before torch compiled."""
+    code = getattr(member, "__code__", None)
+    if base is nn.Module and name in _TAGGED and getattr(code, "co_filename", 0) == _TAGGING_FILE:
+        return member.__closure__[0].cell_contents
+    return member
+
+
+def _are_the_same(some: Iterable, others: Iterable) -> bool:
+    return all(map(operator.is_, some, others))
 
 
 def is_as_written(cls: type, name: str, member: Any) -> bool:
@@ -239,27 +352,34 @@ def is_as_written(cls: type, name: str, member: Any) -> bool:
     )
 
 
-def _check_torch() -> None:
-    """Refuse a torch whose functions were replaced."""
+def check_modes() -> None:
+    """Refuse hooks and modes of torch that apply to all modules.
+
+    Raises
+    ------
+    UnknownEncoder
+    """
     module = nn.modules.module
     if module._global_forward_hooks or module._global_forward_pre_hooks:
         raise UnknownEncoder("torch has forward hooks for all modules")
     modes = _get_current_function_mode_stack()
     if _get_current_dispatch_mode() is not None or {type(m) for m in modes} - {DeviceContext}:
         raise UnknownEncoder("torch is in a mode that replaces its functions")
+
+
+def _check_torch() -> None:
+    """Refuse a torch whose functions were replaced."""
+    check_modes()
+    if _REPLACED:
+        raise UnknownEncoder(f"torch's {min(_REPLACED)} has been replaced")
     for owner, names in _NAMES.items():
         now = vars(owner)
-        replaced = [name for name, member in names.items() if now.get(name) is not member]
+        replaced = []
+        if not _are_the_same(map(now.get, names), names.values()):
+            replaced = [name for name, member in names.items() if now.get(name) is not member]
         if owner is torch.Tensor:  # a new Python method hides one in C
-            new = _names(owner).keys() - names.keys()
+            new = [name for name in now.keys() - names.keys() if isinstance(now[name], _KINDS)]
             replaced += [name for name in new if hasattr(torch._C.TensorBase, name)]
-        if owner is F:  # a package that was imported before skfair may have replaced them
-            replaced += [
-                name
-                for name, member in names.items()
-                if isinstance(member, types.FunctionType)
-                and not member.__code__.co_filename.startswith(_TORCH_FOLDER)
-            ]
         if replaced:
             raise UnknownEncoder(f"torch's {min(replaced)} has been replaced")
 

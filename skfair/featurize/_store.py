@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from skfair._images._content import add_content
+from skfair.featurize._shards import Shards, row_checksum
 from skfair.utils._shown import as_label
 
 _APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
@@ -48,7 +50,8 @@ class FeatureStore:
     ----------
     path : path-like
         The file, which is created if it does not exist; or a directory, for the file
-        ``features.sqlite`` in it.
+        ``features.sqlite`` in it. Rows are then also found in the shards of the directory, which
+        the workers of dask wrote.
 
     Raises
     ------
@@ -67,7 +70,9 @@ class FeatureStore:
                 "Name a file or a directory, or leave memory out."
             )
         self.path = Path(path).absolute()
+        self._shards = None
         if self.path.is_dir():
+            self._shards = Shards(self.path)
             self.path /= _FILE_NAME
         elif name.endswith(("/", os.sep)):
             raise FileNotFoundError(
@@ -100,26 +105,39 @@ class FeatureStore:
         self._connection.close()
 
     @staticmethod
-    def keys(fingerprint: bytes, batch: np.ndarray) -> list[bytes]:
+    def keys(fingerprint: bytes, batch: np.ndarray | list, first: int = 0) -> list[bytes]:
         """Make the keys of a batch of samples.
 
         Parameters
         ----------
         fingerprint : bytes
             Fingerprint of the encoder.
-        batch : ndarray of shape (n, ...), C-contiguous
+        batch : ndarray of shape (n, ...), C-contiguous, or list of n items
             The samples before preprocessing.
+        first : int, default=0
+            Number of the first row, for messages.
 
         Returns
         -------
         list of n bytes
+
+        Raises
+        ------
+        TypeError
+            The content of an item is not known.
         """
         prefix = hashlib.sha256(fingerprint)
-        prefix.update(repr((batch.dtype.str, batch.shape[1:])).encode())
+        items = isinstance(batch, list)
+        # The first letter keeps items and images apart.
+        kind = "item:" if isinstance(batch, list) else repr((batch.dtype.str, batch.shape[1:]))
+        prefix.update(kind.encode())
         keys = []
-        for sample in batch:
+        for row, sample in enumerate(batch, first):
             digest = prefix.copy()
-            digest.update(sample)
+            if items:
+                add_content(digest.update, sample, f"X[{row}]")
+            else:
+                digest.update(sample)
             keys.append(digest.digest()[:20])
         return keys
 
@@ -149,8 +167,10 @@ class FeatureStore:
                     "AND typeof(checksum) = 'blob' AND length(checksum) = 8"
                 )
                 for key, value, checksum in self._execute(query, some):
-                    if _checksum(key, value) == checksum:
+                    if row_checksum(key, value) == checksum:
                         found[key] = np.frombuffer(value, dtype="<f4")
+        if self._shards is not None:
+            found.update(self._shards.get([key for key in wanted if key not in found]))
         return found
 
     def get_or_encode(
@@ -182,7 +202,7 @@ class FeatureStore:
                 with self._errors():
                     self._connection.executemany(
                         "INSERT OR REPLACE INTO features VALUES (?, ?, ?)",
-                        [(key, value, _checksum(key, value)) for key, value in values],
+                        [(key, value, row_checksum(key, value)) for key, value in values],
                     )
                 rows.update(made)
         return rows
@@ -293,10 +313,6 @@ class FeatureStore:
             if code == sqlite3.SQLITE_ERROR:  # sqlite reads the file, but not all of its contents
                 raise ValueError(f"{reason} Name another file.") from error
             raise OSError(reason) from error
-
-
-def _checksum(key: bytes, value: bytes) -> bytes:
-    return hashlib.sha256(key + value).digest()[:8]
 
 
 def _names_another_journal(file: str) -> bool:

@@ -5,6 +5,7 @@ import copy
 import functools
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 import types
@@ -21,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skfair.datasets import load_digits_encoder
-from skfair.featurize import FrozenEncoderFeaturizer, Normalize
+from skfair.featurize import FrozenEncoderFeaturizer, Normalize, _fingerprint
 from skfair.featurize._fingerprint import (
     UnknownEncoder,
     check_module,
@@ -396,6 +397,30 @@ def test_what_more_than_contents_decides_has_none(name, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+REPLACED = {
+    "of modules": (F, "relu"),
+    "of torch": (torch, "relu"),
+    "of torch in C": (torch._C._nn, "gelu"),
+    "of tensors": (torch.Tensor, "flatten"),
+    "of tensors, in Python": (torch.Tensor, "split"),
+}
+
+
+@pytest.mark.parametrize("owner, name", REPLACED.values(), ids=REPLACED)
+def test_a_function_that_was_replaced_before_the_import(owner, name, monkeypatch):
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: 3 * args[0])
+    imported = runpy.run_path(_fingerprint.__file__)
+    for call in (imported["check_module"], imported["module_digest"]):
+        with pytest.raises(imported["UnknownEncoder"], match=f"^torch's {name} has been replaced"):
+            call(nn.ReLU())
+
+
+def test_a_function_that_was_added_before_the_import(monkeypatch):
+    monkeypatch.setattr(torch, "of_a_package", lambda x: x, raising=False)
+    monkeypatch.setattr(torch.Tensor, "of_a_package", lambda x: x, raising=False)
+    runpy.run_path(_fingerprint.__file__)["check_module"](nn.ReLU())
+
+
 def test_messages_say_where():
     net = nn.Sequential(nn.Flatten(), nn.Sequential(Tripled()))
     with pytest.raises(UnknownEncoder, match=r"^encoder\.1\.0 is a test_fingerprint\.Tripled$"):
@@ -501,3 +526,22 @@ def test_processes_agree():
     first, second = (run(env=env) for env in seeds)
     assert first == second
     assert module_digest(load_digits_encoder()).hex() in first
+
+
+def test_compilation_elsewhere_in_the_process_changes_nothing(monkeypatch):
+    """torch replaces methods of nn.Module when it compiles for the first time."""
+    from torch._dynamo import mutation_guard
+
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    for name in ("__init__", "__setstate__"):  # undone after the test
+        monkeypatch.setattr(nn.Module, name, vars(nn.Module)[name])
+    monkeypatch.setattr(nn.Module, "___needs_generation_tag_patch", True, raising=False)
+    before = module_digest(net)
+    mutation_guard.install_generation_tagging_init()
+    assert nn.Module.__init__.__code__.co_filename == mutation_guard.__file__
+    assert module_digest(net) == before
+    # A method of somebody else under it does not pass.
+    inner = nn.Module.__init__.__closure__[0]
+    monkeypatch.setattr(inner, "cell_contents", lambda self: None)
+    with pytest.raises(UnknownEncoder, match=r"Module\.__init__"):
+        module_digest(net)
