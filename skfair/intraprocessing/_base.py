@@ -1,8 +1,9 @@
 """Intra-processing, all methods: the base that copies, judges, selects and hands back."""
 
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -15,11 +16,15 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from skfair.base import TorchClassifier
-from skfair.base._net import as_tensor, forward_batches, load_weights, noise, rows_at_once
-from skfair.base._networks import are_alike, copied, floating_dtype, rounding
+from skfair.base._kept_copy import converted
+from skfair.base._net import noise
+from skfair.base._networks import are_alike, copied, floating_dtype, may_run_double, rounding
+from skfair.base._threads import few_threads
 from skfair.intraprocessing._certified import choose_certified
+from skfair.intraprocessing._copy_network import copy_network, load_own_weights, own_weights
 from skfair.intraprocessing._debiasing_data import (
     classes_in_output_order,
     encode_compared_groups,
@@ -27,17 +32,35 @@ from skfair.intraprocessing._debiasing_data import (
 )
 from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._gaps import SURE
+from skfair.intraprocessing._inputs import (
+    ONE_TENSOR,
+    ONLY,
+    Batch,
+    Inputs,
+    Rows,
+    Signature,
+    answer_kind,
+    call,
+    form_batch,
+    inputs_for,
+)
 from skfair.intraprocessing._network import (
     LogitNetwork,
     Output,
     Trained,
-    copy_network,
+    as_logit,
     find_network,
     find_output,
     fold_threshold,
 )
 from skfair.intraprocessing._objective import Objective
-from skfair.intraprocessing._original import check_weights, dtype_that_runs, run_original
+from skfair.intraprocessing._original import check_weights, run_all, run_original
+from skfair.intraprocessing._read_inputs import (
+    check_like_fit,
+    is_one_array,
+    open_rows,
+    read_loader,
+)
 from skfair.intraprocessing._rows import split_rows
 from skfair.intraprocessing._search import Search, network_state
 from skfair.intraprocessing._selection import Selection
@@ -52,14 +75,13 @@ from skfair.utils import (
     InterruptedSearchWarning,
     OverfitWarning,
     draw_seed,
-    resolve_device,
-    seeded,
 )
-from skfair.utils._random import own_draws, own_generators
+from skfair.utils._device import resolve_device
+from skfair.utils._random import draws_nothing, own_draws, own_generators, seeded
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all, tell_apart
 from skfair.utils._typed import fit_context
-from skfair.utils._validation import check_logits, validate_labels, validate_rows
+from skfair.utils._validation import check_logits, validate_labels
 
 _THRESHOLD_ONLY = 1  # in trials_, after the original network
 _HELD_OUT = 0.3  # of the rows, where the network itself is yet to be trained on the others
@@ -82,6 +104,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     - a constructor with parameters of its own, which it adds to ``_parameter_constraints``;
     - ``validation_fraction``, a parameter or a class attribute: the share of the rows that judge
       candidates and tune no weights. A method that tunes weights on labels or groups needs it;
+    - ``parameters``, a parameter that names the parameters of the network that may change;
     - ``_prepare(network, X)``, which changes the copy of the network, or adds modules to it,
       before the search; what it adds is saved and loaded;
     - ``_check_network(network, rows)``, which refuses a network that the method cannot change.
@@ -170,10 +193,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     # Share of the rows that judge candidates and tune nothing; a parameter of the debiasers
     # that tune weights on the others.
     validation_fraction: float | None = None
+    # Which parameters may change; a parameter of the debiasers that change weights.
+    parameters: str | Sequence[str] | None = None
     # As above, for subclasses with constructors of their own.
     classes: ArrayLike | None = None
     # Whether more than two classes are taken.
     _multi_class = False
+    # Models of 0.1 and 0.2 have none.
+    _signature = ONE_TENSOR
     # How `bias_` is measured without a certificate, for the line in a notebook.
     _judged = "cross-validated"
 
@@ -218,7 +245,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             The copy of the network, the debiasing rows, and the judge of candidates.
         """
 
-    def _prepare(self, network: torch.nn.Module, X: torch.Tensor) -> torch.nn.Module:
+    def _prepare(self, network: torch.nn.Module, X: Batch) -> torch.nn.Module:
         """Change the copy of the network, or add modules to it, before the search; a hook.
 
         It is called again where a saved model is loaded, and the weights from the file then replace
@@ -228,10 +255,12 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         Parameters
         ----------
         network : torch.nn.Module
-            The copy of the user's network, in eval mode. It may be changed.
-        X : tensor of shape (n_rows, ...)
-            Some debiasing rows (zeros where a model is loaded), on the device of the network, in
-            the type that the network takes. New modules must have this device and this type.
+            The copy of the user's network, in eval mode. It may be changed, but for its frozen
+            parameters: these share their memory with the user's network.
+        X : tensor of shape (n_rows, ...), or a dict or a tuple of tensors
+            Some debiasing rows (zeros and, of integers, ones where a model is loaded), on the
+            device of the network, as the network takes them. New modules must have this device,
+            and the type of the network's floating weights.
 
         Returns
         -------
@@ -248,23 +277,39 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     # The estimator is checked in `fit`, where a message can say what to do about it.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Any = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike | None = None, *, sensitive_features: Any = None) -> Self:
         """Search for weights and a threshold that meet the constraint.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
-            Debiasing rows as the network takes them: features or images, in the layout of the
-            network. They are used in the floating type of the network's parameters. The network
-            should not have been trained on these rows.
-        y : array-like of shape (n_samples,)
+        X : array-like of shape (n_samples, ...), dict, tuple, Dataset, list of files or DataLoader
+            Debiasing rows as the network takes them. The network should not have been trained on
+            these rows. X is one of
+
+            - an array, tensor or data frame: ``network(X)``;
+            - a dict of arrays of equal length, such as the output of a tokenizer: ``network(**X)``.
+              A :class:`skorch.helper.SliceDict` of them can be cut by a search;
+            - a tuple of arrays of equal length: ``network(*X)``;
+            - a map-style :class:`torch.utils.data.Dataset`. An item is one of the above for one
+              row; of a tuple, such as (inputs, label), the first entry is. It is read batch by
+              batch, again in each pass;
+            - a list of image files of one size: the network gets channels first, from 0 to 1;
+            - a :class:`torch.utils.data.DataLoader`, which is read once, into memory. Its batches
+              are (inputs, label, group), without `y` and `sensitive_features`; or inputs alone,
+              beside them.
+
+            Floating numbers are used in the floating type of the network's parameters. Integers
+            stay integers where the network runs on them. Where it does not, they are cast to that
+            type; a cast that loses values is an error.
+        y : array-like of shape (n_samples,), default=None
             Labels of two classes, or of any number for a debiaser that takes more. A large output
             means the second of two classes in sorted order, unless `classes` or the network says
-            otherwise.
+            otherwise. None for a DataLoader with labels.
         sensitive_features : array-like of shape (n_samples,) or (n_samples, n_columns), \
                 default=None
             Group of each sample; several columns are intersected. They are needed here and
-            nowhere else. None is an error that says how groups reach ``fit``.
+            nowhere else. None is an error that says how groups reach ``fit``, but for a
+            DataLoader with groups.
 
         Returns
         -------
@@ -281,6 +326,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             The network cannot be copied, does not run on X, or does not return a finite value for
             each class (or one value for two classes).
         """
+        X, y, sensitive_features = read_loader(X, y, sensitive_features)
         check_rows(X=X, y=y, sensitive_features=sensitive_features)
         self._fit(X, y, sensitive_features)
         self._measures = self._names_of_measures()
@@ -292,8 +338,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         if "module_" in state:
             # The weights in the place of the network, which is of the structure of the original.
-            state["module_"] = dict(self._module_to_save().state_dict())
+            trained, network = find_network(self.estimator), self._module_to_save()
+            state["module_"] = own_weights(network, trained.module if trained else nn.Module())
             state["_output"] = tuple(self._output)
+            if "_signature" in state:
+                state["_signature"] = tuple(self._signature)
             if self.certificate_ is not None:
                 state["certificate_"] = self.certificate_.to_dict()
         return state
@@ -307,13 +356,18 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             state["certificate_"] = FairnessCertificate.from_dict(state["certificate_"])
         state.setdefault("_order", np.arange(len(state["classes_"])))
         state.setdefault("_measures", self._names_of_measures())
+        if "_signature" in state:
+            state["_signature"] = Signature(*state["_signature"])
         self.__dict__.update(state)
         self._output = output
-        network = copy_network(trained.module).eval()
-        # Rows that take no memory, however large a file says that they are.
-        rows = torch.zeros((), dtype=floating_dtype(network) or torch.float32)
+        # Where the method prepares no network, the copy keeps the tensors of the file.
+        prepares = type(self)._prepare is not IntraprocessingDebiaser._prepare
+        network = copy_network(
+            trained.module, None if prepares else weights, self.parameters
+        ).eval()
+        some = self._sample(2, floating_dtype(network) or torch.float32)
         with seeded(0):  # of weights that those from the file replace
-            network = self._prepare(network, rows.expand(2, *self._sample_shape))
+            network = self._prepare(network, some)
         self.module_ = self._rebuild(network, weights)
 
     def _module_to_save(self) -> torch.nn.Module:
@@ -324,8 +378,30 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self, network: torch.nn.Module, weights: dict[str, torch.Tensor]
     ) -> torch.nn.Module:
         """Make ``module_`` of a copy of the user's network, and weights from a file."""
-        network = load_weights(network, weights, "module_")
-        return fold_threshold(network, self._output, self.threshold_)
+        network = load_own_weights(network, weights)
+        return self._fold(network)
+
+    def _fold(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Make ``module_`` of the network and the threshold."""
+        return fold_threshold(
+            network, self._output, self.threshold_, self._signature, list(self._shapes())
+        )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of a sample of each part of X."""
+        shape = self._sample_shape
+        return shape if isinstance(shape, dict) else {ONLY: shape}
+
+    def _sample(self, n_rows: int, dtype: torch.dtype) -> Batch:
+        """A batch as the network takes it, of zeros and, of integers, ones; it takes no memory."""
+        kinds = self._signature.integers
+        parts = {
+            name: (
+                torch.ones((), dtype=torch.int64) if name in kinds else torch.zeros((), dtype=dtype)
+            ).expand(n_rows, *shape)
+            for name, shape in self._shapes().items()
+        }
+        return form_batch(self._signature.form, parts)
 
     def _fit_summary(self) -> str:
         certified = self.certificate_ is not None
@@ -338,13 +414,38 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             f"{performance} {self.performance_:.3f}, {rows}"
         )
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
-        rows = noise(rng.standard_normal, self._sample_shape)
-        return None if rows is None else self._logit_on(torch.device("cpu"), rows)
+    def _outputs_of_noise(
+        self, rng: np.random.Generator, *, quick: bool = False
+    ) -> np.ndarray | None:
+        rows = self._noise(rng)
+        if rows is None:
+            return None
+        dtype = floating_dtype(self.module_)
+        if not quick or dtype is None:
+            return self._logit_on(torch.device("cpu"), rows)
+        # Rows of a table are predicted by a copy in float64, which takes long for large networks.
+        # In eval mode, a network of well-known layers does not change itself: it needs no copy.
+        network = self.module_ if draws_nothing(self.module_) else copied(self.module_)
+        device = next(iter(network.state_dict().values())).device
+
+        some = Inputs(rows, device, dtype, self._signature.integers)
+        with torch.no_grad():
+            logit = self._to_logit(call(network, some[:]))
+        return logit.cpu().double().numpy()
+
+    def _noise(self, rng: np.random.Generator) -> Rows | None:
+        """Draw a few rows; None where they are large. Of integers they are zeros and ones."""
+        parts = {}
+        for name, shape in self._shapes().items():
+            part = noise(rng.standard_normal, shape)
+            if part is None:
+                return None
+            parts[name] = (part > 0).astype(np.int64) if name in self._signature.integers else part
+        return Rows(self._signature.form, parts)
 
     # -- fitting ---------------------------------------------------------------------------
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
+    def _fit(self, X: Any, y: Any, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
@@ -369,9 +470,11 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 calibration_fraction=self.calibration_fraction,
             )
             with seeded(seed):
-                trained = self._fit_estimator(X[rows.tune], codes[rows.tune])
+                trained = self._fit_estimator(X, rows.tune, codes)
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
-        scores = LogitNetwork(network, self._output).read(raw).numpy()
+        # In pairs, while both networks have the same structure.
+        kept = list(zip(network.parameters(), trained.module.parameters(), strict=False))
+        scores = as_logit(raw, self._output).numpy()
 
         objective = self._objective(codes, groups, compared)
         if rows is None:
@@ -389,27 +492,32 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             objective,
             scores=scores,
             rows=rows,
-            original=network_state(searched),
+            original=network_state(searched, kept),
             seed=seed,
             delta=1 - self.confidence if isinstance(self.confidence, Real) else None,
         )
         search = Search(searched, inputs, selection, seed=seed, verbose=self.verbose)
         self.interrupted_ = False
         try:
-            with own_generators(seed):
+            with own_generators(seed), few_threads(self._step_size(network, inputs)):
                 self._search(search)
         except KeyboardInterrupt:
             self.interrupted_ = True
         self._hand_back(search, groups)
 
-    def _prepared(
-        self, network: torch.nn.Module, X: torch.Tensor, raw: torch.Tensor
-    ) -> torch.nn.Module:
+    def _step_size(self, network: torch.nn.Module, X: Inputs) -> float:
+        """Multiplications of one step of the search; infinite where they are not known."""
+        if not X.is_table:  # a convolution uses each weight many times
+            return math.inf
+        n_rows = min(getattr(self, "batch_size", X.rows_at_once), len(X))
+        return n_rows * sum(parameter.numel() for parameter in network.parameters())
+
+    def _prepared(self, network: torch.nn.Module, X: Inputs, raw: torch.Tensor) -> torch.nn.Module:
         """Let the method prepare the network, and refuse a result with other outputs."""
         if type(self)._prepare is IntraprocessingDebiaser._prepare:
             return network
         some, before = X[:_SAME_ON], raw[:_SAME_ON].double()
-        tolerance = rounding(network, some)
+        tolerance = rounding(network, X)
         with own_draws():
             prepared = self._prepare(network, some)
         if not isinstance(prepared, torch.nn.Module):
@@ -419,7 +527,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
         network = prepared.eval()
         with torch.no_grad():
-            after = network(some).double().cpu()
+            after = call(network, some).cpu().double()
         if before.shape != after.shape or not are_alike(before, after, tolerance, raw):
             raise ValueError(
                 f"{type(self).__name__}._prepare returns a network with other outputs than the "
@@ -466,16 +574,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
 
     def _run_original(
-        self, trained: Trained, X: np.ndarray, codes: np.ndarray, device: torch.device
-    ) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, np.ndarray]:
+        self, trained: Trained, X: Rows, codes: np.ndarray, device: torch.device
+    ) -> tuple[torch.nn.Module, Inputs, torch.Tensor, np.ndarray]:
         """Run a copy of the network on all rows; sets ``_output``, and ``classes_`` by the network.
 
         Returns
         -------
         network : torch.nn.Module
             The copy, on the device.
-        inputs : tensor of shape (n_samples, ...)
-            X on the device, in the type of the network.
+        inputs : Inputs
+            X as the network takes it.
         raw : tensor of shape (n_samples, ...)
             The outputs of the network, on the CPU.
         codes : ndarray of shape (n_samples,), int
@@ -487,12 +595,16 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             known = named if len(named) > len(self.classes_) else None
         if known is not None:
             codes = self._match_classes(known, codes)
-        network = copy_network(trained.module).to(device).eval()
-        rows = as_tensor(X)
-        dtype = floating_dtype(network) or dtype_that_runs(network, rows[:1].to(device))
-        inputs = rows.to(device, dtype)
+        network = copy_network(trained.module, None, self.parameters).to(device).eval()
+        inputs = inputs_for(network, X, device)
         kind = trained.kind if self.output == "auto" else self.output
         raw = run_original(network, inputs)
+        with torch.no_grad():
+            answer = answer_kind(call(network, inputs[:1], read=False))
+        signature = Signature(X.form, inputs.integers, answer)
+        self.__dict__.pop("_signature", None)  # of an earlier fit
+        if signature != ONE_TENSOR:
+            self._signature = signature
         self._output = find_output(network, raw, kind, n_classes=len(self.classes_))
         self._check_network(network, inputs)
         given_by = "" if known is None else "the network"
@@ -500,10 +612,14 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         warn_of_order(raw, codes, self.classes_.tolist(), given_by=given_by)
         return network, inputs, raw, codes
 
-    def _validate_debiasing_data(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    def _validate_debiasing_data(self, X: Any, y: ArrayLike) -> tuple[Rows, np.ndarray]:
         """Check X and y; set ``classes_`` and ``n_features_in_``."""
-        y = validate_labels(self, X, y)
-        X = validate_rows(self, X, reset=True, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+        if is_one_array(X):
+            y = validate_labels(self, X, y)
+            X = open_rows(self, X, reset=True)
+        else:
+            X = open_rows(self, X, reset=True)
+            y = validate_labels(self, range(len(X)), y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) == 1:
             raise ValueError(
@@ -517,7 +633,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
                 "LinearPostDebiaser, which takes any number of them, or debias one class against "
                 "the rest, with a network for these two."
             )
-        self._sample_shape = X.shape[1:]
+        self._sample_shape = X.shapes[ONLY] if X.form == "array" else X.shapes
         trained, found = find_network(self.estimator), self.classes_.tolist()
         known = None if trained is None else trained.classes
         ordered = classes_in_output_order(
@@ -537,11 +653,19 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         positions = {"selection": None, "true_positive": 1, "false_positive": 0}
         return [positions[rate] for rate in rates]
 
-    def _fit_estimator(self, X: np.ndarray, codes: np.ndarray) -> Trained:
-        """Train a skorch net that is not yet, on the debiasing rows."""
+    def _fit_estimator(self, X: Rows, rows: np.ndarray, codes: np.ndarray) -> Trained:
+        """Train a skorch net that is not yet, on some debiasing rows."""
         net = clone(self.estimator)
         binary = isinstance(net, skorch.NeuralNetBinaryClassifier)
-        net.fit(X.astype(np.float32), codes.astype(np.float32 if binary else np.int64))
+        inputs = Inputs(X, torch.device("cpu"), torch.float32)
+        if X.integers:
+            with seeded(0):  # weights that tell how the network takes integers
+                probe = clone(self.estimator).initialize().module_
+            inputs = inputs_for(probe.cpu().eval(), X, torch.device("cpu"))
+        taught: Any = inputs[rows]
+        if isinstance(taught, torch.Tensor):
+            taught = taught.numpy()
+        net.fit(taught, codes[rows].astype(np.float32 if binary else np.int64))
         trained = find_network(net)
         assert trained is not None  # it is fitted
         return trained._replace(classes=self.classes_)  # it was given codes
@@ -561,15 +685,15 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         self.classes_ = classes
         return codes
 
-    def _check_network(self, network: torch.nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: torch.nn.Module, rows: Inputs) -> None:
         """Refuse a network that the method cannot change; a hook.
 
         Parameters
         ----------
         network : torch.nn.Module
             The copy of the user's network, in eval mode.
-        rows : tensor of shape (n_samples, ...)
-            X, on the device of the network, in the type that the network takes.
+        rows : Inputs
+            X; ``rows[:2]`` is a batch as the network takes it.
         """
         check_weights(network, type(self).__name__)
 
@@ -602,8 +726,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
         search.go_to(best.state)
         threshold = float(best.choice.threshold[0])
         self.best_trial_, self.threshold_ = best.trial, threshold
-        self.module_ = fold_threshold(search.network.network, self._output, threshold)
-        self._dtype = self._predict_dtype(search.network.network, search.X[:1])
+        self.module_ = self._fold(search.network.network)
+        self._dtype = self._predict_dtype(search.network.network, search.X)
         measured = judge.measure(predicted.astype(float), 0.5)
         judge.check_defined(measured, "the chosen predictions")
         self.bias_ = float(measured.bias[0])
@@ -700,46 +824,57 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
 
     # -- predicting ------------------------------------------------------------------------
 
-    def _predict_dtype(self, network: torch.nn.Module, row: torch.Tensor) -> torch.dtype:
+    def _predict_dtype(self, network: torch.nn.Module, X: Inputs) -> torch.dtype:
         """Find out whether to predict in float64.
 
         There the same row comes out the same with whatever rows it is predicted with. Not all
-        networks run in it, and images would take several times as long.
+        networks run in it. Images and large networks would take several times as long, and
+        decisions of half precision are those that were judged.
         """
-        if row.device.type == "mps" or row.ndim > 2 or floating_dtype(network) is None:
-            return row.dtype
+        if X.device.type == "mps" or not X.is_table or not may_run_double(network):
+            return X.dtype
+        row = X[:1]
+        assert isinstance(row, torch.Tensor)
         try:
             with torch.no_grad():
                 copied(self.module_).double()(row.double())
         except Exception:  # of whatever kind: the network is the user's
-            return row.dtype
+            return X.dtype
         return torch.float64
 
-    def _logits(self, X: ArrayLike) -> np.ndarray:
+    def _logits(self, X: Any) -> np.ndarray:
         logit = self._logit(self._validate_features(X))
         return np.column_stack([np.zeros_like(logit), logit])[:, self._order]
 
-    def _logit(self, X: np.ndarray) -> np.ndarray:
+    def _logit(self, X: Rows) -> np.ndarray:
         """Logit of the debiased network, float64; above zero for its second class."""
         logit = self._logit_on(resolve_device(self.device), X)
         check_logits(logit)
         return logit
 
-    def _reader(self) -> LogitNetwork:
-        """A copy of the debiased network as logits."""
-        return LogitNetwork(copied(self.module_), self._output)
+    def _to_logit(self, raw: torch.Tensor) -> torch.Tensor:
+        """Convert outputs of the debiased network to logits."""
+        return as_logit(raw, self._output)
 
-    def _logit_on(self, device: torch.device, X: np.ndarray) -> np.ndarray:
+    def _logit_on(self, device: torch.device, X: Rows) -> np.ndarray:
         # A model from elsewhere may be of a type that this device lacks.
         lacks = device.type == "mps" and self._dtype == torch.float64
         dtype = torch.float32 if lacks else self._dtype
-        network = self._reader().to(device, dtype)
-        try:
-            logit = forward_batches(
-                network, X, batch_size=rows_at_once(X), device=device, dtype=dtype
-            )
-        except IndexError:  # fewer columns
-            logit = torch.empty(0)
+        inputs = Inputs(X, device, dtype, self._signature.integers, hold=False)
+        # In its own type, a network stays as it is: its parts may be of several types.
+        first = next(self.module_.children(), self.module_)  # the user may have set another one
+        into = None if dtype == (floating_dtype(first) or dtype) else dtype
+        with torch.no_grad(), converted(self.module_, device, into, n_rows=len(X)) as network:
+
+            def run(batch: Batch) -> torch.Tensor:
+                raw = call(network, batch)
+                try:
+                    return self._to_logit(raw).cpu()
+                except IndexError:  # fewer columns
+                    return torch.empty(0)
+
+            called = next(network.children(), network)
+            logit = torch.cat(run_all(run, inputs, called))
         if len(logit) != len(X):
             raise ValueError(
                 f"The network in estimator does not return {self._output.n_columns} columns for "
@@ -747,15 +882,19 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             )
         return logit.double().numpy()
 
-    def _validate_features(self, X: ArrayLike) -> np.ndarray:
+    def _validate_features(self, X: Any) -> Any:
         check_is_fitted(self)
-        X = validate_rows(self, X, reset=False, dtype="numeric", allow_nd=True)
-        if X.shape[1:] != self._sample_shape:
-            raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, {type(self).__name__} was fitted with "
-                f"samples of shape {self._sample_shape}. Give samples of that shape."
-            )
-        return X
+        rows = open_rows(self, X, reset=False)
+        check_like_fit(rows, self._signature, self._shapes(), type(self).__name__)
+        return rows
+
+    def _rows_to_export(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        rows = self._sample(2, dtype)
+        if isinstance(rows, dict):
+            return rows
+        if isinstance(rows, tuple):
+            return {f"X{place}": part for place, part in enumerate(rows)}
+        return {ONLY: rows}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

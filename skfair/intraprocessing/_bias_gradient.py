@@ -1,6 +1,6 @@
 """Intra-processing: bias gradient descent/ascent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -61,6 +61,7 @@ class BiasGradientDebiaser(FinetuningDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     {device}
     {random_state}
         Seeds the split of the rows and the batches.
@@ -139,6 +140,7 @@ class BiasGradientDebiaser(FinetuningDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -158,6 +160,7 @@ class BiasGradientDebiaser(FinetuningDebiaser):
             calibration_fraction=calibration_fraction,
             output=output,
             classes=classes,
+            parameters=parameters,
             device=device,
             random_state=random_state,
             verbose=verbose,

@@ -106,7 +106,7 @@ def _choose_without(search: Search) -> tuple[Candidate, Objective]:
     trials = [0, 1]  # the original network, and with another threshold
     for trial, state in first.leaders:
         again.go_to(state)
-        again.consider()
+        again.consider(state={0: state}.__getitem__)
         trials.append(trial)
     best, judge = selection.choose()
     return best._replace(trial=trials[best.trial]), judge

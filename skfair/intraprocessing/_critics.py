@@ -1,10 +1,13 @@
 """Intra-processing by adversaries: the critics, their training, and the losses with a critic."""
 
+from typing import Any
+
 import torch
 from skorch.callbacks import Callback
 from torch import nn
 
 from skfair.intraprocessing._finetuning import BatchNet, CellBatches, TuningData, TuningRows
+from skfair.intraprocessing._network import at_least_single
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import rate_names
 from skfair.utils._random import generator, own_draws
@@ -132,7 +135,7 @@ class TrainCritic(Callback):
     def on_epoch_begin(self, net, **kwargs):
         flat = isinstance(self.critic, FlatCritic)
         with torch.no_grad():
-            output = net.module_(self.data.X)
+            output = _of_all(net.module_, self.data)
         first = len(net.history) == 1
         n_steps = _N_PRETRAIN if first else len(self.batches) // 2
         self.critic.train()
@@ -169,6 +172,16 @@ class TrainCritic(Callback):
         offset = torch.randn(_N_SETS, self.bias.n_groups, generator=own).to(logit.device)
         moved = logit[rows] + _OFFSET * offset.gather(1, self.cell_[rows] // 2)
         return self.critic(moved, self.cell_[rows]), self.bias(moved, self.cell_[rows], weight)
+
+
+def _of_all(module: nn.Module, data: TuningData) -> Any:
+    """Run a network on all tuning rows, in batches; it returns a tensor or a tuple of them."""
+    size = len(data) if isinstance(data.X, torch.Tensor) else data.X.rows_at_once
+    starts = range(0, len(data), size)
+    outs = [module(data.X[start : start + size]) for start in starts]
+    if isinstance(outs[0], torch.Tensor):
+        return torch.cat(outs)
+    return tuple(torch.cat(parts) for parts in zip(*outs, strict=True))
 
 
 class AttributeAdversary(nn.Module):
@@ -254,6 +267,8 @@ class ProjectedNet(BatchNet):
         own = list(criterion.adversary.parameters())
         wanted = torch.autograd.grad(task, weights, retain_graph=True, materialize_grads=True)
         against = torch.autograd.grad(other, weights + own, materialize_grads=True)
+        # Squares of small gradients are zero in half precision.
+        wanted, against = (tuple(map(at_least_single, each)) for each in (wanted, against))
         against, learn = against[: len(weights)], against[len(weights) :]
         along = sum((u * v).sum() for u, v in zip(wanted, against, strict=True))
         length = sum(v.square().sum() for v in against).clamp_min(1e-12)
@@ -274,7 +289,7 @@ class TrainAdversary(Callback):
 
     def on_train_begin(self, net, **kwargs):
         with torch.no_grad():
-            logit = net.module_(self.data.X)
+            logit = _of_all(net.module_, self.data)
         criterion, cell = net.criterion_, self.data.rows.cell
         for _ in range(_N_PRETRAIN // 2):
             criterion.optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Intra-processing: distillation of group thresholds into one network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +67,7 @@ class DistillationDebiaser(FinetuningDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     {device}
     {random_state}
         Seeds the split of the rows and the order of the batches.
@@ -139,6 +141,7 @@ class DistillationDebiaser(FinetuningDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -158,6 +161,7 @@ class DistillationDebiaser(FinetuningDebiaser):
             calibration_fraction=calibration_fraction,
             output=output,
             classes=classes,
+            parameters=parameters,
             device=device,
             random_state=random_state,
             verbose=verbose,
@@ -169,24 +173,29 @@ class DistillationDebiaser(FinetuningDebiaser):
         # One threshold for all is found later, so that the network need not learn the mean shift.
         wanted = shift[search.tune].mean() - shift
         self._distil(search, search.scores + wanted)
-        start = {name: search.original[name] for name in named_parameters(search.network)}
+        original = search.original
         way = {
-            name: parameter.detach() - start[name]
+            name: parameter.detach() - original[name]
             for name, parameter in named_parameters(search.network).items()
         }
 
         # A network of few large weights (a linear one) does not get far in a short training.
         made, asked = search.score(search.tune) - search.scores[search.tune], wanted[search.tune]
         way_made = (made @ asked) / max(asked @ asked, 1e-9)
+
+        # Not with `search` inside, which keeps this function: such circles live on for a while.
+        def moved(step: float) -> dict[str, torch.Tensor]:
+            return original | {n: (step * each).add_(original[n]) for n, each in way.items()}
+
         for step in _STEPS * np.clip(_LEAST_WAY / max(way_made, 1e-9), 1, 1 / _SHORTEST_WAY):
-            moved = {name: start[name] + float(step) * way[name] for name in start}
-            search.go_to(search.original | moved)
-            search.consider(candidate="distilled", step=float(step))
+            again = partial(moved, float(step))
+            search.go_to(again)
+            search.consider(state={0: again}.__getitem__, candidate="distilled", step=float(step))
 
     def _distil(self, search: Search, target: np.ndarray) -> None:
         rows = torch.as_tensor(search.tune, device=search.device)
         wanted = torch.as_tensor(target, dtype=search.dtype, device=search.device)[rows]
-        data = TensorData(wanted, X=search.X[rows])
+        data = TensorData(wanted, X=search.X.take(search.tune))
         batch_size = min(self.batch_size, max(1, len(data) // _MIN_STEPS))
         n_steps = self.max_epochs * -(-len(data) // batch_size)
         self._train(

@@ -109,6 +109,15 @@ default="balanced_accuracy"
             order that a skorch net or skfair classifier has learned; for other networks it sorts
             the labels.
         """,
+    "parameters": """
+        parameters : str or list of str, default=None
+            Which parameters of the network may change: patterns for their names, as in
+            ``named_parameters()``. "head.*" matches the names that begin with "head."; a pattern
+            without ``*``, ``?`` and ``[``, such as "lora", matches the names that contain it. All
+            other parameters count as frozen, as those with ``requires_grad=False`` do: they are
+            not copied, but share their memory with the network in `estimator`. None takes all
+            that require gradients, or all if none does.
+        """,
     "device": """
         device : str or torch.device, default="auto"
             Where the network runs. "auto" takes the first of CUDA, MPS and CPU that is there.

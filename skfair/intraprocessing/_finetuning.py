@@ -1,6 +1,6 @@
 """Intra-processing by training: what the debiasers that fine-tune all layers share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self
 
@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 from skfair.base._net import EpochBar, TensorNet
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._docstring import fill_docstring
+from skfair.intraprocessing._half import HalfAdam
+from skfair.intraprocessing._inputs import Batch, Inputs, call
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.intraprocessing._soft_bias import SoftBias
 from skfair.metrics._rates import CONSTRAINTS
@@ -90,24 +92,24 @@ class TuningRows(NamedTuple):
 
 
 class TuningData(Dataset):
-    """The rows that tune weights, as tensors, indexed a batch at a time.
+    """The rows that tune weights, indexed a batch at a time.
 
     Parameters
     ----------
-    X : tensor of shape (n_rows, ...)
+    X : Inputs or tensor of shape (n_rows, ...)
         What the network takes.
     rows : TuningRows
         What the loss takes.
     """
 
-    def __init__(self, X: torch.Tensor, rows: TuningRows):
+    def __init__(self, X: Inputs | torch.Tensor, rows: TuningRows):
         self.X = X
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def __getitem__(self, index: torch.Tensor) -> tuple[dict[str, torch.Tensor], TuningRows]:
+    def __getitem__(self, index: torch.Tensor) -> tuple[dict[str, Batch], TuningRows]:
         return {"X": self.X[index]}, self.rows.take(index)
 
 
@@ -138,7 +140,7 @@ class CellBatches:
     def __len__(self) -> int:
         return max(_MIN_STEPS, -(-len(self.dataset) // self.batch_size))
 
-    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], TuningRows]]:
+    def __iter__(self) -> Iterator[tuple[dict[str, Batch], TuningRows]]:
         sizes = torch.tensor([len(rows) for rows in self.cells])
         drawn = sizes.clamp_max(self.share)
         # Of integers the ratio would have torch's default type.
@@ -178,6 +180,7 @@ class _Candidates(Callback):
         self.search = search
 
     def on_epoch_end(self, net, **kwargs):
+        net.optimizer_.zero_grad()  # they take the memory of the network
         self.search.consider(candidate="fine-tuned", epoch=len(net.history))
 
 
@@ -207,6 +210,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     {device}
     {random_state}
         Seeds the split of the rows and the batches.
@@ -259,6 +263,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
 
     _parameter_constraints: dict = {
         **IntraprocessingDebiaser._parameter_constraints,
+        "parameters": [str, list, tuple, None],
         # Not a callable: training needs to know how the constraint is made of rates.
         "constraint": [StrOptions(set(CONSTRAINTS))],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -284,6 +289,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -303,16 +309,17 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             random_state=random_state,
             verbose=verbose,
         )
+        self.parameters = parameters
         self.validation_fraction = validation_fraction
         self.lr = lr
         self.batch_size = batch_size
         self.max_epochs = max_epochs
 
-    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: nn.Module, rows: Inputs) -> None:
         super()._check_network(network, rows)
         try:
             with torch.enable_grad():
-                logit = network(rows[:2]).sum()
+                logit = call(network, rows[:2]).sum()
         except Exception as error:
             raise ValueError(
                 "The network in estimator runs on X without gradients, but not with gradients "
@@ -351,7 +358,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         )
         original = torch.as_tensor(search.scores, dtype=search.dtype, device=search.device)[tune]
         rows = TuningRows(group, label, torch.ones_like(original), original)
-        return TuningData(search.X[tune], rows)
+        return TuningData(search.X.take(search.tune), rows)
 
     def _finetune(
         self,
@@ -418,7 +425,7 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
             criterion,
             lr=self.lr,
             max_epochs=self.max_epochs,
-            optimizer=torch.optim.Adam,
+            optimizer=HalfAdam,
             optimizer__fused=True,
             callbacks=[*callbacks, *bar],
             **parameters,
@@ -426,6 +433,10 @@ class FinetuningDebiaser(IntraprocessingDebiaser):
         try:
             net.fit(data, None)
         finally:
+            # skorch nets and their callbacks refer to each other, so that they live on for a while.
+            if net.initialized_:
+                net.optimizer_.state.clear()
+                net.optimizer_.zero_grad()
             # An epoch that was broken off has no loss.
             losses = [row["train_loss"] for row in net.history if "train_loss" in row]
             self.history_ = pd.DataFrame({"train_loss": losses}).rename_axis("epoch")

@@ -11,8 +11,10 @@ import torch
 from torch import fx, nn
 
 from skfair.base._trace import of_torch_alone, trace
+from skfair.intraprocessing._inputs import Batch, call, read_answer
 from skfair.intraprocessing._layers import read_layers
-from skfair.intraprocessing._network import LogitNetwork, Output, as_logits, as_outputs
+from skfair.intraprocessing._network import Output, as_logits, as_outputs
+from skfair.intraprocessing._output_head import find_linear_output, put_head
 from skfair.intraprocessing._posteriors import Linear
 
 _TINY = 1e-30  # its logarithm exists in float32
@@ -66,20 +68,6 @@ def class_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
     return logits if output.n_columns == 1 else logits - logits.mean(1, keepdim=True)
 
 
-class ClassLogits(LogitNetwork):
-    """A network that returns one logit for each class."""
-
-    def read(self, raw: torch.Tensor) -> torch.Tensor:
-        """Convert outputs of the network to logits.
-
-        Returns
-        -------
-        tensor of shape (n_samples, n_classes), float64
-        """
-        logits = class_logits(raw.double().reshape(len(raw), -1), self.output)
-        return logits if self.output.n_columns > 1 else torch.cat([0 * logits, logits], 1)
-
-
 class _Corrected(nn.Module):
     """Correct outputs of the network by outputs of the head; the result is of the same kind.
 
@@ -103,7 +91,7 @@ class _Corrected(nn.Module):
             # In one memory layout: the same weights then give the same bits after loading.
             array = np.ascontiguousarray(array)
             self.register_buffer(name, torch.tensor(array, dtype=single))
-        self.register_buffer("like", torch.zeros(1, dtype=dtype))
+        self.register_buffer("like", torch.zeros(1, dtype=dtype))  # unused; saved models have it
 
     def forward(self, wide):
         n, wide = self.output.n_columns, wide.type_as(self.scale)
@@ -116,9 +104,8 @@ class _Corrected(nn.Module):
         if n == 1:
             score = score[:, 1:] - score[:, :1]
         score = as_outputs(score, self.output)
-        if self.flat:
-            score = score.reshape(-1)
-        return score.type_as(self.like)
+        # Not in half precision, in which near classes would have equal scores.
+        return score.reshape(-1) if self.flat else score
 
 
 # Inputs of the hooked layer in the current call. A context variable keeps threads apart.
@@ -153,14 +140,14 @@ class _Beside(nn.Module):
         if layer is not None:
             network.get_submodule(layer).register_forward_pre_hook(_note_input)
 
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         seen: list[torch.Tensor] = []
         token = _SEEN.set(seen)
         try:
-            raw = self.network(X)
+            raw = read_answer(self.network(*args, **kwargs))
         finally:
             _SEEN.reset(token)
-        rows = X.flatten(1) if self.layer is None else seen[0]
+        rows = args[0].flatten(1) if self.layer is None else seen[0]
         scores = self.head(rows.type_as(self.head.weight))
         return torch.cat([raw.reshape(-1, self.n_columns), scores], dim=1)
 
@@ -183,7 +170,8 @@ def _beside_input(network: nn.Module, head: nn.Linear, n_columns: int) -> nn.Mod
     rows = graph.call_method("type_as", (rows, graph.get_attr("head.weight")))
     scores = graph.call_module("head", (rows,))
     graph.output(graph.call_function(torch.cat, ([raw, scores],), {"dim": 1}))
-    return fx.GraphModule(nn.ModuleDict({"network": network, "head": head}), graph)
+    parts = {"network": of_torch_alone(network), "head": head}
+    return fx.GraphModule(nn.ModuleDict(parts), graph)
 
 
 def _beside_layer(network: nn.Module, layer: str, head: nn.Linear, n_columns: int) -> nn.Module:
@@ -218,11 +206,14 @@ class Parts(NamedTuple):
         Whether the network returns an array of one dimension.
     layer : str or None
         Name of the layer whose input is the input of the head; None for the input of the network.
+    within : bool
+        Whether the head is in the place of the layer, together with it, and not beside the network.
     """
 
     output: Output
     flat: bool
     layer: str | None
+    within: bool = False
 
     def build(self, network: nn.Module, head: Linear, correction: Correction) -> nn.Sequential:
         """Build a corrected network.
@@ -248,8 +239,12 @@ class Parts(NamedTuple):
         linear = nn.Linear(n_features, n_cells, device="meta")
         bias = torch.tensor(head.bias, dtype=single, device=device)
         linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
-        n_columns = self.output.n_columns
-        wide = _Beside(network, self.layer, linear, n_columns)
+        wide: nn.Module
+        if self.within and self.layer:
+            put_head(network, self.layer, linear)
+            wide = network
+        else:
+            wide = _Beside(network, self.layer, linear, self.output.n_columns)
         corrected = _Corrected(self.output, self.flat, correction, dtype)
         return nn.Sequential(wide, corrected.to(device)).eval()
 
@@ -277,30 +272,45 @@ class Parts(NamedTuple):
         return self.build(network, blank, Correction.blank(n_columns, n_cells, n_classes))
 
 
-def find_feature_layer(network: nn.Module, X: torch.Tensor) -> str | None:
-    """Find the last linear layer of a network that can be traced.
+def find_feature_layer(network: nn.Module, X: Batch) -> tuple[str, bool] | None:
+    """Find the last linear layer of a network, and where a head on its input can be.
 
     Parameters
     ----------
     network : torch.nn.Module
         In eval mode.
-    X : tensor of shape (n_samples, ...)
+    X : tensor, dict of tensors or tuple of tensors
         A few rows to run it on.
 
     Returns
     -------
-    str or None
+    layer : str
         Name of the last linear layer that a run calls once, with one row of features for each
-        sample. None if there is no such layer, or if a trace of the network returns other outputs.
+        sample, in a network that can be traced. In a network that cannot be: name of the linear
+        layer that computes the output.
+    within : bool
+        Whether the network cannot be traced, so that the head is in the place of the layer.
+
+    None is returned if there is no such layer.
     """
+    name = None
+    if isinstance(X, torch.Tensor):  # a trace has one input
+        name = _find_traced_layer(network, X)
+    if name is not None:
+        return name, False
+    name = find_linear_output(network, X)
+    return None if name is None else (name, True)
+
+
+def _find_traced_layer(network: nn.Module, X: Batch) -> str | None:
     names = {part: name for name, part in network.named_modules() if isinstance(part, nn.Linear)}
     with torch.no_grad(), read_layers(names) as calls:
-        raw = network(X)
+        raw = call(network, X)
     n_calls = Counter(layer for layer, _ in calls)
     found = [
         (names[layer], x.shape[1])
         for layer, x in calls
-        if x.ndim == 2 and len(x) == len(X) and n_calls[layer] == 1
+        if x.ndim == 2 and len(x) == len(raw) and n_calls[layer] == 1
     ]
     if not found:
         return None

@@ -1,6 +1,6 @@
 """Intra-processing: fine-tuning on the loss of the worst group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -71,6 +71,7 @@ class GroupDRODebiaser(FinetuningDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     {device}
     {random_state}
         Seeds the split of the rows and the batches.
@@ -151,6 +152,7 @@ class GroupDRODebiaser(FinetuningDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -170,6 +172,7 @@ class GroupDRODebiaser(FinetuningDebiaser):
             calibration_fraction=calibration_fraction,
             output=output,
             classes=classes,
+            parameters=parameters,
             device=device,
             random_state=random_state,
             verbose=verbose,

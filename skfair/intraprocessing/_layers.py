@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skfair.base._net import rows_at_once
+from skfair.intraprocessing._inputs import Inputs, call
 from skfair.intraprocessing._network import at_least_single
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -62,7 +62,7 @@ def read_layers(
 
 
 @torch.no_grad()
-def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
+def layer_inputs(network: nn.Module, layer: str, X: Inputs) -> np.ndarray:
     """Compute the inputs of a layer for all rows.
 
     Parameters
@@ -71,8 +71,7 @@ def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
         In eval mode.
     layer : str
         Name of the layer, which each run of the network calls once.
-    X : tensor of shape (n_samples, ...)
-        Inputs of the network.
+    X : Inputs
 
     Returns
     -------
@@ -80,7 +79,7 @@ def layer_inputs(network: nn.Module, layer: str, X: torch.Tensor) -> np.ndarray:
     """
     parts = []
     with read_layers([network.get_submodule(layer)]) as seen:
-        for rows in X.split(rows_at_once(X)):
-            network(rows)
-            parts.append(seen.pop()[1].double().cpu())
+        for batch in X.batches():
+            call(network, batch)
+            parts.append(seen.pop()[1].cpu().double())
     return torch.cat(parts).numpy()

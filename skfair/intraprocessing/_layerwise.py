@@ -9,7 +9,6 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 
-from skfair.base._net import rows_at_once
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._choice import Choice
 from skfair.intraprocessing._docstring import fill_docstring
@@ -64,6 +63,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     {device}
     {random_state}
         Seeds the split of the rows, the choice of the weights that move, and their moves.
@@ -130,6 +130,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
 
     _parameter_constraints: dict = {
         **IntraprocessingDebiaser._parameter_constraints,
+        "parameters": [str, list, tuple, None],
         "n_layers": [Interval(Integral, 1, None, closed="left")],
         "layers": [list, tuple, None],
         "n_calls": [Interval(Integral, 1, None, closed="left")],
@@ -155,6 +156,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -174,6 +176,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
             random_state=random_state,
             verbose=verbose,
         )
+        self.parameters = parameters
         self.n_layers = n_layers
         self.layers = layers
         self.n_calls = n_calls
@@ -187,7 +190,7 @@ class LayerwiseDebiaser(IntraprocessingDebiaser):
             search.network,
             search.X,
             [f"network.{name}" for names in layers.values() for name in names],
-            batch_size=rows_at_once(search.X),
+            batch_size=search.X.rows_at_once,
         )
         rng = np.random.RandomState(search.seed)
         # The rows that guide the search do not judge the candidates.

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from skfair.base._net import load_weights
-from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
+from skfair.intraprocessing._copy_network import load_own_weights
 from skfair.intraprocessing._debiasing_data import encode_compared_groups
 from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._group_blind_fit import (
@@ -24,24 +23,25 @@ from skfair.intraprocessing._group_blind_fit import (
     fit_corrections,
 )
 from skfair.intraprocessing._group_blind_network import (
-    ClassLogits,
     Correction,
     Parts,
     class_logits,
     find_feature_layer,
 )
+from skfair.intraprocessing._inputs import ONE_TENSOR, ONLY, Inputs
 from skfair.intraprocessing._judge import Question, report
 from skfair.intraprocessing._layers import layer_inputs
-from skfair.intraprocessing._network import LogitNetwork, find_network
+from skfair.intraprocessing._network import find_network, in_sequence
+from skfair.intraprocessing._output_head import output_layer_inputs
 from skfair.intraprocessing._posteriors import Linear
 from skfair.metrics._certificate import FairnessCertificate
 from skfair.utils import (
     FallbackWarning,
     Groups,
     draw_seed,
-    resolve_device,
-    seeded,
 )
+from skfair.utils._device import resolve_device
+from skfair.utils._random import seeded
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._split import split_cells
 
@@ -186,6 +186,9 @@ default="demographic_parity"
     _multi_class = True
     _judged = "out of fold"
 
+    # Whether the head is in the place of `_layer`. Models of 0.1 have none.
+    _within = False
+
     def __init__(
         self,
         estimator: Any,
@@ -227,11 +230,10 @@ default="demographic_parity"
 
     # -- fitting ---------------------------------------------------------------------------
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sensitive_features: Any) -> None:
+    def _fit(self, X: Any, y: Any, sensitive_features: Any) -> None:
         device = resolve_device(self.device)
         self._check_questions()
         X, codes = self._validate_debiasing_data(X, y)
-        is_table = X.ndim == 2 and X.dtype.kind == "f"
         groups, compared = encode_compared_groups(
             sensitive_features,
             codes,
@@ -247,10 +249,11 @@ default="demographic_parity"
             cell = groups.codes * len(self.classes_) + codes
             taught, rows = split_cells(_renumbered(cell), _NOT_TAUGHT, seed)
             with seeded(seed):
-                trained = self._fit_estimator(X[taught], codes[taught])
+                trained = self._fit_estimator(X, taught, codes)
         network, inputs, raw, codes = self._run_original(trained, X, codes, device)
+        network = self._of_one_tensor(network)
         question = self._question(groups, compared)
-        data = self._read(network, inputs, raw, is_table)
+        data = self._read(network, inputs, raw)
         data = data._replace(codes=codes, groups=groups.codes, n_groups=len(groups.labels))
         calibrate = rows[:0]
         if isinstance(self.confidence, Real):
@@ -274,7 +277,7 @@ default="demographic_parity"
         if self.certificate_ is not None:
             self.feasible_ = self.certificate_.holds
         self._build(network, fitted, best)
-        self._dtype = self._predict_dtype(network, inputs[:1])
+        self._dtype = self._predict_dtype(network, inputs)
         self._warn_of(best)
 
     def _check_questions(self) -> None:
@@ -332,26 +335,36 @@ default="demographic_parity"
             positive=self._positive(),
         )
 
-    def _read(
-        self, network: nn.Module, inputs: torch.Tensor, raw: torch.Tensor, is_table: bool
-    ) -> Data:
+    def _read(self, network: nn.Module, inputs: Inputs, raw: torch.Tensor) -> Data:
         """Collect the logits of the network, and the features that the head may see."""
         self._flat = raw.ndim == 1
         logits = class_logits(raw.double().reshape(len(raw), -1), self._output).numpy()
         features = {}
-        self._layer = ""
+        self._layer, self._within = "", False
         if self.group_features != "input":
-            self._layer = find_feature_layer(network, inputs[:2]) or ""
+            self._layer, self._within = find_feature_layer(network, inputs[:2]) or ("", False)
             if self._layer:
-                features["network"] = layer_inputs(network, self._layer, inputs)
-        if self.group_features == "input" or (self.group_features == "auto" and is_table):
-            features["input"] = inputs.flatten(1).double().cpu().numpy()
+                read = output_layer_inputs if self._within else layer_inputs
+                features["network"] = read(network, self._layer, inputs)
+        is_table = inputs.is_table and not inputs.rows.integers
+        one = inputs.rows.form == "array"
+        if (self.group_features == "input" and one) or (self.group_features == "auto" and is_table):
+            flat = [torch.as_tensor(batch).flatten(1).cpu().double() for batch in inputs.batches()]
+            features["input"] = torch.cat(flat).numpy()
         if not features:
+            advice = (
+                "Set group_features='input', which takes X itself."
+                if one
+                else "X has inputs by name or in a tuple, which group_features='input' does not "
+                "take. Give a network that ends in a torch.nn.Linear (with LoRA, name this layer "
+                "in modules_to_save, not in target_modules), or use another debiaser."
+            )
             raise ValueError(
                 f"group_features={self.group_features!r} needs the input of the last linear layer "
                 f"of the network. The {type(network).__name__} in estimator has no linear layer "
-                "that runs once and takes one row of features for each sample, or torch.fx cannot "
-                "trace the network. Set group_features='input', which takes X itself."
+                "that runs once and takes one row of features for each sample; or torch.fx cannot "
+                "trace the network, and its outputs are not those of its last linear layer. "
+                f"{advice}"
             )
         none = np.zeros(0, dtype=np.int64)
         return Data(logits, features, none, none, 0)
@@ -387,8 +400,8 @@ default="demographic_parity"
         """Assemble the network of the chosen candidate."""
         self.group_features_ = fitted.kind if best else "none"
         if fitted.kind == "input":
-            self._layer = ""
-        self.module_ = nn.Sequential(network).eval()
+            self._layer, self._within = "", False
+        self.module_ = self._sequence(network)
         if best:
             n_features, weight = len(fitted.of_features.mean), fitted.head.weight
             own = fitted.of_features.before(Linear(weight[:n_features], fitted.head.bias))
@@ -397,16 +410,28 @@ default="demographic_parity"
             labels = fitted.of_logits.before(fitted.labels)
             chosen = fitted.weights[best - UNCORRECTED]
             correction = Correction(labels, rest.weight, chosen, fitted.values)
-            self.module_ = self._parts().build(network, own, correction)
+            self.module_ = self._sequence(*self._parts().build(network, own, correction))
 
-    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: nn.Module, rows: Inputs) -> None:
         """Accept any network: its weights do not change."""
 
     def _search(self, search: Any) -> None:
         """Do nothing: `_fit` solves for the weights."""
 
+    def _sequence(self, *parts: nn.Module) -> nn.Sequential:
+        signature = self._signature
+        if signature.form == "array":
+            signature = ONE_TENSOR
+        return in_sequence(*parts, signature=signature, names=list(self._shapes()))
+
+    def _of_one_tensor(self, network: nn.Module) -> nn.Module:
+        """Read the answer of a network of one array, so that a trace can follow it."""
+        if self._signature.form != "array" or self._signature.answer == "tensor":
+            return network
+        return in_sequence(network, signature=self._signature)
+
     def _parts(self) -> Parts:
-        return Parts(self._output, self._flat, self._layer or None)
+        return Parts(self._output, self._flat, self._layer or None, self._within)
 
     def _warn_of(self, best: int) -> None:
         """Warn of each wish that was not met; fitted attributes say the same."""
@@ -428,20 +453,21 @@ default="demographic_parity"
         return self.module_
 
     def _rebuild(self, network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
-        network = network.eval()
-        module = nn.Sequential(network)
+        network = self._of_one_tensor(network.eval())
+        module = self._sequence(network)
         if self.group_features_ != "none":
-            n_features = math.prod(self._sample_shape)
+            n_features = math.prod(self._shapes().get(ONLY, ()))
             if self._layer:
                 layer = network.get_submodule(self._layer)
                 if not isinstance(layer, nn.Linear):
                     raise ValueError(f"{shown(self._layer)} in the network is not a linear layer")
                 n_features = layer.in_features
-            module = self._parts().build_like(network, n_features, weights)
-        return load_weights(module.eval(), weights, "module_")
+            module = self._sequence(*self._parts().build_like(network, n_features, weights))
+        return load_own_weights(module.eval(), weights)
 
-    def _reader(self) -> LogitNetwork:
-        return ClassLogits(copied(self.module_), self._output)
+    def _to_logit(self, raw: torch.Tensor) -> torch.Tensor:
+        logits = class_logits(raw.cpu().double().reshape(len(raw), -1), self._output)
+        return logits if self._output.n_columns > 1 else torch.cat([0 * logits, logits], 1)
 
-    def _logits(self, X: ArrayLike) -> np.ndarray:
+    def _logits(self, X: Any) -> np.ndarray:
         return self._logit(self._validate_features(X))[:, self._order]

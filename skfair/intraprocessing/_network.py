@@ -1,5 +1,7 @@
-"""Intra-processing, all methods: copy the user's network, read its outputs, shift its threshold."""
+"""Intra-processing, all methods: find the user's network, read its outputs, shift its threshold."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,7 +11,9 @@ from sklearn.frozen import FrozenEstimator
 from torch import fx, nn
 
 from skfair.base import TorchClassifier
-from skfair.base._networks import check_initialised, copied
+from skfair.base._trace import of_torch_alone
+from skfair.intraprocessing._half import HALF
+from skfair.intraprocessing._inputs import ONE_TENSOR, ONLY, Batch, Signature, call, read_answer
 from skfair.utils._labels import describe_rows
 
 _PROBABILITY_FLOOR = 1e-7  # so that a saturated probability still has a finite logit
@@ -88,33 +92,6 @@ def find_network(estimator: Any) -> Trained | None:
     )
 
 
-def copy_network(module: nn.Module) -> nn.Module:
-    """Copy a network, so that the user's network never changes.
-
-    Parameters with ``requires_grad=False`` stay frozen, unless all parameters are frozen.
-
-    Raises
-    ------
-    ValueError
-        The network cannot be copied, or has no weights yet.
-    """
-    check_initialised(module, "estimator")
-    try:
-        network = copied(module)
-    except Exception as error:
-        raise ValueError(
-            f"estimator holds a {type(module).__name__} that cannot be deep-copied "
-            f"({type(error).__name__}: {error}), and debiasing changes a copy of the network only. "
-            "Give a network without open files, locks, or tensors that are results of a "
-            "computation with gradients."
-        ) from error
-    parameters = [p for p in network.parameters() if p.is_floating_point()]
-    if not any(p.requires_grad for p in parameters):
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-    return network
-
-
 def _last_module(module: nn.Module) -> nn.Module:
     while isinstance(module, nn.Sequential) and len(module):
         module = module[-1]
@@ -171,8 +148,10 @@ def find_output(
             f"{describe_rows(~finite.numpy())}. Check these rows of X, and that the network was "
             "trained without overflow."
         )
+    close = max(1e-3, torch.finfo(raw.dtype).eps) if raw.is_floating_point() else 1e-3
+    raw = at_least_single(raw)
     low, high = raw.min().item(), raw.max().item()
-    sums = n_columns > 1 and bool((raw.sum(1) - 1).abs().max() < 1e-3)
+    sums = n_columns > 1 and bool((raw.sum(1) - 1).abs().max() < close)
     bounded = low >= 0 and high <= 1 and (n_columns == 1 or sums)
     if kind == "probabilities" and not bounded:
         raise ValueError(
@@ -204,7 +183,7 @@ def at_least_single(raw: torch.Tensor) -> torch.Tensor:
     """Convert half precision to float32: NumPy lacks bfloat16, and 1 - 1e-7 is 1 in half."""
     if isinstance(raw, fx.Proxy):  # one step of a trace: conditions cannot be traced
         return raw.tracer.create_proxy("call_function", at_least_single, (raw,), {})
-    return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+    return raw.float() if raw.dtype in HALF else raw
 
 
 def as_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
@@ -227,6 +206,24 @@ def as_logits(raw: torch.Tensor, output: Output) -> torch.Tensor:
     if output.n_columns == 1:
         return torch.special.logit(raw, eps=_PROBABILITY_FLOOR)
     return raw.clamp_min(_PROBABILITY_FLOOR).log()
+
+
+def as_logit(raw: torch.Tensor, output: Output) -> torch.Tensor:
+    """Convert outputs of a network to one logit for each row: second class minus first class.
+
+    Parameters
+    ----------
+    raw : tensor of shape (n_samples, n_columns), or (n_samples,) for one column
+        Outputs.
+    output : Output
+        Their kind.
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+    """
+    logits = as_logits(at_least_single(raw), output)
+    return logits[:, 1] - logits[:, 0] if output.n_columns == 2 else logits.reshape(-1)
 
 
 def as_outputs(logits: torch.Tensor, output: Output) -> torch.Tensor:
@@ -273,39 +270,109 @@ class LogitNetwork(nn.Module):
         """
         return super().train(False)
 
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        return self.read(self.network(X))
-
-    def read(self, raw: torch.Tensor) -> torch.Tensor:
-        """Convert outputs of the network to logits.
-
-        Parameters
-        ----------
-        raw : tensor of shape (n_samples,) or (n_samples, n_columns)
-            Outputs.
-
-        Returns
-        -------
-        tensor of shape (n_samples,)
-        """
-        logits = as_logits(at_least_single(raw), self.output)
-        return logits[:, 1] - logits[:, 0] if self.output.n_columns == 2 else logits.reshape(-1)
+    def forward(self, X: Batch) -> torch.Tensor:
+        return as_logit(call(self.network, X), self.output)
 
 
 class _Shift(nn.Module):
-    """Shift the logit in outputs and return outputs of the same kind."""
+    """Shift the logit in outputs and return outputs of the same kind.
 
-    def __init__(self, output: Output, threshold: torch.Tensor):
+    Outputs in half precision become float32: a threshold lies between two of their values, and
+    half precision would round it to one of these.
+    """
+
+    # Known beforehand, since a graph of operations cannot ask for the type of a tensor.
+    _of_half = False
+
+    def __init__(self, output: Output, threshold: torch.Tensor, *, of_half: bool):
         super().__init__()
         self.output = output
+        self._of_half = of_half
         shift = [0.0, threshold.item()] if output.n_columns == 2 else threshold.item()
         self.register_buffer("shift", torch.tensor(shift, dtype=threshold.dtype))
 
     def forward(self, raw):
-        return as_outputs(as_logits(raw, self.output) - self.shift, self.output)
+        logits = as_logits(raw.float() if self._of_half else raw, self.output)
+        return as_outputs(logits - self.shift, self.output)
 
 
-def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.Sequential:
+class CalledAsGiven(nn.Sequential):
+    """Parts in a sequence, whose first is called as the user's network is.
+
+    Parameters
+    ----------
+    first, *others : torch.nn.Module
+        The user's network, or one that is called like it, and what changes its outputs.
+    signature : Signature
+    names : sequence of str
+        Names of the arguments of a call by name, for an export.
+    """
+
+    def __init__(self, *parts: nn.Module, signature: Signature, names: Sequence[str]):
+        super().__init__(*parts)
+        self.signature, self.names = signature, tuple(names)
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        first, *others = self
+        raw = read_answer(first(*args, **kwargs))
+        for other in others:
+            raw = other(raw)
+        return raw
+
+    def written_out(self) -> nn.Module:
+        """Write the module as a graph, without skfair; its arguments have their names."""
+        parts = dict(self.named_children())
+        graph = fx.Graph()
+        form, _, answer = self.signature
+        order = [f"X{name}" if form == "tuple" else name for name in self.names]
+        inputs = [graph.placeholder(name) for name in order]
+        by_name = form == "dict"
+        raw = graph.call_module(
+            "0",
+            () if by_name else tuple(inputs),
+            dict(zip(self.names, inputs, strict=True)) if by_name else {},
+        )
+        if answer == "attribute":
+            raw = graph.call_function(getattr, (raw, "logits"))
+        elif answer != "tensor":
+            raw = graph.call_function(operator.getitem, (raw, "logits" if answer == "item" else 0))
+        parts = {name: of_torch_alone(part) for name, part in parts.items()}
+        for name in list(parts)[1:]:
+            raw = graph.call_module(name, (raw,))
+        graph.output(raw)
+        return fx.GraphModule(nn.ModuleDict(parts), graph)
+
+
+def in_sequence(
+    *parts: nn.Module, signature: Signature, names: Sequence[str] = (ONLY,)
+) -> nn.Sequential:
+    """Put modules behind the user's network; the result is called as the network is.
+
+    Parameters
+    ----------
+    *parts : torch.nn.Module
+        The network, or one that is called like it, then modules of one tensor.
+    signature : Signature
+    names : sequence of str
+        Names of the parts of a batch.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        In eval mode; it returns a tensor.
+    """
+    if (signature.form, signature.answer) == ("array", "tensor"):
+        return nn.Sequential(*parts).eval()
+    return CalledAsGiven(*parts, signature=signature, names=names).eval()
+
+
+def fold_threshold(
+    network: nn.Module,
+    output: Output,
+    threshold: float,
+    signature: Signature = ONE_TENSOR,
+    names: Sequence[str] = (ONLY,),
+) -> nn.Sequential:
     """Shift the outputs of a network, so that the usual threshold, 0 or 0.5, is the right one.
 
     Parameters
@@ -316,13 +383,20 @@ def fold_threshold(network: nn.Module, output: Output, threshold: float) -> nn.S
         The kind of its outputs.
     threshold : float
         Threshold on the logit of :class:`LogitNetwork`.
+    signature : Signature, optional
+        How the network is called; by default with one tensor, which gives one tensor.
+    names : sequence of str, optional
+        Names of the parts of a batch.
 
     Returns
     -------
     torch.nn.Sequential
-        The network and the shift.
+        The network and the shift, called as the network is. It returns a tensor, in float32 for a
+        network in half precision.
     """
     weight = next((p for p in network.parameters() if p.is_floating_point()), None)
     dtype, device = (torch.float32, None) if weight is None else (weight.dtype, weight.device)
-    shift = _Shift(output, torch.tensor(threshold, dtype=dtype))
-    return nn.Sequential(network, shift.to(device)).eval()
+    exact = dtype if dtype == torch.float64 else torch.float32
+    of_half = any(tensor.dtype in HALF for tensor in (*network.parameters(), *network.buffers()))
+    shift = _Shift(output, torch.tensor(threshold, dtype=exact), of_half=of_half)
+    return in_sequence(network, shift.to(device), signature=signature, names=names)

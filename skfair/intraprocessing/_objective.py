@@ -454,7 +454,8 @@ class Objective:
         """Measure thresholds by their counts of positive predictions, (n, n_cells, n_strata)."""
         whole = (counts * self._rows_per_row).sum(-1).reshape(len(counts), self.n_groups, 2)
         performance = self._performance(whole, predicted)
-        constant = np.isin(counts.sum((1, 2)), [0, len(self.y)])
+        positive = counts.sum((1, 2))
+        constant = (positive == 0) | (positive == len(self.y))
         if callable(self.constraint):
             assert predicted is not None  # as for all callables
             bias, error = self._user_bias(predicted, performance)

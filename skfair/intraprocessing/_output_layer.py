@@ -3,18 +3,19 @@
 import torch
 from torch import nn
 
+from skfair.intraprocessing._inputs import Batch
 from skfair.intraprocessing._layers import read_layers
 from skfair.intraprocessing._network import LogitNetwork
 
 
-def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | None:
+def find_output_layer(network: LogitNetwork, X: Batch) -> nn.Linear | None:
     """Find the linear layer that computes the network's output, up to a sigmoid or softmax.
 
     Parameters
     ----------
     network : LogitNetwork
         In eval mode.
-    X : tensor of shape (n_samples, ...)
+    X : tensor, dict of tensors or tuple of tensors
         A few rows to run it on.
 
     Returns
@@ -28,7 +29,10 @@ def find_output_layer(network: LogitNetwork, X: torch.Tensor) -> nn.Linear | Non
         logit = network(X)
     kind = network.output
     for layer, out in reversed(outputs):
-        if out.shape != (len(X), kind.n_columns) or sum(each is layer for each, _ in outputs) > 1:
+        if (
+            out.shape != (len(logit), kind.n_columns)
+            or sum(each is layer for each, _ in outputs) > 1
+        ):
             continue
         candidate = out[:, 1] - out[:, 0] if kind.n_columns == 2 else out[:, 0]
         # The logit of a probability close to 0 or 1 is inaccurate.
@@ -54,7 +58,7 @@ class HiddenActivations(nn.Module):
         self.network = network
         self._layer = [layer]  # in a list, so that its parameters are not registered twice
 
-    def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, X: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network.
 
         Returns

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from skfair.base._trace import trace
+from skfair.intraprocessing._inputs import Batch, Inputs
 
 # Most bytes of kept activations, once for all changes and once for the current change. The rest
 # is computed in each run.
@@ -24,8 +26,8 @@ class PartialForward:
     Parameters
     ----------
     network : torch.nn.Module
-        Maps one tensor to one tensor, row by row; in eval mode.
-    X : tensor of shape (n_samples, ...)
+        Maps a batch to one tensor, row by row; in eval mode.
+    X : tensor of shape (n_samples, ...), or Inputs
         The rows; at least one.
     names : sequence of str
         All parameters that may change, in place; all others must stay constant.
@@ -37,22 +39,28 @@ class PartialForward:
     def __init__(
         self,
         network: nn.Module,
-        X: torch.Tensor,
+        X: torch.Tensor | Inputs,
         names: Sequence[str],
         *,
         batch_size: int = 8192,
     ):
         self._network = network
         # Batches of nearly equal sizes: a batch of one row would have another memory layout.
-        self._batches = X.tensor_split(-(-len(X) // batch_size))
-        self._steps = _follow(network, X[:_PROBE_ROWS])
+        ends = [len(part) for part in torch.empty(len(X)).tensor_split(-(-len(X) // batch_size))]
+        ends = np.cumsum(ends).tolist()
+        self._X = X
+        self._slices = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self._steps = None
+        # Kept values refer to the batches.
+        if isinstance(X, torch.Tensor) or X.held:
+            self._steps = _follow(network, X[:_PROBE_ROWS])
         if self._steps is not None:
             # Run here what does not depend on any change, if the values fit in memory.
             self._rest = self._steps.all()
-            self._start: list[list[Any]] = [[batch] for batch in self._batches]
+            self._start: list[list[Any]] = [[X[part]] for part in self._slices]
             once, rest = self._steps.split(self._rest, self._parameters(names))
             start = [values for values in self._run(once) if values is not None]
-            if len(start) == len(self._batches):
+            if len(start) == len(self._slices):
                 self._start, self._rest = start, rest
 
     @torch.no_grad()
@@ -70,7 +78,7 @@ class PartialForward:
             Without arguments; returns the outputs for all rows, a tensor of shape
             (n_samples, ...), by the parameters at the time of the call.
         """
-        kept: list[list[Any] | None] = [None] * len(self._batches)
+        kept: list[list[Any] | None] = [None] * len(self._slices)
         again: Callable = self._network
         if self._steps is not None:
             once, rest = self._steps.split(self._rest, self._parameters(names))
@@ -81,8 +89,8 @@ class PartialForward:
             return torch.cat(
                 [
                     # A copy, since a network may change its input in place.
-                    self._network(batch.clone()) if values is None else again(*values)
-                    for batch, values in zip(self._batches, kept, strict=True)
+                    self._network(_cloned(self._X[part])) if values is None else again(*values)
+                    for part, values in zip(self._slices, kept, strict=True)
                 ]
             )
 
@@ -94,8 +102,9 @@ class PartialForward:
     def _run(self, once: nn.Module) -> list[list[Any] | None]:
         """Run the steps that do not depend on the change; None for batches beyond the memory."""
         room = _KEPT_BYTES
-        results: list[list[Any] | None] = [None] * len(self._batches)
-        for i, (batch, start) in enumerate(zip(self._batches, self._start, strict=True)):
+        results: list[list[Any] | None] = [None] * len(self._slices)
+        for i, (part, start) in enumerate(zip(self._slices, self._start, strict=True)):
+            batch: Any = self._X[part]
             values = [_without_the_rest(value, batch) for value in once(*start)]
             room -= _n_bytes(values, batch)
             if room < 0:
@@ -104,9 +113,15 @@ class PartialForward:
         return results
 
 
+def _cloned(batch: Any) -> Any:
+    return map_aggregate(batch, torch.clone)  # type: ignore[arg-type]
+
+
 @torch.no_grad()
-def _follow(network: nn.Module, rows: torch.Tensor) -> "_Steps | None":
+def _follow(network: nn.Module, rows: Batch) -> "_Steps | None":
     """Trace a network; None if it cannot be traced or writes into its input or its weights."""
+    if not isinstance(rows, torch.Tensor):
+        return None
     try:
         steps = _Steps(trace(network))
         output = steps.run(rows.clone())

@@ -1,6 +1,6 @@
 """Intra-processing: random perturbation of the weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -10,16 +10,16 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from skfair.base._networks import copied
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._docstring import fill_docstring
 from skfair.intraprocessing._search import Search, named_parameters
 from skfair.utils._progress import progress_bar
-from skfair.utils._settings import warning_filter, with_own_settings
+from skfair.utils._settings import with_own_settings
 
-_AT_ONCE = 16  # trials in one pass and in one job
+_AT_ONCE = 16  # trials in one job
 
 
 @fill_docstring
@@ -49,6 +49,7 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
     {calibration_fraction}
     {output}
     {classes}
+    {parameters}
     n_jobs : int or None, default=None
         Threads that run trials, as in joblib. The result does not depend on it.
     {device}
@@ -85,9 +86,8 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
     Notes
     -----
     All trainable parameters are perturbed, also the scale and shift of normalisation layers.
-    Running statistics and parameters with ``requires_grad=False`` are not. Several trials run
-    at once if :func:`torch.func.vmap` can run the network; otherwise they run one by one, with
-    the same factors.
+    Running statistics and parameters with ``requires_grad=False`` are not. Trials run
+    one after another; ``n_jobs`` threads share them.
 
     The best of many noisy measurements looks better than it is: the more trials on few rows,
     the more optimistic ``bias_`` and ``bias_interval_``.
@@ -107,6 +107,7 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
 
     _parameter_constraints: dict = {
         **IntraprocessingDebiaser._parameter_constraints,
+        "parameters": [str, list, tuple, None],
         "n_trials": [Interval(Integral, 1, None, closed="left")],
         "std": [Interval(Real, 0, None, closed="neither")],
         "n_jobs": [Integral, None],
@@ -127,6 +128,7 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
         calibration_fraction: float = 0.5,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         classes: ArrayLike | None = None,
+        parameters: str | Sequence[str] | None = None,
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -147,29 +149,23 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
             random_state=random_state,
             verbose=verbose,
         )
+        self.parameters = parameters
         self.n_trials = n_trials
         self.std = std
         self.n_jobs = n_jobs
 
     def _search(self, search: Search) -> None:
         parameters = named_parameters(search.network)
-        together = _runs_together(
-            copied(search.network), search.X[:2], _draw(parameters, [0, 1], search, self.std)
-        )
 
         @with_own_settings  # threads have settings of their own
         def score(trials: list[int]) -> np.ndarray:
-            weights = _draw(parameters, trials, search, self.std)
-            # functional_call swaps the weights of the network: each thread needs its own copy.
-            run = _with_weights(copied(search.network))
-            if together:
-                return search.score(
-                    search.scored,
-                    lambda X: vmap(run, (0, None))(weights, X),
-                    n_networks=_AT_ONCE,  # constant, so that the bits do not depend on n_trials
-                )
-            singly = (partial(run, _pick(weights, i)) for i in range(len(trials)))
-            return np.stack([search.score(search.scored, forward) for forward in singly])
+            # functional_call swaps the weights of the network: each thread needs a copy. Copies
+            # share the weights, which nothing writes to.
+            same = {id(parameter): parameter for parameter in search.network.parameters()}
+            run = _with_weights(copied(search.network, memo=same))
+            # One network after another: the layers' outputs of several do not fit into a cache.
+            weights = (_draw(parameters, trial, search, self.std) for trial in trials)
+            return np.stack([search.score(search.scored, partial(run, w)) for w in weights])
 
         def block(start: int) -> list[int]:
             return list(range(start, min(start + _AT_ONCE, self.n_trials)))
@@ -181,33 +177,27 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
             delayed(score)(block(start)) for start in starts
         )
 
-        def weights_of(trials: list[int], i: int) -> dict[str, torch.Tensor]:
-            drawn = _draw(parameters, trials[i : i + 1], search, self.std)
-            return search.original | _pick(drawn, 0)
+        def weights_of(trial: int) -> dict[str, torch.Tensor]:
+            return search.original | _draw(parameters, trial, search, self.std)
 
         n_trials, show = self.n_trials, bool(self.verbose)
         with progress_bar("trials", total=n_trials, unit="trial", show=show) as bar:
             for start, part in zip(starts, scores, strict=True):
-                search.consider(part, partial(weights_of, block(start)), candidate="perturbed")
+                again = [partial(weights_of, trial) for trial in block(start)]  # from its seed
+                search.consider(part, again.__getitem__, candidate="perturbed")
                 bar.update(len(part))
 
 
 def _draw(
-    parameters: Mapping[str, torch.Tensor], trials: list[int], search: Search, std: float
+    parameters: Mapping[str, torch.Tensor], trial: int, search: Search, std: float
 ) -> dict[str, torch.Tensor]:
-    """Perturbed weights of some trials, stacked. Each trial has its own seed."""
-    stacks: dict[str, list[torch.Tensor]] = {name: [] for name in parameters}
-    for trial in trials:
-        generator = torch.Generator().manual_seed(search.seed + trial)
-        for name, parameter in parameters.items():
-            noise = torch.randn(parameter.shape, generator=generator)
-            factor = (1 + std * noise).to(parameter.device, parameter.dtype)
-            stacks[name].append(search.original[name] * factor)
-    return {name: torch.stack(stack) for name, stack in stacks.items()}
-
-
-def _pick(weights: dict[str, torch.Tensor], position: int) -> dict[str, torch.Tensor]:
-    return {name: stack[position] for name, stack in weights.items()}
+    """Perturbed weights of a trial, which has its own seed."""
+    generator = torch.Generator().manual_seed(search.seed + trial)
+    weights = {}
+    for name, parameter in parameters.items():
+        factor = torch.randn(parameter.shape, generator=generator).mul_(std).add_(1)
+        weights[name] = search.original[name] * factor.to(parameter.device, parameter.dtype)
+    return weights
 
 
 def _with_weights(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
@@ -225,16 +215,3 @@ def _with_weights(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
         return functional_call(network, everywhere, (X,), tie_weights=False)
 
     return run
-
-
-def _runs_together(
-    network: torch.nn.Module, rows: torch.Tensor, weights: dict[str, torch.Tensor]
-) -> bool:
-    """Whether torch can run this network with several sets of weights at once."""
-    try:
-        with torch.no_grad(), warning_filter("error", message="There is a performance drop"):
-            vmap(_with_weights(network), (0, None))(weights, rows)
-    # torch.func has no rule for an operation, or runs it one by one and warns of that.
-    except (RuntimeError, NotImplementedError, UserWarning):
-        return False
-    return True

@@ -1,6 +1,6 @@
 """Intra-processing, all methods: the copy of the network that a debiaser changes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from skfair.base._net import rows_at_once
 from skfair.intraprocessing._choice import Choice
+from skfair.intraprocessing._inputs import Inputs
 from skfair.intraprocessing._network import LogitNetwork
 from skfair.intraprocessing._objective import Objective
-from skfair.intraprocessing._selection import Selection
+from skfair.intraprocessing._selection import Selection, State
 
 
 class Search:
@@ -27,10 +27,11 @@ class Search:
     ----------
     network : torch.nn.Module
         A copy of the user's network (and of what ``_prepare`` added), in eval mode, on the device
-        of the search. Its ``forward`` takes rows of X and returns one logit a row, shape
+        of the search. Its ``forward`` takes a batch of X and returns one logit a row, shape
         (n_rows,): that of the positive class less that of the other.
-    X : tensor of shape (n_samples, ...)
-        Debiasing rows, on the same device, in the type of the network.
+    X : Inputs
+        Debiasing rows. ``X[rows]`` is a batch as the network takes it, on the same device and in
+        the type of the network: a tensor of shape (n_rows, ...), or a dict or a tuple of them.
     selection : Selection
         The judge of candidates.
     seed : int
@@ -50,7 +51,9 @@ class Search:
     scores : ndarray of shape (n_samples,)
         Logits of the original network.
     original : dict of str to tensor
-        Weights and buffers of the original network.
+        Weights and buffers of the original network: of its parameters that require gradients, and
+        of all its buffers. Frozen parameters never change. The tensors may be those of the user's
+        network: read them, and write to clones only.
     scored : ndarray of int
         Rows on which candidates are scored: those that judge, then those that tune.
     objective : Objective
@@ -87,7 +90,7 @@ class Search:
     def __init__(
         self,
         network: LogitNetwork,
-        X: torch.Tensor,
+        X: Inputs,
         selection: Selection,
         *,
         seed: int,
@@ -112,27 +115,28 @@ class Search:
         Returns
         -------
         dict of str to tensor
-            A copy of each parameter and buffer, by its name in :attr:`network`.
+            A copy of each buffer, and of each parameter that requires gradients, by its name in
+            :attr:`network`.
         """
         return network_state(self.network)
 
     @torch.no_grad()
-    def go_to(self, state: dict[str, torch.Tensor]) -> None:
+    def go_to(self, state: State) -> None:
         """Set the weights and buffers of the network.
 
         Parameters
         ----------
-        state : dict of str to tensor
-            As :meth:`state` returns it, with the same or with other values.
+        state : dict of str to tensor, or callable
+            As :meth:`state` returns it, with the same or with other values; or a function without
+            arguments that returns it.
         """
+        state = state() if callable(state) else state
         for name, tensor in _tensors(self.network):
             if not torch.equal(tensor, state[name]):  # buffers may be views that none can write to
                 tensor.copy_(state[name])
 
     @torch.no_grad()
-    def score(
-        self, rows: np.ndarray, forward: Callable | None = None, *, n_networks: int = 1
-    ) -> np.ndarray:
+    def score(self, rows: np.ndarray, forward: Callable | None = None) -> np.ndarray:
         """Compute logits in eval mode, in batches.
 
         Parameters
@@ -141,8 +145,6 @@ class Search:
             Positions of the rows in X.
         forward : callable, optional
             Takes a batch and returns logits of shape (..., n_in_batch); the network if not given.
-        n_networks : int, default=1
-            How many networks `forward` runs at once.
 
         Returns
         -------
@@ -151,15 +153,13 @@ class Search:
         """
         self.network.eval()
         forward = forward or self.network
-        index = torch.as_tensor(rows, device=self.device)
-        parts = index.split(rows_at_once(self.X, n_networks=n_networks))
-        batches = [forward(self.X[part]).cpu() for part in parts]
+        batches = [forward(batch).cpu() for batch in self.X.take(rows).batches()]
         return torch.cat(batches, dim=-1).numpy()
 
     def consider(
         self,
         scores: np.ndarray | None = None,
-        state: Callable[[int], dict[str, torch.Tensor]] | None = None,
+        state: Callable[[int], State] | None = None,
         **columns: Any,
     ) -> Choice:
         """Judge candidates, and keep the best one seen so far.
@@ -171,8 +171,9 @@ class Search:
             candidate: the network as it is now.
         state : callable, optional
             Takes the position of a candidate and returns its weights, as :meth:`state` does.
-            It is called only for a candidate that is the best so far. If not given, the weights
-            are those of the network as it is now.
+            It is called only for a candidate that is the best so far. Instead of the weights, it
+            may return a function without arguments that makes them, the same each time: then no
+            weights are kept. If not given, the weights are those of the network as it is now.
         **columns
             Columns of ``trials_`` beside the measures: "candidate", "layer", "epoch" or "step".
 
@@ -188,19 +189,35 @@ class Search:
         return self.selection.enter(scores, state or (lambda _: self.state()), **columns)
 
 
-def network_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy the weights and buffers of a network as they are.
+def network_state(
+    network: nn.Module, kept: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
+) -> dict[str, torch.Tensor]:
+    """Copy the weights and buffers of a network as they are: what a search may change.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    kept : iterable of two tensors, default=()
+        Tensors of the network, and such that stand for them if they have the same values and are
+        on the same device. These are not copied.
 
     Returns
     -------
     dict of str to tensor
     """
-    return {name: tensor.detach().clone() for name, tensor in _tensors(network)}
+    stands_for = {id(ours): kept for ours, kept in kept}
+    state = {}
+    for name, tensor in _tensors(network):
+        known = stands_for.get(id(tensor))
+        if known is None or known.device != tensor.device or not torch.equal(known, tensor):
+            known = tensor.clone()
+        state[name] = known.detach()
+    return state
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     # Not its `state_dict`, which may hold anything, in networks that are quantised say.
-    return chain(network.named_parameters(), network.named_buffers())
+    return chain(named_parameters(network).items(), network.named_buffers())
 
 
 def named_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

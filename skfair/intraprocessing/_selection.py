@@ -1,6 +1,7 @@
 """Intra-processing, all methods: what is kept of the candidates, and which one is taken."""
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,6 +54,10 @@ def _judges(rows: Rows, objective: Objective) -> tuple[Objective, Objective]:
     return _cross_validated(honest), honest.hearing(tuned)
 
 
+# Weights and buffers by name, or a function without arguments that makes them.
+State = dict[str, torch.Tensor] | Callable[[], dict[str, torch.Tensor]]
+
+
 class Candidate(NamedTuple):
     """One network at one threshold: its row of ``trials_``, its measures and its weights.
 
@@ -62,15 +67,15 @@ class Candidate(NamedTuple):
         Row of ``trials_``.
     choice : Choice
         Of length 1: the threshold and its measures on the rows of `select`.
-    state : dict of str to tensor
-        Weights.
+    state : dict of str to tensor, or callable
+        Weights, or a function that makes them.
     predicted : ndarray of shape (n_select,), bool
         Whether each row of `select` is predicted positive, by a choice on other rows.
     """
 
     trial: int
     choice: Choice
-    state: dict[str, torch.Tensor]
+    state: State
     predicted: np.ndarray
 
 
@@ -80,7 +85,7 @@ class _Contest:
     def __init__(self) -> None:
         self.trials: list[int] = []
         self.choices: Choice | None = None
-        self.state: dict[str, torch.Tensor] = {}
+        self.state: State = {}
 
     def enter(self, first: int, choices: Choice, state: Callable) -> None:
         """Keep the best of the old and the new candidates.
@@ -170,7 +175,7 @@ class Selection:
     def enter(
         self,
         scores: np.ndarray,
-        state: Callable[[int], dict[str, torch.Tensor]],
+        state: Callable[[int], State],
         **columns: Any,
     ) -> Choice:
         """Judge candidates, and keep the best one seen so far by each rule.
@@ -180,8 +185,8 @@ class Selection:
         scores : ndarray of shape (n_candidates, n_scored)
             Their logits on the rows of ``rows.scored``.
         state : callable
-            Takes the position of a candidate and returns its weights. It is called only for a
-            candidate that is the best so far.
+            Takes the position of a candidate and returns its weights, or a function that makes
+            them. It is called only for a candidate that is the best so far.
         **columns
             Columns of ``trials_`` beside the measures.
 
@@ -204,8 +209,9 @@ class Selection:
             for choices in self.choosing.choose(scores, self._rules)
         ]
         self._rivals |= dict(enumerate(scores, start=first))
+        once = functools.cache(state)  # several rules may find the same candidate the best
         for contest, choices in zip(self._contests, every, strict=True):
-            contest.enter(first, choices, state)
+            contest.enter(first, choices, once)
         kept = {trial for contest in self._contests for trial in contest.trials}
         self._rivals = {trial: row for trial, row in self._rivals.items() if trial in kept}
         choices = every[0]
@@ -275,7 +281,7 @@ class Selection:
         return sorted([self._original(), *found], key=lambda each: -each.choice.power[0])
 
     @property
-    def leaders(self) -> list[tuple[int, dict[str, torch.Tensor]]]:
+    def leaders(self) -> list[tuple[int, State]]:
         """Row of ``trials_`` and weights of the best candidate by each rule."""
         return [(contest.trials[0], contest.state) for contest in self._contests]
 

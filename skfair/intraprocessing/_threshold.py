@@ -1,10 +1,10 @@
 """Intra-processing, the baseline: another threshold on the original network."""
 
-import torch
 from torch import nn
 
 from skfair.intraprocessing._base import IntraprocessingDebiaser
 from skfair.intraprocessing._docstring import fill_docstring
+from skfair.intraprocessing._inputs import Inputs
 from skfair.intraprocessing._search import Search
 
 
@@ -81,7 +81,7 @@ class ThresholdDebiaser(IntraprocessingDebiaser):
     (3,)
     """
 
-    def _check_network(self, network: nn.Module, rows: torch.Tensor) -> None:
+    def _check_network(self, network: nn.Module, rows: Inputs) -> None:
         """Accept any network: its weights do not change."""
 
     def _search(self, search: Search) -> None:

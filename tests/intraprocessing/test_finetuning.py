@@ -16,6 +16,7 @@ from skfair.intraprocessing import (
     DistillationDebiaser,
 )
 from skfair.intraprocessing._finetuning import CellBatches, TuningData, TuningRows
+from skfair.intraprocessing._inputs import ONLY, Inputs, Rows
 from skfair.intraprocessing._search import Search
 from skfair.intraprocessing._selection import Selection
 from skfair.utils._random import seeded
@@ -130,8 +131,9 @@ def test_rows_that_judge_or_calibrate_tune_nothing(kind, confidence, task, monke
             search.objective.y[held_out] = 1 - search.objective.y[held_out]
             search.objective.codes[held_out] = 0
             search.objective.cell[held_out] = 1
-            search.X = search.X.clone()  # which may be the caller's
-            search.X[held_out] = 17.0
+            X = search.X[:].clone()  # which may be the caller's
+            X[held_out] = 17.0
+            search.X = Inputs(Rows("array", {ONLY: X}), search.device, X.dtype)
 
     searches, states = watch(monkeypatch, spoil)
     task.fit(debiaser)

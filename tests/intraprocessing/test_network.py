@@ -180,7 +180,8 @@ def test_other_floating_types(dtype):
     assert next(debiaser.module_.parameters()).dtype == dtype
     assert debiaser.predict_proba(X).dtype == np.float64
     assert balanced_accuracy_score(Y, debiaser.predict(X)) > 0.55
-    assert debiaser.to_module()(torch.tensor(X[:3], dtype=dtype)).dtype == dtype
+    returned = dtype if dtype == torch.float64 else torch.float32  # half would round thresholds
+    assert debiaser.to_module()(torch.tensor(X[:3], dtype=dtype)).dtype == returned
 
 
 class FirstColumns(nn.Module):
@@ -497,8 +498,8 @@ def test_a_network_for_other_rows():
 
 
 def test_a_network_that_returns_no_tensor():
-    with pytest.raises(ValueError, match="returns a tuple; expected one tensor"):
-        fit(Returns(lambda logit: (logit, logit)))
+    with pytest.raises(ValueError, match="returns a set; expected one tensor"):
+        fit(Returns(lambda logit: {logit}))
 
 
 def test_a_network_that_returns_fewer_rows():
@@ -555,17 +556,16 @@ class OfIntegers(nn.Module):
         return self.network(X.long())
 
 
-def test_a_network_of_embeddings_is_given_integers_by_a_module_around_it():
+def test_a_network_of_embeddings_is_given_integers_with_and_without_a_module_around_it():
     rng = np.random.default_rng(0)
     X, y, groups = rng.integers(0, 20, size=(200, 6)), np.arange(200) % 2, np.arange(200) // 2 % 2
     network = nn.Sequential(nn.EmbeddingBag(20, 3), nn.Linear(3, 1))
-    with pytest.raises(ValueError, match=r"embeddings take integers\. .*self\.network\(X\.long"):
-        ThresholdDebiaser(network).fit(X, y, sensitive_features=groups)
-    debiaser = ThresholdDebiaser(OfIntegers(network), epsilon=0.5)
-    debiaser.fit(X, y, sensitive_features=groups)
     logits = network(torch.from_numpy(X)).detach().numpy().ravel()
-    found = debiaser.decision_function(X) + debiaser.threshold_
-    np.testing.assert_allclose(found, logits, atol=1e-5)
+    for given in (network, OfIntegers(network)):
+        debiaser = ThresholdDebiaser(given, epsilon=0.5)
+        debiaser.fit(X, y, sensitive_features=groups)
+        found = debiaser.decision_function(X) + debiaser.threshold_
+        np.testing.assert_allclose(found, logits, atol=1e-5)
 
 
 # Networks of other kinds --------------------------------------------------------------------

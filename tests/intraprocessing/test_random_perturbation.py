@@ -7,10 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from skfair.intraprocessing import (
-    RandomPerturbationDebiaser,
-    _random_perturbation,
-)
+from skfair.intraprocessing import RandomPerturbationDebiaser
 from skfair.intraprocessing._search import Search
 from skfair.utils import FallbackWarning
 from skfair.utils._random import seeded
@@ -49,7 +46,7 @@ class Plain(nn.Module):
 
 
 class Branching(Plain):
-    """The same network with a branch on the data, which torch.func cannot batch over."""
+    """The same network with a branch on the data, which torch cannot trace."""
 
     def forward(self, X):
         hidden = self.norm(self.first(X))
@@ -70,7 +67,7 @@ def candidates(monkeypatch, network=None, **parameters):
 
     def consider(self, values=None, state=None, **columns):
         if columns.get("candidate") == "perturbed":
-            states.extend(state(position) for position in range(len(values)))
+            states.extend(state(position)() for position in range(len(values)))
             scores.extend(values)
         return original(self, values, state, **columns)
 
@@ -86,25 +83,17 @@ def test_trials_are_the_original_a_threshold_and_what_was_drawn():
     assert trials.bias[2:].nunique() > 5
 
 
-def test_networks_in_one_pass_and_one_by_one_give_the_same(monkeypatch):
-    together, states, scores = candidates(monkeypatch)
-    singly, other_states, other_scores = candidates(monkeypatch, Branching())
+def test_a_network_that_branches_on_the_data_gives_the_same(monkeypatch):
+    plain, states, scores = candidates(monkeypatch)
+    branching, other_states, other_scores = candidates(monkeypatch, Branching())
     np.testing.assert_allclose(scores, other_scores, atol=1e-5)
     for one, two in zip(states, other_states, strict=True):
         for key in one:
             assert torch.equal(one[key], two[key])
-    assert together.best_trial_ == singly.best_trial_
+    assert plain.best_trial_ == branching.best_trial_
     np.testing.assert_allclose(
-        together.decision_function(X), singly.decision_function(X), atol=1e-5
+        plain.decision_function(X), branching.decision_function(X), atol=1e-5
     )
-
-
-def test_one_network_runs_in_one_pass_and_the_other_one_by_one():
-    rows, weights = torch.tensor(X[:2]), {}
-    for kind, expected in ((Plain, True), (Branching, False)):
-        network = kind().eval()
-        weights = {name: torch.stack([p, p]) for name, p in network.named_parameters()}
-        assert _random_perturbation._runs_together(network, rows, weights) is expected
 
 
 @pytest.mark.parametrize("n_jobs", [2, -1])
@@ -221,8 +210,7 @@ def test_a_progress_bar(capsys):
     assert "3/3" in capsys.readouterr().err
 
 
-def test_networks_that_torch_runs_together_only_one_after_the_other_are_run_singly():
-    # Warnings are errors in tests. The user can do nothing about torch's warning here.
+def test_networks_of_token_ids_are_searched():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
