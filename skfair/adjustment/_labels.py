@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils import gen_batches
 
+from skfair.base._blocks import BlockRows
+
 # The random order depends on the rows alone. Therefore another fit on the same samples, in another
 # order, in a fold or in another process, recognises the samples that were suggested at random.
 _SEED = 1_609_459_200
@@ -17,12 +19,12 @@ _LEAST_RANDOM = 5
 _SPARSE = 0.4
 
 
-def random_order(X: np.ndarray) -> np.ndarray:
+def random_order(X: np.ndarray | BlockRows) -> np.ndarray:
     """Order samples by a hash of their features, which serves as a random order.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features), float32
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
         The samples.
 
     Returns

@@ -9,6 +9,8 @@ from scipy.special import expit, logsumexp
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
+from skfair.base._blocks import BlockRows
+
 _BLOCK = 8192  # rows in one step
 _EXACT = 2048  # largest number of features for which the whole covariance is decomposed
 _OVERSAMPLED, _POWER_ITERATIONS = 10, 4
@@ -29,10 +31,10 @@ class Linear:
     coef: np.ndarray
     intercept: np.ndarray
 
-    def __call__(self, X: np.ndarray) -> np.ndarray:
+    def __call__(self, X: np.ndarray | BlockRows) -> np.ndarray:
         """Compute the scores, float64 of shape (n_samples, n_outputs)."""
         if X.dtype == np.float64 or len(X) <= _BLOCK:
-            return X.astype(np.float64, copy=False) @ self.coef.T + self.intercept
+            return X[:].astype(np.float64, copy=False) @ self.coef.T + self.intercept
         scores = np.empty((len(X), len(self.coef)))
         for rows in gen_batches(len(X), _BLOCK):
             scores[rows] = X[rows].astype(np.float64) @ self.coef.T + self.intercept
@@ -128,7 +130,7 @@ def _each(blocks, centred):
     return ((rows, centred(rows)) for rows in blocks)
 
 
-def project(projection: Linear, X: np.ndarray) -> np.ndarray:
+def project(projection: Linear, X: np.ndarray | BlockRows) -> np.ndarray:
     """Project rows, in float64; in float32 if a float64 copy would take much memory."""
     size = len(X) * len(projection.coef)
     Z = np.empty((len(X), len(projection.coef)), np.float64 if size <= _DOUBLE else np.float32)

@@ -32,7 +32,8 @@ from skfair.adjustment._offsets import Offsets, Samples, infer_offsets, rare, va
 from skfair.adjustment._twins import expected_counts
 from skfair.base import TorchClassifier
 from skfair.base._net import load_weights
-from skfair.utils import draw_seed, resolve_device
+from skfair.utils import draw_seed
+from skfair.utils._device import resolve_device
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import fit_context
 from skfair.utils._validation import check_suggestion
@@ -221,7 +222,8 @@ class LogitAdjustedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Frozen features, used in float32.
+            Frozen features, used in float32. Memory maps and arrays of zarr or h5py are read in
+            blocks.
         y : array-like of shape (n_samples,)
             Class labels of any type.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -254,7 +256,7 @@ default=None
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, sensitive_features: Any) -> None:
-        X, codes, weight = self._validate_training_data(X, y, sample_weight)
+        X, codes, weight = self._validate_training_data(X, y, sample_weight, in_blocks=True)
         groups = validate_groups(sensitive_features, codes, weight, self.classes_)
         random_state = check_random_state(self.random_state)
         n_samples, rows = len(X), np.flatnonzero(weight)
@@ -264,7 +266,9 @@ default=None
 
         n_components = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         some = order[:_MOST_PROJECTED] if len(X) > _MOST_PROJECTED else slice(None)
-        self._projection = principal_components(X[some], weight[some], n_components, random_state)
+        self._projection = principal_components(
+            X[some][:], weight[some], n_components, random_state
+        )
         Z = project(self._projection, X)
         samples = Samples(Z, codes, weight, values, random_part(values >= 0, order))
 
@@ -404,8 +408,8 @@ default=None
             this holds for two values; with more, the most frequent values of the classes are more
             probable. Without labels, the probability that the shortcut predicts each class.
         """
-        X = self._validate_features(X)
-        return softmax(self._attribute(X), axis=1)
+        rows = self._validate_features(X)
+        return softmax(self._attribute(rows), axis=1)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Project to the principal components that the head is trained on.
@@ -422,8 +426,8 @@ default=None
             than 20,000 training samples, this holds approximately, because the components are
             computed from 20,000 of them.
         """
-        X = self._validate_features(X)
-        return self._projection(X).astype(np.float32)
+        rows = self._validate_features(X)
+        return self._projection(rows).astype(np.float32)
 
     def _logits(self, X: Any) -> np.ndarray:
         if getattr(self, "head_", None) == "linear":

@@ -9,7 +9,7 @@ import torch
 from skfair._images._view import Images
 from skfair.attribution._statistics import DataRange
 from skfair.base._net import as_tensor
-from skfair.utils import resolve_device
+from skfair.utils._device import resolve_device
 from skfair.utils._progress import progress_bar
 from skfair.utils._validation import check_logits
 

@@ -16,7 +16,8 @@ from skfair._images._view import Images
 from skfair.attribution._attributes import as_list
 from skfair.attribution._batches import BatchRunner
 from skfair.attribution._masker import PatchAttributionMasker
-from skfair.utils import import_optional, resolve_device
+from skfair.utils import import_optional
+from skfair.utils._device import resolve_device
 
 _KINDS = ("maps", "mean_map", "perturbations")
 _MODES = [(scope, change) for scope in ("general", "specific") for change in ("mask", "noise")]

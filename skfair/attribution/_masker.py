@@ -66,8 +66,8 @@ from skfair.utils import (
     UninformativeAttributionWarning,
     draw_seed,
     import_optional,
-    resolve_device,
 )
+from skfair.utils._device import resolve_device
 from skfair.utils._random import own_draws, own_generators
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import available_if, fit_context
@@ -1139,7 +1139,9 @@ class PatchAttributionMasker(OneToOneFeatureMixin, TransformerMixin, TorchEstima
         _, height, width = self.image_shape_
         return PatchGrid(height, width, self.module_.patch_size, self.module_.stride)
 
-    def _outputs_of_noise(self, rng: np.random.Generator) -> np.ndarray | None:
+    def _outputs_of_noise(
+        self, rng: np.random.Generator, *, quick: bool = False
+    ) -> np.ndarray | None:
         size = self.module_.patch_size
         patches = noise(rng.standard_normal, (self.image_shape_[0], size, size))
         if patches is None:

@@ -7,10 +7,10 @@ import torch
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import recall_score
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
+from skfair.base._blocks import BlockRows
+from skfair.base._threads import few_threads
 from skfair.utils import AmplificationWarning
 from skfair.utils._inner_fit import fit_inner
 from skfair.utils._settings import warning_filter
@@ -23,6 +23,9 @@ SHARE_EPS = 1e-6
 # With two classes this is an accuracy of 60 %: a bias that agrees with the class in 60 % of the
 # samples is still a bias.
 _LEARNED_SHARE = 0.2
+# Rows that are worked on at once. Their float64 copies fit into a processor's cache; copies of
+# more rows take longer, since the system gives fresh memory for each of them.
+BLOCK = 1024
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
@@ -45,7 +48,7 @@ def cluster_features(
     n_clusters : int
         Largest number of clusters.
     random_state : RandomState
-        Draws the rows that are clustered and the starts of k-means.
+        Draws the starts of k-means.
 
     Returns
     -------
@@ -55,12 +58,9 @@ def cluster_features(
     sizes : ndarray of shape (n_centres,), float64
         Effective number of rows in each centre's mean; unequal weights make it smaller.
     """
-    if len(features) > MAX_CLUSTERED:
-        rows = random_state.choice(len(features), MAX_CLUSTERED, replace=False)
-        features, weight = features[rows], weight[rows]
     kmeans = KMeans(min(n_clusters, len(features)), n_init=4, random_state=random_state)
     # There are often fewer distinct points than clusters. The lines below handle that.
-    with warning_filter("ignore", ConvergenceWarning):
+    with few_threads(features.size * n_clusters), warning_filter("ignore", ConvergenceWarning):
         fit_inner(kmeans, features, sample_weight=weight)
     # In float64: of two centres that nearly coincide, rounding must not give one all the rows.
     centres = kmeans.cluster_centers_.astype(np.float64)
@@ -113,14 +113,54 @@ def class_shares(
     return (counts + SHARE_EPS) / (counts.sum(axis=1, keepdims=True) + SHARE_EPS)
 
 
-def effective_rank(features: np.ndarray) -> float:
+class Scatter:
+    """The scatter matrix of rows that come in blocks: n_samples times their covariance.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows so far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scatter = Scatter()
+    >>> scatter.add(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    >>> scatter.add(np.array([[0.0, 3.0]]))
+    >>> scatter.matrix().tolist()
+    [[2.0, 0.0], [0.0, 6.0]]
+    """
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add rows, of shape (n_rows, n_units)."""
+        if not self.n_rows:
+            # Sums of differences from any row lose fewer digits than sums of the rows, and they
+            # are zero where the rows are the same.
+            self._origin = rows[0].astype(np.float64)
+            self._sum = np.zeros(len(self._origin))
+            self._products = np.zeros((len(self._origin),) * 2)
+        centred = rows - self._origin
+        self.n_rows += len(rows)
+        self._sum += centred.sum(axis=0)
+        self._products += centred.T @ centred
+
+    def matrix(self) -> np.ndarray:
+        """Return the matrix, float64 of shape (n_units, n_units)."""
+        return self._products - np.outer(self._sum, self._sum / self.n_rows)
+
+
+def effective_rank(scatter: np.ndarray) -> float:
     """Compute the effective rank: the exponential of the entropy of the features' spectrum.
 
     Parameters
     ----------
-    features : ndarray of shape (n_samples, n_units)
-        Features of the amplifier. The weights of the amplifier are less suited: under Adam they
-        keep a tail of small singular values, which the features do not show.
+    scatter : ndarray of shape (n_units, n_units)
+        Scatter or covariance of the amplifier's features. The weights of the amplifier are less
+        suited: under Adam they keep a tail of small singular values, which the features do not
+        show.
 
     Returns
     -------
@@ -131,12 +171,10 @@ def effective_rank(features: np.ndarray) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> round(effective_rank(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 6)
+    >>> round(effective_rank(np.diag([3.0, 3.0])), 6)
     2.0
     """
-    centred = features - features.mean(axis=0)
-    # The size of the covariance does not grow with n_samples.
-    spectrum = np.linalg.eigvalsh(centred.T.astype(np.float64) @ centred).clip(min=0)
+    spectrum = np.linalg.eigvalsh(scatter).clip(min=0)
     if spectrum.sum() == 0:
         return 0.0
     share = spectrum / spectrum.sum()
@@ -145,7 +183,7 @@ def effective_rank(features: np.ndarray) -> float:
 
 
 def weight_decay_scale(
-    X: np.ndarray, codes: np.ndarray, weight: np.ndarray, spread: float
+    X: np.ndarray | BlockRows, codes: np.ndarray, weight: np.ndarray, spread: float
 ) -> float:
     """Compute the L2 penalty above which training loses the weakest direction between the classes.
 
@@ -157,7 +195,7 @@ def weight_decay_scale(
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features), float32
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
         Frozen features.
     codes, weight : ndarray of shape (n_samples,)
         Class and weight of each sample.
@@ -178,11 +216,13 @@ def weight_decay_scale(
     1.414214
     """
     n_classes = codes.max() + 1
-    share = np.zeros((len(X), n_classes))
-    share[np.arange(len(X)), codes] = weight
-    share /= share.sum(axis=0)
-    # In float64, a batch at a time: sums of many float32 lose the differences between the classes.
-    means = sum(share[rows].T @ X[rows].astype(np.float64) for rows in gen_batches(len(X), 8192))
+    share = weight / np.bincount(codes, weights=weight)[codes]
+    # In float64, a block at a time: sums of many float32 lose the differences between the classes.
+    means = np.zeros((n_classes, X.shape[1]))
+    for rows in gen_batches(len(X), BLOCK):
+        of_class = np.zeros((n_classes, rows.stop - rows.start))
+        of_class[codes[rows], np.arange(rows.stop - rows.start)] = share[rows]
+        means += of_class @ X[rows].astype(np.float64)
     covariance = (means - means.mean(axis=0)) / (n_classes * spread)
     values = np.linalg.svd(covariance, compute_uv=False)
     return float(values[: n_classes - 1].min())
@@ -193,20 +233,38 @@ def cross_entropies(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return logsumexp(logits, axis=1) - logits[np.arange(len(codes)), codes]
 
 
-def balanced_accuracy(codes: np.ndarray, logits: np.ndarray) -> float:
-    """Compute the mean accuracy over the classes from the classes and the logits of samples."""
-    return float(recall_score(codes, logits.argmax(axis=1), average="macro", zero_division=0))
+def balanced_accuracy(codes: np.ndarray, right: np.ndarray) -> float:
+    """Compute the mean accuracy over the classes.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples,), int
+        Class labels; each class has a sample.
+    right : ndarray of shape (n_samples,), bool
+        Whether the prediction is right.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> balanced_accuracy(np.array([0, 0, 1]), np.array([True, False, True]))
+    0.75
+    """
+    return float(np.mean(np.bincount(codes, weights=right) / np.bincount(codes)))
 
 
-def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> float:
+def class_tilt(codes: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> float:
     """Compute the total variation distance between the class shares of predictions and of labels.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples,), int
-        Class labels.
-    logits : ndarray of shape (n_samples, n_classes)
-        Logits of the classifier.
+        Class labels; each class has a sample.
+    predicted : ndarray of shape (n_samples,), int
+        Predicted classes.
     weight : ndarray of shape (n_samples,)
         Weight of each sample.
 
@@ -219,27 +277,25 @@ def class_tilt(codes: np.ndarray, logits: np.ndarray, weight: np.ndarray) -> flo
     Examples
     --------
     >>> import numpy as np
-    >>> class_tilt(np.array([0, 0, 1, 1]), np.eye(2)[[0, 1, 1, 1]], np.ones(4))
+    >>> class_tilt(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.ones(4))
     0.25
     """
-    n_classes = logits.shape[1]
-    predicted = np.bincount(logits.argmax(axis=1), weight, n_classes)
-    return float(np.abs(predicted - np.bincount(codes, weight, n_classes)).sum() / 2 / weight.sum())
+    occurs = np.bincount(codes, weight)
+    difference = np.bincount(predicted, weight, len(occurs)) - occurs
+    return float(np.abs(difference).sum() / 2 / weight.sum())
 
 
-def diagnose_amplifier(
-    codes: np.ndarray, logits: np.ndarray, points: np.ndarray
-) -> dict[str, float]:
+def diagnose_amplifier(codes: np.ndarray, right: np.ndarray, rank: float) -> dict[str, float]:
     """Measure whether the amplifier learned one simple rule, and warn if it did not.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples,), int
         Classes.
-    logits : ndarray of shape (n_samples, n_classes)
-        Logits of the amplifier.
-    points : ndarray of shape (n_samples, n_units)
-        Features of the amplifier's adapter, as rows of unit length.
+    right : ndarray of shape (n_samples,), bool
+        Whether the amplifier predicts the class.
+    rank : float
+        Effective rank of the features of the amplifier's adapter, as rows of unit length.
 
     Returns
     -------
@@ -252,9 +308,8 @@ def diagnose_amplifier(
         The accuracy is less than a fifth of the way from chance to one, or the rank is above
         ``1.5 * (n_classes - 1)``, where ``n_classes - 1`` directions separate the classes.
     """
-    n_classes = logits.shape[1]
-    accuracy = balanced_accuracy(codes, logits)
-    rank = effective_rank(points)
+    n_classes = codes.max() + 1
+    accuracy = balanced_accuracy(codes, right)
     chance = 1 / n_classes
     if accuracy < chance + _LEARNED_SHARE * (1 - chance):
         warnings.warn(
@@ -274,7 +329,7 @@ def diagnose_amplifier(
     return {"amplifier_accuracy": accuracy, "amplifier_rank": rank}
 
 
-def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def feature_scale(X: np.ndarray | BlockRows) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the mean of each feature, and one scale for all: the root of the mean variance.
 
     All features share one scale. Features in which an encoder varies little are mostly noise, and
@@ -287,7 +342,7 @@ def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features), float32
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
         Frozen features.
 
     Returns
@@ -304,12 +359,19 @@ def feature_scale(X: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     >>> far.item() - near.item()  # 256 and two thirds alone would lose digits in float32
     256.0
     """
-    scaler = StandardScaler()
-    for rows in gen_batches(len(X), 8192):  # float64 copies of a batch, not of everything
-        scaler.partial_fit(X[rows].astype(np.float64))
-    spread = np.sqrt(scaler.var_.mean()) or 1.0
+    n_samples, n_features = X.shape
+    # The differences from a row are exact in float64, and they do not change with the origin.
+    origin = X[:1][0].astype(np.float64)
+    total, squares = np.zeros(n_features), 0.0
+    for rows in gen_batches(n_samples, BLOCK):
+        difference = X[rows] - origin
+        total += difference.sum(axis=0)
+        squares += np.vdot(difference, difference)
+    shift = total / n_samples
+    variance = (squares / n_samples - shift @ shift) / n_features
+    spread = np.sqrt(max(variance, 0.0)) or 1.0
     step = 2.0 ** (np.floor(np.log2(spread)) - 13)
-    mean = np.round(scaler.mean_ / step) * step
+    mean = np.round((origin + shift) / step) * step
     return (
         torch.as_tensor(mean, dtype=torch.float32),
         torch.tensor(spread, dtype=torch.float32),

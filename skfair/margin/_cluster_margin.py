@@ -12,15 +12,17 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics import normalized_mutual_info_score
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skfair.base import TorchClassifier
+from skfair.base._blocks import BlockRows
 from skfair.base._net import load_weights
 from skfair.margin._amplifier import (
-    cross_entropies,
+    BLOCK,
+    class_shares,
     diagnose_amplifier,
     feature_scale,
     nearest_centre,
@@ -32,13 +34,16 @@ from skfair.margin._stages import (
     check_memory,
     choose_loss,
     diagnose_classifier,
-    find_clusters,
+    find_centres,
+    run_amplifier,
     train_amplifier,
     train_classifier,
+    unit_inputs,
     validate_groups,
 )
 from skfair.margin._training import Samples, TrainingSettings
-from skfair.utils import draw_seed, resolve_device
+from skfair.utils import draw_seed
+from skfair.utils._device import resolve_device
 from skfair.utils._rows import check_rows
 from skfair.utils._typed import available_if, fit_context
 from skfair.utils._validation import check_logits, check_suggestion
@@ -282,7 +287,8 @@ class ClusterMarginClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Frozen features, used in float32.
+            Frozen features, used in float32. Memory maps and arrays of zarr or h5py are read in
+            blocks.
         y : array-like of shape (n_samples,)
             Class labels of any type.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -323,7 +329,7 @@ default=None
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, sensitive_features: Any) -> None:
-        X, codes, weight = self._validate_training_data(X, y, sample_weight)
+        X, codes, weight = self._validate_training_data(X, y, sample_weight, in_blocks=True)
         groups = validate_groups(sensitive_features, len(X))
         if self.n_clusters != "auto" and self.n_clusters > len(X):
             raise ValueError(
@@ -336,10 +342,11 @@ default=None
         random_state = check_random_state(self.random_state)
         # Each network has its own seed, so that group labels change no bit of either network.
         amplifier_seed, classifier_seed = draw_seed(random_state), draw_seed(random_state)
-        samples, rows = Samples(X, codes, weight), np.flatnonzero(weight)
+        every, rows = X, np.flatnonzero(weight)
         if len(rows) < n_samples:
-            samples = samples.take(rows)
-        mean, spread = feature_scale(samples.X)
+            X, codes, weight = X[rows], codes[rows], weight[rows]
+        mean, spread = feature_scale(X)
+        samples = Samples(X, codes, weight)
         self._network_parameters = {
             "module__n_features": n_features,
             "module__n_units": self.n_units,
@@ -369,38 +376,49 @@ default=None
         self.diagnostics_: dict[str, Any] = {}
         if corrects:
             self.amplifier_, self.history_["amplifier"] = train_amplifier(
+                X,
                 samples,
                 settings,
                 weight_decay=self.amplifier_weight_decay,
                 max_epochs=self.amplifier_max_epochs,
                 seed=amplifier_seed,
             )
-            logits = self._run(self.amplifier_, samples.X)
-            points = unit_rows(self._adapt(self.amplifier_, samples.X))
-            self.diagnostics_ |= diagnose_amplifier(samples.codes, logits, points)
-            if self.cluster_on == "input":
-                points = self._cluster_space(samples.X)
-            clusters = find_clusters(
-                samples, points, n_clusters=self.n_clusters, random_state=random_state
+            self.cluster_centers_, self._cluster_sizes = find_centres(
+                X,
+                samples,
+                self._cluster_space,
+                n_clusters=self.n_clusters,
+                random_state=random_state,
             )
-            del points  # may be as large as X
-            self.cluster_centers_, self._cluster_sizes = clusters.centres, clusters.sizes
+            amplified = run_amplifier(
+                self.amplifier_,
+                X,
+                samples,
+                self.cluster_centers_,
+                cluster_on=self.cluster_on,
+                run=self._run,
+            )
+            clusters = amplified.clusters
+            self.diagnostics_ |= diagnose_amplifier(samples.codes, amplified.right, amplified.rank)
             self.diagnostics_["normalized_mutual_info"] = float(
-                normalized_mutual_info_score(samples.codes, clusters.labels)
+                normalized_mutual_info_score(samples.codes, clusters)
             )
-            self.margins_ = 1 - clusters.shares
+            n_clusters, n_classes = len(self.cluster_centers_), len(self.classes_)
+            shares = class_shares(clusters, samples.codes, samples.weight, n_clusters, n_classes)
+            self.margins_ = 1 - shares
             if self.margin == "constant":
-                self.margins_ = np.full_like(clusters.shares, _CONSTANT_MARGIN)
-            self.labels_ = clusters.labels if len(rows) == n_samples else self._assign(X)
+                self.margins_ = np.full_like(shares, _CONSTANT_MARGIN)
+            self.labels_ = clusters if len(rows) == n_samples else self._assign(every)
             boost = None
             if self.loss == "cluster_weighted":
-                boost = 1 - clusters.shares[clusters.labels, samples.codes]
+                boost = 1 - shares[clusters, samples.codes]
             elif self.loss == "loss_weighted":
-                boost = cross_entropies(samples.codes, logits)
-            samples = replace(samples, clusters=clusters.labels, boost=boost)
+                boost = amplified.surprise
+            samples = replace(samples, clusters=clusters, boost=boost)
             train = partial(train, margins=self.margins_)
 
-            stratum, groups = strata(samples.codes, logits), groups[rows]
+            stratum = strata(samples.codes, amplified.surprise, amplified.right)
+            groups = groups[rows]
             # `suggest_labels` names samples whose group is not known, in this order.
             errors, right = label_orders(stratum, samples.codes, groups >= 0, random_state)
             self._hard, self._easy = rows[errors], rows[right]
@@ -408,17 +426,18 @@ default=None
                 self.loss_, evidence = choose_loss(
                     self.loss,
                     self.scale,
+                    X,
                     samples,
                     groups,
-                    accuracy_gap(samples.codes, logits, groups, stratum),
+                    accuracy_gap(samples.codes, amplified.surprise, groups, stratum),
                     train=train,
-                    run=self._run,
+                    predict=self._predicted,
                     seed=classifier_seed,
                 )
                 self.diagnostics_ |= evidence
         self.module_, self.history_["classifier"] = train(self.loss_, samples)
         self.diagnostics_ |= diagnose_classifier(
-            samples, self._run(self.module_, samples.X), self.loss_
+            samples, self._predicted(self.module_, X), self.loss_
         )
 
     @available_if(_has_clusters)
@@ -479,7 +498,7 @@ default=None
             Rows of ``cluster_centers_``.
         """
         check_is_fitted(self, "cluster_centers_")
-        X = self._validate_features(X)
+        rows = self._validate_features(X)
         if n_unknown := np.isnan(self.cluster_centers_).any(axis=1).sum():
             warnings.warn(
                 f"{n_unknown} of {len(self.cluster_centers_)} clusters were left out when this "
@@ -487,7 +506,7 @@ default=None
                 "training_rows=True to keep all clusters.",
                 UserWarning,
             )
-        return self._assign(X)
+        return self._assign(rows)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Compute the features of the classifier's adapter, the input of its head.
@@ -502,26 +521,34 @@ default=None
         ndarray of shape (n_samples, n_units), float32
             The features, before the cosine head divides each row by its length.
         """
-        X = self._validate_features(X)
-        return self._adapt(self.module_, X)
-
-    def _adapt(self, network: Any, X: np.ndarray) -> np.ndarray:
-        """The features of a network's adapter, float32."""
-        with np.errstate(over="ignore"):  # becomes infinity, which check_logits refuses
-            features = self._run(network.adapter, X).astype(np.float32, copy=False)
+        rows = self._validate_features(X)
+        features = self._adapt(self.module_, rows)
         check_logits(features)
         return features
+
+    def _adapt(self, network: Any, X: np.ndarray | BlockRows) -> np.ndarray:
+        """The features of a network's adapter, float32."""
+        features = np.empty((len(X), network.adapter.linear.out_features), dtype=np.float32)
+        with np.errstate(over="ignore"):  # becomes infinity, which check_logits refuses
+            for rows in gen_batches(len(X), BLOCK):  # float64 copies of a block, not of everything
+                features[rows] = self._run(network.adapter, X[rows])
+        return features
+
+    def _predicted(self, network: nn.Module, X: np.ndarray | BlockRows) -> np.ndarray:
+        """The position in ``classes_`` of the class that a network predicts for each row."""
+        blocks = gen_batches(len(X), BLOCK)
+        return np.concatenate([self._run(network, X[rows]).argmax(axis=1) for rows in blocks])
 
     def _cluster_space(self, X: np.ndarray) -> np.ndarray:
         """The rows of unit length that are clustered."""
         if self.cluster_on == "amplified":
             return unit_rows(self._adapt(self.amplifier_, X))
-        adapter: Any = self.amplifier_.adapter
-        return unit_rows((X - adapter.mean.numpy(force=True)) / adapter.spread.numpy(force=True))
+        return unit_inputs(self.amplifier_, X)
 
-    def _assign(self, X: np.ndarray) -> np.ndarray:
+    def _assign(self, X: np.ndarray | BlockRows) -> np.ndarray:
         """The nearest cluster of each row."""
-        return nearest_centre(self._cluster_space(X), self.cluster_centers_)
+        blocks = (self._cluster_space(X[rows]) for rows in gen_batches(len(X), BLOCK))
+        return np.concatenate([nearest_centre(points, self.cluster_centers_) for points in blocks])
 
     def _state_to_save(self, state: dict[str, Any]) -> dict[str, Any]:
         for name in {"amplifier_", "module_"} & set(state):

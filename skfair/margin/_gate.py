@@ -12,8 +12,6 @@ import numpy as np
 from scipy.special import expit
 from sklearn.model_selection import train_test_split
 
-from skfair.margin._amplifier import cross_entropies
-
 # Shares among the suggested labels: the amplifier's errors; of the errors, the sure ones; of the
 # samples that the amplifier gets right, the unsure ones.
 _ERRORS, _SURE_ERRORS, _UNSURE_RIGHT = 0.4, 1 / 2, 1 / 3
@@ -36,15 +34,17 @@ _HOLDOUT_SHARE = 0.2
 _HOLDOUT_GROUP_SIZE = 10
 
 
-def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def strata(codes: np.ndarray, surprise: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Sort the samples into four strata, by whether the amplifier is right and how sure it is.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples,), int
         Class of each sample.
-    logits : ndarray of shape (n_samples, n_classes)
-        Logits of the amplifier.
+    surprise : ndarray of shape (n_samples,)
+        Cross-entropy of each sample under the amplifier.
+    right : ndarray of shape (n_samples,), bool
+        Whether the amplifier predicts the class of the sample.
 
     Returns
     -------
@@ -54,8 +54,7 @@ def strata(codes: np.ndarray, logits: np.ndarray) -> np.ndarray:
         sample's own class, and 2 is the quarter of the right samples with the least probability
         of it. A quarter is rounded up.
     """
-    surprise = cross_entropies(codes, logits)
-    stratum = np.where(logits.argmax(axis=1) == codes, 3, 1)
+    stratum = np.where(right, 3, 1)
     for code in np.unique(codes):
         for side in (1, 3):
             rows = np.flatnonzero((codes == code) & (stratum == side))
@@ -194,7 +193,7 @@ def _expected(draws: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def accuracy_gap(
-    codes: np.ndarray, logits: np.ndarray, groups: np.ndarray, stratum: np.ndarray
+    codes: np.ndarray, surprise: np.ndarray, groups: np.ndarray, stratum: np.ndarray
 ) -> dict[str, float]:
     """Estimate how much better the amplifier is on aligned than on conflicting samples.
 
@@ -206,7 +205,7 @@ def accuracy_gap(
 
     Parameters
     ----------
-    codes, logits, stratum
+    codes, surprise, stratum
         See :func:`strata`.
     groups : ndarray of shape (n_samples,), int
         Group of each sample, -1 where it is not known.
@@ -232,8 +231,7 @@ def accuracy_gap(
     if n_conflicting in (0, n_labels):
         return evidence
     # log(p / (1 - p)) of the sample's class from -log p
-    surprise = cross_entropies(codes, logits).clip(1e-9, 500)
-    log_odds = -np.log(np.expm1(surprise))
+    log_odds = -np.log(np.expm1(surprise.clip(1e-9, 500)))
     x = ((log_odds - log_odds.mean()) / (log_odds.std() or 1)).clip(-4, 4)
     draws = _posterior_draws(x[labelled], conflicting)
     right = _expected(draws, x[stratum >= 2])
@@ -308,7 +306,7 @@ def hold_out(codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | N
 
 
 def judge_by_worst_group(
-    codes: np.ndarray, logits: dict[str, np.ndarray], groups: np.ndarray
+    codes: np.ndarray, predicted: dict[str, np.ndarray], groups: np.ndarray
 ) -> tuple[dict, str, str]:
     """Judge the method by its worst group on a hold-out.
 
@@ -316,8 +314,8 @@ def judge_by_worst_group(
     ----------
     codes, groups : ndarray of shape (n_held_out,), int
         Class and group of each held-out sample.
-    logits : dict of str to ndarray of shape (n_held_out, n_classes)
-        Logits by the name of the loss: first of ordinary training, then of the method.
+    predicted : dict of str to ndarray of shape (n_held_out,), int
+        Predicted classes by the name of the loss: first of ordinary training, then of the method.
 
     Returns
     -------
@@ -331,7 +329,7 @@ def judge_by_worst_group(
     reason : str
         The evidence as a sentence, for a message.
     """
-    ordinary, method = (z.argmax(axis=1) == codes for z in logits.values())
+    ordinary, method = (codes == other for other in predicted.values())
     outcome = 2 * ordinary + method  # a row of _RIGHT
     _, cells = np.unique(np.column_stack([codes, groups]), axis=0, return_inverse=True)
     generator = np.random.RandomState(0)
@@ -343,7 +341,7 @@ def judge_by_worst_group(
         drawn = np.minimum(drawn, shares @ _RIGHT)
     low, high = np.quantile(drawn[:, 1] - drawn[:, 0], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     evidence = {
-        "holdout_worst_group": dict(zip(logits, worst.tolist(), strict=True)),
+        "holdout_worst_group": dict(zip(predicted, worst.tolist(), strict=True)),
         "holdout_gain_low": float(low),
         "holdout_gain_high": float(high),
     }

@@ -1,5 +1,7 @@
 """Cluster margins, stages 1 and 3: the adapter, the two heads, and the margin itself."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -67,11 +69,6 @@ class Adapter(nn.Module):
     spread : tensor of shape ()
         Divisor of the centred features.
 
-    Notes
-    -----
-    In eval mode the adapter runs on raw features, with the mean and the spread that it holds. In
-    training mode it takes features that are scaled already, because scaling each batch again
-    would cost a tenth of the step.
     """
 
     mean: torch.Tensor
@@ -85,9 +82,7 @@ class Adapter(nn.Module):
         self.activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]()
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            X = (X - self.mean) / self.spread
-        return self.activation(self.linear(X))
+        return self.activation(self.linear((X - self.mean) / self.spread))
 
 
 class LinearNet(nn.Module):
@@ -100,6 +95,19 @@ class LinearNet(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         return self.head(self.adapter(X))
+
+
+class FeaturesAndLogits(nn.Module):
+    """The features of the adapter and the logits of a :class:`LinearNet`, in this order."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        network: Any = self.network
+        features = network.adapter(X)
+        return torch.cat([features, network.head(features)], dim=1)
 
 
 class MarginNet(nn.Module):

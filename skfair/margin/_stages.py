@@ -9,19 +9,26 @@ import numpy as np
 import pandas as pd
 import sklearn
 import torch
+from sklearn.utils import gen_batches
 from torch import nn
 
+from skfair.base._blocks import BlockRows
 from skfair.base._net import as_tensor
 from skfair.margin._amplifier import (
+    BLOCK,
+    MAX_CLUSTERED,
+    Scatter,
     balanced_accuracy,
-    class_shares,
     class_tilt,
     cluster_features,
+    cross_entropies,
+    effective_rank,
     nearest_centre,
+    unit_rows,
     weight_decay_scale,
 )
 from skfair.margin._gate import GAP_PER_SCALE, hold_out, judge_by_gap, judge_by_worst_group
-from skfair.margin._modules import LinearNet, MarginNet
+from skfair.margin._modules import FeaturesAndLogits, LinearNet, MarginNet
 from skfair.margin._training import Samples, TrainingSettings, train_network
 from skfair.utils import FallbackWarning, OvercorrectionWarning, encode_groups
 from skfair.utils._memory import physical_memory
@@ -31,12 +38,15 @@ _LEAST_WEIGHT = 1e-6
 # draws.
 _LARGE_TILT = 0.04
 _BYTES_A_WEIGHT = 16  # the weight, its gradient and two moments of Adam, in float32
-_BYTES_A_FEATURE = 4
+# A row of features that is worked on: the network's output in float64, and three float32 copies.
+_BYTES_A_FEATURE = 20
 # A weighted loss corrects no more than margins of this scale do.
 _SCALE_OF_WEIGHTS = 4.0
 
 # Trains a network with a loss on samples; returns the network and its history.
 Train = Callable[[str, Samples], tuple[nn.Module, pd.DataFrame]]
+# Runs a network on rows; returns its output in float64.
+Run = Callable[[nn.Module, np.ndarray], np.ndarray]
 
 
 def check_memory(
@@ -56,11 +66,11 @@ def check_memory(
     Raises
     ------
     ValueError
-        The networks and their features are larger than the memory.
+        The networks and the features that are clustered are larger than the memory.
     """
-    n_bytes = n_units * (_BYTES_A_WEIGHT * (n_features + n_classes) + _BYTES_A_FEATURE * n_samples)
-    if amplifier:  # the covariance of its features, twice
-        n_bytes += 16 * n_units**2
+    n_bytes = n_units * _BYTES_A_WEIGHT * (n_features + n_classes)
+    if amplifier:  # the rows that are clustered, and the scatter of its features, three times
+        n_bytes += n_units * (_BYTES_A_FEATURE * min(n_samples, MAX_CLUSTERED) + 24 * n_units)
     available = physical_memory()
     if n_bytes > available:
         raise ValueError(
@@ -83,6 +93,7 @@ def validate_groups(sensitive_features: Any, n_samples: int) -> np.ndarray:
 
 
 def train_amplifier(
+    X: np.ndarray | BlockRows,
     samples: Samples,
     settings: TrainingSettings,
     *,
@@ -94,6 +105,8 @@ def train_amplifier(
 
     Parameters
     ----------
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
+        Frozen features of the training samples.
     samples : Samples
         Training data.
     settings : TrainingSettings
@@ -114,7 +127,7 @@ def train_amplifier(
     n_classes = samples.n_classes
     decay = 0.7 / n_classes if weight_decay == "auto" else weight_decay
     unit = weight_decay_scale(
-        samples.X,
+        X,
         samples.codes,
         samples.weight,
         settings.network_parameters["module__spread"].item(),
@@ -137,58 +150,118 @@ def train_amplifier(
     )
 
 
-@dataclass(frozen=True)
-class Clusters:
-    """Clusters of the training samples.
+def find_centres(
+    X: np.ndarray | BlockRows,
+    samples: Samples,
+    space: Callable[[np.ndarray], np.ndarray],
+    *,
+    n_clusters: int | Literal["auto"],
+    random_state: np.random.RandomState,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the centres of the clusters of the training samples (stage 2).
 
-    Attributes
+    Parameters
     ----------
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
+        Frozen features of the training samples.
+    samples : Samples
+        Training data.
+    space : callable
+        Maps rows of X to the rows of unit length that are clustered.
+    n_clusters : int or "auto"
+        Number of clusters; "auto" takes four for each class.
+    random_state : RandomState
+        Draws the samples that are clustered and the starts of k-means.
+
+    Returns
+    -------
     centres : ndarray of shape (n_found, n_units or n_features), float64
         Centres, from :func:`cluster_features`.
     sizes : ndarray of shape (n_found,), float64
         Effective number of rows behind each centre.
-    labels : ndarray of shape (n_samples,), int64
-        Cluster of each sample.
-    shares : ndarray of shape (n_found, n_classes), float64
-        Share of each class in each cluster (equation 2 of the paper).
+    """
+    weight = samples.weight
+    if len(samples) > MAX_CLUSTERED:
+        rows = random_state.choice(len(samples), MAX_CLUSTERED, replace=False)
+        X, weight = X[rows], weight[rows]
+    n_clusters = 4 * samples.n_classes if n_clusters == "auto" else n_clusters
+    return cluster_features(space(X[:]), weight, n_clusters, random_state)
+
+
+def unit_inputs(amplifier: nn.Module, X: np.ndarray) -> np.ndarray:
+    """Scale features as the amplifier does, and divide each row by its length; float32."""
+    adapter: Any = amplifier.adapter
+    return unit_rows((X - adapter.mean.numpy(force=True)) / adapter.spread.numpy(force=True))
+
+
+@dataclass(frozen=True)
+class Amplified:
+    """What the amplifier shows of each training sample.
+
+    Attributes
+    ----------
+    clusters : ndarray of shape (n_samples,), int64
+        The nearest centre.
+    surprise : ndarray of shape (n_samples,), float64
+        Cross-entropy of the sample under the amplifier.
+    right : ndarray of shape (n_samples,), bool
+        Whether the amplifier predicts the class of the sample.
+    rank : float
+        Effective rank of the features of the amplifier's adapter, as rows of unit length.
     """
 
-    centres: np.ndarray
-    sizes: np.ndarray
-    labels: np.ndarray
-    shares: np.ndarray
+    clusters: np.ndarray
+    surprise: np.ndarray
+    right: np.ndarray
+    rank: float
 
 
-def find_clusters(
+def run_amplifier(
+    amplifier: nn.Module,
+    X: np.ndarray | BlockRows,
     samples: Samples,
-    points: np.ndarray,
+    centres: np.ndarray,
     *,
-    n_clusters: int | Literal["auto"],
-    random_state: np.random.RandomState,
-) -> Clusters:
-    """Cluster the training samples and count the classes in each cluster (stage 2).
+    cluster_on: str,
+    run: Run,
+) -> Amplified:
+    """Run the amplifier over the training samples, in one pass.
 
     Parameters
     ----------
+    amplifier : LinearNet
+        The trained amplifier.
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
+        Frozen features of the training samples.
     samples : Samples
         Training data.
-    points : ndarray of shape (n_samples, n_units or n_features)
-        Rows of unit length, one for each sample.
-    n_clusters : int or "auto"
-        Number of clusters; "auto" takes four for each class.
-    random_state : RandomState
-        Draws the starts of k-means.
+    centres : ndarray of shape (n_found, n_units or n_features)
+        Centres of the clusters.
+    cluster_on : {"amplified", "input"}
+        Whether the centres are of the amplifier's features or of the frozen features.
+    run : callable
+        Runs a network: ``run(network, X)`` returns its output.
 
     Returns
     -------
-    Clusters
+    Amplified
     """
+    network = FeaturesAndLogits(amplifier)
     n_classes = samples.n_classes
-    n_clusters = 4 * n_classes if n_clusters == "auto" else n_clusters
-    centres, sizes = cluster_features(points, samples.weight, n_clusters, random_state)
-    labels = nearest_centre(points, centres)
-    shares = class_shares(labels, samples.codes, samples.weight, len(centres), n_classes)
-    return Clusters(centres, sizes, labels, shares)
+    clusters = np.empty(len(samples), dtype=np.int64)
+    surprise, right = np.empty(len(samples)), np.empty(len(samples), dtype=bool)
+    scatter = Scatter()
+    for rows in gen_batches(len(samples), BLOCK):  # the features of all rows may be larger than X
+        codes, outputs = samples.codes[rows], run(network, X[rows])
+        features, logits = outputs[:, :-n_classes], outputs[:, -n_classes:]
+        points = unit_rows(features.astype(np.float32, copy=False))
+        scatter.add(points)
+        if cluster_on == "input":
+            points = unit_inputs(amplifier, X[rows])
+        clusters[rows] = nearest_centre(points, centres)
+        surprise[rows] = cross_entropies(codes, logits)
+        right[rows] = logits.argmax(axis=1) == codes
+    return Amplified(clusters, surprise, right, effective_rank(scatter.matrix()))
 
 
 def train_classifier(
@@ -263,12 +336,13 @@ def train_classifier(
 def choose_loss(
     loss: str,
     scale: float,
+    X: np.ndarray | BlockRows,
     samples: Samples,
     groups: np.ndarray,
     evidence: dict[str, Any],
     *,
     train: Train,
-    run: Callable[[nn.Module, np.ndarray], np.ndarray],
+    predict: Callable[[nn.Module, np.ndarray | BlockRows], np.ndarray],
     seed: int,
 ) -> tuple[str, dict[str, Any]]:
     """Decide between a loss and ordinary training by the group labels.
@@ -279,6 +353,8 @@ def choose_loss(
         The loss in question.
     scale : float
         Factor on the cosine, of "margin".
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
+        Frozen features of the training samples.
     samples : Samples
         Training data after stage 2.
     groups : ndarray of shape (n_samples,), int
@@ -287,8 +363,8 @@ def choose_loss(
         The gap that :func:`accuracy_gap` estimates.
     train : callable
         Trains a classifier: ``train(loss, samples)`` returns the network and its history.
-    run : callable
-        Runs a network: ``run(network, X)`` returns the logits.
+    predict : callable
+        Predicts with a network: ``predict(network, X)`` returns the predicted classes.
     seed : int
         Draws the hold-out.
 
@@ -312,7 +388,7 @@ def choose_loss(
         # The amplifier has seen the held-out samples. That affects only the margins of the others.
         kept = samples.take(np.setdiff1d(np.arange(len(samples)), held_out))
         predicted = {
-            name: run(train(name, kept)[0], samples.X[held_out]) for name in ("cross_entropy", loss)
+            name: predict(train(name, kept)[0], X[held_out]) for name in ("cross_entropy", loss)
         }
         measured, verdict, why = judge_by_worst_group(
             samples.codes[held_out], predicted, groups[held_out]
@@ -340,15 +416,15 @@ def choose_loss(
     return "cross_entropy", evidence
 
 
-def diagnose_classifier(samples: Samples, logits: np.ndarray, loss: str) -> dict[str, float]:
+def diagnose_classifier(samples: Samples, predicted: np.ndarray, loss: str) -> dict[str, float]:
     """Measure the classifier on its training data, and warn where it corrected too much.
 
     Parameters
     ----------
     samples : Samples
         Training data.
-    logits : ndarray of shape (n_samples, n_classes)
-        Logits of the classifier.
+    predicted : ndarray of shape (n_samples,), int
+        Classes that the classifier predicts.
     loss : str
         The loss that it was trained with.
 
@@ -362,8 +438,8 @@ def diagnose_classifier(samples: Samples, logits: np.ndarray, loss: str) -> dict
     OvercorrectionWarning
         The accuracy is below chance, or the tilt is above 0.04. Never after "cross_entropy".
     """
-    accuracy = balanced_accuracy(samples.codes, logits)
-    tilt = class_tilt(samples.codes, logits, samples.weight)
+    accuracy = balanced_accuracy(samples.codes, predicted == samples.codes)
+    tilt = class_tilt(samples.codes, predicted, samples.weight)
     found = {"classifier_accuracy": accuracy, "class_tilt": tilt}
     chance = 1 / samples.n_classes
     if loss == "cross_entropy":

@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from skfair.base._block_batches import BlockData
+from skfair.base._blocks import BlockRows
 from skfair.base._net import TensorData, as_tensor, train_with_adam
 from skfair.margin._modules import MarginNet
 
@@ -18,7 +20,7 @@ class Samples:
 
     Attributes
     ----------
-    X : ndarray of shape (n_samples, n_features), float32
+    X : ndarray or BlockRows of shape (n_samples, n_features), float32
         Frozen features.
     codes : ndarray of shape (n_samples,), int64
         Classes, as positions in ``classes_``. Each class has at least one sample.
@@ -30,14 +32,14 @@ class Samples:
         Factor on the weight in a weighted cross-entropy; None for the other losses.
     """
 
-    X: np.ndarray
+    X: np.ndarray | BlockRows
     codes: np.ndarray
     weight: np.ndarray
     clusters: np.ndarray | None = None
     boost: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.codes)
 
     @property
     def n_classes(self) -> int:
@@ -85,7 +87,7 @@ def train_network(
     weight: np.ndarray,
     **training: Any,
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train one network on scaled features.
+    """Train one network.
 
     Parameters
     ----------
@@ -109,16 +111,19 @@ def train_network(
     history : DataFrame
         Training loss of each epoch.
     """
-    scaled = samples.X - settings.network_parameters["module__mean"].numpy()
-    scaled /= settings.network_parameters["module__spread"].numpy()
-    inputs = {"X": as_tensor(scaled)}
+    inputs = {}
     if module is MarginNet:
         assert samples.clusters is not None  # the margins are by cluster
         inputs["cluster"] = as_tensor(samples.clusters)
     in_loss = as_tensor((weight / weight.mean()).astype(np.float32))
+    codes, X = as_tensor(samples.codes), samples.X
+    if isinstance(X, BlockRows):
+        data: TensorData = BlockData(codes, in_loss, X=X, **inputs)
+    else:
+        data = TensorData(codes, in_loss, X=as_tensor(X), **inputs)
     return train_with_adam(
         module,
-        TensorData(as_tensor(samples.codes), in_loss, **inputs),
+        data,
         device=settings.device,
         batch_size=settings.batch_size,
         lr=settings.lr,

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
@@ -22,11 +23,22 @@ from skfair.margin._gate import (
 )
 
 
+def outcome(codes, logits):
+    """Cross-entropy of each sample, and whether the prediction is right."""
+    share = torch.from_numpy(np.asarray(logits, dtype=float)).softmax(1).numpy()
+    return -np.log(share[np.arange(len(codes)), codes]), logits.argmax(axis=1) == codes
+
+
+def evidence_of(codes, logits, groups):
+    surprise, right = outcome(codes, logits)
+    return accuracy_gap(codes, surprise, groups, strata(codes, surprise, right))
+
+
 def test_strata_are_quarters_of_the_errors_and_of_the_right_samples():
     # Class 0: two right samples, 16 errors of growing confidence. Class 1: one right, two errors.
     codes = np.repeat([0, 1], [18, 3])
     favour_1 = np.array([-1.0, -2.0, *range(1, 17), 3.0, -0.5, -9.0])
-    stratum = strata(codes, np.column_stack([np.zeros(21), favour_1]))
+    stratum = strata(codes, *outcome(codes, np.column_stack([np.zeros(21), favour_1])))
     # A quarter of 16 is 4, of 2 or 1 it is rounded up to one.
     assert np.flatnonzero(stratum == 0).tolist() == [14, 15, 16, 17, 20]
     assert np.flatnonzero(stratum == 1).tolist() == [*range(2, 14), 19]
@@ -39,7 +51,7 @@ def test_strata_are_quarters_of_the_errors_and_of_the_right_samples():
 def test_strata_equal_a_loop(n, n_classes, seed):
     rng = np.random.RandomState(seed)
     codes, logits = rng.randint(n_classes, size=n), rng.randn(n, n_classes)
-    stratum = strata(codes, logits)
+    stratum = strata(codes, *outcome(codes, logits))
     for code in range(n_classes):
         for first in (0, 2):
             members = []
@@ -163,7 +175,7 @@ def planted(n, intercept, slope, seed=0):
 def test_with_all_labels_the_accuracies_are_those_counted(intercept, slope):
     codes, logits, groups, _ = planted(6000, intercept, slope)
     right, conflicting = logits.argmax(axis=1) == codes, groups != codes
-    evidence = accuracy_gap(codes, logits, groups, strata(codes, logits))
+    evidence = evidence_of(codes, logits, groups)
     expected = right[conflicting].mean(), right[~conflicting].mean()
     assert evidence["conflicting_accuracy"] == pytest.approx(expected[0], abs=0.03)
     assert evidence["aligned_accuracy"] == pytest.approx(expected[1], abs=0.01)
@@ -179,7 +191,7 @@ def test_the_interval_of_few_labels_is_that_of_the_posterior(slope):
     known = np.full(800, -1)
     rows = np.random.RandomState(1).permutation(800)[:80]
     known[rows] = groups[rows]
-    evidence = accuracy_gap(codes, logits, known, strata(codes, logits))
+    evidence = evidence_of(codes, logits, known)
     # The posterior on a grid, and the two accuracies by sums over all samples.
     a, b = (part.ravel() for part in np.meshgrid(np.linspace(-9, 3, 61), np.linspace(-8, 4, 61)))
     share = expit(a[:, None] + b[:, None] * x)
@@ -202,7 +214,7 @@ def test_an_amplifier_without_errors_has_no_gap():
     logits, groups = 5 * np.eye(2)[codes], np.repeat([0, 1], 20)
     groups[:20:2] = 1
     groups[1] = 1
-    evidence = accuracy_gap(codes, logits, groups, strata(codes, logits))
+    evidence = evidence_of(codes, logits, groups)
     assert evidence["conflicting_accuracy"] == evidence["aligned_accuracy"] == 1
     assert evidence["accuracy_gap_low"] == evidence["accuracy_gap_high"] == 0
 
@@ -231,7 +243,7 @@ def test_the_whole_interval_decides(low, high, decision):
 def test_labels_of_one_kind_tell_nothing(group):
     # No label at all, or all samples in one group: no sample is conflicting.
     groups = np.full(16, group)
-    evidence = accuracy_gap(CODES, np.eye(2)[CODES], groups, STRATUM)
+    evidence = accuracy_gap(CODES, outcome(CODES, np.eye(2)[CODES])[0], groups, STRATUM)
     assert np.isnan(evidence["accuracy_gap_low"])
     assert evidence["n_conflicting"] == 0
     decision, reason = judge_by_gap(evidence, 0.2)
@@ -263,15 +275,15 @@ def test_a_group_of_fewer_than_fifty_labels_gives_no_hold_out():
     assert hold_out(np.arange(500) % 2, np.full(500, -1), seed=0) is None
 
 
-def logits_that_are(right, codes):
-    return np.eye(2)[np.where(np.array(right, dtype=bool), codes, 1 - codes)]
+def predictions(right, codes):
+    return np.where(np.array(right, dtype=bool), codes, 1 - codes)
 
 
 def test_accuracies_of_the_worst_group_by_hand():
     codes, groups = cells(2, 2, 2, 2)
     # Ordinary: group accuracies 1, 0, 1, 1. The method: .5, .5, 1, .5.
-    ordinary = logits_that_are([1, 1, 0, 0, 1, 1, 1, 1], codes)
-    method = logits_that_are([1, 0, 1, 0, 1, 1, 1, 0], codes)
+    ordinary = predictions([1, 1, 0, 0, 1, 1, 1, 1], codes)
+    method = predictions([1, 0, 1, 0, 1, 1, 1, 0], codes)
     evidence, decision, reason = judge_by_worst_group(
         codes, {"cross_entropy": ordinary, "margin": method}, groups
     )
@@ -288,7 +300,7 @@ def test_a_gain_beyond_chance_decides_either_way():
     # All groups are right except one of 20: ordinary training gets 5 of it right, the method 20.
     right = np.ones(len(codes), dtype=bool)
     right[405:420] = False
-    ordinary, method = logits_that_are(right, codes), logits_that_are(right | True, codes)
+    ordinary, method = predictions(right, codes), predictions(right | True, codes)
     evidence, decision, _ = judge_by_worst_group(
         codes, {"cross_entropy": ordinary, "margin": method}, groups
     )
