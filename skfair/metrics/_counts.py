@@ -1,17 +1,22 @@
 """Counts of samples by group, class and prediction, from which group metrics are computed."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import gen_batches
 
+from skfair.metrics._partitions import count_partitions, is_partitioned
 from skfair.metrics._samples import check_table, class_accuracy, encode_samples
 from skfair.utils._groups import Groups, encode_groups
 from skfair.utils._labels import encode_labels
 from skfair.utils._rows import check_rows
 from skfair.utils._shown import shown, shown_all
+
+_ROWS_AT_ONCE = 1 << 18  # that are sorted, which takes several times their memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +273,11 @@ def count_groups(
         Arguments have different lengths or an index in another order, labels are missing, values
         are continuous, or there are no samples or no models.
 
+    Notes
+    -----
+    All arguments may be dask collections with the same partitions, such as columns of one dask
+    frame (extra ``dask``). Each partition is counted where it is, and the counts are added.
+
     Examples
     --------
     >>> counts = count_groups([0, 1, 1], [0, 1, 0], sensitive_features=["f", "f", "m"])
@@ -307,6 +317,18 @@ def count_predictions(
     -------
     GroupCounts
     """
+    if is_partitioned(y_true, predictions, sensitive_features, control_features, sample_weight):
+        return count_partitions(
+            functools.partial(_count_part, name, missing),
+            _left_out,
+            {
+                "y_true": y_true,
+                name: predictions,
+                "sensitive_features": sensitive_features,
+                "control_features": control_features,
+                "sample_weight": sample_weight,
+            },
+        )
     check_rows(
         y_true=y_true,
         **{name: predictions},
@@ -337,11 +359,18 @@ def count_predictions(
     position = {label: i for i, label in enumerate((*classes, *extra))}
     columns = [controls.codes, samples.groups.codes, samples.y]
     columns += [np.array([position[label] for label in labels])[codes] for codes, labels in encoded]
-    cells, size, weight = _gather(
-        np.stack(columns, axis=1),
-        np.ones(n, dtype=np.int64),
-        np.ones(n) if samples.weight is None else samples.weight,
-    )
+    blocks = [
+        _gather(
+            np.stack([column[rows] for column in columns], axis=1),
+            np.ones(rows.stop - rows.start, dtype=np.int64),
+            np.ones(rows.stop - rows.start) if samples.weight is None else samples.weight[rows],
+        )
+        for rows in gen_batches(n, _ROWS_AT_ONCE)
+    ]
+    cells, size, weight = map(np.concatenate, zip(*blocks, strict=True))
+    del blocks  # before all of them are sorted together
+    if n > _ROWS_AT_ONCE:
+        cells, size, weight = _gather(cells, size, weight)
     counts = GroupCounts(
         cells=cells,
         size=size,
@@ -356,7 +385,7 @@ def count_predictions(
     )
     if samples.weight is None or samples.weight.all():
         return counts
-    everything = occurring(replace(counts, cells=np.stack(columns, axis=1)))
+    everything = occurring(replace(counts, cells=np.stack(columns[:3], axis=1)))
     found = set(occurring(counts))
     return replace(counts, left_out=tuple(row for row in everything if row not in found))
 
@@ -374,12 +403,33 @@ def occurring(counts: GroupCounts) -> list[tuple]:
     ]
 
 
+def _count_part(
+    name: str, missing: Literal["error", "group"], arguments: dict[str, Any]
+) -> GroupCounts:
+    """Count one partition, whose predictions are the argument `name`."""
+    others = {key: value for key, value in arguments.items() if key != name}
+    return count_predictions(predictions=arguments[name], missing=missing, name=name, **others)
+
+
+def _left_out(counts: GroupCounts) -> GroupCounts:
+    """Leave out all samples, as if their weight was zero; the labels stay."""
+    return replace(
+        counts,
+        cells=counts.cells[:0],
+        size=counts.size[:0],
+        weight=counts.weight[:0],
+        left_out=tuple(occurring(counts)),
+    )
+
+
 def _gather(
     cells: np.ndarray, size: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge equal rows with equal weight, sort them, and drop rows of weight zero."""
     used = weight > 0
     cells, size, weight = cells[used], size[used], weight[used]
+    if not len(cells):  # of partitions whose samples all have weight zero
+        return cells, size, weight
     key = np.unique(weight, return_inverse=True)[1]
     for column in cells.T[::-1]:  # compressed at each step, against overflow
         key = np.unique(column * (key.max() + 1) + key, return_inverse=True)[1]

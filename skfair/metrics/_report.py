@@ -31,8 +31,7 @@ from skfair.metrics._reporting._tables import (
 from skfair.metrics._reporting._text import text
 from skfair.metrics._rules import FairnessRule
 from skfair.utils._imports import import_optional
-from skfair.utils._random import draw_seed
-from skfair.utils._random_state import check_random_state
+from skfair.utils._random_state import check_random_state, draw_seed
 from skfair.utils._settings import with_own_settings
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._write import write_whole
@@ -611,6 +610,10 @@ def fairness_report(
 
     Notes
     -----
+    The arguments with one value for each sample may be dask collections, such as columns of one
+    dask frame (extra ``dask``). Each partition is counted where it is, and the report is that of
+    all samples, bit for bit.
+
     Shares (accuracies and rates, by group and over all) have Wilson's interval. All other numbers
     have the percentile interval of a bootstrap: samples are drawn with replacement, and the same
     samples are drawn for all models, so that a change is not blurred by errors that the models

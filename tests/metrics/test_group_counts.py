@@ -174,6 +174,24 @@ def test_counts_add_up_with_sum_and_with_nothing_else():
         )
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_counts_of_more_samples_than_are_sorted_at_once(weighted):
+    n = 270_000
+    rng = np.random.default_rng(0)
+    columns = {name: rng.integers(3, size=n) for name in ("group", "y", "predicted")}
+    frame = pd.DataFrame({**columns, "weight": rng.integers(1, 4, n) / 2 if weighted else 1.0})
+    counts = count_groups(
+        frame["y"],
+        frame["predicted"],
+        sensitive_features=frame["group"],
+        sample_weight=frame["weight"] if weighted else None,
+    )
+    wanted = frame.groupby(list(frame), as_index=False).size()
+    np.testing.assert_array_equal(counts.cells[:, 1:], wanted[["group", "y", "predicted"]])
+    np.testing.assert_array_equal(counts.size, wanted["size"])
+    np.testing.assert_array_equal(counts.weight, wanted["weight"])
+
+
 def test_rates_of_nobody_are_zero_and_of_nothing_undefined_under_any_weights():
     # A difference of sums of weights is seldom zero to the last digit, and must not be taken.
     rng = np.random.default_rng(0)
