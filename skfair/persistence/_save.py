@@ -27,7 +27,13 @@ _VERSION = re.compile(r"[\w.+-]{1,50}", re.ASCII)
 
 
 @with_own_settings
-def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bool = False) -> None:
+def save(
+    estimator: BaseEstimator,
+    path: str | os.PathLike,
+    *,
+    training_rows: bool = False,
+    frozen_weights: bool = True,
+) -> None:
     """Save an estimator as a file of data, which is safe to load.
 
     The folder gets one file, ``model.safetensors``. It contains weights and arrays. Its header
@@ -51,6 +57,11 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
         and each of ``cluster_centers_`` that is the mean of fewer than ten rows, because a row can
         be computed from it. Without them, such centres are NaN, ``predict_cluster`` returns the
         nearest of the other centres, and all other predictions are the same bits.
+    frozen_weights : bool, default=True
+        Whether to save the weights with ``requires_grad=False`` of your own networks, for example
+        of the base model below a LoRA adapter. Without them, the file of a debiased adapter has the
+        size of the adapter, and the function that you pass to :func:`load` must return a network
+        with the same frozen weights: the file has their digest. Keep these weights elsewhere.
 
     Raises
     ------
@@ -79,6 +90,9 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
     you pass to :func:`load` makes the network again. The same is true for functions (`preprocess`,
     an encoder that is a callable, a callable constraint).
 
+    Tensors with the same bytes are stored once, for example the weights that a debiaser did not
+    change. At most two values share a stored tensor. After loading, each value has its own memory.
+
     A process that is killed during a save may leave a file ``.model.<letters>.part`` beside the
     model. skfair never reads such a file. It stays until you delete it, because `save` deletes only
     files that it has created itself.
@@ -102,7 +116,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike, *, training_rows: bo
         raise TypeError(
             f"estimator is a {type(estimator).__name__}. Give an estimator of skfair or a pipeline."
         )
-    writer = EstimatorWriter(estimator, training_rows=training_rows)
+    writer = EstimatorWriter(estimator, training_rows=training_rows, frozen_weights=frozen_weights)
     written = writer.estimator(estimator, "")
     check_nesting(written)
     body = {
@@ -133,9 +147,12 @@ def load(
     factories : callable or dict of str to callable, default=None
         Functions without arguments that return the parts that were not saved: your network, or a
         function. Each call must return a new object. The saved weights replace the weights of the
-        network. The keys are names of parameters, as in ``set_params``:
+        network; what was saved without frozen weights needs a network that has them. The keys are
+        names of parameters, as in ``set_params``:
         ``{"estimator": make_network}``, or in a pipeline ``{"featurizer__encoder": make_encoder}``.
-        If the model needs only one function, you can pass the function itself.
+        If the model needs only one function, you can pass the function itself. A function may
+        create a network on the device "meta", which takes no time for initial weights, if its
+        ``state_dict`` has all its tensors.
 
     Returns
     -------

@@ -52,7 +52,12 @@ def _adjusted(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _debiaser(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """_sample_shape has n_features_in_ features."""
+    """_sample_shape has n_features_in_ features, or names the inputs of the signature."""
+    form, kept, _ = state.get("_signature", ("array", (), "tensor"))
+    if isinstance(state["_sample_shape"], dict):
+        return form != "array" and "features" not in sizes and {*kept} <= {*state["_sample_shape"]}
+    if form != "array":
+        return False
     return sizes.get("features", state["_sample_shape"][0]) == state["_sample_shape"][0]
 
 
@@ -85,8 +90,12 @@ def _masker(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
 
 
 def _featurizer(estimator: Any, state: dict, sizes: dict[str, int]) -> bool:
-    """image_shape_ or n_features_in_ is known."""
+    """image_shape_ or n_features_in_ is known, and neither of them for items."""
     shape = state["image_shape_"]
+    if (state["input_dtype_"] is None) != (estimator.data_format == "items"):
+        return False
+    if estimator.data_format == "items":
+        return shape is None and "features" not in sizes
     due = sizes.get("features") if shape is None else math.prod(shape)
     return due is not None and sizes.get("features", due) == due
 
@@ -126,6 +135,14 @@ _COLUMNS = {
     "n_features_in_": ("maybe", _FEATURES),
     "feature_names_in_": ("maybe", ("names", "features")),
 }
+# Of several inputs by name; one number a row is a sample of no axis.
+_SAMPLE = ("either", "sample shape", ("by name", ("all", tuple, ("whole", 0, SIDE), "_")))
+_SIGNATURE = (
+    "tuple",
+    ("text", "array", "dict", "tuple"),
+    ("all", tuple, ("text",), "_"),
+    ("text", "tensor", "attribute", "item", "first"),
+)
 _EPOCHS = ("table", "epoch", {"train_loss": "fiu"}, "_")
 _TRIALS = {
     **dict.fromkeys(("candidate", "layer"), "O"),
@@ -250,10 +267,12 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             **_COLUMNS,
             "classes_": ("labels", "classes"),
             "_order": ("maybe", ("array", "i", "classes", 0, "classes")),
-            "_sample_shape": "sample shape",
+            "_sample_shape": _SAMPLE,
+            "_signature": ("maybe", _SIGNATURE),
             "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, math.inf)),
             "_flat": "truth",
             "_layer": ("text",),
+            "_within": ("maybe", "truth"),
             "group_features_": ("text", "network", "input", "none"),
             "module_": "weights",
             "_dtype": _DTYPE,
@@ -275,7 +294,8 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
             **_COLUMNS,
             "classes_": ("labels", "2"),
             "_order": ("maybe", ("array", "i", "2", 0, 1)),
-            "_sample_shape": "sample shape",
+            "_sample_shape": _SAMPLE,
+            "_signature": ("maybe", _SIGNATURE),
             "_output": ("tuple", ("text", "logits", "probabilities"), ("whole", 1, 2)),
             "interrupted_": "truth",
             "history_": ("maybe", _EPOCHS),
@@ -349,8 +369,9 @@ TABLE: dict[str, tuple[dict[str, Any], Callable | None]] = {
         {
             **_COLUMNS,
             "image_shape_": ("either", ("one of", None), _IMAGE),
-            "input_dtype_": ("one of", np.dtype("uint8"), np.dtype("float32")),
+            "input_dtype_": ("one of", None, np.dtype("uint8"), np.dtype("float32")),
             "n_features_out_": ("whole", 1, _MOST_FEATURES),
+            "_failed_channels_last": ("maybe", "truth"),
         },
         _featurizer,
     ),

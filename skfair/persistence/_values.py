@@ -2,12 +2,15 @@
 
 JSON holds numbers, text and lists directly. Any other value is a dict with one key, the kind of
 the value: ``{"tuple": [...]}``, ``{"array": ...}``. Arrays of more than a few entries, and values
-that JSON cannot hold, are tensors. Reading takes memory and time in proportion to the file. The
+that JSON cannot hold, are tensors. Two values with the same bytes, such as a layer of a network and
+of its copy, may name one tensor. Reading takes memory and time in proportion to the file. The
 schema checks whether an estimator may have the value.
 """
 
+import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skfair.persistence._files import MALFORMED, MAX_DIMENSIONS, is_long_and_empty
+from skfair.persistence._files import MALFORMED
+from skfair.persistence._tensors import CODES, MAX_DIMENSIONS, bytes_of, copy_of, is_long_and_empty
 from skfair.utils._errors import InvalidModelError
 from skfair.utils._shown import plain, shown
 
@@ -23,6 +27,8 @@ _INLINE = 32  # arrays up to this size are in the JSON, where people can read th
 _KINDS = "biuf"
 _MOST_KEYS = 1000  # keys of a dict: more numbers could be chosen to collide, which takes long
 _DEEPEST = 40
+# How often a model may name one tensor, because a small file could take much memory otherwise.
+_MOST_USES = 2
 # Each entry of an array of text takes the memory of the longest entry. Its type may be longer than
 # the longest entry, up to _ROOM characters. _MOST_TEXT: bytes of all such arrays of a model.
 _ROOM, _MOST_TEXT = 64, 1 << 26
@@ -50,6 +56,7 @@ class ValueWriter:
     def __init__(self, other: Callable[[Any, str], Any]):
         self.tensors: dict[str, torch.Tensor] = {}
         self._other = other
+        self._kept: dict[Any, str] = {}
 
     def write(self, value: Any, path: str) -> Any:
         """Convert one value to JSON. `path` is its place, for names of tensors and messages."""
@@ -92,11 +99,20 @@ class ValueWriter:
         return self._other(value, path)
 
     def keep(self, tensor: torch.Tensor, path: str) -> str:
-        """Add a tensor to the file, and return its name in the file."""
-        # A copy of each tensor: safetensors refuses tensors that share memory.
+        """Add a tensor to the file, and return its name in the file.
+
+        The name is that of an earlier tensor if both have the same bytes.
+        """
+        if tensor.dtype not in CODES:
+            raise Unsaveable(f"a tensor of type {tensor.dtype}")
+        # A copy, because another thread may train the network during the save.
+        tensor = copy_of(tensor)
+        content = (tensor.dtype, tensor.shape, hashlib.sha256(bytes_of(tensor)).digest())
+        if content in self._kept:
+            return self._kept.pop(content)  # named twice now: a third value gets its own tensor
         while path in self.tensors:
             path += "'"
-        self.tensors[path] = tensor.contiguous().clone(memory_format=torch.contiguous_format)
+        self.tensors[path], self._kept[content] = tensor, path
         return path
 
     def _items(self, values: list | tuple, path: str) -> list:
@@ -145,9 +161,16 @@ class ValueReader:
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], other: Callable[[str, Any, str], Any]):
-        self.tensors = tensors
+        self._tensors = tensors
+        self._uses: Counter[str] = Counter()
+        self._owned: set[str] = set()
         self._other = other
         self._depth = self._n_text = 0
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of the tensors that no value named."""
+        return [name for name in self._tensors if not self._uses[name]]
 
     def read(self, written: Any, path: str) -> Any:
         """Convert JSON back to a value. Refuse JSON that the writer never writes."""
@@ -178,8 +201,24 @@ class ValueReader:
             self._depth -= 1
 
     def take(self, name: str) -> torch.Tensor:
-        """Return a tensor of the file. Only once, or a small file could take much memory."""
-        return self.tensors.pop(name)
+        """Return a tensor of the file, in memory that no other value has."""
+        tensor = self._look_up(name)
+        if name in self._owned:
+            return copy_of(tensor)
+        self._owned.add(name)
+        return tensor
+
+    def weights(self, written: dict, *, take: bool) -> dict[str, torch.Tensor]:
+        """Return the state of a network: in its own memory, or else for a caller who copies it."""
+        get = self.take if take else self._look_up
+        return {name: get(key) for name, key in written.get("weights", {}).items()}
+
+    def _look_up(self, name: str) -> torch.Tensor:
+        tensor = self._tensors[name]
+        self._uses[name] += 1
+        if self._uses[name] > _MOST_USES:
+            raise ValueError(f"the tensor {shown(name)} is used more than {_MOST_USES} times")
+        return tensor
 
     def _read_float(self, content, path):
         if content not in ("nan", "inf", "-inf"):
@@ -195,7 +234,7 @@ class ValueReader:
         return {key: self.read(item, path) for key, item in content}
 
     def _read_weights(self, content, path):
-        return {name: self.take(key) for name, key in content.items()}
+        return self.weights({"weights": content}, take=True)
 
     def _read_tensor(self, content, path):
         return self.take(content)

@@ -25,6 +25,7 @@ from skfair.persistence._schema import (
     sklearn_classes,
 )
 from skfair.persistence._table import TRAINING_ROWS
+from skfair.persistence._tensors import digest_of
 from skfair.persistence._values import Unsaveable, ValueWriter
 from skfair.utils._shown import shown
 
@@ -37,10 +38,11 @@ _FEWEST_ROWS = 10  # the mean of so many rows says little about each of them
 class EstimatorWriter:
     """Collects the JSON and tensors of one save, and the parts that the caller must make."""
 
-    def __init__(self, root: BaseEstimator, *, training_rows: bool):
+    def __init__(self, root: BaseEstimator, *, training_rows: bool, frozen_weights: bool):
         self.values = ValueWriter(self._other)
         self.made_by_caller: dict[str, str] = {}
         self._training_rows = training_rows
+        self._frozen_weights = frozen_weights
         self._names = {id(value): name for name, value in root.get_params(deep=True).items()}
 
     def estimator(self, estimator: BaseEstimator, path: str) -> dict:
@@ -132,19 +134,25 @@ class EstimatorWriter:
         made = {"name": name}
         if isinstance(value, skorch.NeuralNet) and value.initialized_:
             classes = getattr(value, "classes_inferred_", None)
-            made |= self._network(value.module_, path)
+            made |= self._network(value.module_, path, whole=self._frozen_weights)
             made["classes"] = self.values.write(classes, f"{path}.classes")
         elif isinstance(value, nn.Module):
-            made |= self._network(value, path)
+            made |= self._network(value, path, whole=self._frozen_weights)
         return {"made_by_caller": made}
 
-    def _network(self, network: nn.Module, path: str) -> dict:
+    def _network(self, network: nn.Module, path: str, *, whole: bool = True) -> dict:
         weights = dict(network.state_dict())
         if any(is_lazy(value) for value in weights.values()):
             raise Unsaveable(f"a {type(network).__name__} without weights, as it has seen no data")
         if not all(isinstance(value, torch.Tensor) for value in weights.values()):
             raise Unsaveable(f"a {type(network).__name__} with state that is not a tensor")
+        frozen: dict[str, torch.Tensor] = {}
+        if not whole:
+            parameters = network.named_parameters(remove_duplicate=False)
+            names = {name for name, p in parameters if not p.requires_grad}
+            frozen = {name: weights.pop(name) for name in names & set(weights)}
         return {
+            **({"digest": digest_of(frozen)} if frozen else {}),
             "weights": self.values.write(weights, path),
             "frozen": [n for n, p in network.named_parameters() if not p.requires_grad],
             "training": getattr(network, "training", False),  # frozen TorchScript has none

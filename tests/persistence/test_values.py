@@ -260,7 +260,7 @@ TENSOR = {"array": {"dtype": "f8", "shape": [2], "tensor": "t"}}
         {"device": "hpu"},
         {"device": "meta"},
         {"DataFrame": {"rows": 10**9, "index": None, "columns": [["a", "float64", SCALAR]]}},
-        {"DataFrame": {"rows": 2, "index": None, "columns": [["a", "float64", TENSOR]] * 2}},
+        {"DataFrame": {"rows": 2, "index": None, "columns": [["a", "float64", TENSOR]] * 3}},
         {"DataFrame": {"rows": 1, "index": None, "columns": [["a", "int8", ONE]]}},
         {
             "DataFrame": {
