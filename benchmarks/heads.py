@@ -4,6 +4,7 @@
     python benchmarks/heads.py --data PATH --cache FOLDER --development
     python benchmarks/heads.py --data PATH --part defaults          # cluster margins, one by one
     python benchmarks/heads.py --data PATH --part margin            # their ablations
+    python benchmarks/heads.py --part batches                       # sizes of batches, no data
     python benchmarks/heads.py --part speed                         # ratios, no data needed
 
 ``--cache`` keeps what was measured, so that a run that was stopped goes on where it was. A method
@@ -26,7 +27,7 @@ from _heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
 from _published import ordinary_training, published
 from _remember import Remembered, library_code, parsed, short_digest
 from _tables import Table, processor_time, publish
-from _tasks import Tasks
+from _tasks import Task, Tasks
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
@@ -377,6 +378,72 @@ def margins(arguments):
     write(arguments, f"heads_{arguments.part}", title, [first, *columns], rows)
 
 
+# Generated tasks: classes, share of the samples with their class's bias, share of the last class
+# (None: all alike), steps between class means in standard deviations, and whether the standard
+# deviation of direction k is 1 / k, with the classes in small directions.
+LARGE = {
+    "2 classes, 95 %": (2, 0.95, None, 1.5, False),
+    "4 classes, 90 %": (4, 0.9, None, 2.5, False),
+    "2 classes, 95 %, uneven directions": (2, 0.95, None, 2.0, True),
+    "the same, 10 % in one class": (2, 0.95, 0.1, 2.0, True),
+}
+N_LARGE, N_LARGE_EVAL, LARGE_WIDTH = 102_400, 20_000, 64
+
+
+def large_task(name, seed):
+    """Training and evaluation data of a generated task; in the latter, all groups are alike."""
+    n_classes, agree, share, step, uneven = LARGE[name]
+    rng = np.random.default_rng([seed, list(LARGE).index(name)])
+    turned = np.linalg.qr(rng.standard_normal((LARGE_WIDTH, LARGE_WIDTH)))[0]
+    if uneven:
+        class_means, bias_means = np.zeros((2, 2, LARGE_WIDTH))
+        class_means[1, 32:40], bias_means[1, :4] = step / np.sqrt(8), 2.0
+        turned = turned / np.arange(1, LARGE_WIDTH + 1)[:, None]
+    else:
+        class_means = step * np.eye(n_classes, LARGE_WIDTH)
+        bias_means = 4.0 * np.eye(n_classes, LARGE_WIDTH, n_classes)
+
+    def draw(n, agree, share):
+        y = rng.integers(n_classes, size=n)
+        if share is not None:
+            y = (rng.random(n) < share).astype(int)
+        bias = np.where(
+            rng.random(n) < agree, y, (y + rng.integers(1, n_classes, size=n)) % n_classes
+        )
+        X = rng.standard_normal((n, LARGE_WIDTH)) + class_means[y] + bias_means[bias]
+        return (X @ turned).astype(np.float32), y, bias
+
+    X, y, bias = draw(N_LARGE, agree, share)
+    X_eval, y_eval, bias_eval = draw(N_LARGE_EVAL, 1 / n_classes, None)
+    return Task(X, y, bias, X_eval, y_eval, n_classes * y_eval + bias_eval)
+
+
+def batches(arguments):
+    """Cluster margins on large data, with batches of 64 and of 512."""
+    methods = {f"``batch_size={size!r}``": {"batch_size": size} for size in (64, 512)}
+    columns = {}
+    for name in LARGE:
+        scores, seconds = ({method: {} for method in methods} for _ in range(2))
+        for seed in range(arguments.draws or 5):
+            task = large_task(name, seed)
+            for method, parameters in methods.items():
+                start = time.process_time()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FairnessWarning)
+                    model = ClusterMarginClassifier(random_state=seed, **parameters)
+                    model.fit(task.X, task.y)
+                seconds[method][seed] = time.process_time() - start
+                scores[method][seed] = task.scores(model.predict(task.X_eval))
+            print(f"  {name} seed {seed}", file=sys.stderr, flush=True)
+        columns[name] = {
+            method: f"{cell(scores[method])}; {np.median(list(seconds[method].values())):.0f} s"
+            for method in methods
+        }
+    rows = [[method, *(column[method] for column in columns.values())] for method in methods]
+    title = f"Worst / average group and processor seconds of a fit, {N_LARGE:,} samples"
+    write(arguments, "heads_batches", title, ["batches", *columns], rows)
+
+
 def biased_sample(n, d):
     """Features; ten show the class, and ten others a bias that is correlated with the class."""
     rng = np.random.default_rng(0)
@@ -501,7 +568,13 @@ def speed(arguments):
     epochs()
 
 
-PARTS = {"heads": accuracy, "margin": margins, "defaults": margins, "speed": speed}
+PARTS = {
+    "heads": accuracy,
+    "margin": margins,
+    "defaults": margins,
+    "batches": batches,
+    "speed": speed,
+}
 
 
 def main():
@@ -517,7 +590,8 @@ def main():
     parser.add_argument("--draws", type=int, help="of each task; default 5, 3 of digits")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
-    if arguments.data is None and arguments.part != "speed" and not arguments.tables:
+    needs_data = arguments.part not in ("batches", "speed")
+    if arguments.data is None and needs_data and not arguments.tables:
         parser.error("--data is needed")
     PARTS[arguments.part](arguments)
 

@@ -59,6 +59,8 @@ def test_every_row_has_a_ratio(tmp_path):
         if name[0].isupper():
             # Its speed, the same bits twice, and between devices.
             assert sum(what.startswith(name) for what in named) >= 3, name
+    for network in ("bfloat16", "a dict of ids", "a frozen body"):
+        assert sum(f"DistillationDebiaser, {network}," in what for what in named) == 2, network
     exact = [row for row in rows if row["what"].endswith("moved between devices")]
     assert {row["ratio"] for row in exact} == {"0"}  # from the CPU to the CPU
 

@@ -1,0 +1,1 @@
+"""The rows of ``benchmarks/floors.py``, one module for each part of skfair."""

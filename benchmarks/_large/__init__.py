@@ -1,0 +1,1 @@
+"""Parts of ``large.py``: what large networks and large data cost."""

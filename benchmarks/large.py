@@ -1,0 +1,75 @@
+"""Real networks, real inputs, more than one machine: what they cost, each beside its goal.
+
+    python benchmarks/large.py [--part PART ...] [--write docs/tables]
+
+Each row runs in a process of its own. ``--write`` writes one table for each part.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from _tables import Table, publish
+
+PARTS = {
+    "networks": "Memory and time of debiasing a large network",
+    "text": "A transformer with LoRA, debiased",
+    "featurizer": "Features of image files",
+    "maps": "Cluster margins from a file that is mapped into memory",
+    "cluster": "Features with dask, on one machine",
+}
+
+
+def rows_of(part):
+    return importlib.import_module(f"_large.{part}").rows()
+
+
+def measured(part, position):
+    """Measure a row in a fresh process."""
+    command = [sys.executable, __file__, "--row", part, str(position)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return float(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def met(number, goal):
+    """Whether a number meets its goal; an empty text where there is no goal."""
+    if not goal:
+        return ""
+    sign, bound = goal.split()
+    held = number <= float(bound) if sign == "<=" else number >= float(bound)
+    return "yes" if held else "no"
+
+
+def shown(number):
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the tables there too")
+    parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        part, position = arguments.row
+        print(json.dumps(float(rows_of(part)[int(position)].measure())))
+        return
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, no accelerator"
+    for part in arguments.part or PARTS:
+        found = []
+        for position, row in enumerate(rows_of(part)):
+            number = measured(part, position)
+            found.append([row.what, shown(number), row.goal or "-", met(number, row.goal) or "-"])
+            print("  ".join(found[-1]), file=sys.stderr, flush=True)
+        title = f"{PARTS[part]} ({machine})"
+        header = ["what", "measured", "goal", "met"]
+        publish(arguments.write, f"large_{part}", Table(title, header, found))
+
+
+if __name__ == "__main__":
+    main()
