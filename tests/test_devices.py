@@ -179,6 +179,36 @@ def test_networks_of_users(name, kind, device):
         np.testing.assert_allclose(debiaser.predict_proba(X)[:10], alone, rtol=0, atol=1e-12)
 
 
+class Words(nn.Module):
+    """A network on a frozen body that takes ids and a mask by name, and answers with a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(6, 4).requires_grad_(False), nn.Linear(4, 2)
+
+    def forward(self, ids, mask):
+        known = self.words(ids) * mask[:, :, None]
+        return {"logits": self.head(known.sum(1) / mask.sum(1, keepdim=True))}
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    "name", ["DistillationDebiaser", "LinearPostDebiaser", "RandomPerturbationDebiaser"]
+)
+def test_ids_by_name_and_a_frozen_body(name, device):
+    with seeded(0):
+        given = Words().eval()
+    rows = {"ids": np.column_stack([Y, GROUPS + 2, 4 + np.arange(N) % 2]), "mask": np.ones((N, 3))}
+    debiaser = make(name, device, estimator=given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairnessWarning)
+        debiaser.fit(rows, Y, sensitive_features=GROUPS)
+    assert np.isfinite(debiaser.predict_proba(rows)).all()
+    assert any(
+        torch.equal(tensor.cpu(), given.words.weight) for tensor in tensors_of(debiaser.module_)
+    )
+
+
 @pytest.mark.device
 @pytest.mark.parametrize("parameters", [{"critic": "flat"}, {"adversary": "attribute"}], ids=str)
 def test_the_other_adversaries(parameters, device):
@@ -239,6 +269,32 @@ def test_features(where, layer, amp, device):
     np.testing.assert_array_equal(
         featurizer.set_params(batch_size=200).transform(IMAGES[:1]).shape, (1, 5)
     )
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(4, 3)
+
+    def tokens(self, ids, attention_mask):
+        return {"last_hidden_state": self.embed(ids), "scale": attention_mask.float().mean()}
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
+def test_texts_and_their_masks_reach_a_method_on_the_device(device, pooling):
+    with seeded(0):
+        net = Tokens()
+    featurizer = skfair.FrozenEncoderFeaturizer(
+        net.tokens, data_format="items", device=device, pooling=pooling,
+        preprocess=lambda texts: {
+            "ids": [[int(letter) for letter in text.ljust(3, "0")] for text in texts],
+            "attention_mask": [[1] * len(text) + [0] * (3 - len(text)) for text in texts],
+        },
+    )  # fmt: skip
+    table = net.embed.weight.detach().numpy()
+    both = {"mean": table[1:3].mean(0), "max": table[1:3].max(0), "cls": table[1]}[pooling]
+    near(featurizer.fit_transform(["12", "3"]), np.stack([both, table[3]]))
 
 
 def test_on_a_device_that_only_pretends_to_be_one():

@@ -347,7 +347,7 @@ def test_pipes_and_devices_are_not_replaced(tmp_path):
 def test_weights_that_one_file_cannot_hold(tmp_path):
     large = nn.Linear(30_000, 30_000, device="meta")  # 3.6 GB, without memory for it
     with pytest.raises(ValueError, match=r"weights have 3600120000 bytes, and one ONNX file holds"):
-        export_onnx(large, torch.zeros(2, 30_000, device="meta"), tmp_path / "model.onnx")
+        export_onnx(large, {"X": torch.zeros(2, 30_000, device="meta")}, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

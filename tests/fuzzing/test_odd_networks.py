@@ -50,7 +50,11 @@ REFUSED = {
     "in training only": (DEBIASERS, Odd(_only_if(lambda net, X: net.training)), IN_EVAL),
     "with gradients only": (DEBIASERS, Odd(_only_if(lambda *_: torch.is_grad_enabled())), IN_EVAL),
     "not one row": (DEBIASERS, Odd(_only_if(lambda net, X: len(X) > 1)), IN_EVAL),
-    "a tuple": (DEBIASERS, Odd(lambda net, X: (net.linear(X), X)), ONE_TENSOR.format("tuple")),
+    "a tuple": (
+        DEBIASERS,
+        Odd(lambda net, X: ("logit", net.linear(X))),
+        ONE_TENSOR.format("tuple"),
+    ),
     "a dict": (DEBIASERS, Odd(lambda net, X: {"y": net.linear(X)}), ONE_TENSOR.format("dict")),
     "one number": (
         DEBIASERS,

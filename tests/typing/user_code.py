@@ -7,9 +7,11 @@ from typing import assert_type
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 import skfair
+import skfair.utils
 from skfair.datasets import DigitsEncoder, load_digits_encoder
 from skfair.metrics import (
     FairnessReport,
@@ -81,3 +83,9 @@ def report(y: np.ndarray, y_pred: np.ndarray, sex: np.ndarray) -> None:
 def keep(model: skfair.ClusterMarginClassifier) -> None:
     skfair.save(model, "model")
     skfair.load("model").predict([[0.0]])
+
+
+def names() -> None:
+    assert_type(skfair.utils.resolve_device("auto"), torch.device)
+    skfair.ClusterMarginClasifier  # type: ignore[attr-defined]  # noqa: B018
+    skfair.utils.seedet  # type: ignore[attr-defined]  # noqa: B018
