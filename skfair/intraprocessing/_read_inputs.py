@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
@@ -234,7 +235,7 @@ def _kind(form: str, shapes: dict[str, tuple[int, ...]]) -> str:
 
 def is_one_array(X: Any) -> bool:
     """Whether X is an array of rows, or else what only this module can open."""
-    several = isinstance(X, Mapping | DataLoader) or _is_dataset(X)
+    several = _is_dict(X) or isinstance(X, DataLoader) or _is_dataset(X)
     return not (several or _is_tuple_of_arrays(X) or _is_list_of_files(X))
 
 
@@ -268,6 +269,11 @@ def _open_other(X: Any) -> Rows | None:
             "in each of them."
         )
     return Rows(form, arrays)
+
+
+def _is_dict(X: Any) -> bool:
+    # SciPy's dok arrays are dicts in older versions.
+    return isinstance(X, Mapping) and not sparse.issparse(X)
 
 
 def _is_dataset(X: Any) -> bool:
@@ -318,7 +324,7 @@ def _open_items(items: Any) -> Rows:
 
 def _parts_of(X: Any) -> tuple[str, dict[str, Any]]:
     """Name the parts of X, of a batch or of an item."""
-    if isinstance(X, Mapping):
+    if _is_dict(X):
         if not len(X.keys()) or not all(isinstance(name, str) for name in X):
             raise ValueError(
                 f"X is a dict with the keys [{shown_all(X)}]; expected a text for each argument of "

@@ -54,6 +54,35 @@ assert seen == {
 """
 
 
+# Older versions of threadpoolctl ask the loader for its libraries with a callback in Python: a thread
+# that waits for the interpreter holds the loader's lock, and one that loads a library waits for it.
+LOADING = """
+import ctypes, ctypes.util, sys, threading
+import torch
+from skfair.base._threads import few_threads
+
+sys.setswitchinterval(1e-6)
+stop = threading.Event()
+
+def load():
+    while not stop.is_set():
+        ctypes.PyDLL(None)
+        sum(range(50))
+
+loading = [threading.Thread(target=load, daemon=True) for _ in range(2)]
+for thread in loading:
+    thread.start()
+for _ in range(300):
+    with few_threads(1000):
+        pass
+stop.set()
+"""
+
+
+def test_threads_that_load_libraries_do_not_stop_a_fit():
+    subprocess.run([sys.executable, "-c", LOADING], check=True, timeout=200)
+
+
 def test_only_the_calling_thread_is_limited():
     subprocess.run([sys.executable, "-c", ISOLATION], check=True)
 

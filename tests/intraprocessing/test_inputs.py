@@ -6,6 +6,7 @@ from collections import UserDict
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
@@ -455,3 +456,9 @@ def test_numbers_that_are_not_finite():
     weights[41] = np.nan
     with pytest.raises(ValueError, match=r"X\[0\] contains NaN or infinity, first in row 41"):
         fit((weights, IDS), network=words())
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "dok_array", "dok_matrix"])  # dok: a dict in SciPy 1.13
+def test_a_sparse_array_is_one_array(kind):
+    with pytest.raises(TypeError, match="Sparse data was passed for X"):
+        fit(getattr(scipy.sparse, kind)(np.eye(N, 5)), network=words())
