@@ -458,7 +458,8 @@ def test_numbers_that_are_not_finite():
         fit((weights, IDS), network=words())
 
 
-@pytest.mark.parametrize("kind", ["csr_array", "dok_array", "dok_matrix"])  # dok: a dict in SciPy 1.13
+# In older versions of SciPy, dok arrays are dicts.
+@pytest.mark.parametrize("kind", ["csr_array", "dok_array", "dok_matrix"])
 def test_a_sparse_array_is_one_array(kind):
     with pytest.raises(TypeError, match="Sparse data was passed for X"):
         fit(getattr(scipy.sparse, kind)(np.eye(N, 5)), network=words())
