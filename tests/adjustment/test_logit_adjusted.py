@@ -175,6 +175,7 @@ def measured(kind, labels, seed, **parameters):
     return right[a != y % n_values].mean(), right.mean()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("labels, gain", [("none", 0.08), ("50", 0.18), ("all", 0.18)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_conflicting_samples_gain_and_all_together_too(kind, labels, gain):
@@ -184,6 +185,7 @@ def test_conflicting_samples_gain_and_all_together_too(kind, labels, gain):
     assert adjusted[1] > ordinary[1] + 0.02
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("labels, distance", [("none", 0.03), ("50", 0.01), ("all", 0.005)])
 def test_where_nothing_is_spurious_little_is_lost(labels, distance, n_classes):

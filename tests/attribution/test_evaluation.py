@@ -97,6 +97,7 @@ def drawn(rng, n, n_classes):
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "n, n_classes, share",
     [(8, 2, 0.5), (40, 2, 0.5), (60, 2, 0.1), (400, 2, 0.1), (60, 3, 0.4), (80, 4, 0.3)],

@@ -11,6 +11,8 @@ from skfair.attribution._decisions import describe_leakage, worst_leakage
 from skfair.attribution._leakage import Leakage, comparable_images, measure_leakage
 from skfair.utils import LeakageWarning, UninformativeAttributionWarning
 
+pytestmark = pytest.mark.thorough
+
 
 def measured(X, has, y=None, seed=0):
     return measure_leakage(

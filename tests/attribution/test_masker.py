@@ -189,6 +189,7 @@ def test_a_network_of_ones_own(data, quick):
     assert data.share(masker.mean_map_) > 0.6
 
 
+@pytest.mark.thorough
 def test_the_published_network(planted, quick):
     data = planted(n=120, shape=(8, 8), at=(0, 4))
     # Four passes are enough for any start, two only for some: then 12 of 12 held-out images are

@@ -13,6 +13,8 @@ from sklearn.utils._param_validation import Interval
 from skfair.discovery import all_estimators
 from skfair.intraprocessing import _debiasing_data, _layerwise
 
+pytestmark = pytest.mark.thorough
+
 TRAINS_FOR_AS_LONG = ("max_epochs", "amplifier_max_epochs", "n_calls", "n_trials")
 
 

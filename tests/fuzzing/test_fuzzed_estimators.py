@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_data import DATA, LABELS, WEIGHTS, changed
 
+pytestmark = pytest.mark.thorough
+
 OF_ROWS = sorted(set(calls.ESTIMATORS) - set(calls.OF_IMAGES))
 
 

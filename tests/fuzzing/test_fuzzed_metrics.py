@@ -20,6 +20,8 @@ from skfair.metrics import (
 )
 from skfair.model_selection import GroupStratifiedKFold, GroupStratifiedShuffleSplit
 
+pytestmark = pytest.mark.thorough
+
 PREDICTED = np.roll(Y, 3)
 
 GOOD = [(Y, []), (PREDICTED, []), (GROUPS, []), (None, [])]

@@ -10,6 +10,8 @@ from torch import nn
 
 from skfair import ThresholdDebiaser
 
+pytestmark = pytest.mark.thorough
+
 DEBIASERS = sorted(name for name in calls.ESTIMATORS if name.endswith("Debiaser"))
 TUNING = [name for name in DEBIASERS if name not in ("ThresholdDebiaser", "LinearPostDebiaser")]
 TRAINED = ["AdversarialFinetuneDebiaser", "BiasGradientDebiaser", "DistillationDebiaser"]

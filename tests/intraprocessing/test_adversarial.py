@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 named = pytest.mark.parametrize("constraint", sorted(CONSTRAINTS))
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 @pytest.mark.parametrize(
     "parameters, constraint, n_groups, gain",
@@ -135,6 +136,7 @@ def random_sets(data, n_groups, n_sets=100, n_rows=200):
     return logit + offset.gather(1, cell // 2), cell
 
 
+@pytest.mark.thorough
 @named
 @pytest.mark.parametrize("n_groups", [2, 3])
 def test_the_set_critic_knows_the_bias_and_its_gradient(constraint, n_groups, task):

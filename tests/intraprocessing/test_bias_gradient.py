@@ -9,6 +9,7 @@ from skfair.intraprocessing._bias_gradient import _ProximalBias
 from skfair.intraprocessing._soft_bias import SoftBias
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 @pytest.mark.parametrize(
     "constraint, n_groups, gain",

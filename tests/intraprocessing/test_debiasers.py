@@ -693,6 +693,7 @@ def test_a_group_without_one_of_the_labels(name, constraint, label, refused):
         assert np.isfinite(debiaser.objective_)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("size", "confidence"), [(1, "auto"), (9, "auto"), (2, 0.5), (9, 0.5)])
 @searching
 def test_small_groups_are_counted(name, size, confidence):

@@ -126,6 +126,7 @@ def test_thresholds_follow_a_callable_performance():
     assert shift == pytest.approx(3, abs=0.3)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::skfair.utils.InfeasibleConstraintWarning")
 @pytest.mark.parametrize(
     "constraint, n_groups, gain",

@@ -166,6 +166,7 @@ class Both(nn.Module):
         return torch.cat([0.3 - logit / 2, 0.3 + logit / 2], dim=1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "end",
     [[Both()], [nn.Sigmoid()], [Both(), nn.Softmax(dim=1)]],

@@ -141,6 +141,7 @@ def test_shrunk_rates_are_nearer_to_the_truth_and_cover_it():
     assert found.bias.mean() == pytest.approx(gap, abs=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spread", [0.02, 0.08])
 @pytest.mark.parametrize("n_groups", [3, 6])
 def test_intervals_of_many_groups_cover_the_largest_difference(spread, n_groups):

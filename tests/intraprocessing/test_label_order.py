@@ -74,6 +74,7 @@ def order_warnings(debiaser, *arguments, **options):
     return [str(warning.message) for warning in seen]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_that_is_wrong_most_of_the_time_is_warned_of(kind, network):
@@ -93,6 +94,7 @@ def test_a_network_that_is_wrong_most_of_the_time_is_warned_of(kind, network):
     assert not order_warnings(KINDS[kind](network, random_state=0), X, y, sensitive_features=groups)
 
 
+@pytest.mark.thorough
 @other_warnings
 @pytest.mark.parametrize("constraint", ["demographic_parity", "equal_opportunity"])
 @pytest.mark.parametrize("network", NETWORKS)

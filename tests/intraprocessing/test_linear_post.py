@@ -246,6 +246,7 @@ def test_scaling_folds_into_a_layer():
 # What comes out ---------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("n_classes, n_groups", [(2, 2), (2, 3), (3, 2), (3, 3)])
 @named
 def test_the_gap_is_halved_on_new_rows(n_classes, n_groups, constraint):

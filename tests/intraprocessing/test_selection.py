@@ -377,6 +377,7 @@ def test_a_fit_without_a_confidence_has_no_certificate():
     assert debiaser.certificate_ is None
 
 
+@pytest.mark.thorough
 @quiet
 @uncertain
 @pytest.mark.parametrize("constraint", ["demographic_parity", "equal_opportunity"])
@@ -500,6 +501,7 @@ def test_a_callable_that_returns_no_number(parameter, value):
         debiaser.fit(X, y, sensitive_features=groups)
 
 
+@pytest.mark.thorough
 @uncertain
 @pytest.mark.parametrize("kind", [np.float32, np.array, torch.tensor, Fraction])
 def test_a_callable_may_return_any_kind_of_number(kind):

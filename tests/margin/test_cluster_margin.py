@@ -81,6 +81,7 @@ def fitted(**parameters):
 # What it is for ---------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "n_classes, seed", [(2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 0)]
 )

@@ -38,6 +38,7 @@ def quick(**parameters):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -361,6 +361,7 @@ def test_the_test_of_a_larger_difference_is_exact():
     assert 0.03 < max(sizes) <= error
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rule", "rates"),
     [

@@ -54,6 +54,7 @@ def _is_plain(text, widest=2000):
     assert max(map(len, text.split("\n"))) < widest
 
 
+@pytest.mark.thorough
 def test_reports_are_text_alone(odd, tmp_path):
     y, predicted, groups = _data(odd)
     control = pd.DataFrame({f"{odd}region": [f"{odd}{i % 5}" for i in range(N)]})

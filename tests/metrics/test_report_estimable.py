@@ -148,6 +148,7 @@ def test_the_p_value_of_a_change_is_mcnemars_after_holm():
     np.testing.assert_allclose(weighted.by_group["second", "change_p"], found, rtol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weighted", [False, True])
 def test_rarely_is_a_group_said_to_have_changed_when_none_did(weighted):
     rng = np.random.default_rng(0)
@@ -204,6 +205,7 @@ def test_the_four_fifths_rule_alone_takes_the_highest_estimable_group():
     assert fairness_report(y, chosen, sensitive_features=group).by_reference is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("n_groups", [2, 8])
 def test_ratio_intervals_to_the_highest_group_cover(n_groups):
     rng = np.random.default_rng(1)

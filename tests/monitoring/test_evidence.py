@@ -118,6 +118,7 @@ def _false_alarms(rule, rates, sizes, n_looks, n_monitors):
     return alarmed.mean()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rule", "rates", "sizes"),
     [
