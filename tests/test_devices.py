@@ -297,6 +297,7 @@ def test_texts_and_their_masks_reach_a_method_on_the_device(device, pooling):
     near(featurizer.fit_transform(["12", "3"]), np.stack([both, table[3]]))
 
 
+@pytest.mark.thorough
 def test_on_a_device_that_only_pretends_to_be_one():
     if "pretend" in DEVICES:
         pytest.skip("this is it")

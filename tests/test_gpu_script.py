@@ -38,6 +38,7 @@ def table(gpu):
     return gpu.Table(gpu.Machine(torch.device("cpu"), small=True, n_repeats=1), budget=60)
 
 
+@pytest.mark.thorough
 def test_every_row_has_a_ratio(tmp_path):
     output = tmp_path / "gpu.md"
     command = [sys.executable, BENCHMARKS / "gpu.py", "--small", "--device", "cpu", "--skip-tests"]

@@ -17,6 +17,7 @@ def test_there_are_such_blocks():
     assert len(BLOCKS) == README.read_text().count("runs as shown") == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=range(len(BLOCKS)))
 def test_prints_what_the_readme_shows(code, printed, tmp_path):
     # A new process has the reader's warning filters, and no settings of other tests.

@@ -501,14 +501,17 @@ def test_a_callable_that_returns_no_number(parameter, value):
         debiaser.fit(X, y, sensitive_features=groups)
 
 
-@pytest.mark.thorough
 @uncertain
 @pytest.mark.parametrize("kind", [np.float32, np.array, torch.tensor, Fraction])
 def test_a_callable_may_return_any_kind_of_number(kind):
+    def gap(y_true, y_pred, *, sensitive_features):  # called for many resamples, so without tables
+        rates = [np.mean(y_pred[sensitive_features == group]) for group in (0, 1)]
+        return abs(rates[0] - rates[1])
+
     X, y, groups = with_logit(30, 0)
     debiaser = threshold(
         read_logit(),
-        constraint=lambda *args, **features: kind(difference(*args, **features)),
+        constraint=lambda *args, **features: kind(gap(*args, **features)),
         epsilon=0.3,
         random_state=0,
     ).fit(X, y, sensitive_features=groups)

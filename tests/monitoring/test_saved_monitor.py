@@ -163,6 +163,7 @@ def _replace(state, path, new):
     return state
 
 
+@pytest.mark.thorough
 def test_every_value_is_checked(written, tmp_path):
     # Each place in turn gets values of other types or sizes. The file is refused, or it loads as
     # a monitor that can be used: no other error, whatever the place.

@@ -10,6 +10,7 @@ import pytest
 import skfair
 
 
+@pytest.mark.thorough
 def test_forged_models():
     wrong, came = forged.run(500)
     assert not wrong, wrong
@@ -52,6 +53,7 @@ def test_a_model_that_fails(predict, found, saved, monkeypatch):
     assert bad == found or bad.startswith(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "load, found",
     [
