@@ -1,5 +1,6 @@
 """The files around the code agree with the code: versions, paths, commands."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -81,3 +82,63 @@ def test_commits_are_checked_by_the_tools_of_ci():
     lint = re.search(r"== lint\\n'\n(.*?)\n}", script, re.DOTALL)[1]
     run = [line.strip() for line in lint.splitlines() if "pip install" not in line]
     assert entries == [line.removesuffix(" .").replace(" --check", "") for line in run]
+
+
+def test_zenodo_shows_what_the_citation_and_the_package_say():
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    head, _, papers = (ROOT / "CITATION.cff").read_text().partition("\nreferences:\n")
+    assert zenodo["title"] == re.search(r'^title: "(.+)"', head, re.MULTILINE)[1]
+    assert zenodo["title"].lower() == f"skfair: {zenodo['description'].lower().removesuffix('.')}"
+    assert zenodo["description"] == PROJECT["description"]
+    assert zenodo["license"] == PROJECT["license"]
+    assert zenodo["keywords"] == PROJECT["keywords"]
+    assert zenodo["keywords"] == re.findall(r"^  - (.+)", head.partition("\nkeywords:")[2], re.M)
+    creators = [creator["name"] for creator in zenodo["creators"]]
+    assert creators == [author["name"] for author in PROJECT["authors"]]
+    assert creators == re.findall(r'^  - name: "(.+)"', head, re.MULTILINE)
+    assert "version" not in zenodo  # Zenodo takes the version from the tag
+    cited = []
+    for paper in papers.split("  - type: ")[1:]:
+        names = zip(
+            re.findall(r"family-names: (.+)", paper),
+            re.findall(r"given-names: (.+)", paper),
+            strict=True,
+        )
+        authors = ", ".join(f"{family}, {given}" for family, given in names)
+        title, collection = re.findall(r'title: "(.+)"', paper)
+        cited.append(f"{authors} ({re.search(r'year: (.+)', paper)[1]}). {title}. {collection}.")
+    assert zenodo["references"] == cited
+
+
+def test_workflows_name_versions_of_actions_and_may_write_nothing_by_default():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = path.read_text()
+        for action in re.findall(r"uses: (\S+)", workflow):
+            assert re.fullmatch(r"[\w/-]+@(release/)?v\d+", action), path.name
+        assert "\npermissions:\n  contents: read\n" in workflow, path.name
+
+
+def test_the_hosted_documentation_is_built_as_ci_builds_it():
+    workflow = (ROOT / ".github" / "workflows" / "docs.yml").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    (build,) = re.findall(r"run: (python -m sphinx .+)", workflow)
+    assert f"  {build}\n" in script
+    assert f"path: {build.split()[-1]}\n" in workflow
+
+
+def test_the_hosted_release_publishes_what_the_script_has_checked():
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    build, publish = workflow.split("\n  publish:\n")
+    assert "run: bash .ci/release\n" in build
+    assert "id-token" not in build
+    assert "needs: build\n" in publish
+    assert "id-token: write" in publish
+    assert 'tags: ["v*"]' in workflow
+
+
+def test_the_tools_of_a_release_are_pinned():
+    script = (ROOT / ".ci" / "release").read_text()
+    (tools,) = re.findall(r"pip\" install -c constraints.txt (.+)", script)
+    pinned = re.findall(r"^(.+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    tools = {tool.strip('"').partition("[")[0] for tool in tools.split()}
+    assert {"build", "twine"} < tools <= set(pinned)
