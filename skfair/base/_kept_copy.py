@@ -1,5 +1,7 @@
 """Copies of networks in another dtype, kept from one prediction to the next."""
 
+import copyreg
+import enum
 import functools
 import sys
 import types
@@ -34,6 +36,8 @@ _OF_COPIES = (
     *("_apply", "to", "train", "eval", "__getstate__", "__reduce__", "__reduce_ex__"),
     *("modules", "named_modules", "children", "named_children"),
 )
+# Whose classes do not remember results by the identity of a copy.
+_KNOWN = ("torch.", "skfair.", "transformers.", "peft.")
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def converted(
 
     With ``dtype=None``, a network that is on the device already is not copied if it is in eval
     mode and consists of layers of torch alone, which do not change while they run. Any other one
-    on the device lends a copy of its parts and buffers, which shares its parameters.
+    on the device lends a copy of its parts, buffers and attributes, which shares its parameters.
 
     Parameters
     ----------
@@ -69,26 +73,31 @@ def converted(
     A kept copy saves the time that copying the parts takes. Its tensors are written again in each
     block, from those of the network. So no change of weights is missed, whether torch notices the
     change (``load_state_dict``) or not (``weight.data.mul_(2)``, writes by NumPy). All other
-    attributes of all parts must still be the same objects as when the copy was made; otherwise a
-    new copy is made. A copy whose attributes changed while it ran (a counter, stored activations,
-    gradients, weights that took the memory of other tensors) is thrown away.
+    attributes of all parts must still be the same objects as when the copy was made, and so must
+    all items of collections and all attributes of objects in them, such as the ``config`` of a
+    transformer; otherwise a new copy is made. A copy whose attributes changed while it ran (a
+    counter, stored activations, gradients, weights that took the memory of other tensors) is
+    thrown away.
 
     A copy is kept only if the attributes of all parts are known completely: tensors, numbers,
-    text, functions of importable modules, and collections of these. Other networks are copied at
-    each call, among them recurrent layers, scripted networks, graphs and parametrizations of torch.
+    text, functions without closures, collections of these, and objects that hold these in their
+    ``__dict__`` alone and are copied as Python does by default. Other networks are copied at each
+    call, among them recurrent layers, scripted networks, graphs and parametrizations of torch, and
+    networks that hold arrays, tokenizers or anything else whose state is not in Python.
 
     Kept copies are neither pickled nor copied with the network, and they are freed with it. Those
     of one network take 256 MiB at most; a larger copy is not kept.
     """
-    if dtype is None and all(tensor.device == device for tensor in _tensors(module)):
-        yield module if _runs_as_it_is(module) else _shares_parameters(module)
+    shared = dtype is None and all(tensor.device == device for tensor in _tensors(module))
+    if shared and _runs_as_it_is(module):
+        yield module
         return
     kept: list[_Copy] = []
     if type(module).__hash__ is object.__hash__:
         kept = _KEPT.setdefault(module, kept)
     copy = _take(kept, module, device, dtype)
     keep = copy is not None or n_rows <= _FEW_ROWS
-    copy = copy or _Copy(module, device, dtype)
+    copy = copy or _Copy(module, device, dtype, shared=shared)
     yield copy.network
     # Not after an error, which may have interrupted the network anywhere.
     n_bytes = copy.n_bytes + sum(other.n_bytes for other in kept)
@@ -97,13 +106,35 @@ def converted(
 
 
 class _Copy:
-    """A copy of a network, and the state of both when it was made."""
+    """A copy of a network, and the state of both when it was made.
 
-    def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype | None):
+    Parameters
+    ----------
+    module : torch.nn.Module
+    device : torch.device
+    dtype : torch.dtype or None
+    shared : bool
+        Whether the copy shares the parameters of the network, which a run in eval mode only reads.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        *,
+        shared: bool,
+    ):
         self.kind = device, dtype
-        self.network = copied(module).to(device=device, dtype=dtype).eval()
+        if shared:
+            memo = {id(weight): weight for weight in module.parameters()}
+            self.network = copied(module, memo=memo).eval()
+        else:
+            self.network = copied(module).to(device=device, dtype=dtype).eval()
         self.n_bytes = 0
         self._states: tuple[_State, _State] | None = None
+        self._own: list[torch.Tensor] = []  # tensors of the copy, apart from those it shares
+        self._originals: list[torch.Tensor] = []
         self._places: list[int] = []
         self._writes_itself = False
         self._only_computes = all(map(_only_computes, self.network.modules()))
@@ -116,10 +147,14 @@ class _Copy:
         ):
             return  # tensors that were one are now two
         self._states = theirs, ours
-        self._places = list(map(torch.Tensor.data_ptr, ours.tensors))
-        self.n_bytes = sum(tensor.nbytes for tensor in ours.tensors)
-        if self._only_computes and self.n_bytes > _CACHE:
-            self._write_by_layer(dict(zip(map(id, ours.tensors), theirs.tensors, strict=True)))
+        for own, original in zip(ours.tensors, theirs.tensors, strict=True):
+            if own is not original:
+                self._own.append(own)
+                self._originals.append(original)
+        self._places = list(map(torch.Tensor.data_ptr, self._own))
+        self.n_bytes = sum(tensor.nbytes for tensor in self._own)
+        if self._only_computes and not shared and self.n_bytes > _CACHE:
+            self._write_by_layer(dict(zip(map(id, self._own), self._originals, strict=True)))
 
     def fits(self, module: nn.Module) -> bool:
         """Whether only numbers in the tensors of the network changed since the copy was made."""
@@ -131,20 +166,17 @@ class _Copy:
             return False
         if self._only_computes:
             return True
-        ours = self._states[1]
         # A tensor in other memory may share it with a tensor that the next call must not write.
         return (
-            ours.holds(self.network)
-            and list(map(torch.Tensor.data_ptr, ours.tensors)) == self._places
-            and all(tensor.grad is None for tensor in ours.tensors if tensor.is_leaf)
+            self._states[1].holds(self.network)
+            and list(map(torch.Tensor.data_ptr, self._own)) == self._places
+            and all(tensor.grad is None for tensor in self._own if tensor.is_leaf)
         )
 
     def refresh(self) -> None:
         """Write the present numbers of the network into the copy."""
-        assert self._states is not None
-        theirs, ours = self._states
         if not self._writes_itself:
-            _write(ours.tensors, theirs.tensors)
+            _write(self._own, self._originals)
 
     def _write_by_layer(self, originals: dict[int, torch.Tensor]) -> None:
         """Let each layer write its tensors right before it runs, to memory that layers share.
@@ -232,10 +264,12 @@ class _State:
         self._tensors: dict[int, torch.Tensor] = {}
         self._dicts: list[dict] = []
         self._others: list[Collection] = []  # lists and sets
+        self._objects: dict[int, Any] = {}
+        self._partials: list[functools.partial] = []
         self._empty: list[Collection] = []  # apart, since most are: hooks of layers without hooks
         _, *self._parts = network.modules()
         for part in (network, *self._parts):
-            _check_class(type(part))
+            _check_class(part)
             children = vars(part)["_modules"]
             if type(children) not in _DICTS or any(part is network for part in children.values()):
                 raise _Unknown
@@ -251,7 +285,7 @@ class _State:
     def _add(self, value: Any) -> None:
         """Add a value, and the values in it."""
         kind = type(value)
-        if kind in _PLAIN or isinstance(value, type) or _is_importable(value):
+        if kind in _PLAIN or isinstance(value, type | enum.Enum) or _is_shared(value):
             return
         if kind in (torch.Tensor, nn.Parameter):
             if not _has_plain_numbers(value):
@@ -275,20 +309,30 @@ class _State:
                 self._add(item)
         elif kind is set and all(type(item) in _PLAIN for item in value):
             self._others.append(value)
+        elif kind is functools.partial:
+            self._partials.append(value)
+            for item in (value.func, value.args, value.keywords, vars(value)):
+                self._add(item)
+        elif _is_in_its_dict(kind):
+            if id(value) not in self._objects:
+                self._objects[id(value)] = value
+                for item in vars(value).values():
+                    self._add(item)
         else:
             raise _Unknown
 
     def _look(self, network: nn.Module) -> tuple[list, list]:
         """List the objects in the network, and what is compared by value."""
-        parts = (network, *self._parts)
-        dicts = [*map(vars, parts), *self._dicts]
+        holders = (network, *self._parts, *self._objects.values())
+        dicts: list[dict] = [*(each.__dict__ for each in holders), *self._dicts]
+        called = [(each.func, each.args, each.keywords) for each in self._partials]
         return (
-            list(chain.from_iterable([*map(dict.values, dicts), *self._others])),
+            list(chain.from_iterable([*map(dict.values, dicts), *self._others, *called])),
             [
                 *chain.from_iterable(dicts),
                 *map(len, dicts),
                 *map(len, self._others),
-                *map(type, parts),
+                *map(type, holders),
                 *map(_LAYOUT, self.tensors),
                 *map(torch.Tensor.stride, self.tensors),
             ],
@@ -303,19 +347,32 @@ class _State:
         return rest == rest_before and all(map(is_, objects, objects_before))
 
 
-def _check_class(kind: Any) -> None:
+def _check_class(part: nn.Module) -> None:
     """Refuse classes whose copies are not what :func:`converted` takes them to be."""
+    kind: Any = type(part)
     if issubclass(kind, torch.jit.ScriptModule):
         raise _Unknown
     known = kind.__module__.startswith("torch.nn.modules.")
     for name in (*_OF_COPIES, *(() if known else ("__setstate__",))):
-        if getattr(kind, name) is not getattr(nn.Module, name):
+        if not (getattr(kind, name) is getattr(nn.Module, name) or _only_checks(part, name)):
             raise _Unknown
     if hasattr(kind, "__deepcopy__") or getattr(kind, "__slots__", None):
         raise _Unknown
-    own = (base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "skfair.")))
+    own = (base for base in kind.__mro__ if not base.__module__.startswith(_KNOWN))
     if any(map(_remembers, chain.from_iterable(vars(base).values() for base in own))):
         raise _Unknown
+
+
+def _only_checks(part: nn.Module, name: str) -> bool:
+    """Whether a method is one of transformers that does what torch does, after checks."""
+    first = next(base for base in type(part).__mro__ if name in vars(base))
+    of_transformers = first.__module__ == "transformers.modeling_utils"
+    # Kernels from elsewhere may be put into the network in train mode or in eval mode.
+    return (
+        of_transformers
+        and name in ("to", "train", "eval")
+        and not getattr(part, "use_kernels", True)
+    )
 
 
 def _remembers(member: Any) -> bool:
@@ -341,11 +398,6 @@ def _runs_as_it_is(module: nn.Module) -> bool:
     return all(not part.training and _only_computes(part) for part in module.modules())
 
 
-def _shares_parameters(module: nn.Module) -> nn.Module:
-    """Copy all of a network but its parameters, which a run in eval mode only reads."""
-    return copied(module, memo={id(weight): weight for weight in module.parameters()}).eval()
-
-
 def _only_computes(part: nn.Module) -> bool:
     """Whether the forward pass of a part changes no attribute in eval mode."""
     known = type(part).__module__.startswith(("torch.nn.modules.", "skfair."))
@@ -356,15 +408,41 @@ def _has_plain_numbers(tensor: torch.Tensor) -> bool:
     """Whether the numbers of a tensor can be written, each alone."""
     strided = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested)
     # An expanded tensor has several numbers in one place of its memory.
-    return strided and not (
-        tensor.is_complex() or tensor.is_meta or (0 in tensor.stride() and tensor.numel() > 1)
+    expanded = tensor.layout == torch.strided and any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
+    return strided and not (tensor.is_complex() or tensor.is_meta or expanded)
 
 
-def _is_importable(value: Any) -> bool:
-    """Whether a value is a function of a module, which copies share."""
+def _is_shared(value: Any) -> bool:
+    """Whether a value is a function that copies share, and that refers to no network."""
     if isinstance(value, types.BuiltinFunctionType):
         return isinstance(value.__self__, type | types.ModuleType | None)
     if not isinstance(value, types.FunctionType):
         return False
-    return getattr(sys.modules.get(value.__module__), value.__name__, None) is value
+    if not value.__module__.startswith(_KNOWN) and _remembers(value):
+        return False
+    if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
+        return True
+    return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
+
+
+class _Empty:
+    pass
+
+
+def _is_in_its_dict(kind: type) -> bool:
+    """Whether all that tells two objects of a class apart is in their ``__dict__``."""
+    return (
+        # As small as an object without slots, and without anything that C code keeps.
+        (kind.__basicsize__, kind.__itemsize__) == (_Empty.__basicsize__, 0)
+        and kind.__dictoffset__ == _Empty.__dictoffset__
+        and not issubclass(kind, nn.Module)
+        and kind not in copyreg.dispatch_table
+        and not hasattr(kind, "__deepcopy__")
+        and not hasattr(kind, "__setstate__")
+        and all(
+            getattr(kind, name) is getattr(object, name)
+            for name in ("__reduce__", "__reduce_ex__", "__getstate__")
+        )
+    )

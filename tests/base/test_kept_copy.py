@@ -1,5 +1,7 @@
 """Copies of networks that are kept between predictions: always of the present network."""
 
+import dataclasses
+import enum
 import functools
 import gc
 import multiprocessing
@@ -7,11 +9,16 @@ import pickle
 import sys
 import threading
 import weakref
+from copy import deepcopy
+from itertools import product
+from operator import is_
 
 import joblib
 import numpy as np
 import pytest
 import torch
+import transformers
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from skfair.base import TorchClassifier
@@ -19,13 +26,14 @@ from skfair.base import _kept_copy as kept_copy
 from skfair.base._kept_copy import converted
 from skfair.base._net import forward_batches
 from skfair.base._networks import copied
+from skfair.utils._random import seeded
 
 CPU, X = torch.device("cpu"), np.array([[1.0], [3.0]])
 
 
-def run(network, rows=X):
-    with converted(network, CPU, torch.float64, n_rows=len(rows)) as copy:
-        out = forward_batches(copy, rows, batch_size=2, device=CPU, dtype=torch.float64)
+def run(network, rows=X, dtype=torch.float64):
+    with converted(network, CPU, dtype, n_rows=len(rows)) as copy:
+        out = forward_batches(copy, rows, batch_size=2, device=CPU, dtype=dtype or torch.float32)
     return out[:, 0].tolist()
 
 
@@ -329,6 +337,286 @@ def test_unusual_collections(kind):
     assert run(network) == [3.0, 7.0]
 
 
+class Kind(enum.Enum):
+    ONE, TWO = 1, 2
+
+
+@dataclasses.dataclass
+class Settings:
+    factor: float = 1.0
+    more: list = dataclasses.field(default_factory=lambda: [1.0])
+    table: torch.Tensor = dataclasses.field(default_factory=lambda: torch.ones(1))
+    inner: "Settings | None" = None
+    kind: Kind = Kind.ONE
+
+
+class Configured(Line):
+    """Reads its settings as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = Settings(inner=Settings())
+
+    def forward(self, rows):
+        each = (self.config, self.config.inner)
+        factors = [each.factor * each.more[0] * each.table * each.kind.value for each in each]
+        return super().forward(rows) * factors[0] * factors[1]
+
+
+def set_an_attribute(config):
+    config.factor = 2.0
+
+
+def set_in_its_dict(config):
+    vars(config)["factor"] = 2.0
+
+
+def set_in_its_list(config):
+    config.more[0] = 2.0
+
+
+def set_in_its_tensor(config):
+    config.table.data.mul_(2)
+
+
+def set_another_tensor(config):
+    config.table = torch.full((1,), 2.0)
+
+
+def set_an_enum(config):
+    config.kind = Kind.TWO
+
+
+class Twice(Settings):
+    """Settings of another class, which double a factor."""
+
+    def __getattribute__(self, name):
+        value = super().__getattribute__(name)
+        return 2 * value if name == "factor" else value
+
+
+def set_its_class(config):
+    config.__class__ = Twice
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, None])
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_an_attribute,
+        set_in_its_dict,
+        set_in_its_list,
+        set_in_its_tensor,
+        set_another_tensor,
+        set_an_enum,
+        set_its_class,
+    ],
+)
+def test_no_change_of_a_config_is_missed(change, inner, dtype):
+    network = Configured()
+    assert run(network, dtype=dtype) == run(network, dtype=dtype) == [3.0, 7.0]
+    (copy,) = copies(network)
+    assert run(network, dtype=dtype) == [3.0, 7.0]
+    assert copies(network) == [copy]
+    change(network.config.inner if inner else network.config)
+    assert run(network, dtype=dtype) == run(network, dtype=dtype) == [6.0, 14.0]
+    network.config = Settings(inner=Settings())
+    assert run(network, dtype=dtype) == [3.0, 7.0]
+
+
+def scaled(rows, factor=1.0):
+    return rows * factor
+
+
+class Calls(Line):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, rows):
+        return self.function(super().forward(rows))
+
+
+@pytest.mark.parametrize("function", [torch.relu, scaled, lambda rows: rows, nn.functional.relu])
+def test_functions_are_kept_and_compared(function):
+    network = Calls(function)
+    assert run(network) == [3.0, 7.0]
+    assert len(copies(network)) == 1
+    network.function = functools.partial(scaled, factor=2.0)
+    assert run(network) == [6.0, 14.0]
+    assert len(copies(network)) == 1
+    network.function.keywords["factor"] = 3.0
+    assert run(network) == [9.0, 21.0]
+    network.function.__setstate__((scaled, (), {"factor": 4.0}, {}))
+    assert run(network) == [12.0, 28.0]
+
+
+class CountsInItsConfig(Configured):
+    def forward(self, rows):
+        self.config.factor += 1
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, None])
+def test_a_config_that_changes_in_a_run_starts_afresh(dtype):
+    network = CountsInItsConfig()
+    assert run(network, dtype=dtype) == run(network, dtype=dtype) == [6.0, 14.0]
+    assert network.config.factor == 1
+
+
+class Drops(Line):
+    def forward(self, rows):
+        return nn.functional.dropout(super().forward(rows), 1.0, self.training)
+
+
+@pytest.mark.parametrize("make, kept", [(Line, [True]), (Drops, [True]), (Counts, [])])
+def test_a_copy_in_the_type_of_the_network_shares_its_parameters(make, kept):
+    network = make()
+    network.train()
+    before = run(network, dtype=None)
+    assert [copy.network.weight is network.weight for copy in copies(network)] == kept
+    for change in (by_data, by_numpy, by_other_data, by_a_parameter, by_loading, by_assigning):
+        filled(network)
+        change(network)
+        assert run(network, dtype=None) == run(make_with(make, 4.0), dtype=None) != before
+    network.factor = 3.0
+    assert run(network, dtype=None) != run(make_with(make, 4.0), dtype=None)
+    assert network.training
+
+
+def make_with(make, weight):
+    return filled(make(), weight)
+
+
+def test_buffers_of_a_copy_that_shares_parameters_are_its_own():
+    network = CountsInABuffer()
+    assert run(network, dtype=None) == run(network, dtype=None) == [6.0, 14.0]
+    assert len(copies(network)) == 1
+    network.calls.data.fill_(2)
+    assert run(network, dtype=None) == [9.0, 21.0]
+    assert network.calls.item() == 2
+
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+TOKENS = torch.tensor([[1, 2, 3], [3, 1, 0]])
+
+
+def bert():
+    config = transformers.BertConfig(
+        vocab_size=5, intermediate_size=8, max_position_embeddings=8, **SIZES
+    )
+    return transformers.BertForSequenceClassification(config)
+
+
+def bert_with_lora():
+    lora = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
+    network = get_peft_model(bert(), lora)
+    with torch.no_grad():  # peft starts with zeros, with which the adapter does nothing
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    return network
+
+
+def logits(network):
+    with torch.no_grad(), converted(network, CPU, None, n_rows=2) as copy:
+        answer = copy(input_ids=TOKENS)
+    return type(answer), answer[0].tolist()
+
+
+def of_the_network_itself(network):
+    """Without any copy that was made before."""
+    return logits(copied(network))
+
+
+def set_weights(network):
+    network.get_submodule("classifier").requires_grad_(True)
+    for parameter in network.parameters():
+        parameter.data.mul_(1.5)
+
+
+def part(network, kind):
+    return next(part for part in network.modules() if type(part).__name__.endswith(kind))
+
+
+def set_a_buffer(network):
+    part(network, "Embeddings").position_ids.data = torch.tensor([[1, 0, 2, 3, 4, 5, 6, 7]])
+
+
+def set_the_config(network):
+    network.config.return_dict = False
+
+
+def set_another_config(network):
+    config = deepcopy(network.config)
+    config.return_dict = False
+    part(network, "BertForSequenceClassification").config = config
+
+
+def set_an_attribute_of_a_part(network):
+    part(network, "SelfAttention").scaling *= 3
+
+
+def set_the_scale_of_an_adapter(network):
+    part(network, "Linear").scaling["default"] *= 5
+
+
+def switch_the_adapter_off(network):
+    network.base_model.disable_adapter_layers()
+
+
+def merge_the_adapter(network):
+    network.base_model.merge_adapter()
+    part(network, "Linear").lora_B["default"].weight.data.zero_()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [bert, bert_with_lora])
+def test_copies_of_transformers_are_kept(make):
+    transformer = make().train()
+    before = logits(transformer)
+    (copy,) = copies(transformer)
+    assert logits(transformer) == before == of_the_network_itself(transformer)
+    assert copies(transformer) == [copy]
+    assert transformer.training
+    assert all(map(is_, copy.network.parameters(), transformer.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [bert, bert_with_lora])
+def test_copies_of_transformers_are_freed_with_them(make):
+    network = make()
+    logits(network)
+    freed = [weakref.ref(network), *(weakref.ref(copy.network) for copy in copies(network))]
+    del network
+    gc.collect()
+    assert [each() for each in freed] == [None, None]
+
+
+OF_NETWORKS = [
+    *(set_weights, set_a_buffer, set_the_config, set_another_config, set_an_attribute_of_a_part),
+]
+OF_ADAPTERS = [set_the_scale_of_an_adapter, switch_the_adapter_off, merge_the_adapter]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "make, change",
+    [
+        *product([bert, bert_with_lora], OF_NETWORKS),
+        *product([bert_with_lora], OF_ADAPTERS),
+    ],
+)
+def test_no_change_of_a_transformer_is_missed(make, change):
+    with seeded(0):
+        network = make()
+    before = logits(network)
+    change(network)
+    after = logits(network)
+    assert after == logits(network) == of_the_network_itself(network) != before
+
+
 class Stores(Line):
     def forward(self, rows):
         self.rows = rows
@@ -391,6 +679,67 @@ class RemembersInAFunction(Line):
         return rows * squared(self.weight)
 
 
+class HasAState(Line):
+    """Holds an object that says itself what a copy of it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = Counted()
+
+    def forward(self, rows):
+        return super().forward(rows) * self.held.factor()
+
+
+class Counted:
+    def __init__(self):
+        self.values = [1.0]
+
+    def factor(self):
+        return self.values[0]
+
+    def __getstate__(self):
+        return {"values": list(self.values)}
+
+
+class InSlots:
+    __slots__ = ("values",)
+
+    def __init__(self):
+        self.values = [1.0]
+
+
+class HoldsSlots(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = InSlots()
+
+    def forward(self, rows):
+        return super().forward(rows) * self.held.values[0]
+
+
+class CallsAClosure(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = InSlots()
+        self.function = lambda rows: rows * self.held.values[0]
+
+    def forward(self, rows):
+        return self.function(super().forward(rows))
+
+
+class CallsAFunctionThatRemembers(Line):
+    def __init__(self):
+        super().__init__()
+        self.function = of_the_square
+
+    def forward(self, rows):
+        return self.function(self, rows)
+
+
+def of_the_square(layer, rows):
+    return rows * squared(layer.weight)
+
+
 class HoldsAnything(Line):
     def __init__(self):
         super().__init__()
@@ -407,7 +756,11 @@ class HoldsAnything(Line):
         RemembersByIdentity,
         RemembersInAProperty,
         RemembersInAFunction,
+        CallsAFunctionThatRemembers,
         HoldsAnything,
+        HoldsSlots,
+        HasAState,
+        CallsAClosure,
         lambda: nn.utils.parametrizations.weight_norm(filled(nn.Linear(1, 1))),
         lambda: torch.fx.symbolic_trace(filled(nn.Linear(1, 1))),
     ],
@@ -420,6 +773,8 @@ def test_other_networks_are_copied_at_each_call(make):
         parameter.data.mul_(2)
     if isinstance(network, HoldsAnything):
         network.held[0] = 3
+    if isinstance(network, HoldsSlots | HasAState | CallsAClosure):
+        network.held.values[0] = 3.0
     after = run(network)
     assert after != before
     assert after == run(network)
