@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "myst_parser",  # for the changelog
     "numpydoc",
     "sphinx_copybutton",
     "sphinx_design",
