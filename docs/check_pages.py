@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src"}
 SOURCE = "_modules"  # the code of the package, which Sphinx shows
+STATIC = "_static"  # files of the theme, among them templates
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # What tells the home of somebody, whatever machine checks the pages.
 HOMES = re.compile(r"/home/\w+/|/Users/\w+/|[A-Z]:\\Users\\|file:///")
@@ -64,6 +65,14 @@ def machine_paths():
     return sorted(f"{folder}{os.sep}" for folder in folders if len(folder.parts) > 1)
 
 
+def _list_pages(folder, without):
+    return [
+        path
+        for path in sorted(folder.rglob("*.html"))
+        if path.relative_to(folder).parts[0] not in without
+    ]
+
+
 def _dead_links(path, pages, folder):
     for link in sorted(set(pages[path].links)):
         parts = urlsplit(link)
@@ -92,7 +101,7 @@ def _check_page(path, pages, folder, paths):
             yield f"no alternative text for the image {source}"
     text = unescape(page.text)
     found = {shown for shown in paths if re.search(rf"(?<![\w.]){re.escape(shown)}", text)}
-    if SOURCE not in path.relative_to(folder).parts:
+    if path.relative_to(folder).parts[0] != SOURCE:
         found.update(HOMES.findall(text))
     for shown in sorted(found):
         yield f"path of a machine: {shown}"
@@ -102,7 +111,7 @@ def _check_page(path, pages, folder, paths):
 def check_pages(folder, paths=None):
     """Return the problems of all pages in a folder, one line each."""
     folder = Path(folder).resolve()
-    pages = {path: Page(path) for path in sorted(folder.rglob("*.html"))}
+    pages = {path: Page(path) for path in _list_pages(folder, without={STATIC})}
     if not pages:
         return [f"{folder}: no pages"]
     paths = machine_paths() if paths is None else paths
@@ -130,7 +139,7 @@ def look_at_pages(folder, program):
     from playwright.sync_api import sync_playwright
 
     folder, problems, axe = Path(folder).resolve(), [], Axe()
-    pages = [p for p in sorted(folder.rglob("*.html")) if SOURCE not in p.relative_to(folder).parts]
+    pages = _list_pages(folder, without={STATIC, SOURCE})
     root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium has no sandbox for root
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
