@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "subsection_order": [  # the quickstart stands before them
         f"../examples/{name}" for name in ("images", "tables", "text", "choose", "report", "ship")
     ],
+    "within_subsection_order": "FileNameSortKey",
     # Not run: what needs transformers and a minute (a slow test runs it), and what needs dask.
     "filename_pattern": r"[\\/](?!debias_a_text_|features_on_)\w+\.py$",
     "ignore_pattern": r"train_",
