@@ -7,9 +7,13 @@ SKFAIR_DOCS_URL to their address: then each page states its address, and names o
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 import skfair
+
+# The output of an example shows the text of a warning, and no path of this machine.
+warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
 
 project = "skfair"
 copyright = "2026, the skfair developers"
