@@ -1,8 +1,19 @@
-"""Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`."""
+"""Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`.
 
+The build downloads nothing. Where the pages are published, set the environment variable
+SKFAIR_DOCS_URL to their address: then each page states its address, and names of other projects
+(scikit-learn, fairlearn, NumPy, pandas, PyTorch) link to the pages of these projects.
+"""
+
+import os
 import re
+import warnings
+from pathlib import Path
 
 import skfair
+
+# The output of an example shows the text of a warning, and no path of this machine.
+warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
 
 project = "skfair"
 copyright = "2026, the skfair developers"
@@ -13,8 +24,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "myst_parser",  # for the changelog
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "sphinxext.opengraph",
 ]
 # Tables are written by the scripts in benchmarks/ and included by pages.
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "tables/*.rst"]
@@ -30,9 +46,16 @@ numpydoc_class_members_toctree = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    # Not the text classifier, which needs transformers and a minute; a slow test runs it.
-    "filename_pattern": r"quickstart\.py|debias_a_trained_|gate_|hide_|look_|monitor_|tune_",
-    "ignore_pattern": r"train_|__init__",
+    "subsection_order": [  # the quickstart stands before them
+        f"../examples/{name}" for name in ("images", "tables", "text", "choose", "report", "ship")
+    ],
+    "within_subsection_order": "FileNameSortKey",
+    # Not run: what needs transformers and a minute (a slow test runs it), and what needs dask.
+    "filename_pattern": r"[\\/](?!debias_a_text_|features_on_)\w+\.py$",
+    "ignore_pattern": r"train_",
+    "backreferences_dir": "api/examples",
+    "doc_module": ("skfair",),
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "favicon.svg"),
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,
@@ -41,9 +64,27 @@ sphinx_gallery_conf = {
     "reset_modules": (),
 }
 
+copybutton_exclude = ".linenos, .gp, .go"  # no prompts and no output of a session
+ogp_site_name = "skfair"
+ogp_image = "_images/quickstart.png"
+ogp_image_alt = "Accuracy of three models in four groups of coloured digits"
+ogp_social_cards = {"enable": False}  # pictures of titles need fonts
+if url := os.environ.get("SKFAIR_DOCS_URL"):
+    html_baseurl = ogp_site_url = url.rstrip("/") + "/"
+    extensions += ["sphinx.ext.intersphinx"]
+    intersphinx_mapping = {
+        "fairlearn": ("https://fairlearn.org/main/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "sklearn": ("https://scikit-learn.org/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skfair"
 html_show_sourcelink = False
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["skfair.css"]
 html_theme_options = {
@@ -51,7 +92,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_context = {"default_mode": "light"}
+html_context = {"default_mode": "auto"}
 
 
 def escape_shapes(app, what, name, obj, options, lines):

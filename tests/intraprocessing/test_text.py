@@ -193,7 +193,7 @@ def test_as_an_onnx_file(name, tmp_path):
 @pytest.mark.slow
 def test_the_example_says_what_the_guide_says():
     root = Path(__file__).parents[2]
-    example = root / "examples" / "debias_a_text_classifier.py"
+    example = root / "examples" / "text" / "debias_a_text_classifier.py"
     run = subprocess.run([sys.executable, example], capture_output=True, text=True, check=True)
     lines = {line.split(":")[0].strip(): line for line in run.stdout.splitlines()}
     bias, score = (

@@ -3,7 +3,8 @@ Look at 50 images
 =================
 
 Is the digit even or odd? In the training images 98 % of the even digits are red and 98 % of the odd
-ones blue, as in the :doc:`quickstart <quickstart>`. Here somebody suspects that colour is
+ones blue, as in the
+:doc:`quickstart </auto_examples/quickstart>`. Here somebody suspects that colour is
 correlated with the class, and has the time to look at 50 of the 800 training images and to write
 down their colours. :class:`~skfair.adjustment.LogitAdjustedClassifier` suggests these 50 images,
 and uses their colours in training. To predict, it needs no colour.
@@ -12,7 +13,7 @@ The digits are real (the handwritten ones of scikit-learn). The colours are plan
 truth is known. Nothing is downloaded. No file is left behind, except the picture if you ask for
 it::
 
-    python examples/look_at_50_images.py [picture.png]
+    python examples/images/look_at_50_images.py [picture.png]
 """
 
 import sys

@@ -10,7 +10,7 @@ selection rates differ by little enough on held-out rows. Then the same two line
 
 The data are generated. Run it with::
 
-    python examples/tune_debiaser.py
+    python examples/choose/tune_debiaser.py
 """
 
 import numpy as np

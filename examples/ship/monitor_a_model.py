@@ -9,7 +9,7 @@ little, because few customers are young. A monitor of the accuracy of each group
 The data are generated, so that the truth is known. Nothing is downloaded, and no file is left
 behind. Run it with::
 
-    python examples/monitor_a_model.py
+    python examples/ship/monitor_a_model.py
 """
 
 import tempfile

@@ -9,7 +9,7 @@ another way, and the folders must be on a disk that all machines see.
 The images are the coloured digits that skfair ships. Nothing is downloaded, and no file is left
 behind. It needs the extras ``dask`` and ``images``. Run it with::
 
-    python examples/features_on_a_cluster.py
+    python examples/images/features_on_a_cluster.py
 """
 
 import tempfile

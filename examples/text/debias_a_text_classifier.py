@@ -12,7 +12,7 @@ The letters are generated and the network is trained here, so that the truth is 
 downloaded, and no file is left behind. The network comes from ``transformers``, the adapter from
 ``peft`` (extra ``text``). Run it with::
 
-    python examples/debias_a_text_classifier.py
+    python examples/text/debias_a_text_classifier.py
 """
 
 import copy

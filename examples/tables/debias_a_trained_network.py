@@ -10,7 +10,7 @@ invites about the same share of both regions. That network needs no region to de
 The data are generated, so that the truth is known. Nothing is downloaded, and no file is left
 behind. Run it with::
 
-    python examples/debias_a_trained_network.py
+    python examples/tables/debias_a_trained_network.py
 """
 
 import io

@@ -13,7 +13,7 @@ The digits are real (the handwritten ones of scikit-learn). The watermark is pla
 truth is known. Nothing is downloaded. No file is left behind, except the picture if you ask for
 it::
 
-    python examples/hide_a_watermark.py [picture.png]
+    python examples/images/hide_a_watermark.py [picture.png]
 """
 
 import sys

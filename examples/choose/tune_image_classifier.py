@@ -10,7 +10,7 @@ That takes two lines: ``scoring=`` and ``refit=``.
 The digits are real, and the colours are planted: 90 % of the even digits are red, and 90 % of the
 odd ones are blue. Nothing is downloaded. Run it with::
 
-    python examples/tune_image_classifier.py
+    python examples/choose/tune_image_classifier.py
 """
 
 import sklearn

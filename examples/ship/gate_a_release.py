@@ -9,7 +9,7 @@ go on: it passes, it fails, or the test set is too small to tell.
 The data are generated, so that the truth is known. Nothing is downloaded, and no file is left
 behind. Run it with::
 
-    python examples/gate_a_release.py
+    python examples/ship/gate_a_release.py
 """
 
 import numpy as np
