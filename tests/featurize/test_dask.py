@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import signal
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import dask
@@ -186,6 +187,47 @@ def test_a_killed_worker_costs_its_partition(client, files, tmp_path):
     whole = plain.transform(db.from_sequence(files, npartitions=1))
     np.testing.assert_array_equal(features, whole.compute(scheduler="synchronous"))
     assert len(list(memory.glob("*.shard"))) == 10
+
+
+def die(path):
+    if path.endswith("25.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def test_a_partition_that_kills_all_workers_is_an_error(client, files, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 1)  # both workers
+    featurizer = FrozenEncoderFeaturizer(network()).fit(files[:1])
+    deadly = featurizer.transform(db.from_sequence(files, npartitions=10).map(die))
+    with pytest.raises(distributed.scheduler.KilledWorker, match=r"on 2 .* those workers died"):
+        deadly.compute()
+    # The cluster goes on with workers in their place.
+    assert featurizer.transform(db.from_sequence(files, npartitions=2)).compute().shape == (50, 29)
+
+
+def test_a_cluster_without_workers_is_an_error_after_the_time_that_is_set(client, monkeypatch):
+    featurizer = FrozenEncoderFeaturizer(network()).fit(IMAGES)
+    # The setting distributed.scheduler.no-workers-timeout of a scheduler that runs already.
+    monkeypatch.setattr(client.cluster.scheduler, "no_workers_timeout", 0.1)
+    client.cluster.scale(0)
+    try:
+        with pytest.raises(distributed.scheduler.NoWorkerError, match="without any running worker"):
+            featurizer.transform(lazy(IMAGES, 25, 25)).compute()
+    finally:
+        client.cluster.scale(2)
+        client.wait_for_workers(2)
+
+
+def test_a_cluster_that_ends_before_its_work_is_an_error():
+    featurizer = FrozenEncoderFeaturizer(network()).fit(IMAGES)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        features = client.compute(featurizer.transform(lazy(IMAGES, 25, 25)))
+        cluster.close()
+        with pytest.raises(CancelledError):
+            features.result()
 
 
 def test_rows_are_found_again(client, tmp_path):
