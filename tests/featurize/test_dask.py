@@ -12,11 +12,15 @@ import dask
 import dask.array as da
 import dask.bag as db
 import distributed
+import joblib
 import numpy as np
 import pytest
 import sklearn
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skfair.featurize import FrozenEncoderFeaturizer
@@ -245,6 +249,25 @@ def test_rows_are_found_again(client, tmp_path):
     # `fit` stored the first image in its own file.
     assert len(encoded) - len(set(encoded)) <= 1
     assert len(set(encoded)) == 50
+
+
+def test_a_search_on_the_cluster_encodes_each_image_once(client, tmp_path):
+    def search(log, **settings):
+        featurizer = FrozenEncoderFeaturizer(Loaded(log), **settings)
+        model = make_pipeline(featurizer, LogisticRegression())
+        grid = {"logisticregression__C": [1e-3, 1.0, 1e3]}
+        return GridSearchCV(model, grid, cv=2, error_score="raise")
+
+    y = IMAGES[:, 0, 0, 0] > 127
+    log, store = tmp_path / "log", tmp_path / "features.sqlite"
+    here = search(tmp_path / "other").fit(IMAGES, y)
+    with joblib.parallel_config("dask"):
+        there = search(log, memory=store, encoder_id="doubled").fit(IMAGES, y)
+    for key in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_array_equal(there.cv_results_[key], here.cv_results_[key])
+    encoded, pids = zip(*(line for line in lines(log) if line[0] != "loaded"), strict=True)
+    assert len(encoded) == len(set(encoded)) == len(IMAGES)
+    assert str(os.getpid()) not in pids  # the workers encoded
 
 
 def test_a_cut_shard_is_encoded_again(tmp_path):
