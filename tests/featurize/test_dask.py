@@ -5,17 +5,22 @@ import os
 import pickle
 import re
 import signal
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import dask
 import dask.array as da
 import dask.bag as db
 import distributed
+import joblib
 import numpy as np
 import pytest
 import sklearn
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skfair.featurize import FrozenEncoderFeaturizer
@@ -188,6 +193,47 @@ def test_a_killed_worker_costs_its_partition(client, files, tmp_path):
     assert len(list(memory.glob("*.shard"))) == 10
 
 
+def die(path):
+    if path.endswith("25.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def test_a_partition_that_kills_all_workers_is_an_error(client, files, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 1)  # both workers
+    featurizer = FrozenEncoderFeaturizer(network()).fit(files[:1])
+    deadly = featurizer.transform(db.from_sequence(files, npartitions=10).map(die))
+    with pytest.raises(distributed.scheduler.KilledWorker, match=r"on 2 .* those workers died"):
+        deadly.compute()
+    # The cluster goes on with workers in their place.
+    assert featurizer.transform(db.from_sequence(files, npartitions=2)).compute().shape == (50, 29)
+
+
+def test_a_cluster_without_workers_is_an_error_after_the_time_that_is_set(client, monkeypatch):
+    featurizer = FrozenEncoderFeaturizer(network()).fit(IMAGES)
+    # The setting distributed.scheduler.no-workers-timeout of a scheduler that runs already.
+    monkeypatch.setattr(client.cluster.scheduler, "no_workers_timeout", 0.1)
+    client.cluster.scale(0)
+    try:
+        with pytest.raises(distributed.scheduler.NoWorkerError, match="without any running worker"):
+            featurizer.transform(lazy(IMAGES, 25, 25)).compute()
+    finally:
+        client.cluster.scale(2)
+        client.wait_for_workers(2)
+
+
+def test_a_cluster_that_ends_before_its_work_is_an_error():
+    featurizer = FrozenEncoderFeaturizer(network()).fit(IMAGES)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        features = client.compute(featurizer.transform(lazy(IMAGES, 25, 25)))
+        cluster.close()
+        with pytest.raises(CancelledError):
+            features.result()
+
+
 def test_rows_are_found_again(client, tmp_path):
     log, memory = tmp_path / "log", tmp_path / "features"
     memory.mkdir()
@@ -203,6 +249,25 @@ def test_rows_are_found_again(client, tmp_path):
     # `fit` stored the first image in its own file.
     assert len(encoded) - len(set(encoded)) <= 1
     assert len(set(encoded)) == 50
+
+
+def test_a_search_on_the_cluster_encodes_each_image_once(client, tmp_path):
+    def search(log, **settings):
+        featurizer = FrozenEncoderFeaturizer(Loaded(log), **settings)
+        model = make_pipeline(featurizer, LogisticRegression())
+        grid = {"logisticregression__C": [1e-3, 1.0, 1e3]}
+        return GridSearchCV(model, grid, cv=2, error_score="raise")
+
+    y = IMAGES[:, 0, 0, 0] > 127
+    log, store = tmp_path / "log", tmp_path / "features.sqlite"
+    here = search(tmp_path / "other").fit(IMAGES, y)
+    with joblib.parallel_config("dask"):
+        there = search(log, memory=store, encoder_id="doubled").fit(IMAGES, y)
+    for key in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_array_equal(there.cv_results_[key], here.cv_results_[key])
+    encoded, pids = zip(*(line for line in lines(log) if line[0] != "loaded"), strict=True)
+    assert len(encoded) == len(set(encoded)) == len(IMAGES)
+    assert str(os.getpid()) not in pids  # the workers encoded
 
 
 def test_a_cut_shard_is_encoded_again(tmp_path):
