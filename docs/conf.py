@@ -87,6 +87,7 @@ html_show_sourcelink = False
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["skfair.css"]
+html_js_files = [("skfair.js", {"defer": "defer"})]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

@@ -5,7 +5,9 @@ Quickstart
 Is a digit even or odd? In training, 98 % of the even digits are red and 98 % of the odd digits are
 blue. Ordinary training on the features of a frozen encoder learns the colour, a spurious
 correlation. :class:`~skfair.adjustment.LogitAdjustedClassifier` relies less on the colour: without
-any colour labels, and better with 50. Nothing is downloaded. Run it with::
+any colour labels, and better with 50.
+
+Nothing is downloaded. Run it with::
 
     python examples/quickstart.py
 """
