@@ -50,6 +50,6 @@ print(report)
 # :doc:`images/colour_shortcut` repeats this with five draws of the data. Before you use skfair on
 # your own data, read :doc:`/user_guide/which_head`, and when to use none of the classifiers.
 
-display = GroupMetricsDisplay.from_report(report, "accuracy")
+display = GroupMetricsDisplay.from_report(report)
 display.figure_.savefig("quickstart.png")
 print("The picture is in quickstart.png")
