@@ -3,3 +3,7 @@ for (const button of document.querySelectorAll(".bd-sidenav summary")) {
   const page = button.closest("li").querySelector("a").textContent.trim();
   button.setAttribute("aria-label", `Pages below ${page}`);
 }
+// docutils gives roles to references that are deprecated, or whose parents do not allow them.
+for (const part of document.querySelectorAll(".citation-list, .citation, .citation [role]")) {
+  part.removeAttribute("role");
+}
