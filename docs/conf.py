@@ -86,7 +86,10 @@ html_title = "skfair"
 html_show_sourcelink = False
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
+# A page without pages below it needs no sidebar of its section.
+html_sidebars = {page: [] for page in ("changelog", "coming_from", "faq", "glossary", "install")}
 html_css_files = ["skfair.css"]
+html_js_files = [("skfair.js", {"defer": "defer"})]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

@@ -5,7 +5,9 @@ Quickstart
 Is a digit even or odd? In training, 98 % of the even digits are red and 98 % of the odd digits are
 blue. Ordinary training on the features of a frozen encoder learns the colour, a spurious
 correlation. :class:`~skfair.adjustment.LogitAdjustedClassifier` relies less on the colour: without
-any colour labels, and better with 50. Nothing is downloaded. Run it with::
+any colour labels, and better with 50.
+
+Nothing is downloaded. Run it with::
 
     python examples/quickstart.py
 """
@@ -48,6 +50,6 @@ print(report)
 # :doc:`images/colour_shortcut` repeats this with five draws of the data. Before you use skfair on
 # your own data, read :doc:`/user_guide/which_head`, and when to use none of the classifiers.
 
-display = GroupMetricsDisplay.from_report(report, "accuracy")
+display = GroupMetricsDisplay.from_report(report)
 display.figure_.savefig("quickstart.png")
 print("The picture is in quickstart.png")

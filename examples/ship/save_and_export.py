@@ -25,8 +25,7 @@ from skfair.datasets import load_digits_encoder, make_colored_digits
 data = make_colored_digits(random_state=0)
 model = make_pipeline(
     FrozenEncoderFeaturizer(load_digits_encoder()), LogitAdjustedClassifier(random_state=0)
-)
-model.fit(data.X_train, data.y_train)
+).fit(data.X_train, data.y_train)
 
 # %%
 # One file, without code
