@@ -10,6 +10,7 @@ from torch import nn
 
 from skfair.intraprocessing._choice import Choice
 from skfair.intraprocessing._inputs import Inputs
+from skfair.intraprocessing._kept_weights import keep
 from skfair.intraprocessing._network import LogitNetwork
 from skfair.intraprocessing._objective import Objective
 from skfair.intraprocessing._selection import Selection, State
@@ -173,7 +174,8 @@ class Search:
             Takes the position of a candidate and returns its weights, as :meth:`state` does.
             It is called only for a candidate that is the best so far. Instead of the weights, it
             may return a function without arguments that makes them, the same each time: then no
-            weights are kept. If not given, the weights are those of the network as it is now.
+            weights are kept. If not given, the weights are those of the network as it is now; over
+            16 MiB of them wait in a temporary file.
         **columns
             Columns of ``trials_`` beside the measures: "candidate", "layer", "epoch" or "step".
 
@@ -186,7 +188,12 @@ class Search:
         """
         if scores is None:
             scores = self.score(self.scored)[None]
-        return self.selection.enter(scores, state or (lambda _: self.state()), **columns)
+        if state is None:
+
+            def state(_: int) -> State:
+                return keep(dict(_tensors(self.network)), self.original)
+
+        return self.selection.enter(scores, state, **columns)
 
 
 def network_state(

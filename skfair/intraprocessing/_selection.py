@@ -103,7 +103,7 @@ class _Contest:
         every = choices if self.choices is None else Choice.join([self.choices, choices])
         order = every.ranking()[:_RIVALS]
         if trials[order[0]] >= first:
-            self.state = state(trials[order[0]] - first)
+            self.state = state(trials[order[0]] - first)  # the user may interrupt while this writes
         self.trials = [trials[place] for place in order]
         self.choices = every.take(order)
 
@@ -209,14 +209,15 @@ class Selection:
             for choices in self.choosing.choose(scores, self._rules)
         ]
         self._rivals |= dict(enumerate(scores, start=first))
+        # Before weights are kept, which takes time: then an interrupted search has the row of each
+        # candidate that it kept.
+        self._note(every[0], columns)
         once = functools.cache(state)  # several rules may find the same candidate the best
         for contest, choices in zip(self._contests, every, strict=True):
             contest.enter(first, choices, once)
         kept = {trial for contest in self._contests for trial in contest.trials}
         self._rivals = {trial: row for trial, row in self._rivals.items() if trial in kept}
-        choices = every[0]
-        self._note(choices, columns)
-        return choices
+        return every[0]
 
     def choose(self) -> tuple[Candidate, Objective]:
         """Choose the best candidate, and measure it on rows that chose nothing.
