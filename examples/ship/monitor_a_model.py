@@ -63,7 +63,6 @@ for week in range(1, 53):
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 FairnessMonitorDisplay.from_monitor(monitor)
-plt.suptitle("Accuracy of each age group, week by week")
 plt.show()
 
 # %%
