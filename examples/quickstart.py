@@ -51,5 +51,6 @@ print(report)
 # your own data, read :doc:`/user_guide/which_head`, and when to use none of the classifiers.
 
 display = GroupMetricsDisplay.from_report(report)
+display.figure_.suptitle("Accuracy of three models in each class and colour")
 display.figure_.savefig("quickstart.png")
 print("The picture is in quickstart.png")

@@ -115,6 +115,7 @@ print(front.to_string(index=False, float_format="{:.3f}".format))
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(search)
+plt.suptitle("Balanced accuracy and difference of the selection rates, each candidate")
 plt.show()
 
 # %%
@@ -134,6 +135,7 @@ print(report)
 # %%
 
 GroupMetricsDisplay.from_report(report)
+plt.suptitle("Accuracy of the plain and the chosen network in each group")
 plt.show()
 
 # %%

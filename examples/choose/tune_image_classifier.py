@@ -73,6 +73,7 @@ print(f"chosen: {search.best_params_}")
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(search)
+plt.suptitle("Accuracy and equalized odds of each candidate, with the constraint")
 plt.show()
 
 front = pareto_front(search, performance="accuracy", disparity="equalized odds")
@@ -97,6 +98,7 @@ print(report)
 # %%
 
 GroupMetricsDisplay.from_report(report)
+plt.suptitle("Accuracy of the plain and the chosen model in each group")
 plt.show()
 
 # %%

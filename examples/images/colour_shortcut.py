@@ -136,9 +136,10 @@ def draw_images(place, images, title, color):
 figure = plt.figure(figsize=(11, 5.4))
 worst = 100 * report.summary.loc["worst_group_accuracy"]
 cost = -100 * report.by_group["50 labels", "change"].min()
-figure.text(
-    0.02, 0.945, "Even or odd? In training, the colour all but tells.", size=17, weight="bold"
-)
+figure.suptitle(
+    "Even or odd? In training, the colour all but tells.",
+    x=0.02, y=0.945, ha="left", va="baseline", size=17, weight="bold",
+)  # fmt: skip
 figure.text(
     0.02, 0.893,
     f"Worst of four groups: {worst['ordinary']:.0f} % right in ordinary training, "

@@ -147,6 +147,7 @@ print(f"test images are left as they are: {unchanged}")
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 some = np.concatenate([np.arange(4), n_test + np.arange(4)])
 display = AttributionDisplay.from_estimator(masker, X_test[some])
+plt.suptitle("Four digits without and with the watermark, and their maps")
 if len(sys.argv) > 1:
     display.figure_.savefig(sys.argv[1], dpi=110)
 plt.show()
@@ -155,6 +156,7 @@ plt.show()
 # Before and after, and other ways to hide it.
 
 AttributionDisplay.from_estimator(masker, X_test[some], kind="perturbations")
+plt.suptitle("The same digits before and after hiding")
 plt.show()
 
 # %%
@@ -194,6 +196,7 @@ n_patches = probabilities[0, ..., 0].size
 ReliabilityDisplay.from_predictions(
     np.repeat(usual, n_patches), probabilities.reshape(-1, 2), name="patches"
 )
+plt.suptitle("Confidence and accuracy of all patches")
 plt.show()
 
 # %%

@@ -70,7 +70,8 @@ for label, color in usual.items():
     rows_of[label] = rows[np.argsort(data.color_train[rows] == color, kind="stable")]
 
 n_rows = -(-max(len(rows) for rows in rows_of.values()) // 6)
-figure = plt.figure(figsize=(9, 0.7 * n_rows + 0.3), layout="constrained")
+figure = plt.figure(figsize=(9, 0.7 * n_rows + 0.6), layout="constrained")
+figure.suptitle("The 50 suggested images")
 for part, (label, rows) in zip(figure.subfigures(1, 2), rows_of.items(), strict=True):
     axes = part.subplots(n_rows, 6)
     for place in axes.flat:

@@ -52,6 +52,7 @@ print(report)
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 
 GroupMetricsDisplay.from_report(report, "selection_rate")
+plt.suptitle("Selection rate of each group, with 95 % intervals")
 plt.show()
 
 # %%

@@ -60,6 +60,7 @@ print(report)
 # %%
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 GroupMetricsDisplay.from_report(report, "accuracy")
+plt.suptitle("Accuracy of the old and the new model in each region")
 plt.show()
 
 # %%

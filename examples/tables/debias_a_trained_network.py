@@ -154,6 +154,7 @@ print(distilled.trials_[columns].to_string(float_format="{:.3f}".format))
 
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 TradeoffDisplay.from_estimator(distilled)
+plt.suptitle("Balanced accuracy and bias of each candidate, with the constraint")
 plt.show()
 
 # %%

@@ -75,4 +75,5 @@ print(report.summary.round(3).to_string())
 plt = import_optional("matplotlib.pyplot", extra="plot", purpose="The picture")
 
 GroupMetricsDisplay.from_report(report, "selection_rate")
+plt.suptitle("Selection rate of each group with each model")
 plt.show()
