@@ -358,8 +358,7 @@ def _check_class(part: nn.Module) -> None:
             raise _Unknown
     if hasattr(kind, "__deepcopy__") or getattr(kind, "__slots__", None):
         raise _Unknown
-    own = (base for base in kind.__mro__ if not base.__module__.startswith(_KNOWN))
-    if any(map(_remembers, chain.from_iterable(vars(base).values() for base in own))):
+    if _has_a_memory(kind):
         raise _Unknown
 
 
@@ -373,6 +372,12 @@ def _only_checks(part: nn.Module, name: str) -> bool:
         and name in ("to", "train", "eval")
         and not getattr(part, "use_kernels", True)
     )
+
+
+def _has_a_memory(kind: type) -> bool:
+    """Whether a method of a class remembers results by the identity of a copy or its tensors."""
+    own = (base for base in kind.__mro__ if not base.__module__.startswith(_KNOWN))
+    return any(map(_remembers, chain.from_iterable(vars(base).values() for base in own)))
 
 
 def _remembers(member: Any) -> bool:
@@ -420,7 +425,7 @@ def _is_shared(value: Any) -> bool:
         return isinstance(value.__self__, type | types.ModuleType | None)
     if not isinstance(value, types.FunctionType):
         return False
-    if not value.__module__.startswith(_KNOWN) and _remembers(value):
+    if not (value.__module__ or "").startswith(_KNOWN) and _remembers(value):
         return False
     if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
         return True
@@ -432,7 +437,7 @@ class _Empty:
 
 
 def _is_in_its_dict(kind: type) -> bool:
-    """Whether all that tells two objects of a class apart is in their ``__dict__``."""
+    """Whether the ``__dict__`` of an object of a class tells its whole state."""
     return (
         # As small as an object without slots, and without anything that C code keeps.
         (kind.__basicsize__, kind.__itemsize__) == (_Empty.__basicsize__, 0)
@@ -445,4 +450,5 @@ def _is_in_its_dict(kind: type) -> bool:
             getattr(kind, name) is getattr(object, name)
             for name in ("__reduce__", "__reduce_ex__", "__getstate__")
         )
+        and not _has_a_memory(kind)
     )

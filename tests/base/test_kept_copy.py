@@ -727,6 +727,24 @@ class CallsAClosure(Line):
         return self.function(super().forward(rows))
 
 
+class Tables:
+    def __init__(self):
+        self.table = torch.ones(1)
+
+    @functools.lru_cache  # noqa: B019
+    def first(self):
+        return self.table.item()
+
+
+class HoldsWhatRemembers(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = Tables()
+
+    def forward(self, rows):
+        return super().forward(rows) * self.held.first()
+
+
 class CallsAFunctionThatRemembers(Line):
     def __init__(self):
         super().__init__()
@@ -757,6 +775,7 @@ class HoldsAnything(Line):
         RemembersInAProperty,
         RemembersInAFunction,
         CallsAFunctionThatRemembers,
+        HoldsWhatRemembers,
         HoldsAnything,
         HoldsSlots,
         HasAState,
