@@ -1,8 +1,12 @@
 """Sphinx configuration: `python -m sphinx -W -b html docs docs/_build/html`."""
 
 import re
+import sys
+from pathlib import Path
 
 import skfair
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks._sphinx
 
 project = "skfair"
 copyright = "2026, the skfair developers"
@@ -15,9 +19,9 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "benchmarks._sphinx",
 ]
-# Tables are written by the scripts in benchmarks/ and included by pages.
-exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "tables/*.rst"]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 toc_object_entries_show_parents = "hide"
