@@ -28,13 +28,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from _faces import load_faces
 from scipy.ndimage import maximum_filter, uniform_filter
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks._faces import load_faces
 from skfair.attribution import PatchAttributionMasker
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._leakage import measure_leakage

@@ -11,9 +11,13 @@ import warnings
 
 import numpy as np
 import torch
-from _artefacts import DEVELOPMENT, REPORT
-from _faces import load_faces
-from _hiding import (
+from PIL import Image
+from scipy.stats import spearmanr
+from sklearn.datasets import load_sample_images
+
+from benchmarks._artefacts import DEVELOPMENT, REPORT
+from benchmarks._faces import load_faces
+from benchmarks._hiding import (
     ARMS,
     FEW_ARMS,
     PEERS,
@@ -28,13 +32,9 @@ from _hiding import (
     make_draw,
     train_network,
 )
-from _masking import Split, measure, train
-from _remember import Remembered, library_code, parsed, short_digest
-from _tables import processor_time
-from PIL import Image
-from scipy.stats import spearmanr
-from sklearn.datasets import load_sample_images
-
+from benchmarks._masking import Split, measure, train
+from benchmarks._remember import Remembered, library_code, parsed, short_digest
+from benchmarks._tables import processor_time
 from skfair.attribution import PatchAttributionMasker
 from skfair.utils import FairnessWarning
 
@@ -72,7 +72,9 @@ class Results:
         self.arguments = arguments
         self.remembered = Remembered(arguments.cache, "hiding")
         self.kind = "development" if arguments.development else "reported"
-        ours = short_digest(*(parsed(name)[0] for name in ("_hiding", "_artefacts", "_masking")))
+        ours = short_digest(
+            *(parsed(f"benchmarks.{name}")[0] for name in ("_hiding", "_artefacts", "_masking"))
+        )
         self.digests = {
             False: ours, True: short_digest(ours, library_code("skfair.attribution._masker")),
         }  # fmt: skip

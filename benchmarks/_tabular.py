@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _remember import remembered_network
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from benchmarks._remember import remembered_network
 from skfair.utils._random import seeded
 
 # Batches of 64 as published where time allows. On COMPAS the deep, narrow network can stay at a

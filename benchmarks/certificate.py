@@ -1,6 +1,6 @@
 """How often a certificate is wrong on populations whose truth is known.
 
-Run: python benchmarks/certificate.py [--repetitions 2000] [--part fixed] [--write docs/tables]
+Run: python -m benchmarks certificate [--repetitions 2000] [--part fixed] [--write docs/results]
 
 A certificate at a confidence of .95 may be wrong in one case of twenty. Rows are drawn from
 populations in which two groups differ by exactly epsilon, .05, which is the hardest case. *Fixed*:
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _tables import Table, publish
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks._tables import Table, publish, spelled
 from skfair import DistillationDebiaser
 from skfair.metrics import _rate_tests
 from skfair.metrics._rate_tests import holds, power, rate_counts
@@ -252,9 +252,9 @@ def main():
     args = parser.parse_args()
     for part in args.part:
         cells, title, header = PARTS[part]
-        rows = [*cells(min(args.repetitions, 300) if part == "distillation" else args.repetitions)]
-        publish(args.write, f"certificate_{part}", Table(title, header, rows))
-
-
-if __name__ == "__main__":
-    main()
+        repetitions, seeds = args.repetitions, range(1)
+        if part == "distillation":
+            repetitions = min(repetitions, 300)
+            seeds = range(repetitions)
+        table = Table(title, header, [*cells(repetitions)])
+        publish(args.write, f"certificate_{part}", table, seeds=spelled(seeds))

@@ -1,13 +1,14 @@
 """The cost of FrozenEncoderFeaturizer, as ratios taken in one run.
 
-    python benchmarks/featurizer.py
+    python -m benchmarks featurizer [--write docs/results]
 
-Four tables: throughput against the best bare loop over the same encoder (on a CPU with channels
-last in memory and small batches, on a GPU with the same batches as the featurizer); a second
-``transform`` from the store against the first; peak memory while streaming from memory map to
-memory map, at two sizes of data; and how often a grid search encodes each image.
+Four kinds of rows: throughput against the best bare loop over the same encoder (on a CPU with
+channels last in memory and small batches, on a GPU with the same batches as the featurizer); a
+second ``transform`` from the store against the first; peak memory while streaming from memory map
+to memory map, at two sizes of data; and how often a grid search encodes each image.
 """
 
+import argparse
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
+from benchmarks._tables import Table, publish
 from skfair.featurize import FrozenEncoderFeaturizer
 
 BATCH_SIZE = 64
@@ -96,7 +98,6 @@ def both_seconds(function, *args):
 def throughput():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = resnet18().eval().to(device)
-    print(f"\nThroughput on {device}, bare loop's time / featurizer's (goal: at least 0.95)")
     for size, n in ((224, 32), (64, 384), (32, 512)):
         X = random_images(n, size)
         featurizer = FrozenEncoderFeaturizer(encoder).fit(X)
@@ -108,14 +109,15 @@ def throughput():
             bare, ours = [both_seconds(*run) for run in runs[::order]][::order]
             ratios.append(np.divide(bare, ours))
         clock, processor = np.median(ratios[1:], axis=0)
-        print(
-            f"  {n} images of {size} x {size}: {clock:.3f} by the clock, {processor:.3f} by "
-            f"processor time (medians of {N_REPEATS} pairs)"
-        )
+        yield [
+            f"{n} images of {size} x {size} on {device}, throughput",
+            "the best bare loop over the same encoder",
+            f"{processor:.2f} in processor time, {clock:.2f} by the clock",
+            "0.95 or more",
+        ]
 
 
 def second_transform(folder):
-    print("\nSecond transform from the store, first time / second time (goal: at least 20)")
     for size, n in ((64, 1024), (128, 256)):
         X = random_images(n, size)
         featurizer = FrozenEncoderFeaturizer(
@@ -126,9 +128,12 @@ def second_transform(folder):
         ).fit(X[:1])
         first = seconds(featurizer.transform, X)
         second = min(seconds(featurizer.transform, X) for _ in range(3))
-        print(
-            f"  {n} images of {size} x {size}: {first / second:.0f} ({first:.2f} s, {second:.3f} s)"
-        )
+        yield [
+            f"second ``transform`` of {n} images of {size} x {size}, from the store",
+            "the first, with an encoder of ResNet-18's cost",
+            f"{first / second:.0f} times as fast",
+            "20 or more",
+        ]
 
 
 def stream(n, folder):
@@ -147,13 +152,23 @@ def stream(n, folder):
 
 
 def memory(folder):
-    print("\nPeak resident memory, uint8 32 x 32 images from memory map to memory map")
-    peaks = []
     for n in (10_000, 100_000):
-        command = [sys.executable, __file__, "--stream", str(n), str(folder)]
-        peaks.append(float(subprocess.run(command, capture_output=True, check=True).stdout))
-        print(f"  {n:>7} images ({n * 3072 / 2**20:.0f} MiB): {peaks[-1]:.0f} MiB")
-    print(f"  growth: {peaks[1] - peaks[0]:.0f} MiB")
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            "featurizer",
+            "--stream",
+            str(n),
+            str(folder),
+        ]
+        peak = float(subprocess.run(command, capture_output=True, check=True).stdout)
+        yield [
+            f"peak of memory, {n:,} images of 32 x 32 from memory map to memory map",
+            f"{n * 3072 / 2**20:.0f} MiB of images",
+            f"{peak:.0f} MiB",
+            "-",
+        ]
 
 
 class Counting:
@@ -169,7 +184,6 @@ class Counting:
 
 
 def search(folder):
-    print("\nImages encoded in a grid search of 12 candidates x 5 folds over 500 images")
     X, y = random_images(500, 32), np.arange(500) % 2
     for n_jobs in (1, 2):
         log = folder / f"log-{n_jobs}"
@@ -182,15 +196,25 @@ def search(folder):
             cv=5,
             n_jobs=n_jobs,
         ).fit(X, y)
-        print(f"  n_jobs={n_jobs}: {len(log.read_text().split())}")
+        yield [
+            f"images encoded in a grid search of 12 candidates by 5 folds, ``n_jobs={n_jobs}``",
+            "500 images",
+            str(len(log.read_text().split())),
+            "500",
+        ]
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--stream"]:
-        stream(int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        with tempfile.TemporaryDirectory() as directory:
-            throughput()
-            second_transform(Path(directory))
-            memory(Path(directory))
-            search(Path(directory))
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", type=Path, metavar="FOLDER")
+    parser.add_argument("--stream", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stream:
+        n, folder = arguments.stream
+        stream(int(n), Path(folder))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        parts = throughput(), *(part(Path(folder)) for part in (second_transform, memory, search))
+        rows = [row for part in parts for row in part]
+    header = ["what", "against", "measured", "goal"]
+    publish(arguments.write, "featurizer", Table("Features of images", header, rows), seeds="0")

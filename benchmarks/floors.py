@@ -1,6 +1,6 @@
 """The times that users wait for, each beside its floor or a peer, as ratios taken in one run.
 
-    python benchmarks/floors.py [PART ...] [--write docs/tables]
+    python -m benchmarks floors [PART ...] [--write docs/results]
 
 A ratio is the cost of skfair divided by the cost of the floor: processor time, which other work
 on the machine does not count to, of one thread; or memory, where the row says MiB. Each row runs
@@ -16,15 +16,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _floors.measure import Cost, compare
-from _tables import Table, publish
+from benchmarks._floors.measure import Cost, compare
+from benchmarks._tables import Table, publish
 
 PARTS = ["imports", "one_row", "store", "encoder", "margin", "threads", "saved", "candidates"]
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def rows_of(part):
-    return importlib.import_module(f"_floors.{part}").ROWS
+    return importlib.import_module(f"benchmarks._floors.{part}").ROWS
 
 
 def number(value):
@@ -39,7 +39,7 @@ def cost(value, unit):
 
 def measured(part, position, row):
     """Measure a row in a fresh process."""
-    command = [sys.executable, __file__, "--row", part, str(position)]
+    command = [sys.executable, "-m", "benchmarks", "floors", "--row", part, str(position)]
     environment = {**_ONE_THREAD, **os.environ, **_ONE_THREAD}
     answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     found = Cost(*json.loads(answer.stdout.splitlines()[-1]))
@@ -71,8 +71,4 @@ def main():
     header = ["what", "floor or peer", "its cost", "skfair", "ratio (lowest to highest)", "goal"]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     title = f"Medians of alternating runs in one process each ({machine}, no accelerator)"
-    publish(arguments.write, "floors", Table(title, header, rows))
-
-
-if __name__ == "__main__":
-    main()
+    publish(arguments.write, "floors", Table(title, header, rows), seeds="fixed in the rows")

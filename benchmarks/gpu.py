@@ -1,8 +1,8 @@
 """What skfair costs on the GPU of this machine, against bare loops on the same device.
 
     bash benchmarks/gpu.sh --wheels FOLDER --output gpu.md    # installs what is missing, then this
-    python benchmarks/gpu.py --output gpu.md                  # where everything is installed
-    python benchmarks/gpu.py --small --device cpu             # a rehearsal, without a GPU
+    python -m benchmarks gpu --output gpu.md                  # where everything is installed
+    python -m benchmarks gpu --small --device cpu             # a rehearsal, without a GPU
 
 Prints one Markdown table. Rows are independent: a row that fails says why, the others go on, and
 the exit status is 1. A row for which the budget leaves no time is skipped, and says so.
@@ -29,11 +29,12 @@ import safetensors
 import sklearn
 import skorch
 import torch
-from featurizer import random_images, resnet18
 from torch import nn
 from torch.nn import functional as F
 
 import skfair
+from benchmarks import _tables
+from benchmarks.featurizer import random_images, resnet18
 from skfair import intraprocessing
 from skfair.discovery import all_estimators
 from skfair.utils import FairnessWarning, resolve_device, seeded
@@ -45,6 +46,7 @@ ROW_SECONDS = 15  # after this time no further pair begins
 # float32, where cuDNN multiplies with ten bits (TF32) by default.
 ROWS_TOLERANCE, IMAGES_TOLERANCE = 1e-5, 2e-2
 HALF_TOLERANCE = 5e-2  # bfloat16 has eight bits
+HEADER = "what", "against", "ratio", "seconds (bare)", "peak MiB (bare)", "notes"
 DEBIASERS = [
     name
     for name, kind in all_estimators()
@@ -526,8 +528,7 @@ class Table:
         )
 
     def markdown(self):
-        header = "what", "against", "ratio", "seconds (bare)", "peak MiB (bare)", "notes"
-        lines = [header, ("---",) * len(header), *self.rows]
+        lines = [HEADER, ("---",) * len(HEADER), *self.rows]
         table = "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
         took = time.monotonic() - self.start
         return (
@@ -621,6 +622,7 @@ def main(arguments=None):
     parser.add_argument("--skip-tests", action="store_true", help="leave the device tests out")
     parser.add_argument("--budget-seconds", type=float, default=300)
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the table goes too")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="store the table there")
     arguments = parser.parse_args(arguments)
     device = resolve_device(arguments.device)
     machine = Machine(device, arguments.small, n_repeats=2 if arguments.small else N_REPEATS)
@@ -631,8 +633,7 @@ def main(arguments=None):
         print(table.markdown())
         if arguments.output is not None:
             arguments.output.write_text(table.markdown())
+        if arguments.write is not None:
+            stored = _tables.Table(described(machine), HEADER, table.rows)
+            _tables.store(arguments.write, "gpu", stored, seeds="fixed in the rows")
     return int(table.n_failed > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a machine with CUDA torch to a table of what skfair does there (see gpu.py):
 #
-#     bash benchmarks/gpu.sh [--wheels FOLDER] [--output FILE] [arguments of gpu.py]
+#     bash benchmarks/gpu.sh [--wheels FOLDER] [--output FILE] [arguments of the benchmark gpu]
 #
 # Missing packages are installed from the wheels in FOLDER, without a network, into a virtual
 # environment of its own (VENV, .gpu-venv by default) that sees the packages of PYTHON (python3 by
@@ -67,4 +67,4 @@ if [[ -n $needed ]]; then
         --find-links "$wheels" --constraint "$venv/torch.txt" "${needed[@]}"
     python=$venv/bin/python
 fi
-PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "$python" benchmarks/gpu.py "${arguments[@]}"
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m benchmarks gpu "${arguments[@]}"

@@ -1,16 +1,15 @@
 """Heads of frozen features on real data: accuracy by group, labels needed, wrong labels, speed.
 
-    python benchmarks/heads.py --data PATH --cache FOLDER           # reported draws
-    python benchmarks/heads.py --data PATH --cache FOLDER --development
-    python benchmarks/heads.py --data PATH --part defaults          # cluster margins, one by one
-    python benchmarks/heads.py --data PATH --part margin            # their ablations
-    python benchmarks/heads.py --part batches                       # sizes of batches, no data
-    python benchmarks/heads.py --part speed                         # ratios, no data needed
+    python -m benchmarks heads --data PATH --cache FOLDER           # reported draws
+    python -m benchmarks heads --data PATH --cache FOLDER --development
+    python -m benchmarks heads --data PATH --part defaults          # cluster margins, one by one
+    python -m benchmarks heads --data PATH --part margin            # their ablations
+    python -m benchmarks heads --part batches                       # sizes of batches, no data
+    python -m benchmarks heads --part speed                         # ratios, no data needed
 
 ``--cache`` keeps what was measured, so that a run that was stopped goes on where it was. A method
 whose code has changed is measured again. ``--tables`` measures nothing more.
-Every row of a table is fitted on the same draws. ``--write FOLDER`` also writes the tables as
-reStructuredText, which is how those of the documentation were made.
+Every row of a table is fitted on the same draws. ``--write FOLDER`` also stores the tables.
 """
 
 import argparse
@@ -23,15 +22,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
-from _published import ordinary_training, published
-from _remember import Remembered, library_code, parsed, short_digest
-from _tables import Table, processor_time, publish
-from _tasks import Task, Tasks
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks._heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
+from benchmarks._published import ordinary_training, published
+from benchmarks._remember import Remembered, library_code, parsed, short_digest
+from benchmarks._tables import Table, processor_time, publish
+from benchmarks._tasks import Task, Tasks
 from skfair import ClusterMarginClassifier, LogitAdjustedClassifier
 from skfair.utils import FairnessWarning
 
@@ -90,7 +89,7 @@ class Measured:
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.cache, "heads")
         self.digests = {
-            method: short_digest(library_code(module) if module else parsed("_heads")[0])
+            method: short_digest(library_code(module) if module else parsed("benchmarks._heads")[0])
             for method, (_, module) in METHODS.items()
         }
         self.tasks = None if arguments.tables else Tasks(arguments.data)
@@ -300,7 +299,8 @@ def wrong_table(measured, what):
 
 def write(arguments, kind, title, header, rows):
     rows = [row for row in rows if set(row[1:]) != {"-"}]
-    publish(arguments.write, kind, Table(title, header, rows))
+    seeds = "0 on, one for each draw"
+    publish(arguments.write, kind, Table(title, header, rows), seeds=seeds)
 
 
 def published_margins(**parameters):
@@ -490,7 +490,7 @@ def row_times():
         times = [min(timeit.repeat(lambda m=m: m.predict(row), number=50)) for m in (plain, ours)]
         ratios.append(times[1] / times[0])
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{middle:.2f} (quartiles {low:.2f} to {high:.2f})"
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 _MEMORY = """
@@ -507,13 +507,16 @@ X[:, :10] += 0.5 * (2 * y - 1)[:, None]
 before = peak()
 {name}(random_state=0, **{parameters}).fit(X, y)
 above = peak() - before
-print(f"{name}, {{n}} x {{d}}: {{above:.2f}} GiB above the data ({{X.nbytes / 2**30:.2f}} GiB)")
+print(f"{{above:.2f}} {{X.nbytes / 2**30:.2f}}")
 """
 
 
 def memory(name, shape, **parameters):
     code = _MEMORY.format(name=name, shape=shape, parameters=parameters)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    above, data = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    what = f"``{name}.fit``, {shape[0]:,} x {shape[1]:,}"
+    return [what, "the data", f"{above} GiB above {data} GiB"]
 
 
 def bare_epochs(X, codes, batch_size, n_epochs):
@@ -529,7 +532,7 @@ def bare_epochs(X, codes, batch_size, n_epochs):
 
 
 def epochs():
-    """Time of an epoch of cluster margins against a bare loop."""
+    """Time of an epoch of cluster margins against a bare loop, a row for each size."""
     rng = np.random.default_rng(0)
     for n, d, batch_size in ((4_795, 512, 256), (20_000, 1_280, 64), (20_000, 512, 64)):
         X = rng.standard_normal((n, d), dtype=np.float32)
@@ -548,10 +551,11 @@ def epochs():
             bare = processor_time(bare_epochs, *tensors, batch_size, n_epochs)
             ratios.append((many - once) / bare)
         low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        print(
-            f"{n} x {d}, batches of {batch_size}: an epoch of fit takes {ratio:.2f} of bare torch "
-            f"(median; quartiles {low:.2f} to {high:.2f})"
-        )
+        yield [
+            f"an epoch of ``ClusterMarginClassifier.fit``, {n:,} x {d:,}, batches of {batch_size}",
+            "a bare torch loop over slices of the same tensors",
+            f"{ratio:.2f} ({low:.2f} to {high:.2f})",
+        ]
 
 
 def speed(arguments):
@@ -562,10 +566,14 @@ def speed(arguments):
     rows = [[m, *(column[m] for column in columns.values())] for m in columns["2,400 x 1,280"]]
     title = "Processor seconds of a fit, one thread (times scikit-learn's)"
     write(arguments, "heads_speed", title, ["head", *columns], rows)
-    print(f"predict of one row, times LogisticRegression's: {row_times()}")
-    memory("LogitAdjustedClassifier", (1_000_000, 512), head="linear")
-    memory("ClusterMarginClassifier", (162_770, 512), max_epochs=1, amplifier_max_epochs=1)
-    epochs()
+    rows = [
+        ["``predict`` of one row, linear head", "``LogisticRegression``", row_times()],
+        memory("LogitAdjustedClassifier", (1_000_000, 512), head="linear"),
+        memory("ClusterMarginClassifier", (162_770, 512), max_epochs=1, amplifier_max_epochs=1),
+        *epochs(),
+    ]
+    title = "Processor time as a ratio, median (quartiles); memory of a fit"
+    write(arguments, "heads_costs", title, ["what", "against", "ratio or memory"], rows)
 
 
 PARTS = {
@@ -594,7 +602,3 @@ def main():
     if arguments.data is None and needs_data and not arguments.tables:
         parser.error("--data is needed")
     PARTS[arguments.part](arguments)
-
-
-if __name__ == "__main__":
-    main()

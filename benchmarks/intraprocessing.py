@@ -1,23 +1,23 @@
 """The debiasers of trained networks on the tasks of their literature: bias, accuracy, speed.
 
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER                # ten seeds
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --development  # other seeds
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --images
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --speed        # ratios
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --trust        # intervals
-    python benchmarks/intraprocessing.py --data PATH --cache FOLDER --groups --classes --peers
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER                # ten seeds
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER --development  # other seeds
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER --images
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER --speed        # ratios
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER --trust        # intervals
+    python -m benchmarks intraprocessing --data PATH --cache FOLDER --groups --classes --peers
 
 A seed splits a data set. The network is trained on 60 % of the rows, debiased on 20 %, and judged
 on the last 20 %, on which nothing is chosen. ``--cache`` keeps the networks and all records, so
 that a run that was stopped goes on where it was. Records of other code or of other networks are
-measured again. ``--write FOLDER`` also writes the tables as reStructuredText.
+measured again. ``--write FOLDER`` also stores the tables.
 """
 
 import argparse
 from pathlib import Path
 
-from _intraprocessing import comparisons, speed, trust
-from _intraprocessing.run import DEVELOPMENT_SEED, TABULAR, compare
+from benchmarks._intraprocessing import comparisons, speed, trust
+from benchmarks._intraprocessing.run import DEVELOPMENT_SEED, TABULAR, compare
 
 
 def main():
@@ -56,7 +56,3 @@ def main():
         speed.run(arguments)
     else:
         compare(arguments)
-
-
-if __name__ == "__main__":
-    main()

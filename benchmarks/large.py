@@ -1,6 +1,6 @@
 """Real networks, real inputs, more than one machine: what they cost, each beside its goal.
 
-    python benchmarks/large.py [--part PART ...] [--write docs/tables]
+    python -m benchmarks large [--part PART ...] [--write docs/results]
 
 Each row runs in a process of its own. ``--write`` writes one table for each part.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _tables import Table, publish
+from benchmarks._tables import Table, publish
 
 PARTS = {
     "networks": "Memory and time of debiasing a large network",
@@ -26,12 +26,12 @@ PARTS = {
 
 
 def rows_of(part):
-    return importlib.import_module(f"_large.{part}").rows()
+    return importlib.import_module(f"benchmarks._large.{part}").rows()
 
 
 def measured(part, position):
     """Measure a row in a fresh process."""
-    command = [sys.executable, __file__, "--row", part, str(position)]
+    command = [sys.executable, "-m", "benchmarks", "large", "--row", part, str(position)]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return float(json.loads(answer.stdout.splitlines()[-1]))
 
@@ -68,8 +68,5 @@ def main():
             print("  ".join(found[-1]), file=sys.stderr, flush=True)
         title = f"{PARTS[part]} ({machine})"
         header = ["what", "measured", "goal", "met"]
-        publish(arguments.write, f"large_{part}", Table(title, header, found))
-
-
-if __name__ == "__main__":
-    main()
+        table = Table(title, header, found)
+        publish(arguments.write, f"large_{part}", table, seeds="fixed in the rows")

@@ -1,6 +1,6 @@
 """The choice of a search under a fairness constraint, and whether it holds on new rows.
 
-Run: python benchmarks/model_selection.py --data PATH [--cache FOLDER] [--write docs/tables]
+Run: python -m benchmarks model_selection --data PATH [--cache FOLDER] [--write docs/results]
 
 The tasks are the tabular ones of intra-processing. A search has five folds of the 20 % with known
 groups, and is judged on the 20 % for testing. All ways to choose get the candidates of one search.
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
-from _tables import Table, publish
-from _tabular import TabularTasks
 from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +20,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks._tables import Table, publish, spelled
+from benchmarks._tabular import TabularTasks
 from skfair import DistillationDebiaser
 from skfair.metrics import make_fairness_scorer
 from skfair.model_selection import GroupStratifiedKFold, constrained_refit
@@ -134,8 +134,5 @@ def main():
             f"``{estimator}``, demographic parity within .05, {arguments.seeds} splits, in percent"
         )
         file = f"model_selection_{estimator.lower()}"
-        publish(arguments.write, file, Table(title, header, rows))
-
-
-if __name__ == "__main__":
-    main()
+        seeds = spelled(range(arguments.seeds))
+        publish(arguments.write, file, Table(title, header, rows), seeds=seeds)

@@ -1,15 +1,15 @@
 """PatchAttributionMasker on real faces: where it looks, its calibration, and its worth.
 
-    python benchmarks/patch_attribution.py --data PATH                # two hours on two cores
-    python benchmarks/patch_attribution.py --data PATH --part where   # speed, memory, gap, networks
-    python benchmarks/patch_attribution.py --data PATH --part hide    # an hour on one core
+    python -m benchmarks patch_attribution --data PATH                # two hours on two cores
+    python -m benchmarks patch_attribution --data PATH --part where   # speed, memory, gap, networks
+    python -m benchmarks patch_attribution --data PATH --part hide    # an hour on one core
 
 Part ``hide`` plants artefacts into faces and digits, so that the true pixels are known. It measures
 whether the masker finds them, whether a network learns them from the masked images, and whether
 ``leakage_`` says so; `_hiding.py` has the protocol. This part needs captum, of the extra
 ``benchmark``. With ``--development`` it runs on the images and artefacts that choices are made on.
 
-``--write FOLDER`` also writes the tables as reStructuredText and, beside them in ``images``, the
+``--write FOLDER`` also stores the tables and, beside them in ``images``, the
 pictures of the docs. Pictures show means over thousands of faces and no single one.
 """
 
@@ -24,12 +24,12 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from _faces import load_faces
-from _hiding_tables import hiding
-from _masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
-from _remember import Remembered
-from _tables import Table, processor_time, publish
 
+from benchmarks._faces import load_faces
+from benchmarks._hiding_tables import hiding
+from benchmarks._masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
+from benchmarks._remember import Remembered
+from benchmarks._tables import Table, processor_time, publish, spelled
 from skfair.attribution import PatchAttributionMasker
 from skfair.attribution._confidence import CONFIDENCES
 from skfair.attribution._grid import PatchGrid
@@ -165,7 +165,9 @@ def pictures(arguments, X, shown):
 
 def report(arguments, name, title, header, rows, below=""):
     """Print a table, and put it into the folder of ``--write``."""
-    publish(arguments.write, f"patch_attribution_{name}", Table(title, header, rows, below))
+    table = Table(title, header, rows, below)
+    seeds = spelled(range(arguments.seeds))
+    publish(arguments.write, f"patch_attribution_{name}", table, seeds=seeds)
 
 
 class PatchByPatch(torch.nn.Module):
@@ -492,12 +494,8 @@ def main():
         "--development", action="store_true", help="part hide: images and artefacts for choices"
     )
     parser.add_argument("--tables", action="store_true", help="part hide: of the cache alone")
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="also as reStructuredText")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="store the tables there")
     arguments = parser.parse_args()
     for name, part in PARTS.items():
         if arguments.part in (None, name):
             part(arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What is lost when processes are killed, disks are full, files are damaged or data are odd.
 
-Run: python benchmarks/reliability.py [--quick] [--write docs/tables]
+Run: python -m benchmarks reliability [--quick] [--write docs/results]
 
 Every fault is injected many times, at random moments and places with fixed seeds. These count as
 lost: a result that differs by a bit from an undisturbed one, a good file that becomes bad, an error
@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import _faults
 import numpy as np
-from _tables import Table, publish
+
+from benchmarks import _faults
+from benchmarks._tables import Table, publish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzzing"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "persistence"))
@@ -124,9 +125,5 @@ def main():
     header = ["what was done", "times", "lost"]
     rows = [[row.what, f"{row.n_times:,}", f"{len(row.lost):,}"] for row in tried]
     title = "Reliability: faults on purpose, and what was lost"
-    publish(args.write, "reliability", Table(title, header, rows))
+    publish(args.write, "reliability", Table(title, header, rows), seeds="0 on, one for each time")
     return int(any(row.lost for row in tried))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

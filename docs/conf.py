@@ -7,6 +7,7 @@ SKFAIR_DOCS_URL to their address: then each page states its address, and names o
 
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import skfair
 
 # The output of an example shows the text of a warning, and no path of this machine.
 warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks._sphinx
 
 project = "skfair"
 copyright = "2026, the skfair developers"
@@ -31,9 +34,9 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinxext.opengraph",
+    "benchmarks._sphinx",
 ]
-# Tables are written by the scripts in benchmarks/ and included by pages.
-exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "tables/*.rst"]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 toc_object_entries_show_parents = "hide"

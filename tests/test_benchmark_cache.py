@@ -1,4 +1,4 @@
-"""benchmarks/_remember.py: a run that was stopped goes on, and measures nothing twice."""
+"""The cache of the benchmarks: a run that was stopped goes on, and measures nothing twice."""
 
 import importlib
 import json
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def remember(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("_remember")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks._remember")
 
 
 def never():

@@ -1,4 +1,4 @@
-"""benchmarks/floors.py: what it computes from the costs of two calls."""
+"""The benchmark ``floors``: what it computes from the costs of two calls."""
 
 import importlib
 import itertools
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def measure(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("_floors.measure")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks._floors.measure")
 
 
 def test_the_ratio_is_the_median_of_the_ratios_of_pairs(measure):

@@ -1,7 +1,8 @@
-"""benchmarks/gpu.py, rehearsed on the CPU: the day a GPU is there is too late to find out."""
+"""The benchmark ``gpu``, rehearsed on the CPU: the day a GPU is there is too late to find out."""
 
 import contextlib
 import importlib
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import torch
 
 import skfair
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
 
 
 def rows_of(table):
@@ -29,8 +30,8 @@ def rows_of(table):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("gpu")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks.gpu")
 
 
 @pytest.fixture
@@ -41,10 +42,12 @@ def table(gpu):
 @pytest.mark.thorough
 def test_every_row_has_a_ratio(tmp_path):
     output = tmp_path / "gpu.md"
-    command = [sys.executable, BENCHMARKS / "gpu.py", "--small", "--device", "cpu", "--skip-tests"]
-    paths = [str(BENCHMARKS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    options = ["--small", "--device", "cpu", "--skip-tests"]
+    command = [sys.executable, "-m", "benchmarks", "gpu", *options]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     run = subprocess.run(
-        [*command, "--output", output],
+        [*command, "--output", output, "--write", tmp_path],
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -53,7 +56,9 @@ def test_every_row_has_a_ratio(tmp_path):
     written = output.read_text()
     assert written in run.stdout
     assert f"torch {torch.__version__}" in written
+    stored = json.loads((tmp_path / "gpu.json").read_text())["tables"][0]["rows"]
     rows = rows_of(written)
+    assert [row[2] for row in stored] == [row["ratio"] for row in rows]
     assert all(math.isfinite(float(row["ratio"])) for row in rows)
     named = [row["what"] for row in rows]
     for name in skfair.__all__:

@@ -1,1 +1,1 @@
-"""The rows of ``benchmarks/floors.py``, one module for each part of skfair."""
+"""The rows of the benchmark ``floors``, one module for each part of skfair."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from _floors.measure import Row
+from benchmarks._floors.measure import Row
 from skfair.featurize import FrozenEncoderFeaturizer
 
 N_IMAGES, SIZE = 64, 224

@@ -5,7 +5,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from _floors.measure import Row, fresh_process
+from benchmarks._floors.measure import Row, fresh_process
 from skfair.metrics import make_fairness_scorer
 
 _FAIRLEARN = "import fairlearn.metrics"

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from _floors.measure import Row, fresh_process
+from benchmarks._floors.measure import Row, fresh_process
 from skfair import ClusterMarginClassifier
 from skfair.base._net import TensorNet
 

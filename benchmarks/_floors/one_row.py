@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from _floors.measure import Row
+from benchmarks._floors.measure import Row
 from skfair import ClusterMarginClassifier, DistillationDebiaser, ThresholdDebiaser
 
 _LAYERS, _FEATURES = 10, 20

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import skfair
-from _floors.measure import Row
+from benchmarks._floors.measure import Row
 
 N_FEATURES, N_UNITS = 512, 3100  # 11.2 million weights, 43 MiB
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from _floors.measure import Row
+from benchmarks._floors.measure import Row
 from skfair.featurize import FrozenEncoderFeaturizer
 
 

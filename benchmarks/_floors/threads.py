@@ -6,7 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
-from _floors.measure import Row
+from benchmarks._floors.measure import Row
 
 _SETUP = """
 import time, warnings

@@ -14,12 +14,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from _remember import Remembered, short_digest
-from _tables import Table, publish
 from threadpoolctl import threadpool_limits
 
-from _intraprocessing.measures import EPSILON
-from _intraprocessing.peers import (
+from benchmarks._intraprocessing.measures import EPSILON
+from benchmarks._intraprocessing.peers import (
     Debiaser,
     Fairlearn,
     OxonFair,
@@ -29,7 +27,9 @@ from _intraprocessing.peers import (
     group_thresholds,
     original,
 )
-from _intraprocessing.people import people, perceptron, trained
+from benchmarks._intraprocessing.people import people, perceptron, trained
+from benchmarks._remember import Remembered, short_digest
+from benchmarks._tables import Table, publish, spelled
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
@@ -346,4 +346,5 @@ def run(arguments, kind, first_seed):
             below = comparison.goals({m: s for m, s in means.items() if s is not None})
             parts.append(Table(words, HEADER, rows, below))
     stage = "" if first_seed == 0 else "development_"
-    publish(arguments.write, f"intraprocessing_{stage}trust_{kind}", *parts)
+    name = f"intraprocessing_{stage}trust_{kind}"
+    publish(arguments.write, name, *parts, seeds=spelled(seeds))

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from _faces import load_faces
-from _remember import remembered_network
-from featurizer import Block
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks._faces import load_faces
+from benchmarks._remember import remembered_network
+from benchmarks.featurizer import Block
 from skfair.datasets import color_digits
 from skfair.utils._random import seeded
 

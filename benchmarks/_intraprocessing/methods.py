@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _remember import library_code
 from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import roc_curve
 
-from _intraprocessing.measures import EPSILON, group_thresholds
+from benchmarks._intraprocessing.measures import EPSILON, group_thresholds
+from benchmarks._remember import library_code
 from skfair import intraprocessing
 
 RECOMMENDED = "**DistillationDebiaser**"

@@ -7,7 +7,6 @@ import inspect
 from dataclasses import dataclass
 
 import numpy as np
-from _remember import library_code
 from fairlearn.postprocessing import ThresholdOptimizer
 from scipy import sparse
 from scipy.optimize import linprog
@@ -16,8 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from _intraprocessing.measures import EPSILON, range_argmax
-from _intraprocessing.people import outputs
+from benchmarks._intraprocessing.measures import EPSILON, range_argmax
+from benchmarks._intraprocessing.people import outputs
+from benchmarks._remember import library_code
 from skfair import intraprocessing
 
 

@@ -7,16 +7,16 @@ import traceback
 import warnings
 
 import torch
-from _remember import Remembered
-from _tables import publish
-from _tabular import TabularTasks
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from _intraprocessing.images import IMAGES, ImageTask, digits, faces, trained_on_images
-from _intraprocessing.measures import MEASURES, balanced_accuracy, bias, feasible_share
-from _intraprocessing.methods import digest, image_methods, tabular_methods
-from _intraprocessing.tables import tables
+from benchmarks._intraprocessing.images import IMAGES, ImageTask, digits, faces, trained_on_images
+from benchmarks._intraprocessing.measures import MEASURES, balanced_accuracy, bias, feasible_share
+from benchmarks._intraprocessing.methods import digest, image_methods, tabular_methods
+from benchmarks._intraprocessing.tables import tables
+from benchmarks._remember import Remembered
+from benchmarks._tables import publish, spelled
+from benchmarks._tabular import TabularTasks
 from skfair.utils import FairnessWarning
 
 TABULAR = {
@@ -127,7 +127,7 @@ def compare(arguments):
             for test, measured in found.items():
                 kind = f"development_{test}" if arguments.development else test
                 parts = tables(test, titles[test], measured, len(seeds))
-                publish(folder, f"intraprocessing_{kind}", *parts)
+                publish(folder, f"intraprocessing_{kind}", *parts, seeds=spelled(seeds))
             found = {}
     if failures:
         sys.exit("\n".join([*failures, f"{len(failures)} fits failed; the tables lack them."]))

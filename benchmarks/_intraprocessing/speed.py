@@ -5,15 +5,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-from _published import threshold_search
-from _tables import Table, processor_time, publish
-from _tabular import build_network
 from sklearn.metrics import balanced_accuracy_score
 from threadpoolctl import threadpool_limits
 
-from _intraprocessing.measures import EPSILON
-from _intraprocessing.methods import NetworkClassifier
-from _intraprocessing.run import DEVELOPMENT_SEED, draw
+from benchmarks._intraprocessing.measures import EPSILON
+from benchmarks._intraprocessing.methods import NetworkClassifier
+from benchmarks._intraprocessing.run import DEVELOPMENT_SEED, draw
+from benchmarks._published import threshold_search
+from benchmarks._tables import Table, processor_time, publish
+from benchmarks._tabular import build_network
 from skfair import intraprocessing
 from skfair.intraprocessing._objective import Objective
 from skfair.utils import FairnessWarning
@@ -45,7 +45,7 @@ def run(arguments):
         rows = [*speed_of_search(), *speed_on_adult(arguments)]
     header = ["what", "against", "ratio"]
     table = Table("On one processor core", header, rows)
-    publish(arguments.write, "intraprocessing_speed", table)
+    publish(arguments.write, "intraprocessing_speed", table, seeds=str(DEVELOPMENT_SEED))
 
 
 def speed_of_search():

@@ -1,10 +1,10 @@
 """The tables of the methods on two groups, and whether the goals were met."""
 
 import numpy as np
-from _tables import Table, percent
 
-from _intraprocessing.measures import EPSILON, MEASURES
-from _intraprocessing.methods import CEILING, RECOMMENDED
+from benchmarks._intraprocessing.measures import EPSILON, MEASURES
+from benchmarks._intraprocessing.methods import CEILING, RECOMMENDED
+from benchmarks._tables import Table, percent
 
 # Goals: at least this balanced accuracy, and feasible on test in at least this share of the seeds.
 GOALS = {

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _remember import Remembered, library_code, short_digest
-from _tables import Table, percent, publish
 from threadpoolctl import threadpool_limits
 
-from _intraprocessing.measures import EPSILON, balanced_accuracy
-from _intraprocessing.people import (
+from benchmarks._intraprocessing.measures import EPSILON, balanced_accuracy
+from benchmarks._intraprocessing.people import (
     CROSSED,
     BagOfTokens,
     Transformer,
@@ -27,6 +25,8 @@ from _intraprocessing.people import (
     small_cnn,
     trained,
 )
+from benchmarks._remember import Remembered, library_code, short_digest
+from benchmarks._tables import Table, percent, publish, spelled
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
@@ -289,7 +289,7 @@ def run(arguments, development_seed):
         title = f"How far to trust: {CONSTRAINTS[constraint]}, {n_fits} fits a cell"
         parts.append(Table(title, HEADER, rows, goals(found)))
     kind = "development_trust" if arguments.development else "trust"
-    publish(arguments.write, f"intraprocessing_{kind}", *parts)
+    publish(arguments.write, f"intraprocessing_{kind}", *parts, seeds=spelled(seeds))
 
 
 def measure_block(network, block, seeds, debiasers, constraint, data, remembered):

@@ -1,1 +1,1 @@
-"""Parts of ``large.py``: what large networks and large data cost."""
+"""Parts of the benchmark ``large``: what large networks and large data cost."""

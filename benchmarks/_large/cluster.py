@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 from PIL import Image
 from torch import nn
 
-from _large.rows import Row
+from benchmarks._large.rows import Row
 from skfair.featurize import FrozenEncoderFeaturizer
 
 N_FILES, N_PARTITIONS, REPEATS = 1200, 24, 5

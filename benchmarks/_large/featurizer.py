@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from _large.rows import Row
+from benchmarks._large.rows import Row
 from skfair.featurize import FrozenEncoderFeaturizer
 
 N_FILES, SIDE, SMALL, BATCH_SIZE, N_REPEATS = 1000, 256, 96, 64, 5

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from _large.rows import Row
+from benchmarks._large.rows import Row
 from skfair.margin import ClusterMarginClassifier
 
 N_ROWS, N_FEATURES, BATCH, BLOCK = 1_000_000, 512, 256, 20_000

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import skfair
-from _large.rows import Row
+from benchmarks._large.rows import Row
 
 N_ROWS, N_FEATURES = 2000, 512
 DEBIASERS = {

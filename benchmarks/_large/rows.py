@@ -1,4 +1,4 @@
-"""A row of the table of ``large.py``."""
+"""A row of the table of the benchmark ``large``."""
 
 from collections.abc import Callable
 from typing import NamedTuple

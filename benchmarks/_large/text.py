@@ -17,7 +17,7 @@ from sklearn.metrics import balanced_accuracy_score
 from transformers import BertConfig, BertForSequenceClassification
 
 import skfair
-from _large.rows import Row
+from benchmarks._large.rows import Row
 
 N_TRAIN, N_DEBIAS, N_NEW, SEEDS = 6000, 3000, 50_000, range(3)
 EPSILON = 0.05

@@ -1,7 +1,8 @@
 """A kill, a full disk, a damaged file or many processes lose no earlier results."""
 
-import _faults
 import pytest
+
+from benchmarks import _faults
 
 FAULTS = {
     _faults.kill_while_encoding: 3,

@@ -1,0 +1,1 @@
+"""Measurements on real data; ``python -m benchmarks`` lists them."""

@@ -1,0 +1,1 @@
+"""Other packages, each run in a throwaway environment with pinned versions."""

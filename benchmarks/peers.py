@@ -1,0 +1,160 @@
+"""Other packages on the tasks of the debiasers, each in an environment of its own.
+
+    python -m benchmarks peers --data PATH --cache FOLDER --environments FOLDER
+
+The splits and the networks are those of the benchmark ``intraprocessing``. A peer gets the
+network's probabilities, the features and the groups of the debiasing rows. Its environment is made
+from the pinned versions in ``benchmarks/_peers/requirements``, which takes minutes, and kept in the
+folder of ``--environments``. A cell says how a method fails, if it does.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks._intraprocessing.measures import EPSILON, MEASURES, balanced_accuracy, bias
+from benchmarks._intraprocessing.methods import NetworkClassifier
+from benchmarks._intraprocessing.run import TABULAR, draw
+from benchmarks._peers import environments
+from benchmarks._remember import Remembered, short_digest
+from benchmarks._tables import Table, publish, spelled
+from skfair import intraprocessing
+from skfair.utils import FairnessWarning
+
+TOLERANCE = 0.03  # of peers, which have no margin for new rows, to stay below EPSILON
+# Package, method of the worker, and whether it needs the group to predict.
+PEERS = {
+    "fairlearn, ``ThresholdOptimizer``": ("fairlearn", "fairlearn_thresholds", True),
+    "error-parity, ``RelaxedThresholdOptimizer``": (
+        "error-parity", "error_parity_thresholds", True,
+    ),
+    "AIF360, ``RejectOptionClassification``": ("aif360", "aif360_reject_option", True),
+    "OxonFair, group known": ("oxonfair", "oxonfair_known", True),
+    "OxonFair, group inferred": ("oxonfair", "oxonfair_inferred", False),
+}  # fmt: skip
+OURS = ("ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser")
+HEADER = [
+    "method", "group to predict", "balanced accuracy", "bias", "within .05", "fit, CPU s",
+    "predict, CPU s",
+]  # fmt: skip
+
+
+def of_skfair(name, task, measure):
+    """Predictions on the test rows, and the costs."""
+    estimator = getattr(intraprocessing, name)(
+        task.network, constraint=measure, epsilon=EPSILON, output="logits", device="cpu",
+        random_state=task.seed,
+    )  # fmt: skip
+    start = time.process_time()
+    estimator.fit(task.X_debias, task.y_debias, sensitive_features=task.a_debias)
+    fitted = time.process_time()
+    predicted = estimator.predict(task.X_test)
+    return {"predicted": predicted, "fit": fitted - start, "predict": time.process_time() - fitted}
+
+
+def of_peer(label, task, measure, folder):
+    package, method, _ = PEERS[label]
+    classifier = NetworkClassifier(task.network)
+    given = {"constraint": measure, "tolerance": TOLERANCE, "seed": task.seed, "y": task.y_debias}
+    for part, X, a in (
+        ("", task.X_debias, task.a_debias),
+        ("_test", task.X_test, task.a_test),
+    ):
+        score = 1 / (1 + np.exp(-classifier.decision_function(X)))
+        given |= {f"X{part}": X.astype(np.float64), f"group{part}": a, f"score{part}": score}
+    return environments.run(environments.python_of(package, folder), method, given)
+
+
+def measured(label, task, measure, folder):
+    """The record of one fit: its numbers, or under "failed" what it said."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FairnessWarning)
+            if label in PEERS:
+                found = of_peer(label, task, measure, folder)
+            else:
+                found = of_skfair(label, task, measure)
+    except (RuntimeError, ValueError) as error:
+        return {"failed": " ".join(str(error).split())[:200]}
+    predicted = found["predicted"] == 1
+    return {
+        "balanced_accuracy": balanced_accuracy(predicted, task.y_test),
+        "bias": bias(predicted, task.y_test, task.a_test, measure),
+        "fit": float(found["fit"]),
+        "predict": float(found["predict"]),
+    }
+
+
+def code_of(label):
+    """What has to stay as it is for a record to count."""
+    if label not in PEERS:
+        return ""
+    package, method, _ = PEERS[label]
+    worker = environments.WORKER.read_text(encoding="utf-8")
+    return worker + environments.REQUIREMENTS[package].read_text(encoding="utf-8") + method
+
+
+def cells(label, records):
+    """The row of one method; the first failure in words, if it failed."""
+    shown, needs = f"``{label}``", "no"
+    if label in PEERS:
+        package, _, needed = PEERS[label]
+        shown = f"{label} ({environments.versions_of(package)})"
+        needs = "yes" if needed else "no"
+    failed = [record["failed"] for record in records if "failed" in record]
+    if failed:
+        told = f"fails in {len(failed)} of {len(records)}: ``{failed[0].replace('`', '')}``"
+        return [shown, needs, told, *"----"]
+    columns = {name: np.array([record[name] for record in records]) for name in records[0]}
+    spread = dict.fromkeys(columns, "")
+    if len(records) > 1:
+        spread = {name: f" ± {values.std(ddof=1):.3f}" for name, values in columns.items()}
+    return [
+        shown,
+        needs,
+        f"{columns['balanced_accuracy'].mean():.3f}{spread['balanced_accuracy']}",
+        f"{columns['bias'].mean():+.3f}{spread['bias']}",
+        f"{(np.abs(columns['bias']) < EPSILON).sum()} of {len(records)}",
+        f"{columns['fit'].mean():.2g}",
+        f"{columns['predict'].mean():.2g}",
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds tabular/")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of networks and results")
+    parser.add_argument("--environments", type=Path, metavar="FOLDER", required=True)
+    parser.add_argument("--seeds", type=int, default=10, help="how many; default 10")
+    parser.add_argument("--tasks", nargs="+", choices=TABULAR, default=list(TABULAR))
+    parser.add_argument("--write", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    remembered = Remembered(arguments.cache, "peers")
+    seeds = range(arguments.seeds)
+    for name in arguments.tasks:
+        tasks = [draw(name, seed, arguments.data, arguments.cache) for seed in seeds]
+        tables = []
+        for measure, words in MEASURES.items():
+            rows = []
+            for label in (*OURS, *PEERS):
+                records = []
+                for task in tasks:
+                    key = (name, task.seed, measure, label, short_digest(code_of(label)))
+                    record = remembered.measured(
+                        key,
+                        lambda label=label, task=task, measure=measure: measured(
+                            label, task, measure, arguments.environments
+                        ),
+                    )
+                    records.append(record)
+                    print(f"  {name} {task.seed} {measure} {label}: {record}", file=sys.stderr)
+                rows.append(cells(label, records))
+            title = f"{TABULAR[name]}: {words}, {len(seeds)} draws"
+            tables.append(Table(title, HEADER, rows))
+        publish(arguments.write, f"peers_{name}", *tables, seeds=spelled(seeds))

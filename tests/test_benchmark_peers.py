@@ -1,0 +1,71 @@
+"""Peers of the benchmarks: pinned, and run in a process of their own with files between."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks._peers.environments")
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks.peers")
+
+
+def rows(n, seed):
+    """Scores that are higher in group 1."""
+    rng = np.random.default_rng(seed)
+    y, group = rng.integers(2, size=(2, n))
+    score = 1 / (1 + np.exp(-(2 * y - 1 + 1.5 * (group - 0.5) + rng.normal(size=n))))
+    return {"X": score[:, None], "y": y, "group": group, "score": score}
+
+
+def test_every_peer_is_pinned_with_all_that_it_needs(environments, peers):
+    assert {package for package, _, _ in peers.PEERS.values()} == set(environments.REQUIREMENTS)
+    for package, path in environments.REQUIREMENTS.items():
+        assert all(line.count("==") == 1 for line in path.read_text().splitlines()), package
+        assert environments.versions_of(package).startswith(f"{package} ")
+
+
+def test_a_peer_runs_in_another_process(environments):
+    test = {f"{name}_test": values for name, values in rows(4000, 1).items() if name != "y"}
+    given = {**rows(4000, 0), **test, "constraint": "demographic_parity", "tolerance": 0.02}
+    answer = environments.run(sys.executable, "fairlearn_thresholds", {**given, "seed": 0})
+    selected, group = answer["predicted"], test["group_test"]
+    before = [(test["score_test"][group == g] > 0.5).mean() for g in (0, 1)]
+    after = [selected[group == g].mean() for g in (0, 1)]
+    assert before[1] - before[0] > 0.2
+    assert abs(after[1] - after[0]) < 0.06
+    assert 0.2 < selected.mean() < 0.8
+    assert answer["fit"] > 0
+    assert answer["predict"] > 0
+
+
+def test_a_failure_says_what_the_peer_said(environments):
+    given = {**rows(50, 0), "constraint": "no such", "tolerance": 0.02, "seed": 0}
+    with pytest.raises(RuntimeError, match=r"^fairlearn_thresholds: ValueError: .*parity"):
+        environments.run(sys.executable, "fairlearn_thresholds", given)
+
+
+def test_rows_of_the_table(peers):
+    record = {"balanced_accuracy": 0.7, "bias": 0.02, "fit": 1.0, "predict": 0.1}
+    other = {**record, "balanced_accuracy": 0.8, "bias": -0.06}
+    row = peers.cells("DistillationDebiaser", [record, other])
+    expected = ["no", "0.750 ± 0.071", "-0.020 ± 0.057", "1 of 2", "1", "0.1"]
+    assert row == ["``DistillationDebiaser``", *expected]
+    one = peers.cells("fairlearn, ``ThresholdOptimizer``", [record])
+    assert one[0].startswith("fairlearn, ``ThresholdOptimizer`` (fairlearn ")
+    assert one[1:4] == ["yes", "0.700", "+0.020"]
+    failed = peers.cells("DistillationDebiaser", [record, {"failed": "no `groups`"}])
+    assert failed[2:] == ["fails in 1 of 2: ``no groups``", "-", "-", "-", "-"]
+    assert len(failed) == len(peers.HEADER)
