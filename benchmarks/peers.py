@@ -21,7 +21,7 @@ from benchmarks._intraprocessing.measures import EPSILON, MEASURES, balanced_acc
 from benchmarks._intraprocessing.methods import NetworkClassifier
 from benchmarks._intraprocessing.run import TABULAR, draw
 from benchmarks._peers import environments
-from benchmarks._remember import Remembered, short_digest
+from benchmarks._remember import Remembered, library_code, short_digest
 from benchmarks._tables import Table, publish, spelled
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
@@ -93,7 +93,7 @@ def measured(label, task, measure, folder):
 def code_of(label):
     """What has to stay as it is for a record to count."""
     if label not in PEERS:
-        return ""
+        return library_code(getattr(intraprocessing, label).__module__)
     package, method, _ = PEERS[label]
     worker = environments.WORKER.read_text(encoding="utf-8")
     return worker + environments.REQUIREMENTS[package].read_text(encoding="utf-8") + method
@@ -155,6 +155,7 @@ def main():
                     records.append(record)
                     print(f"  {name} {task.seed} {measure} {label}: {record}", file=sys.stderr)
                 rows.append(cells(label, records))
-            title = f"{TABULAR[name]}: {words}, {len(seeds)} draws"
+            draws = "1 draw" if len(seeds) == 1 else f"{len(seeds)} draws"
+            title = f"{TABULAR[name]}: {words}, {draws}"
             tables.append(Table(title, HEADER, rows))
         publish(arguments.write, f"peers_{name}", *tables, seeds=spelled(seeds))
