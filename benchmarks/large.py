@@ -2,7 +2,7 @@
 
     python -m benchmarks large [--part PART ...] [--write docs/results]
 
-Each row runs in a process of its own. ``--write`` writes one table for each part.
+Each run is in a process of its own. ``--write`` writes one table for each part.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks._tables import Table, publish
 
@@ -25,15 +27,15 @@ PARTS = {
 }
 
 
-def rows_of(part):
-    return importlib.import_module(f"benchmarks._large.{part}").rows()
+def runs_of(part):
+    return importlib.import_module(f"benchmarks._large.{part}").runs()
 
 
 def measured(part, position):
-    """Measure a row in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks", "large", "--row", part, str(position)]
+    """Measure the rows of a run in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks", "large", "--run", part, str(position)]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return float(json.loads(answer.stdout.splitlines()[-1]))
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def met(number, goal):
@@ -53,20 +55,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the tables there too")
-    parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row:
-        part, position = arguments.row
-        print(json.dumps(float(rows_of(part)[int(position)].measure())))
+    if arguments.run:
+        part, position = arguments.run
+        print(json.dumps(np.ravel(runs_of(part)[int(position)].measure()).tolist()))
         return
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, no accelerator"
     for part in arguments.part or PARTS:
         found = []
-        for position, row in enumerate(rows_of(part)):
-            number = measured(part, position)
-            found.append([row.what, shown(number), row.goal or "-", met(number, row.goal) or "-"])
-            print("  ".join(found[-1]), file=sys.stderr, flush=True)
+        for position, run in enumerate(runs_of(part)):
+            numbers = measured(part, position)
+            for (what, goal), number in zip(run.goals.items(), numbers, strict=True):
+                found.append([what, shown(number), goal or "-", met(number, goal) or "-"])
+                print("  ".join(found[-1]), file=sys.stderr, flush=True)
         title = f"{PARTS[part]} ({machine})"
         header = ["what", "measured", "goal", "met"]
         table = Table(title, header, found)
-        publish(arguments.write, f"large_{part}", table, seeds="fixed in the rows")
+        publish(arguments.write, f"large_{part}", table, seeds="fixed in the runs")

@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 from PIL import Image
 from torch import nn
 
-from benchmarks._large.rows import Row
+from benchmarks._large.rows import Run
 from skfair.featurize import FrozenEncoderFeaturizer
 
 N_FILES, N_PARTITIONS, REPEATS = 1200, 24, 5
@@ -91,24 +91,16 @@ def differing(*, kill):
     return float((made[0] != made[1]).sum())
 
 
-def rows():
-    """Return the rows of the table.
-
-    Returns
-    -------
-    list of Row
-    """
+def runs():
     files = f"{N_FILES:,} JPEG files of 256 px, small encoder"
     return [
-        Row(f"speed of two workers in that of one, {files}", ">= 1.6", speed_up),
-        Row(
-            "values that differ between one worker and two, with other partitions",
-            "<= 0",
+        Run({f"speed of two workers in that of one, {files}": ">= 1.6"}, speed_up),
+        Run(
+            {"values that differ between one worker and two, with other partitions": "<= 0"},
             functools.partial(differing, kill=False),
         ),
-        Row(
-            "the same, and one of two workers is killed half way",
-            "<= 0",
+        Run(
+            {"the same, and one of two workers is killed half way": "<= 0"},
             functools.partial(differing, kill=True),
         ),
     ]

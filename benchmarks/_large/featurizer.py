@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks._large.rows import Row
+from benchmarks._large.rows import Run
 from skfair.featurize import FrozenEncoderFeaturizer
 
 N_FILES, SIDE, SMALL, BATCH_SIZE, N_REPEATS = 1000, 256, 96, 64, 5
@@ -88,12 +88,13 @@ def ratio(other, way):
     return min(seconds[other]) / min(seconds[way])
 
 
-def rows():
+def runs():
     what = f"images/s, {N_FILES:,} JPEG files, {SIDE} to {SMALL} pixels, small encoder:"
     two = by_featurizer(2)
     return [
-        Row(f"{what} n_jobs=2 / n_jobs=1", ">= 1.7", lambda: ratio(by_featurizer(1), two)),
-        Row(
-            f"{what} n_jobs=2 / DataLoader with 2 workers", ">= 0.95", lambda: ratio(by_loader, two)
+        Run({f"{what} n_jobs=2 / n_jobs=1": ">= 1.7"}, lambda: ratio(by_featurizer(1), two)),
+        Run(
+            {f"{what} n_jobs=2 / DataLoader with 2 workers": ">= 0.95"},
+            lambda: ratio(by_loader, two),
         ),
     ]

@@ -3,14 +3,13 @@
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks._large.rows import Row
+from benchmarks._large.rows import Run
 from skfair.margin import ClusterMarginClassifier
 
 N_ROWS, N_FEATURES, BATCH, BLOCK = 1_000_000, 512, 256, 20_000
@@ -41,22 +40,24 @@ def classifier(max_epochs, loss="margin"):
     )
 
 
-def mebibytes(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+def mebibytes():
+    """Memory of the process alone, and with the pages of files that it maps."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").open() if ":" in line)
+    return np.array([int(lines[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS")])
 
 
-def memory(name):
-    """Peak of a kind of memory above the start, in GiB, of fit and predict."""
+def memory():
+    """Peaks above the start, in GiB, of the process alone and with the pages, of fit and predict."""
     with tempfile.TemporaryDirectory() as folder:
         X, y = written(folder)
         classifier(1).fit(np.asarray(X[:: N_ROWS // 200], dtype=np.float32), y[:: N_ROWS // 200])
-        start, peak, done = mebibytes(name), 0.0, threading.Event()
+        start, done = mebibytes(), threading.Event()
+        peak = start
 
         def watch():
             nonlocal peak
             while not done.wait(0.005):
-                peak = max(peak, mebibytes(name))
+                peak = np.maximum(peak, mebibytes())
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -96,10 +97,15 @@ def plain(X, y):
     return time.process_time() - start
 
 
-def rows():
+def runs():
     data = f"margin classifier, memory map of {N_ROWS:,} x {N_FEATURES} float16"
     return [
-        Row(f"{data}: memory of the process alone, GiB", "<= 2", partial(memory, "RssAnon")),
-        Row(f"{data}: with the pages of the map, GiB", "<= 2", partial(memory, "VmRSS")),
-        Row(f"{data}: an epoch, in reads of the file with the arithmetic", "<= 1.5", epoch),
+        Run(
+            {
+                f"{data}: memory of the process alone, GiB": "<= 2",
+                f"{data}: with the pages of the map, GiB": "<= 2",
+            },
+            memory,
+        ),
+        Run({f"{data}: an epoch, in reads of the file with the arithmetic": "<= 1.5"}, epoch),
     ]

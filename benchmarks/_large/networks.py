@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import skfair
-from benchmarks._large.rows import Row
+from benchmarks._large.rows import Run
 
 N_ROWS, N_FEATURES = 2000, 512
 DEBIASERS = {
@@ -76,24 +76,8 @@ def resident():
     return tuple(int(lines[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
 
 
-def memory(name):
-    """Peak of the resident memory of ``fit`` above the start, in models."""
-    network, X, y, group = task()
-    with torch.inference_mode():
-        network(torch.from_numpy(X[:8]))
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).zero_grad()
-    size = sum(parameter.nbytes for parameter in network.parameters()) / 2**20
-    fitted = debiaser(name, network)
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as clear:
-        clear.write("5")  # the peak starts again from here
-    start, _ = resident()
-    fitted.fit(X, y, sensitive_features=group)
-    return (resident()[1] - start) / size
-
-
-def passes(name):
-    """Processor time of ``fit``, in forward passes over the rows."""
+def costs(name):
+    """Peak of the resident memory above the start, in models; time of ``fit`` in forward passes."""
     network, X, y, group = task()
     rows = torch.from_numpy(X)
     network(rows[:8])
@@ -104,13 +88,21 @@ def passes(name):
             for batch in rows.split(512):
                 network(batch)
         times.append(time.process_time() - start)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).zero_grad()
     debiaser(name, nn.Linear(N_FEATURES, 1)).fit(X, y, sensitive_features=group)
+    size = sum(parameter.nbytes for parameter in network.parameters()) / 2**20
+    fitted = debiaser(name, network)
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as clear:
+        clear.write("5")  # the peak starts again from here
+    before, _ = resident()
     start = time.process_time()
-    debiaser(name, network).fit(X, y, sensitive_features=group)
-    return (time.process_time() - start) / float(np.median(times))
+    fitted.fit(X, y, sensitive_features=group)
+    took = time.process_time() - start
+    return (resident()[1] - before) / size, took / float(np.median(times))
 
 
-def rows():
+def runs():
     network = "an MLP of 24.1 million parameters, 2,000 rows"
     found = []
     for name, settings in DEBIASERS.items():
@@ -118,10 +110,9 @@ def rows():
         if "n_trials" in settings:
             what += f", {settings['n_trials']} trials"
         in_memory, in_passes = GOALS.get(name, ("", ""))
-        found += [
-            Row(
-                f"{what}: peak memory above the start, in models", in_memory, partial(memory, name)
-            ),
-            Row(f"{what}: time, in forward passes", in_passes, partial(passes, name)),
-        ]
+        goals = {
+            f"{what}: peak memory above the start, in models": in_memory,
+            f"{what}: time, in forward passes": in_passes,
+        }
+        found.append(Run(goals, partial(costs, name)))
     return found

@@ -1,22 +1,20 @@
-"""A row of the table of the benchmark ``large``."""
+"""Rows of the table of the benchmark ``large``, as they are measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
-    """What is measured, with its goal. Each row runs in a process of its own.
+class Run(NamedTuple):
+    """What is measured in one process, with its goals.
 
     Attributes
     ----------
-    what : str
-        The subject, with the sizes of the data and networks, and the unit of the number.
-    goal : str
-        The goal for the number, as "<= 4" or ">= 1.6"; "" where the row has none.
+    goals : dict of str to str
+        For each row of the table what is measured, with the sizes of the data and networks, and the
+        unit of the number; and its goal, as "<= 4" or ">= 1.6", or "" where the row has none.
     measure : callable
-        Returns the number.
+        Returns the number, or one for each row.
     """
 
-    what: str
-    goal: str
-    measure: Callable[[], float]
+    goals: dict[str, str]
+    measure: Callable[[], float | Sequence[float]]
