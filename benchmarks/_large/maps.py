@@ -42,12 +42,13 @@ def classifier(max_epochs, loss="margin"):
 
 def mebibytes():
     """Memory of the process alone, and with the pages of files that it maps."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").open() if ":" in line)
+    with open("/proc/self/status") as status:
+        lines = dict(line.split(":", 1) for line in status)
     return np.array([int(lines[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS")])
 
 
 def memory():
-    """Peaks above the start, in GiB, of the process alone and with the pages, of fit and predict."""
+    """Peaks above the start of fit and predict, in GiB: the process alone, and with the pages."""
     with tempfile.TemporaryDirectory() as folder:
         X, y = written(folder)
         classifier(1).fit(np.asarray(X[:: N_ROWS // 200], dtype=np.float32), y[:: N_ROWS // 200])
