@@ -163,9 +163,18 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
             # share the weights, which nothing writes to.
             same = {id(parameter): parameter for parameter in search.network.parameters()}
             run = _with_weights(copied(search.network, memo=same))
-            # One network after another: the layers' outputs of several do not fit into a cache.
-            weights = (_draw(parameters, trial, search, self.std) for trial in trials)
-            return np.stack([search.score(search.scored, partial(run, w)) for w in weights])
+            # One network after another: the layers' outputs of several do not fit into a cache. All
+            # weights are drawn into the same memory.
+            room = {name: torch.empty(weight.shape) for name, weight in parameters.items()}
+            return np.stack(
+                [
+                    search.score(
+                        search.scored,
+                        partial(run, _draw(parameters, trial, search, self.std, room)),
+                    )
+                    for trial in trials
+                ]
+            )
 
         def block(start: int) -> list[int]:
             return list(range(start, min(start + _AT_ONCE, self.n_trials)))
@@ -189,14 +198,19 @@ class RandomPerturbationDebiaser(IntraprocessingDebiaser):
 
 
 def _draw(
-    parameters: Mapping[str, torch.Tensor], trial: int, search: Search, std: float
+    parameters: Mapping[str, torch.Tensor],
+    trial: int,
+    search: Search,
+    std: float,
+    room: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Perturbed weights of a trial, which has its own seed."""
+    """Perturbed weights of a trial, which has its own seed; in `room`, if it is given."""
     generator = torch.Generator().manual_seed(search.seed + trial)
     weights = {}
     for name, parameter in parameters.items():
-        factor = torch.randn(parameter.shape, generator=generator).mul_(std).add_(1)
-        weights[name] = search.original[name] * factor.to(parameter.device, parameter.dtype)
+        factor = torch.empty(parameter.shape) if room is None else room[name]
+        factor.normal_(generator=generator).mul_(std).add_(1)
+        weights[name] = factor.to(parameter.device, parameter.dtype).mul_(search.original[name])
     return weights
 
 
