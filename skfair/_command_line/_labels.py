@@ -84,13 +84,14 @@ def get_groups(column: Column) -> np.ndarray:
     """
     _refuse_scores(column, _BIN)
     # A leading zero shows that the digits are a name, for instance "00712".
-    numbers = [_as_number(value) for value in column.values if value is not None]
     spelled = [str(value).strip() for value in column.values if value is not None]
+    read = [_as_number(text) for text in spelled]
+    numbers = [number for number in read if isinstance(number, int)]
     if len(numbers) > MANY_NUMBERS and [*map(str, numbers)] == spelled:
         raise ValueError(
-            f"{column.where}: the values are {len(numbers)} different numbers, from {min(numbers)} "
-            f"to {max(numbers)}. Expected labels of groups. {_BIN} If each number is the name of a "
-            "group, write a word before it, such as 'clinic 12'."
+            f"{column.where}: the values are {len(numbers)} different numbers, from "
+            f"{shown(min(numbers))} to {shown(max(numbers))}. Expected labels of groups. {_BIN} If "
+            "each number is the name of a group, write a word before it, such as 'clinic 12'."
         )
     return column.expand(column.values)
 
