@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skfair._command_line._table import Column
+from skfair.utils._groups import MANY_NUMBERS
 from skfair.utils._shown import shown, shown_all
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,300}\s*")
@@ -17,6 +18,7 @@ _TRUTH = {"true": True, "false": False}
 # Words that other programs write for a missing value. As a group they are labels: a group may be
 # called "NA".
 _MISSING = {"na", "n/a", "nan", "null", "none", "<na>"}
+_BIN = "Bin the values first, for instance to age bands."
 _COMPLETE = "Leave out the rows without labels before you compare the predictions."
 
 
@@ -78,9 +80,19 @@ def get_groups(column: Column) -> np.ndarray:
     Raises
     ------
     ValueError
-        The values are continuous.
+        The values are continuous, or they are too many numbers, for instance ages.
     """
-    _refuse_scores(column, "Bin the values first, for instance to age bands.")
+    _refuse_scores(column, _BIN)
+    # A leading zero shows that the digits are a name, for instance "00712".
+    spelled = [str(value).strip() for value in column.values if value is not None]
+    read = [_as_number(text) for text in spelled]
+    numbers = [number for number in read if isinstance(number, int)]
+    if len(numbers) > MANY_NUMBERS and [*map(str, numbers)] == spelled:
+        raise ValueError(
+            f"{column.where}: the values are {len(numbers)} different numbers, from "
+            f"{shown(min(numbers))} to {shown(max(numbers))}. Expected labels of groups. {_BIN} If "
+            "each number is the name of a group, write a word before it, such as 'clinic 12'."
+        )
     return column.expand(column.values)
 
 

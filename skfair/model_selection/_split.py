@@ -101,7 +101,14 @@ class _GroupStratified(BaseCrossValidator):
                 f"y is missing for {describe_rows(classes < 0)}. Drop these samples, or give them "
                 "a label."
             )
-        encoded = encode_groups(sensitive_features, n_samples=n_samples)
+        encoded = encode_groups(sensitive_features, n_samples=n_samples, missing="keep")
+        if (encoded.codes < 0).any():
+            raise ValueError(
+                f"sensitive_features is missing for {describe_rows(encoded.codes < 0)}. Every part "
+                "needs known groups. Drop these samples; or, in a search, keep them for training "
+                "only, and score on samples whose groups are all known: "
+                "cv=sklearn.model_selection.PredefinedSplit(...) with -1 for the others."
+            )
         stratum = self._stratify(classes, labels, encoded)
         return self._iter_parts(stratum, encoded.codes * len(labels) + classes)
 

@@ -12,7 +12,7 @@ from skfair.utils._labels import BIN, as_objects, bare, describe_rows, encode_la
 from skfair.utils._shown import shown, shown_all
 
 _MISSING_LABEL = "missing"
-_MANY_NUMBERS = 30  # a column with more distinct numbers is probably a measurement
+MANY_NUMBERS = 30  # a column with more distinct numbers is probably a measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def encode_groups(
                     else ""
                 )
             )
-        if len(labels) > _MANY_NUMBERS and all(type(label) is int for label in labels):
+        if len(labels) > MANY_NUMBERS and all(type(label) is int for label in labels):
             raise ValueError(
                 f"{where} has {len(labels)} different numbers, from {shown(labels[0])} to "
                 f"{shown(labels[-1])}. Expected labels of groups. {BIN}"

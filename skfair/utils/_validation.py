@@ -22,7 +22,8 @@ _WANTED = {
     "X": "finite numbers, as an array or data frame with one row per sample and columns of "
     "different names",
     "y": "one class label per sample, all of them text or all of them numbers",
-    "sample_weight": "one finite number per sample, zero or more, and not zero for all",
+    "sample_weight": "one finite number per sample, zero or more, and not zero for all. Groups are "
+    "given by keyword, as sensitive_features",
 }
 
 

@@ -305,6 +305,7 @@ BAD_WEIGHTS = {
     "other length": (np.ones(299), r"sample_weight.shape == \(299,\), expected \(300,\)"),
     "nan": (np.full(300, np.nan), "sample_weight contains NaN"),
     "zero on a class": (Y, "sample_weight is zero on every sample of class 0. Leave that class"),
+    "groups": (np.where(A == 1, "f", "m"), "sample_weight.*by keyword, as sensitive_features"),
     "zero": (np.zeros(300), "Sample weights must contain at least one non-zero"),
 }
 
