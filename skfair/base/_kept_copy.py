@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from skfair.base._networks import copied
+from skfair.base._networks import KNOWN_PACKAGES, copied, writes_weights, written_parameters
 
 # Copies are kept after predictions of few rows. For more rows, the copy is a small part of the
 # work; a batch job then leaves no copy in memory.
@@ -36,8 +36,6 @@ _OF_COPIES = (
     *("_apply", "to", "train", "eval", "__getstate__", "__reduce__", "__reduce_ex__"),
     *("modules", "named_modules", "children", "named_children"),
 )
-# Whose classes do not remember results by the identity of a copy.
-_KNOWN = ("torch.", "skfair.", "transformers.", "peft.")
 
 
 @contextmanager
@@ -51,7 +49,8 @@ def converted(
 
     With ``dtype=None``, a network that is on the device already is not copied if it is in eval
     mode and consists of layers of torch alone, which do not change while they run. Any other one
-    on the device lends a copy of its parts, buffers and attributes, which shares its parameters.
+    on the device lends a copy of its parts, buffers and attributes, which shares its parameters,
+    except :func:`those that parts write <skfair.base._networks.written_parameters>`.
 
     Parameters
     ----------
@@ -114,7 +113,7 @@ class _Copy:
     device : torch.device
     dtype : torch.dtype or None
     shared : bool
-        Whether the copy shares the parameters of the network, which a run in eval mode only reads.
+        Whether the copy shares the parameters that a run in eval mode only reads.
     """
 
     def __init__(
@@ -127,7 +126,8 @@ class _Copy:
     ):
         self.kind = device, dtype
         if shared:
-            memo = {id(weight): weight for weight in module.parameters()}
+            written = written_parameters(module)
+            memo = {id(w): w for w in module.parameters() if id(w) not in written}
             self.network = copied(module, memo=memo).eval()
         else:
             self.network = copied(module).to(device=device, dtype=dtype).eval()
@@ -376,7 +376,7 @@ def _only_checks(part: nn.Module, name: str) -> bool:
 
 def _has_a_memory(kind: type) -> bool:
     """Whether a method of a class remembers results by the identity of a copy or its tensors."""
-    own = (base for base in kind.__mro__ if not base.__module__.startswith(_KNOWN))
+    own = (base for base in kind.__mro__ if not base.__module__.startswith(KNOWN_PACKAGES))
     return any(map(_remembers, chain.from_iterable(vars(base).values() for base in own)))
 
 
@@ -404,8 +404,10 @@ def _runs_as_it_is(module: nn.Module) -> bool:
 
 
 def _only_computes(part: nn.Module) -> bool:
-    """Whether the forward pass of a part changes no attribute in eval mode."""
+    """Whether the forward pass of a part changes no attribute and no weight in eval mode."""
     known = type(part).__module__.startswith(("torch.nn.modules.", "skfair."))
+    if writes_weights(part):
+        return False
     return known and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
@@ -425,7 +427,7 @@ def _is_shared(value: Any) -> bool:
         return isinstance(value.__self__, type | types.ModuleType | None)
     if not isinstance(value, types.FunctionType):
         return False
-    if not (value.__module__ or "").startswith(_KNOWN) and _remembers(value):
+    if not (value.__module__ or "").startswith(KNOWN_PACKAGES) and _remembers(value):
         return False
     if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
         return True

@@ -16,6 +16,9 @@ CLOSE, ROUGH = 1e-3, 0.05
 _DOUBLE_BYTES = 1 << 26
 _NOTHING = 1e-3  # outputs below this size may be rounding errors only
 _DICTS = dict, OrderedDict
+# Whose classes write no weights where a mode is set, and do not remember results by the identity
+# of a copy.
+KNOWN_PACKAGES = ("torch.", "skfair.", "transformers.", "peft.")
 
 
 def copied(
@@ -58,6 +61,34 @@ def copied(
         for buffer in [*part.buffers(recurse=False), *plain]:
             memo[id(buffer)] = buffer.detach().to(device or buffer.device, copy=True)
     return copy.deepcopy(module, memo)
+
+
+def written_parameters(module: nn.Module) -> set[int]:
+    """Find the parameters that a copy must not share, since parts write to them by themselves.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    set of int
+        Ids of the parameters of embeddings with `max_norm`, which scale their rows as they run,
+        and of the parts whose class has its own ``train`` or ``eval``: some of these merge an
+        adapter into a frozen weight.
+    """
+    return {id(w) for part in module.modules() if writes_weights(part) for w in part.parameters()}
+
+
+def writes_weights(part: nn.Module) -> bool:
+    """Whether a part may write weights in a run, or where its mode is set."""
+    if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+        return True
+    for name in ("train", "eval"):
+        first = next(base for base in type(part).__mro__ if name in vars(base))
+        if name in vars(part) or not first.__module__.startswith(KNOWN_PACKAGES):
+            return True
+    return False
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:

@@ -489,6 +489,39 @@ def make_with(make, weight):
     return filled(make(), weight)
 
 
+class Doubles(Line):
+    def train(self, mode=True):
+        self.weight.data.mul_(1 if mode else 2)
+        return super().train(mode)
+
+
+def doubling():
+    line = Line()
+    line.eval = functools.partial(doubled, line)
+    return line
+
+
+def doubled(line):
+    line.weight.data.mul_(2)
+    return nn.Module.eval(line)
+
+
+@pytest.mark.parametrize("make", [Doubles, doubling])
+def test_weights_that_are_written_where_a_mode_is_set_are_not_shared(make):
+    network = make()
+    assert run(network, dtype=None) == run(network, dtype=None) == [5.0, 13.0]
+    assert network.weight.item() == 2.0
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_with_a_largest_norm_keep_their_weights(kind):
+    network = nn.Sequential(kind(3, 2, max_norm=1.0)).eval()
+    network[0].weight.data.fill_(3.0)
+    with torch.no_grad(), converted(network, CPU, None, n_rows=1) as copy:
+        assert copy(torch.tensor([[1]])).flatten().norm().item() == pytest.approx(1.0)
+    assert network[0].weight.unique().tolist() == [3.0]
+
+
 def test_buffers_of_a_copy_that_shares_parameters_are_its_own():
     network = CountsInABuffer()
     assert run(network, dtype=None) == run(network, dtype=None) == [6.0, 14.0]
