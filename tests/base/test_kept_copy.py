@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import weakref
+from collections import OrderedDict
 from copy import deepcopy
 from itertools import product
 from operator import is_
@@ -335,6 +336,35 @@ def test_unusual_collections(kind):
     assert run(network) == run(network) == [3.0, 7.0]
     network.held = {torch.zeros(2): 1.0}
     assert run(network) == [3.0, 7.0]
+
+
+class ReadsADict(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = OrderedDict({1: 0.0})
+        self.held.factor = 1.0
+
+    def forward(self, rows):
+        is_truth = isinstance(next(iter(self.held)), bool)
+        return super().forward(rows) * self.held.factor * (1 + is_truth)
+
+
+def set_an_equal_key(network):
+    del network.held[1]
+    network.held[True] = 0.0
+
+
+def set_an_attribute_of_a_dict(network):
+    network.held.factor = 2.0
+
+
+@pytest.mark.parametrize("change", [set_an_equal_key, set_an_attribute_of_a_dict])
+def test_no_change_of_a_dict_is_missed(change):
+    network = ReadsADict()
+    assert run(network) == run(network) == [3.0, 7.0]
+    assert len(copies(network)) == 1
+    change(network)
+    assert run(network) == [6.0, 14.0]
 
 
 class Kind(enum.Enum):
@@ -712,6 +742,90 @@ class RemembersInAFunction(Line):
         return rows * squared(self.weight)
 
 
+CACHE = {}
+
+
+def cached_sum(layer):
+    return CACHE.setdefault(id(layer), layer.weight.sum().item())
+
+
+def cached_in_a_helper(layer):
+    return next(cached_sum(each) for each in [layer])
+
+
+class RemembersInADict(Line):
+    def forward(self, rows):
+        return rows * cached_in_a_helper(self)
+
+
+class RemembersInItsClass(Line):
+    sums = weakref.WeakKeyDictionary()
+
+    def forward(self, rows):
+        return rows * self.sums.setdefault(self, self.weight.sum().item())
+
+
+class RemembersInAClosure(Line):
+    def forward(self, rows):
+        return rows * remembering(self)
+
+
+def with_a_memory(function):
+    memory = {}
+
+    @functools.wraps(function)
+    def wrapped(layer):
+        return memory.setdefault(id(layer), function(layer))
+
+    return wrapped
+
+
+remembering = with_a_memory(lambda layer: layer.weight.sum().item())
+
+
+class Sum:
+    def __init__(self):
+        self.of = {}
+
+    def __get__(self, layer, kind=None):
+        return self.of.setdefault(id(layer), layer.weight.sum().item())
+
+
+class RemembersInADescriptor(Line):
+    total = Sum()
+
+    def forward(self, rows):
+        return rows * self.total
+
+
+class RemembersInAModule(Line):
+    def forward(self, rows):
+        return rows * this_module.squared(self.weight)
+
+
+this_module = sys.modules[__name__]
+
+
+class HoldsViews(Line):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("held", torch.ones(2, dtype=torch.int64))
+        self.register_buffer("first", self.held[:1])
+
+    def forward(self, rows):
+        return super().forward(rows) * (self.held[0] + 10 * self.first[0])
+
+
+class HoldsAGradient(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = torch.ones(1, requires_grad=True)
+        self.held.grad = torch.ones(1)
+
+    def forward(self, rows):
+        return super().forward(rows) * self.held.grad
+
+
 class HasAState(Line):
     """Holds an object that says itself what a copy of it has."""
 
@@ -807,6 +921,13 @@ class HoldsAnything(Line):
         RemembersByIdentity,
         RemembersInAProperty,
         RemembersInAFunction,
+        RemembersInADict,
+        RemembersInItsClass,
+        RemembersInAClosure,
+        RemembersInADescriptor,
+        RemembersInAModule,
+        HoldsViews,
+        HoldsAGradient,
         CallsAFunctionThatRemembers,
         HoldsWhatRemembers,
         HoldsAnything,
@@ -825,6 +946,11 @@ def test_other_networks_are_copied_at_each_call(make):
         parameter.data.mul_(2)
     if isinstance(network, HoldsAnything):
         network.held[0] = 3
+    if isinstance(network, HoldsViews):
+        network.first.data = torch.tensor([3])
+    if isinstance(network, HoldsAGradient):
+        network.held.grad.fill_(3.0)
+    CACHE.clear()  # of the network itself, which may have been given the place of another one
     if isinstance(network, HoldsSlots | HasAState | CallsAClosure):
         network.held.values[0] = 3.0
     after = run(network)
