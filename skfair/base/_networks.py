@@ -220,6 +220,35 @@ def rounding(module: nn.Module, rows: Any) -> float:
     return CLOSE if exact and not quantised and rows.device.type == "cpu" else ROUGH
 
 
+_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def have_same_bits(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bits, in one shape and type and on one device.
+
+    Zeros of different signs differ, and NaN equals NaN.
+
+    Parameters
+    ----------
+    one, two : tensor
+
+    Returns
+    -------
+    bool
+        False for sparse tensors and those in other special layouts, which are not compared.
+    """
+    tensors = [one.detach(), two.detach()]
+    kinds = {(t.shape, t.dtype, t.device, t.layout, t.is_quantized) for t in tensors}
+    if len(kinds) > 1 or one.layout != torch.strided:
+        return False
+    if one.is_quantized:
+        return torch.equal(*tensors)
+    if one.is_complex():
+        tensors = [torch.view_as_real(tensor.resolve_conj()) for tensor in tensors]
+    same_size = _NUMBERS[tensors[0].itemsize]
+    return torch.equal(*(tensor.resolve_neg().view(same_size) for tensor in tensors))
+
+
 def are_alike(
     one: torch.Tensor, two: torch.Tensor, tolerance: float, among: torch.Tensor | None = None
 ) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skfair.base._net import load_weights
-from skfair.base._networks import check_initialised, copied, written_parameters
+from skfair.base._networks import check_initialised, copied, have_same_bits, written_parameters
 from skfair.utils._shown import shown
 
 _MOST_SHOWN = 20  # names of parameters in a message
@@ -141,10 +141,10 @@ def _is_one_of(originals: Mapping[str, nn.Parameter], name: str, parameter: nn.P
     parts = name.split(".")
     names = (".".join(parts[start:]) for start in range(len(parts)))
     own = next((originals[each] for each in names if each in originals), None)
-    if own is None or own.dtype != parameter.dtype:
+    if own is None:
         return False
     # On another device, or after unpickling, it has its own memory.
-    return own is parameter or torch.equal(own.detach().cpu(), parameter.detach().cpu())
+    return own is parameter or have_same_bits(own.cpu(), parameter.cpu())
 
 
 def load_own_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
