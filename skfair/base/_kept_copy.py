@@ -6,8 +6,8 @@ import functools
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from skfair.base._networks import copied
+from skfair.base._networks import KNOWN_PACKAGES, copied, writes_weights, written_parameters
 
 # Copies are kept after predictions of few rows. For more rows, the copy is a small part of the
 # work; a batch job then leaves no copy in memory.
@@ -36,8 +36,6 @@ _OF_COPIES = (
     *("_apply", "to", "train", "eval", "__getstate__", "__reduce__", "__reduce_ex__"),
     *("modules", "named_modules", "children", "named_children"),
 )
-# Whose classes do not remember results by the identity of a copy.
-_KNOWN = ("torch.", "skfair.", "transformers.", "peft.")
 
 
 @contextmanager
@@ -51,7 +49,8 @@ def converted(
 
     With ``dtype=None``, a network that is on the device already is not copied if it is in eval
     mode and consists of layers of torch alone, which do not change while they run. Any other one
-    on the device lends a copy of its parts, buffers and attributes, which shares its parameters.
+    on the device lends a copy of its parts, buffers and attributes, which shares its parameters,
+    except :func:`those that parts write <skfair.base._networks.written_parameters>`.
 
     Parameters
     ----------
@@ -82,8 +81,10 @@ def converted(
     A copy is kept only if the attributes of all parts are known completely: tensors, numbers,
     text, functions without closures, collections of these, and objects that hold these in their
     ``__dict__`` alone and are copied as Python does by default. Other networks are copied at each
-    call, among them recurrent layers, scripted networks, graphs and parametrizations of torch, and
-    networks that hold arrays, tokenizers or anything else whose state is not in Python.
+    call, among them recurrent layers, scripted networks, graphs and parametrizations of torch,
+    networks that hold arrays, tokenizers or anything else whose state is not in Python, tensors
+    that are views of one another, and classes whose code may remember results by the identity of
+    the copy: in mappings whose keys are not text, by ``functools.lru_cache`` or in descriptors.
 
     Kept copies are neither pickled nor copied with the network, and they are freed with it. Those
     of one network take 256 MiB at most; a larger copy is not kept.
@@ -114,7 +115,7 @@ class _Copy:
     device : torch.device
     dtype : torch.dtype or None
     shared : bool
-        Whether the copy shares the parameters of the network, which a run in eval mode only reads.
+        Whether the copy shares the parameters that a run in eval mode only reads.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class _Copy:
     ):
         self.kind = device, dtype
         if shared:
-            memo = {id(weight): weight for weight in module.parameters()}
+            written = written_parameters(module)
+            memo = {id(w): w for w in module.parameters() if id(w) not in written}
             self.network = copied(module, memo=memo).eval()
         else:
             self.network = copied(module).to(device=device, dtype=dtype).eval()
@@ -146,11 +148,14 @@ class _Copy:
             map(torch.Tensor.size, ours.tensors)
         ):
             return  # tensors that were one are now two
-        self._states = theirs, ours
         for own, original in zip(ours.tensors, theirs.tensors, strict=True):
             if own is not original:
                 self._own.append(own)
                 self._originals.append(original)
+        memories = [tensor.untyped_storage().data_ptr() for tensor in self._own if tensor.numel()]
+        if len(set(memories)) < len(memories):
+            return  # views of one tensor, which may become two in the network
+        self._states = theirs, ours
         self._places = list(map(torch.Tensor.data_ptr, self._own))
         self.n_bytes = sum(tensor.nbytes for tensor in self._own)
         if self._only_computes and not shared and self.n_bytes > _CACHE:
@@ -268,6 +273,8 @@ class _State:
         self._partials: list[functools.partial] = []
         self._empty: list[Collection] = []  # apart, since most are: hooks of layers without hooks
         _, *self._parts = network.modules()
+        if any(map(_has_a_memory, {type(part) for part in network.modules()})):
+            raise _Unknown
         for part in (network, *self._parts):
             _check_class(part)
             children = vars(part)["_modules"]
@@ -288,7 +295,8 @@ class _State:
         if kind in _PLAIN or isinstance(value, type | enum.Enum) or _is_shared(value):
             return
         if kind in (torch.Tensor, nn.Parameter):
-            if not _has_plain_numbers(value):
+            # The gradient of a tensor is copied too, but not that of a parameter.
+            if not _has_plain_numbers(value) or (kind is torch.Tensor and value.requires_grad):
                 raise _Unknown
             if id(value) not in self._tensors:
                 self._tensors[id(value)] = value
@@ -296,9 +304,8 @@ class _State:
         elif kind in (*_DICTS, list, set) and not value:
             self._empty.append(value)
         elif kind in _DICTS:
-            # Keys are compared by value, and tensors have no single `==`.
-            if any(isinstance(key, torch.Tensor) for key in value):
-                raise _Unknown
+            if kind is OrderedDict:
+                self._add(vars(value))
             self._dicts.append(value)
             for item in chain(value, value.values()):
                 self._add(item)
@@ -327,9 +334,8 @@ class _State:
         dicts: list[dict] = [*(each.__dict__ for each in holders), *self._dicts]
         called = [(each.func, each.args, each.keywords) for each in self._partials]
         return (
-            list(chain.from_iterable([*map(dict.values, dicts), *self._others, *called])),
+            list(chain.from_iterable([*dicts, *map(dict.values, dicts), *self._others, *called])),
             [
-                *chain.from_iterable(dicts),
                 *map(len, dicts),
                 *map(len, self._others),
                 *map(type, holders),
@@ -358,8 +364,6 @@ def _check_class(part: nn.Module) -> None:
             raise _Unknown
     if hasattr(kind, "__deepcopy__") or getattr(kind, "__slots__", None):
         raise _Unknown
-    if _has_a_memory(kind):
-        raise _Unknown
 
 
 def _only_checks(part: nn.Module, name: str) -> bool:
@@ -375,23 +379,75 @@ def _only_checks(part: nn.Module, name: str) -> bool:
 
 
 def _has_a_memory(kind: type) -> bool:
-    """Whether a method of a class remembers results by the identity of a copy or its tensors."""
-    own = (base for base in kind.__mro__ if not base.__module__.startswith(_KNOWN))
-    return any(map(_remembers, chain.from_iterable(vars(base).values() for base in own)))
+    """Whether the code of a class may remember results by the identity of a copy or its tensors."""
+    own = (base for base in kind.__mro__ if not base.__module__.startswith(KNOWN_PACKAGES))
+    return _remember(
+        member
+        for base in own
+        for name, member in vars(base).items()
+        if not (name.startswith("__") and isinstance(member, Mapping))  # such as the annotations
+    )
 
 
-def _remembers(member: Any) -> bool:
-    """Whether a member of a class remembers results by the identity of a copy or its tensors."""
-    if isinstance(member, property):
-        member = member.fget
-    elif isinstance(member, staticmethod | classmethod):
-        member = member.__func__
-    while isinstance(member, types.FunctionType):
-        called = map(member.__globals__.get, member.__code__.co_names)
-        if any(isinstance(function, functools._lru_cache_wrapper) for function in called):
+def _remember(members: Iterable[Any]) -> bool:
+    """Whether members of a class, or functions, may remember results by identity.
+
+    They are searched with the functions that they call, in their package and in modules without a
+    package.
+    """
+    left, seen = list(members), set[int]()
+    while left:
+        member = left.pop()
+        if id(member) in seen:
+            continue
+        seen.add(id(member))
+        if isinstance(member, property):
+            left.append(member.fget)
+        elif isinstance(member, staticmethod | classmethod):
+            left.append(member.__func__)
+        elif isinstance(member, types.FunctionType):
+            left += _reached_from(member)
+        elif isinstance(member, functools._lru_cache_wrapper) or _is_a_memory(member):
             return True
-        member = getattr(member, "__wrapped__", None)
-    return isinstance(member, functools._lru_cache_wrapper)
+    return False
+
+
+def _is_a_memory(value: Any) -> bool:
+    """Whether a value is a mapping by identity, or a descriptor, which may have one."""
+    if isinstance(value, MutableMapping):
+        by_name = all(isinstance(key, str | type | torch.dtype | torch.device) for key in value)
+        return not (value and by_name)
+    kind = type(value)
+    return hasattr(kind, "__get__") and kind.__module__ not in ("builtins", "functools")
+
+
+def _reached_from(function: types.FunctionType) -> Iterator[Any]:
+    """Yield what a function wraps, and what it names in modules and in its closure."""
+    yield getattr(function, "__wrapped__", None)
+    scope = function.__globals__
+    home = scope.get("__name__") or ""
+    if home.startswith(KNOWN_PACKAGES):
+        return
+    codes = [function.__code__]
+    for code in codes:
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    names = set(chain.from_iterable(code.co_names for code in codes))
+    values = [scope[name] for name in names & scope.keys()]
+    modules = [vars(value) for value in values if isinstance(value, types.ModuleType)]
+    values += [module[name] for module in modules for name in names & module.keys()]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it is still empty
+            values.append(cell.cell_contents)
+    for value in values:
+        if isinstance(value, types.FunctionType):
+            there = value.__globals__.get("__name__") or ""
+            alone = "." not in there and there not in sys.stdlib_module_names
+            if alone or there.partition(".")[0] == home.partition(".")[0]:
+                yield value
+            else:
+                yield getattr(value, "__wrapped__", None)
+        elif isinstance(value, functools._lru_cache_wrapper | MutableMapping):
+            yield value
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -404,8 +460,10 @@ def _runs_as_it_is(module: nn.Module) -> bool:
 
 
 def _only_computes(part: nn.Module) -> bool:
-    """Whether the forward pass of a part changes no attribute in eval mode."""
+    """Whether the forward pass of a part changes no attribute and no weight in eval mode."""
     known = type(part).__module__.startswith(("torch.nn.modules.", "skfair."))
+    if writes_weights(part):
+        return False
     return known and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
@@ -425,7 +483,7 @@ def _is_shared(value: Any) -> bool:
         return isinstance(value.__self__, type | types.ModuleType | None)
     if not isinstance(value, types.FunctionType):
         return False
-    if not (value.__module__ or "").startswith(_KNOWN) and _remembers(value):
+    if not (value.__module__ or "").startswith(KNOWN_PACKAGES) and _remember([value]):
         return False
     if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
         return True

@@ -16,6 +16,9 @@ CLOSE, ROUGH = 1e-3, 0.05
 _DOUBLE_BYTES = 1 << 26
 _NOTHING = 1e-3  # outputs below this size may be rounding errors only
 _DICTS = dict, OrderedDict
+# Whose classes write no weights where a mode is set, and do not remember results by the identity
+# of a copy.
+KNOWN_PACKAGES = ("torch.", "skfair.", "transformers.", "peft.")
 
 
 def copied(
@@ -58,6 +61,34 @@ def copied(
         for buffer in [*part.buffers(recurse=False), *plain]:
             memo[id(buffer)] = buffer.detach().to(device or buffer.device, copy=True)
     return copy.deepcopy(module, memo)
+
+
+def written_parameters(module: nn.Module) -> set[int]:
+    """Find the parameters that a copy must not share, since parts write to them by themselves.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    set of int
+        Ids of the parameters of embeddings with `max_norm`, which scale their rows as they run,
+        and of the parts whose class has its own ``train`` or ``eval``: some of these merge an
+        adapter into a frozen weight.
+    """
+    return {id(w) for part in module.modules() if writes_weights(part) for w in part.parameters()}
+
+
+def writes_weights(part: nn.Module) -> bool:
+    """Whether a part may write weights in a run, or where its mode is set."""
+    if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+        return True
+    for name in ("train", "eval"):
+        first = next(base for base in type(part).__mro__ if name in vars(base))
+        if name in vars(part) or not first.__module__.startswith(KNOWN_PACKAGES):
+            return True
+    return False
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
@@ -187,6 +218,35 @@ def rounding(module: nn.Module, rows: Any) -> float:
     quantised = any("quantized" in type(part).__module__ for part in module.modules())
     # Other devices than the CPU may compute in shorter formats, such as TF32.
     return CLOSE if exact and not quantised and rows.device.type == "cpu" else ROUGH
+
+
+_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def have_same_bits(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bits, in one shape and type and on one device.
+
+    Zeros of different signs differ, and NaN equals NaN.
+
+    Parameters
+    ----------
+    one, two : tensor
+
+    Returns
+    -------
+    bool
+        False for sparse tensors and those in other special layouts, which are not compared.
+    """
+    tensors = [one.detach(), two.detach()]
+    kinds = {(t.shape, t.dtype, t.device, t.layout, t.is_quantized) for t in tensors}
+    if len(kinds) > 1 or one.layout != torch.strided:
+        return False
+    if one.is_quantized:
+        return torch.equal(*tensors)
+    if one.is_complex():
+        tensors = [torch.view_as_real(tensor.resolve_conj()) for tensor in tensors]
+    same_size = _NUMBERS[tensors[0].itemsize]
+    return torch.equal(*(tensor.resolve_neg().view(same_size) for tensor in tensors))
 
 
 def are_alike(

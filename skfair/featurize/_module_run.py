@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skfair.base._networks import copied, floating_dtype
+from skfair.base._networks import copied, floating_dtype, written_parameters
 from skfair.featurize._outputs import choose_output, pool_tokens
 from skfair.featurize._preprocess import (
     as_inputs,
@@ -211,14 +211,20 @@ def _frozen_view(module: torch.nn.Module, device: torch.device) -> torch.nn.Modu
     """Copy a module's structure, in eval mode and on a device, around the same weights.
 
     This function never changes the user's module, since another thread may use it. The copy
-    shares weights that are on `device`, but no buffers, since a forward may write to buffers.
+    shares weights that are on `device`, except those that a part writes itself, but no buffers,
+    since a forward may write to buffers.
     """
     if isinstance(module, torch.jit.ScriptModule):  # copy cannot share the weights of TorchScript
         with torch.no_grad():
             return copy.deepcopy(module).to(device).eval()
     try:
+        written = written_parameters(module)
+
+        def weight_of(weight: torch.Tensor) -> torch.Tensor:
+            return weight.detach().to(device, copy=id(weight) in written)
+
         # `to` is for classes whose own __deepcopy__ ignores the memo.
-        frozen = copied(module, weight_of=lambda w: w.detach().to(device), device=device)
+        frozen = copied(module, weight_of=weight_of, device=device)
         return frozen.to(device).eval()
     except (TypeError, RuntimeError) as error:
         raise TypeError(

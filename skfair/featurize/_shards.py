@@ -24,6 +24,7 @@ _PATTERN = "features-*.shard"
 _PREFIX = np.dtype("<u8")
 _REST = np.dtype([("key", "V12"), ("checksum", "V8")])
 _VALUE = np.dtype("<f4")
+LARGEST_ROW = 2**26  # bytes of a row in a store; larger than any features, and fits in memory
 
 
 class Shards:
@@ -104,6 +105,9 @@ def _open(path: Path) -> list[np.ndarray] | None:
                 shape, by_column, found = np.lib.format.read_array_header_1_0(file)
                 if by_column or found != dtype or len(shape) != n_axes or not min(shape):
                     raise ValueError("other arrays than those of a shard")
+                # A sparse file may claim more than the memory holds, at no cost.
+                if n_axes == 2 and shape[1] * dtype.itemsize > LARGEST_ROW:
+                    raise ValueError("the rows are too large")
                 if math.prod(shape) * dtype.itemsize > size - file.tell():
                     raise ValueError("the file is too short")
                 array = np.memmap(file, dtype, "r", file.tell(), shape)

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from skfair._images._content import add_content
-from skfair.featurize._shards import Shards, row_checksum
+from skfair.featurize._shards import LARGEST_ROW, Shards, row_checksum
 from skfair.utils._shown import as_label
 
 _APPLICATION_ID = 0x736B6661  # "skfa", in the header of the file
 _SCHEMA_VERSION = 1
 _FILE_NAME = "features.sqlite"  # in a directory
 _KEYS_PER_QUERY = 500
-_LARGEST_ROW = 2**26  # bytes; larger than any features, and fits in memory
 _CREATE_TABLE = (
     "CREATE TABLE features (key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL)"
 )
@@ -162,7 +161,7 @@ class FeatureStore:
                 query = (
                     "SELECT key, value, checksum FROM features WHERE key IN "
                     f"({','.join('?' * len(some))}) "
-                    f"AND typeof(value) = 'blob' AND length(value) <= {_LARGEST_ROW} "
+                    f"AND typeof(value) = 'blob' AND length(value) <= {LARGEST_ROW} "
                     "AND length(value) % 4 = 0 "
                     "AND typeof(checksum) = 'blob' AND length(checksum) = 8"
                 )

@@ -21,7 +21,14 @@ from torch import nn
 from skfair.base import TorchClassifier
 from skfair.base._kept_copy import converted
 from skfair.base._net import noise
-from skfair.base._networks import are_alike, copied, floating_dtype, may_run_double, rounding
+from skfair.base._networks import (
+    are_alike,
+    copied,
+    floating_dtype,
+    may_run_double,
+    rounding,
+    written_parameters,
+)
 from skfair.base._threads import few_threads
 from skfair.intraprocessing._certified import choose_certified
 from skfair.intraprocessing._copy_network import copy_network, load_own_weights, own_weights
@@ -425,7 +432,8 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             return self._logit_on(torch.device("cpu"), rows)
         # Rows of a table are predicted by a copy in float64, which takes long for large networks.
         # In eval mode, a network of well-known layers does not change itself: it needs no copy.
-        network = self.module_ if draws_nothing(self.module_) else copied(self.module_)
+        plain = draws_nothing(self.module_) and not written_parameters(self.module_)
+        network = self.module_ if plain else copied(self.module_)
         device = next(iter(network.state_dict().values())).device
 
         some = Inputs(rows, device, dtype, self._signature.integers)

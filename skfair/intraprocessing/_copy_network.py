@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skfair.base._net import load_weights
-from skfair.base._networks import check_initialised, copied
+from skfair.base._networks import check_initialised, copied, have_same_bits, written_parameters
 from skfair.utils._shown import shown
 
 _MOST_SHOWN = 20  # names of parameters in a message
@@ -20,8 +20,8 @@ def copy_network(
 ) -> nn.Module:
     """Copy a network, so that the user's network never changes.
 
-    Parameters with ``requires_grad=False`` stay frozen, unless all parameters are frozen. Nothing
-    writes to frozen parameters, so the copy shares their memory with `module`.
+    Parameters with ``requires_grad=False`` stay frozen, unless all parameters are frozen. The copy
+    shares the memory of frozen parameters with `module`, except where a part writes to them itself.
 
     Parameters
     ----------
@@ -44,13 +44,14 @@ def copy_network(
     check_initialised(module, "estimator")
     trainable = _trainable(dict(module.named_parameters()), parameters)
     memo = {}
+    written = written_parameters(module)
     for name, own in module.named_parameters():
         if type(own) is not nn.Parameter:
             continue
         given = (weights or {}).get(name)
         if given is not None and _are_interchangeable(own, given):
             memo[id(own)] = nn.Parameter(given, requires_grad=name in trainable)
-        elif name not in trainable:
+        elif name not in trainable and id(own) not in written:
             # Not the same parameter: `to` changes a parameter itself.
             memo[id(own)] = nn.Parameter(own.detach(), requires_grad=False)
     try:
@@ -140,10 +141,10 @@ def _is_one_of(originals: Mapping[str, nn.Parameter], name: str, parameter: nn.P
     parts = name.split(".")
     names = (".".join(parts[start:]) for start in range(len(parts)))
     own = next((originals[each] for each in names if each in originals), None)
-    if own is None or own.dtype != parameter.dtype:
+    if own is None:
         return False
     # On another device, or after unpickling, it has its own memory.
-    return own is parameter or torch.equal(own.detach().cpu(), parameter.detach().cpu())
+    return own is parameter or have_same_bits(own.cpu(), parameter.cpu())
 
 
 def load_own_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:

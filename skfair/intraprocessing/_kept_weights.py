@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from skfair.base._networks import have_same_bits
+
 _MOST_BYTES = 1 << 24  # that wait in memory
 _Weights = dict[str, torch.Tensor]
 
@@ -33,7 +35,7 @@ def keep(
     same = {
         name: original[name]
         for name, weight in weights.items()
-        if name in original and _is_same(weight, original[name])
+        if name in original and have_same_bits(weight, original[name])
     }
     changed = {name: weight.detach() for name, weight in weights.items() if name not in same}
     plain = all(w.layout == torch.strided and not w.is_quantized for w in changed.values())
@@ -67,7 +69,7 @@ class _OnDisk:
         weakref.finalize(self, self._file.close)
         self._like = {name: (w.shape, w.dtype, w.device) for name, w in changed.items()}
         for weight in changed.values():
-            left = _bytes_of(weight.cpu().contiguous())
+            left = _bytes_of(weight.cpu().resolve_conj().resolve_neg().contiguous())
             while left:
                 left = left[self._file.write(left) :]
 
@@ -92,10 +94,7 @@ class _OnDisk:
         return n_read
 
 
-def _is_same(one: torch.Tensor, two: torch.Tensor) -> bool:
-    return (one.dtype, one.device) == (two.dtype, two.device) and torch.equal(one, two)
-
-
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous tensor on the CPU."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    # One number counts as contiguous, whatever its stride.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data

@@ -72,8 +72,11 @@ def read_loader(X: Any, y: Any, sensitive_features: Any) -> tuple[Any, Any, Any]
 def _shuffles(loader: DataLoader) -> bool:
     if isinstance(loader.dataset, IterableDataset):
         return False
-    return type(loader.sampler) is not SequentialSampler or (
-        loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler
+    batches = loader.batch_sampler
+    # A loader with a batch sampler of the user has another sampler, which it does not use.
+    sampler = batches.sampler if type(batches) is BatchSampler else loader.sampler
+    return type(sampler) is not SequentialSampler or (
+        batches is not None and type(batches) is not BatchSampler
     )
 
 

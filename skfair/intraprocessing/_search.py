@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skfair.base._networks import have_same_bits
 from skfair.intraprocessing._choice import Choice
 from skfair.intraprocessing._inputs import Inputs
 from skfair.intraprocessing._kept_weights import keep
@@ -133,7 +134,9 @@ class Search:
         """
         state = state() if callable(state) else state
         for name, tensor in _tensors(self.network):
-            if not torch.equal(tensor, state[name]):  # buffers may be views that none can write to
+            if not have_same_bits(
+                tensor, state[name]
+            ):  # buffers may be views that none can write to
                 tensor.copy_(state[name])
 
     @torch.no_grad()
@@ -205,7 +208,7 @@ def network_state(
     ----------
     network : torch.nn.Module
     kept : iterable of two tensors, default=()
-        Tensors of the network, and such that stand for them if they have the same values and are
+        Tensors of the network, and such that stand for them if they have the same bits and are
         on the same device. These are not copied.
 
     Returns
@@ -216,7 +219,7 @@ def network_state(
     state = {}
     for name, tensor in _tensors(network):
         known = stands_for.get(id(tensor))
-        if known is None or known.device != tensor.device or not torch.equal(known, tensor):
+        if known is None or not have_same_bits(known, tensor):
             known = tensor.clone()
         state[name] = known.detach()
     return state

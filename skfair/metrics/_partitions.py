@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from skfair.metrics._samples import check_weight
 from skfair.utils._imports import import_optional
-from skfair.utils._rows import check_rows
+from skfair.utils._rows import check_rows, indices_of
 from skfair.utils._shown import shown
 
 _ADDED_AT_ONCE = 8  # counts in one step of the tree
+_HASHES = 2**64
 
 
 def is_partitioned(*arguments: Any) -> bool:
@@ -42,7 +45,8 @@ def count_partitions(count: Callable, left_out: Callable, arguments: Mapping[str
     TypeError
         One argument is in memory.
     ValueError
-        The arguments have different numbers of partitions, chunks along axis 1, or no samples.
+        The arguments have different numbers of partitions, chunks along axis 1, no samples, or the
+        labels of their indices in different orders.
     """
     dask = import_optional("dask", extra="dask", purpose="Counting the partitions of dask")
     parts: dict[str, list] = {}
@@ -77,7 +81,14 @@ def count_partitions(count: Callable, left_out: Callable, arguments: Mapping[str
             add(counts[start : start + _ADDED_AT_ONCE])
             for start in range(0, len(counts), _ADDED_AT_ONCE)
         ]
-    (total,) = dask.compute(counts[0])
+    ((total, moved),) = dask.compute(counts[0])
+    for name, difference in moved.items():
+        if difference % _HASHES == 0:
+            raise ValueError(
+                f"{name} has the index of another argument in another order, but rows are matched "
+                "by position within a partition. Give columns of one dask frame, for example after "
+                f"a merge, or, if the rows already match, give {name}.to_dask_array()."
+            )
     if total is None:
         raise ValueError("y_true is empty. Give at least one sample.")
     if not len(total.cells):
@@ -111,18 +122,37 @@ def _with_parts(arguments: Mapping, parts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _count(count: Callable, left_out: Callable, arguments: dict[str, Any]) -> Any:
-    """Count one partition; None if it has no rows."""
+def _count(count: Callable, left_out: Callable, arguments: dict[str, Any]) -> tuple[Any, dict]:
+    """Count one partition, None if it has no rows; and find what has another index."""
     if not any(len(column) for column in _columns(arguments).values()):
-        return None
+        return None, {}
+    moved = _moved(arguments)
     weight = arguments["sample_weight"]
     if weight is None or np.any(np.asarray(weight) != 0):
-        return count(arguments)
+        return count(arguments), moved
     # Beside samples of other partitions, these are left out; alone, they would be an error.
     check_rows(**arguments)
-    return left_out(count({**arguments, "sample_weight": np.ones(len(weight))}))
+    return left_out(count({**arguments, "sample_weight": np.ones(len(weight))})), moved
 
 
-def _add(counts: list) -> Any:
-    counts = [part for part in counts if part is not None]
-    return sum(counts[1:], start=counts[0]) if counts else None
+def _moved(arguments: dict[str, Any]) -> dict[str, int]:
+    """Compare the indices with the first one, for each that differs: the sums of label hashes.
+
+    If the differences add up to zero over all partitions, the index has the same labels in another
+    order.
+    """
+    indices = [pair for name, value in arguments.items() for pair in indices_of(name, value)]
+    first = indices[0][1] if indices else None
+    return {name: _hash(index) - _hash(first) for name, index in indices if not index.equals(first)}
+
+
+def _hash(index: pd.Index) -> int:
+    return int(pd.util.hash_pandas_object(index).to_numpy().sum())
+
+
+def _add(counts: list[tuple[Any, dict]]) -> tuple[Any, dict]:
+    moved: dict[str, int] = {}
+    for name, difference in chain.from_iterable(part.items() for _, part in counts):
+        moved[name] = moved.get(name, 0) + difference
+    found = [part for part, _ in counts if part is not None]
+    return sum(found[1:], start=found[0]) if found else None, moved

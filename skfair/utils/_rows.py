@@ -40,7 +40,7 @@ give y_pred['model'].reset_index(drop=True).
     """
     known: list[tuple[str, pd.Index]] = []
     for argument, value in arguments.items():
-        for name, index in _indices(argument, value):
+        for name, index in indices_of(argument, value):
             if any(index.equals(other) for _, other in known):
                 continue  # already compared
             for other_name, other in known:
@@ -56,12 +56,12 @@ give y_pred['model'].reset_index(drop=True).
             known.append((name, index))
 
 
-def _indices(name: str, value: Any) -> Iterator[tuple[str, pd.Index]]:
+def indices_of(name: str, value: Any) -> Iterator[tuple[str, pd.Index]]:
     if isinstance(value, pd.Series | pd.DataFrame):
         yield name, value.index
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _indices(f"{name}[{shown(key)}]", part)
+            yield from indices_of(f"{name}[{shown(key)}]", part)
 
 
 def _in_another_order(one: pd.Index, two: pd.Index) -> bool:

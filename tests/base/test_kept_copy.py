@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import weakref
+from collections import OrderedDict
 from copy import deepcopy
 from itertools import product
 from operator import is_
@@ -337,6 +338,35 @@ def test_unusual_collections(kind):
     assert run(network) == [3.0, 7.0]
 
 
+class ReadsADict(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = OrderedDict({1: 0.0})
+        self.held.factor = 1.0
+
+    def forward(self, rows):
+        is_truth = isinstance(next(iter(self.held)), bool)
+        return super().forward(rows) * self.held.factor * (1 + is_truth)
+
+
+def set_an_equal_key(network):
+    del network.held[1]
+    network.held[True] = 0.0
+
+
+def set_an_attribute_of_a_dict(network):
+    network.held.factor = 2.0
+
+
+@pytest.mark.parametrize("change", [set_an_equal_key, set_an_attribute_of_a_dict])
+def test_no_change_of_a_dict_is_missed(change):
+    network = ReadsADict()
+    assert run(network) == run(network) == [3.0, 7.0]
+    assert len(copies(network)) == 1
+    change(network)
+    assert run(network) == [6.0, 14.0]
+
+
 class Kind(enum.Enum):
     ONE, TWO = 1, 2
 
@@ -487,6 +517,39 @@ def test_a_copy_in_the_type_of_the_network_shares_its_parameters(make, kept):
 
 def make_with(make, weight):
     return filled(make(), weight)
+
+
+class Doubles(Line):
+    def train(self, mode=True):
+        self.weight.data.mul_(1 if mode else 2)
+        return super().train(mode)
+
+
+def doubling():
+    line = Line()
+    line.eval = functools.partial(doubled, line)
+    return line
+
+
+def doubled(line):
+    line.weight.data.mul_(2)
+    return nn.Module.eval(line)
+
+
+@pytest.mark.parametrize("make", [Doubles, doubling])
+def test_weights_that_are_written_where_a_mode_is_set_are_not_shared(make):
+    network = make()
+    assert run(network, dtype=None) == run(network, dtype=None) == [5.0, 13.0]
+    assert network.weight.item() == 2.0
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_with_a_largest_norm_keep_their_weights(kind):
+    network = nn.Sequential(kind(3, 2, max_norm=1.0)).eval()
+    network[0].weight.data.fill_(3.0)
+    with torch.no_grad(), converted(network, CPU, None, n_rows=1) as copy:
+        assert copy(torch.tensor([[1]])).flatten().norm().item() == pytest.approx(1.0)
+    assert network[0].weight.unique().tolist() == [3.0]
 
 
 def test_buffers_of_a_copy_that_shares_parameters_are_its_own():
@@ -679,6 +742,90 @@ class RemembersInAFunction(Line):
         return rows * squared(self.weight)
 
 
+CACHE = {}
+
+
+def cached_sum(layer):
+    return CACHE.setdefault(id(layer), layer.weight.sum().item())
+
+
+def cached_in_a_helper(layer):
+    return next(cached_sum(each) for each in [layer])
+
+
+class RemembersInADict(Line):
+    def forward(self, rows):
+        return rows * cached_in_a_helper(self)
+
+
+class RemembersInItsClass(Line):
+    sums = weakref.WeakKeyDictionary()
+
+    def forward(self, rows):
+        return rows * self.sums.setdefault(self, self.weight.sum().item())
+
+
+class RemembersInAClosure(Line):
+    def forward(self, rows):
+        return rows * remembering(self)
+
+
+def with_a_memory(function):
+    memory = {}
+
+    @functools.wraps(function)
+    def wrapped(layer):
+        return memory.setdefault(id(layer), function(layer))
+
+    return wrapped
+
+
+remembering = with_a_memory(lambda layer: layer.weight.sum().item())
+
+
+class Sum:
+    def __init__(self):
+        self.of = {}
+
+    def __get__(self, layer, kind=None):
+        return self.of.setdefault(id(layer), layer.weight.sum().item())
+
+
+class RemembersInADescriptor(Line):
+    total = Sum()
+
+    def forward(self, rows):
+        return rows * self.total
+
+
+class RemembersInAModule(Line):
+    def forward(self, rows):
+        return rows * this_module.squared(self.weight)
+
+
+this_module = sys.modules[__name__]
+
+
+class HoldsViews(Line):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("held", torch.ones(2, dtype=torch.int64))
+        self.register_buffer("first", self.held[:1])
+
+    def forward(self, rows):
+        return super().forward(rows) * (self.held[0] + 10 * self.first[0])
+
+
+class HoldsAGradient(Line):
+    def __init__(self):
+        super().__init__()
+        self.held = torch.ones(1, requires_grad=True)
+        self.held.grad = torch.ones(1)
+
+    def forward(self, rows):
+        return super().forward(rows) * self.held.grad
+
+
 class HasAState(Line):
     """Holds an object that says itself what a copy of it has."""
 
@@ -774,6 +921,13 @@ class HoldsAnything(Line):
         RemembersByIdentity,
         RemembersInAProperty,
         RemembersInAFunction,
+        RemembersInADict,
+        RemembersInItsClass,
+        RemembersInAClosure,
+        RemembersInADescriptor,
+        RemembersInAModule,
+        HoldsViews,
+        HoldsAGradient,
         CallsAFunctionThatRemembers,
         HoldsWhatRemembers,
         HoldsAnything,
@@ -792,6 +946,11 @@ def test_other_networks_are_copied_at_each_call(make):
         parameter.data.mul_(2)
     if isinstance(network, HoldsAnything):
         network.held[0] = 3
+    if isinstance(network, HoldsViews):
+        network.first.data = torch.tensor([3])
+    if isinstance(network, HoldsAGradient):
+        network.held.grad.fill_(3.0)
+    CACHE.clear()  # of the network itself, which may have been given the place of another one
     if isinstance(network, HoldsSlots | HasAState | CallsAClosure):
         network.held.values[0] = 3.0
     after = run(network)

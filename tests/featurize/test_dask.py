@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skfair.featurize import FrozenEncoderFeaturizer
+from skfair.featurize._shards import Shards, write_shard
 
 # The tests below start one cluster. distributed warns of clocks and of memory that others use.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:distributed")
@@ -321,6 +322,18 @@ def test_shards_of_a_stranger_are_not_read(tmp_path):
     with pytest.warns(UserWarning, match=r"is not read.*delete the file") as caught:
         FrozenEncoderFeaturizer(network(), memory=tmp_path).fit(IMAGES)
     assert len({str(one.message) for one in caught}) == len(HEADERS)
+
+
+def test_a_shard_whose_rows_claim_more_than_the_memory_is_not_read(tmp_path):
+    path = write_shard(tmp_path, {bytes(20): np.zeros(1, dtype=np.float32)})
+    with open(path, "r+b") as file:
+        content = file.read()
+        file.seek(content.rindex(b"\x93NUMPY"))
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (1, 2**25)}
+        np.lib.format.write_array_header_1_0(file, shape)
+        file.truncate(file.tell() + 4 * 2**25)  # a sparse file, which takes no disk
+    with pytest.warns(UserWarning, match="rows are too large"):
+        assert Shards(tmp_path).get([bytes(20)]) == {}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")

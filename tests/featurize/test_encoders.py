@@ -113,6 +113,23 @@ def test_weights_are_not_copied(net):
     assert set(pointers) == {net.conv.weight.data_ptr()}
 
 
+class Merging(nn.Linear):
+    def train(self, mode=True):
+        self.weight.data += 0 if mode else 1
+        return super().train(mode)
+
+
+def test_an_encoder_that_merges_an_adapter_in_eval_mode_keeps_its_weights():
+    encoder = nn.Sequential(nn.Flatten(), Merging(4, 2))
+    before = encoder[1].weight.clone()
+    images = np.ones((3, 2, 2, 1), dtype=np.float32)
+    for _ in range(2):
+        features = FrozenEncoderFeaturizer(encoder, device="cpu").fit_transform(images)
+        expected = (before + 1).sum(1) + encoder[1].bias
+        np.testing.assert_allclose(features[0], expected.detach(), rtol=1e-5)
+    assert torch.equal(encoder[1].weight, before)
+
+
 def test_tied_weights_stay_tied():
     class Tied(nn.Module):
         def __init__(self):

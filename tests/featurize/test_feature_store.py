@@ -332,7 +332,7 @@ def test_a_damaged_row_is_made_again(tmp_path, damage):
 def test_a_row_that_cannot_be_features_is_made_again_whatever_its_checksum(
     tmp_path, monkeypatch, value
 ):
-    monkeypatch.setattr("skfair.featurize._store._LARGEST_ROW", 1000)
+    monkeypatch.setattr("skfair.featurize._store.LARGEST_ROW", 1000)
     model = featurizer(tmp_path)
     expected = model.fit_transform(X)
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:

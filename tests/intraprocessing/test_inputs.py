@@ -13,7 +13,13 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
 from skorch.helper import SliceDict
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 import skfair
 from skfair.intraprocessing import (
@@ -410,6 +416,19 @@ def test_a_loader_that_shuffles_beside_labels_in_another_order():
         fit(loader(shuffle=True))
     with pytest.raises(ValueError, match="shuffle=False"):
         fit().predict(loader(shuffle=True))
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler, SequentialSampler])
+def test_a_loader_with_a_batch_sampler(sampler):
+    rows = loader(parts=1).dataset
+    batches = DataLoader(rows, batch_sampler=BatchSampler(sampler(rows), 50, drop_last=False))
+    fitted = fit()
+    if sampler is RandomSampler:
+        with pytest.raises(ValueError, match="shuffle=False"):
+            fitted.predict(batches)
+    else:
+        predicted = fitted.predict(batches)
+        np.testing.assert_array_equal(predicted, fitted.predict(loader(parts=1)))
 
 
 CHANGES = {

@@ -54,12 +54,16 @@ WEIGHTS = {
     "truth": torch.tensor([True, False]),
     "expanded": torch.ones(1, 1).expand(3, 4),
     "complex": torch.tensor([1 + 2j]),
+    "conjugate": torch.tensor([1 + 2j]).conj(),
+    "negative": torch.tensor([1 + 2j]).conj().imag,
+    "float8": torch.tensor([1.0, 2.5]).to(torch.float8_e4m3fn),
     "nothing": torch.empty(0, 3),
 }
 
 
 def bits(tensor):
-    return tensor.dtype, tensor.shape, tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
+    plain = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+    return tensor.dtype, tensor.shape, plain.reshape(-1).view(torch.uint8).tolist()
 
 
 def test_the_same_bits_come_back(on_disk):
@@ -93,6 +97,30 @@ def test_only_what_differs_from_the_original_is_kept(on_disk):
     back = keep(weights, original)()
     assert [back[name] is original[name] for name in original] == [True, False, False]
     assert (back["moved"].tolist(), back["cast"].dtype) == ([2.0, 1.0], torch.float64)
+
+
+SIGNS = {
+    name: (one, two)
+    for name, one, two in (
+        ("zeros", torch.zeros(2), -torch.zeros(2)),
+        ("conjugate", torch.tensor([1 + 2j]), torch.tensor([1 + 2j]).conj()),
+        ("double complex", torch.zeros(1, dtype=torch.complex128), -torch.zeros(1) * 1j),
+    )
+}
+
+
+@pytest.mark.parametrize("name", SIGNS)
+@pytest.mark.parametrize("most", [-1, 1 << 24])
+def test_a_sign_is_a_difference(on_disk, monkeypatch, most, name):
+    monkeypatch.setattr(_kept_weights, "_MOST_BYTES", most)
+    original, weight = SIGNS[name]
+    kept = keep({"one": weight}, {"one": original})
+    assert bits((kept() if callable(kept) else kept)["one"]) == bits(weight) != bits(original)
+
+
+def test_nan_is_no_difference(on_disk):
+    original = {"one": torch.full((2,), float("nan"))}
+    assert keep({"one": original["one"].clone()}, original)()["one"] is original["one"]
 
 
 def test_few_weights_stay_in_memory():
@@ -234,3 +262,36 @@ def test_fits_in_threads_have_files_of_their_own(on_disk):
         thread.join()
     assert [found[number] == expected for number in range(3)] == [True, True, True]
     assert files(on_disk) == []
+
+
+class Signs(IntraprocessingDebiaser):
+    """Changes the sign of a zero, and back again."""
+
+    _parameter_constraints = IntraprocessingDebiaser._parameter_constraints
+
+    def _search(self, search):
+        start, self.seen = search.state(), []
+        for sign in (-1.0, 1.0, -1.0):
+            search.go_to({name: weight * sign for name, weight in start.items()})
+            self.seen.append(search.state()["network.bias"].signbit().item())
+
+
+class WithASparseBuffer(nn.Linear):
+    """As a network has that works on a graph."""
+
+    def __init__(self):
+        super().__init__(2, 1)
+        self.register_buffer("mixes", torch.eye(2).to_sparse())
+
+    def forward(self, rows):
+        return super().forward((self.mixes @ rows.T).T)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(2, 1), WithASparseBuffer])
+def test_a_search_sees_the_signs_of_zeros(make):
+    line = make()
+    with torch.no_grad():
+        line.weight.copy_(torch.tensor([[1.0, 2.0]])), line.bias.zero_()
+    debiaser = Signs(line, epsilon=0.2, random_state=0, output="logits")
+    debiaser.fit(X, Y, sensitive_features=GROUP).predict(X[:3])
+    assert debiaser.seen == [True, False, True]

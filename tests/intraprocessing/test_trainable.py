@@ -86,6 +86,52 @@ def test_frozen_weights_are_shared_and_keep_their_bits(name, network, rows):
     assert network.base.weight.dtype == torch.float32
 
 
+class Merging(nn.Linear):
+    """A frozen layer that adds an adapter to its weight in eval mode, and subtracts it after."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+        self.weight.requires_grad_(False)
+        self.adapter = nn.Parameter(torch.randn(8, 8))
+        self.merged = False
+
+    def train(self, mode=True):
+        if self.merged == mode:
+            self.weight.data += -self.adapter if mode else self.adapter
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, X):
+        return super().forward(X) + (0 if self.merged else X @ self.adapter.T)
+
+
+class Renorming(nn.Module):
+    """A frozen embedding that scales its rows to the largest norm as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(2, 8, max_norm=0.5).requires_grad_(False)
+
+    def forward(self, X):
+        return X + self.table(X[:, 1].gt(0).long())
+
+
+@pytest.mark.parametrize("layer", [Merging, Renorming])
+@pytest.mark.parametrize("name", DEBIASERS)
+def test_weights_that_a_layer_writes_itself_are_not_shared(name, layer, rows, tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), layer(), nn.ReLU(), nn.Linear(8, 1))
+    for half in (False, True):  # predictions in half precision share what nothing writes
+        before = _weights(network.bfloat16() if half else network)
+        fitted = _fit(name, network, rows)
+        fitted.predict(rows[0])
+        skfair.save(fitted, tmp_path / f"{half}", frozen_weights=False)
+        after = network.state_dict()
+        assert [key for key in before if not torch.equal(before[key], after[key])] == []
+        assert network.training
+        assert not getattr(network[1], "merged", False)
+
+
 @pytest.mark.parametrize("name", CHANGING)
 def test_parameters_choose_what_may_change(name, network, rows):
     tried = set()

@@ -120,3 +120,26 @@ def test_errors():
         count_groups(
             LAZY["y"], LAZY["old"], sensitive_features=LAZY["sex"], sample_weight=backwards * 0
         )
+
+
+def test_an_index_in_another_order_over_several_partitions():
+    whole = pd.DataFrame({"y": [0, 1] * 20, "p": [0, 1, 1, 1] * 10, "g": ["a", "b"] * 20})
+    whole.index = [f"row {number}" for number in range(40)]
+    frame = dd.from_pandas(whole, npartitions=4, sort=False)
+
+    def in_parts(series):
+        return dd.from_pandas(series, npartitions=4, sort=False)
+
+    for moved in (whole[::-1], pd.concat([whole[20:], whole[:20]])):
+        with pytest.raises(ValueError, match=r"y_pred has .* in another order"):
+            count_groups(frame["y"], in_parts(moved["p"]), sensitive_features=frame["g"])
+        features = {"g": in_parts(moved["g"])}
+        with pytest.raises(ValueError, match=r"sensitive_features\['g'\].* in another order"):
+            count_groups(frame["y"], frame["p"], sensitive_features=features)
+    # As in memory, other labels say nothing about the order.
+    other = in_parts(whole["p"].set_axis([f"line {number}" for number in range(40)]))
+    found = count_groups(frame["y"], other, sensitive_features=frame["g"])
+    expected = count_groups(whole["y"], whole["p"], sensitive_features=whole["g"])
+    np.testing.assert_array_equal(found.table(), expected.table())
+    position = in_parts(whole[::-1]["p"]).to_dask_array()
+    count_groups(frame["y"], position, sensitive_features=frame["g"])
