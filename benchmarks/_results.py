@@ -22,6 +22,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 NOT_RECORDED = "not recorded"
 # A number: a sign only at its beginning, commas only between thousands, and no digits of a name.
 _NUMBER = re.compile(r"(?<![\w.,])[-+\N{MINUS SIGN}]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
+_REFERENCE = re.compile(r"\b\w*[a-zA-Z0-9]_(?!\w)")  # in reStructuredText
 _SPREAD = re.compile(r"±\s*[\d.]+")
 _ROLE = re.compile(r":cell:`([^`]+)`")
 _DIRECTIVE = re.compile(r"^ *\.\. result:: (\S+)$", re.MULTILINE)
@@ -50,6 +51,9 @@ def check(result):
         for row in [table["columns"], *table["rows"]]:
             if len(row) != len(table["columns"]) or not all(isinstance(c, str) for c in row):
                 raise ValueError(f"row {row} of {table['title']!r} is not one text a column")
+            for text in row:
+                if name := _REFERENCE.search(re.sub("``.*?``", "", text)):
+                    raise ValueError(f"{text!r} refers to a link; write ``{name[0]}``")
 
 
 def as_rst(result):

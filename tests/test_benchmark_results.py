@@ -95,6 +95,11 @@ def test_the_fields_are_checked(results, stored):
     ):
         with pytest.raises(ValueError, match=r"field|expected|row"):
             results.check(wrong)
+    row = ["Ours, ``bias_interval_``", *stored["tables"][0]["rows"][0][1:]]
+    results.check({**stored, "tables": [{**stored["tables"][0], "rows": [row]}]})
+    row[0] = "Ours, bias_interval_"
+    with pytest.raises(ValueError, match=r"refers to a link; write ``bias_interval_``"):
+        results.check({**stored, "tables": [{**stored["tables"][0], "rows": [row]}]})
 
 
 def test_tables_become_rst_with_their_source(results, stored):

@@ -161,9 +161,9 @@ def runs():
             f"{method}: balanced accuracy there, mean of 3 seeds": "",
         }
         if settings:
-            goals[f"{method}: seeds of 3 whose bias_interval_ holds the bias on the new rows"] = (
-                ">= 3"
-            )
+            goals[
+                f"{method}: seeds of 3 whose ``bias_interval_`` holds the bias on the new rows"
+            ] = ">= 3"
         found.append(Run(goals, partial(summary, method)))
     method = "DistillationDebiaser"
     return [
@@ -178,7 +178,7 @@ def runs():
         ),
         Run(
             {
-                "the BERT in bfloat16: balanced accuracy of the original in trials_, less its "
+                "the BERT in bfloat16: balanced accuracy of the original in ``trials_``, less its "
                 "own": "<= 0"
             },
             difference_in_bfloat16,

@@ -618,7 +618,7 @@ def set_another_config(network):
 
 
 def set_an_attribute_of_a_part(network):
-    part(network, "SelfAttention").scaling *= 3
+    part(network, "LayerNorm").eps = 1.0
 
 
 def set_the_scale_of_an_adapter(network):
