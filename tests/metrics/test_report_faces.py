@@ -395,7 +395,7 @@ def test_labels_that_are_not_there():
 
 def test_rates_that_need_a_positive_class_are_missed():
     y, groups = ["no", "yes"] * 2, {"sex": [*"ffmm"]}
-    hint = "name the positive class, for instance pos_label='yes'"
+    hint = "for instance pos_label='yes'; on the command line, with --pos-label."
     assert hint in _flat(str(fairness_report(y, y, sensitive_features=groups)))
     told = fairness_report(y, y, sensitive_features=groups, pos_label="no")
     assert hint not in _flat(str(told))

@@ -158,7 +158,8 @@ def _positive_class(report: Any) -> Iterator[str]:
     ):
         yield (
             "To see selection rates and true and false positive rates, name the positive class, "
-            f"for instance pos_label={shown(report.counts.classes[-1])}."
+            f"for instance pos_label={shown(report.counts.classes[-1])}; on the command line, with "
+            "--pos-label."
         )
 
 
