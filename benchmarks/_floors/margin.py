@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks._floors.measure import Row, fresh_process
+from benchmarks._published import Cosine
 from skfair import ClusterMarginClassifier
 from skfair.base._net import TensorNet
 
@@ -27,15 +28,6 @@ def data(n, n_features):
     X[:, 0] += 9 * bias
     X[:, 1] += y
     return X, y
-
-
-class Cosine(nn.Module):
-    def __init__(self, n_in, n_out):
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_out, n_in)))
-
-    def forward(self, x):
-        return F.linear(F.normalize(x), F.normalize(self.weight))
 
 
 def bare(X, y, n_epochs):

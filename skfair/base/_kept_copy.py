@@ -462,9 +462,8 @@ def _runs_as_it_is(module: nn.Module) -> bool:
 def _only_computes(part: nn.Module) -> bool:
     """Whether the forward pass of a part changes no attribute and no weight in eval mode."""
     known = type(part).__module__.startswith(("torch.nn.modules.", "skfair."))
-    if writes_weights(part):
-        return False
-    return known and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
+    hooked = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+    return known and not hooked and not writes_weights(part)
 
 
 def _has_plain_numbers(tensor: torch.Tensor) -> bool:

@@ -134,9 +134,8 @@ class Search:
         """
         state = state() if callable(state) else state
         for name, tensor in _tensors(self.network):
-            if not have_same_bits(
-                tensor, state[name]
-            ):  # buffers may be views that none can write to
+            # Buffers may be views that none can write to.
+            if not have_same_bits(tensor, state[name]):
                 tensor.copy_(state[name])
 
     @torch.no_grad()
