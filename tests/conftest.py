@@ -9,14 +9,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from sklearn.utils import check_random_state
 
 
 @pytest.fixture(autouse=True)
 def _same_draws_in_any_order():
-    """Give the networks that a test makes the same weights, whichever tests ran before."""
+    """Give a test the same weights and splits in every process, whichever tests ran before.
+
+    Without a seed, torch and an estimator with ``random_state=None`` draw from the generators
+    of the process.
+    """
+    unseeded = check_random_state(None)
+    state = unseeded.get_state()
+    unseeded.seed(7)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
         yield
+    unseeded.set_state(state)
 
 
 @pytest.fixture(autouse=True)

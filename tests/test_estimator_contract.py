@@ -439,6 +439,13 @@ class DrawsWithoutASeed(Broken):
         self.threshold_ = float(torch.rand(1))
 
 
+class GoesByTheAddress(Broken):
+    def fit(self, X, y, *, sensitive_features=None):
+        super().fit(X, y, sensitive_features=sensitive_features)
+        self.threshold_ = float(np.asarray(X).ctypes.data % 16)
+        return self
+
+
 class GoesByTheThread(Broken):
     def _after(self):
         self.threshold_ = float(threading.current_thread() is threading.main_thread())
@@ -669,6 +676,7 @@ BROKEN = {
     "check_devices": [WantsADeviceByName],
     "check_threshold_is_in_the_module": [ForgetsTheThreshold, HandsOutItsOwn],
     "check_same_seed_same_bits": [DrawsWithoutASeed],
+    "check_place_in_memory": [GoesByTheAddress],
     "check_threads": [GoesByTheThread],
     "check_settings": [TakesTheDefaultType],
     "check_random_state_moves_on": [StartsTheGeneratorAgain],

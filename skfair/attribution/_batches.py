@@ -8,7 +8,7 @@ import torch
 
 from skfair._images._view import Images
 from skfair.attribution._statistics import DataRange
-from skfair.base._net import as_tensor
+from skfair.base._net import aligned, as_tensor
 from skfair.utils._device import resolve_device
 from skfair.utils._progress import progress_bar
 from skfair.utils._validation import check_logits
@@ -69,7 +69,7 @@ class BatchRunner:
             torch.no_grad(),
         ):
             for rows, batch in self.batches(images):
-                yield rows, function(as_tensor(batch).to(device)).cpu()
+                yield rows, function(aligned(as_tensor(batch).to(device))).cpu()
                 progress.update(len(batch))
 
     def collect(

@@ -66,6 +66,22 @@ def check_same_seed_same_bits(name: str, estimator: Any) -> None:
 
 
 @promise()
+def check_place_in_memory(name: str, estimator: Any) -> None:
+    """Where in memory the rows lie changes no bit, so that a slice gives what its copy gives."""
+    case = make_case(estimator)
+    usual = case.fit()
+    expected = outputs(usual, case.X)
+    memory = np.empty(case.X.size + 32, case.X.dtype)
+    # Addresses that vectors of the processor can and cannot start at.
+    for first in (1, 2, 3, 4, 5, 8, 16):
+        moved = memory[first : first + case.X.size].reshape(case.X.shape)
+        moved[...] = case.X
+        assert_identical(outputs(usual, moved), expected, f"outputs of {name} for moved rows")
+        if first in (3, 5):
+            assert_same_fit(case.fit(moved), usual, case.X)
+
+
+@promise()
 def check_threads(name: str, estimator: Any) -> None:
     """Fits in two threads, beside a third that runs networks and draws, give the usual bits."""
     case = make_case(estimator)

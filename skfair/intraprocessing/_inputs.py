@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from skfair.base._net import as_tensor, rows_at_once
+from skfair.base._net import aligned, as_tensor, rows_at_once
 from skfair.base._networks import floating_dtype
 from skfair.utils._shown import shown, shown_all
 
@@ -304,6 +304,7 @@ class Inputs:
         else:
             at = index if isinstance(index, slice) else index.numpy()
             parts = self._ready(self.rows.take(at), at)
+        parts = {name: aligned(part) for name, part in parts.items()}
         return form_batch(self.rows.form, parts)
 
     def take(self, index: np.ndarray) -> "Inputs":

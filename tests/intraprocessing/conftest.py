@@ -90,7 +90,8 @@ class Task:
     def _threshold_only(self, constraint: str) -> float:
         """Balanced accuracy on fresh rows of the best threshold that meets the constraint."""
         if self.n_groups == 2:
-            debiaser = self.fit(ThresholdDebiaser(self.network, constraint=constraint))
+            debiaser = ThresholdDebiaser(self.network, constraint=constraint, random_state=0)
+            self.fit(debiaser)
             return self.on_fresh_rows(debiaser, constraint)[1]
         with torch.no_grad():
             logit = self.network(torch.tensor(self.X))[:, 0].numpy()
