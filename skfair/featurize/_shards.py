@@ -10,7 +10,9 @@ import io
 import math
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,8 @@ _PATTERN = "features-*.shard"
 _PREFIX = np.dtype("<u8")
 _REST = np.dtype([("key", "V12"), ("checksum", "V8")])
 _VALUE = np.dtype("<f4")
+_MOST_ROWS = 2**24  # of a shard; a task has all of them in memory before it writes them
+_MOST_ALIKE = 4  # rows whose keys, which are hashes, begin with the same eight bytes
 LARGEST_ROW = 2**26  # bytes of a row in a store; larger than any features, and fits in memory
 
 
@@ -59,7 +63,7 @@ class Shards:
                 # The next batch is probably of the same earlier task.
                 self._shards.insert(0, self._shards.pop(place - 1))
                 break
-            found.update(_find(left, *shard))
+            found.update(shard.find(left))
         return found
 
 
@@ -93,9 +97,48 @@ def write_shard(folder: Path, rows: dict[bytes, np.ndarray]) -> Path:
     return write_whole(folder / _PATTERN.replace("*", name), content.getvalue())
 
 
-def _open(path: Path) -> list[np.ndarray] | None:
-    """Map the three arrays of a shard; None for a file that is no shard, or is cut off."""
-    arrays: list[np.ndarray] = []
+class _Shard(NamedTuple):
+    """One file. Only the first bytes of the keys stay in memory.
+
+    The rest is not mapped into memory: if somebody shortens a mapped file, reading the mapping
+    ends the process.
+    """
+
+    path: Path
+    prefixes: np.ndarray
+    rests: int  # where in the file these begin
+    values: int
+    n_features: int
+
+    def find(self, keys: list[bytes]) -> dict[bytes, np.ndarray]:
+        """Look some keys up; without rows that are missing or damaged."""
+        wanted = _prefixes(keys)
+        first = np.searchsorted(self.prefixes, wanted)
+        near = np.minimum(first, len(self.prefixes) - 1)
+        here = np.flatnonzero(self.prefixes[near] == wanted).tolist()  # mostly none, or all
+        if not here:
+            return {}
+        found = {}
+        # The file may be gone, or another one, since it was opened first.
+        with suppress(OSError, ValueError), open_regular(self.path, "memory") as file:
+            for place in here:
+                key = keys[place]
+                for row in range(first[place], min(first[place] + _MOST_ALIKE, len(self.prefixes))):
+                    file.seek(self.rests + row * _REST.itemsize)
+                    rest = file.read(_REST.itemsize)
+                    if rest[:-8] != key[8:]:
+                        continue
+                    file.seek(self.values + row * self.n_features * _VALUE.itemsize)
+                    value = file.read(self.n_features * _VALUE.itemsize)
+                    if rest[-8:] == row_checksum(key, value):
+                        found[key] = np.frombuffer(value, dtype=_VALUE).copy()
+                    break
+        return found
+
+
+def _open(path: Path) -> _Shard | None:
+    """Look into a shard; None for a file that is no shard, or is cut off."""
+    starts, shapes = [], []
     try:
         with open_regular(path, "memory") as file:
             size = os.fstat(file.fileno()).st_size
@@ -106,15 +149,21 @@ def _open(path: Path) -> list[np.ndarray] | None:
                 if by_column or found != dtype or len(shape) != n_axes or not min(shape):
                     raise ValueError("other arrays than those of a shard")
                 # A sparse file may claim more than the memory holds, at no cost.
+                if shape[0] > _MOST_ROWS:
+                    raise ValueError("it has too many rows")
                 if n_axes == 2 and shape[1] * dtype.itemsize > LARGEST_ROW:
                     raise ValueError("the rows are too large")
-                if math.prod(shape) * dtype.itemsize > size - file.tell():
+                starts.append(file.tell())
+                shapes.append(shape)
+                if math.prod(shape) * dtype.itemsize > size - starts[-1]:
                     raise ValueError("the file is too short")
-                array = np.memmap(file, dtype, "r", file.tell(), shape)
-                file.seek(array.offset + array.nbytes)
-                arrays.append(np.asarray(array))  # views of a memmap cost ten times as much
-            if len({len(array) for array in arrays}) > 1:
+                file.seek(starts[-1] + math.prod(shape) * dtype.itemsize)
+            if len({shape[0] for shape in shapes}) > 1:
                 raise ValueError("arrays of different lengths")
+            file.seek(starts[0])
+            prefixes = np.fromfile(file, dtype=_PREFIX, count=shapes[0][0])
+            if len(prefixes) < shapes[0][0]:
+                raise ValueError("the file was cut in the meantime")
     except Exception as error:  # Python's parser raises errors of many types on damaged headers
         warnings.warn(
             f"{shown(os.fspath(path), 200)} is not read: {plain(str(error))[:200]}. "
@@ -122,27 +171,7 @@ def _open(path: Path) -> list[np.ndarray] | None:
             UserWarning,
         )
         return None
-    return arrays
-
-
-def _find(
-    keys: list[bytes], prefixes: np.ndarray, rests: np.ndarray, values: np.ndarray
-) -> dict[bytes, np.ndarray]:
-    """Look some keys up in one shard."""
-    found = {}
-    wanted = _prefixes(keys)
-    first = np.searchsorted(prefixes, wanted)
-    near = np.minimum(first, len(prefixes) - 1)
-    for place in np.flatnonzero(prefixes[near] == wanted).tolist():  # mostly none, or all
-        key, row = keys[place], first[place]
-        while row < len(prefixes) and prefixes[row] == wanted[place]:
-            rest, value = rests[row], np.array(values[row])
-            if rest["key"].tobytes() == key[8:]:
-                if rest["checksum"].tobytes() == row_checksum(key, value.tobytes()):
-                    found[key] = value
-                break
-            row += 1
-    return found
+    return _Shard(path, prefixes, rests=starts[1], values=starts[2], n_features=shapes[2][1])
 
 
 def _prefixes(keys: list[bytes]) -> np.ndarray:

@@ -284,6 +284,22 @@ def test_a_cut_shard_is_encoded_again(tmp_path):
     assert shard.read_bytes() == whole
 
 
+@pytest.mark.parametrize("left", [0, 100, -40, None])
+def test_a_shard_that_is_cut_or_deleted_while_it_is_in_use_has_no_more_rows(tmp_path, left):
+    rows = {bytes([i]) * 20: np.full(3000, i, dtype=np.float32) for i in range(9)}
+    path = write_shard(tmp_path, rows)
+    shards = Shards(tmp_path)
+    assert shards.get(list(rows)).keys() == rows.keys()
+    if left is None:
+        path.unlink()
+    else:
+        os.truncate(path, left % path.stat().st_size)
+    found = shards.get(list(rows))
+    assert len(found) == (8 if left == -40 else 0)
+    for key, row in found.items():
+        np.testing.assert_array_equal(row, rows[key])
+
+
 def test_a_changed_row_of_a_shard_is_encoded_again(tmp_path):
     X = lazy(IMAGES, 50)
     featurizer = FrozenEncoderFeaturizer(network(), memory=tmp_path).fit(IMAGES[1:])
