@@ -9,7 +9,7 @@ import torch
 
 from skfair._images._containers import is_dataset
 from skfair._images._forms import as_items, count_columns, is_missing
-from skfair.utils._arrays import evaluation
+from skfair.utils._arrays import evaluation, item_at
 
 _MUTABLE = np.ndarray, torch.Tensor, list, dict, tuple
 
@@ -80,11 +80,7 @@ class Items:
             yield start, self.read(start, min(start + size, n_rows))
 
     def _item(self, row: int) -> Any:
-        try:
-            item = self._items[row]
-        except Exception as error:
-            error.add_note(f"X[{row}] raised this error.")
-            raise
+        item = item_at(self._items, row)
         _check_item(item, row)
         return own_copy(item)
 

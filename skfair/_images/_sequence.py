@@ -23,7 +23,7 @@ from skfair._images._forms import check_item, is_pillow
 from skfair._images._layout import Layout, check_dtype, check_n_samples, sample_dtype
 from skfair._images._sources import is_address, is_encoded, name_of, picture_of
 from skfair._images._view import Images
-from skfair.utils._arrays import as_numpy
+from skfair.utils._arrays import as_numpy, item_at
 
 _MOST_NAMED = 10
 _MOST_RANGES = 200  # ranges of row numbers in one message
@@ -47,7 +47,7 @@ class ImageSequence(Images):
         if self._at_hand:
             self._survey()
         with self._all_named():
-            first = self._load(items[0], 0)
+            first = self._load(item_at(items, 0), 0)
         self.shape = first.shape
         self.dtype = first.dtype
 
@@ -156,7 +156,7 @@ class ImageSequence(Images):
 
     def _fetch(self, row: int) -> Any:
         try:
-            return self._items[row]
+            return item_at(self._items, row)
         except IndexError as error:
             raise IndexError(
                 f"X had {self.n_samples} items at first, and has none at {row} now: {error}. "

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from skfair.base._net import aligned, as_tensor, rows_at_once
 from skfair.base._networks import floating_dtype
+from skfair.utils._arrays import item_at
 from skfair.utils._shown import shown, shown_all
 
 # What a network is called with: network(batch), network(**batch) or network(*batch).
@@ -181,7 +182,7 @@ class ItemRows(Rows):
         }
 
     def _item(self, row: int) -> dict[str, torch.Tensor]:
-        parts = self._split(self._items[row], row)
+        parts = self._split(item_at(self._items, row), row)
         if parts.keys() != self._first.keys():
             raise ValueError(
                 f"X[{row}] has the inputs [{shown_all(parts)}], X[0] has "

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from skfair._images._open import open_images
 from skfair.intraprocessing._inputs import ONLY, ItemRows, Rows, Signature
-from skfair.utils._arrays import as_numpy
+from skfair.utils._arrays import as_numpy, item_at
 from skfair.utils._shown import shown, shown_all
 from skfair.utils._validation import validate_rows
 
@@ -308,7 +308,8 @@ class _Files:
 def _open_items(items: Any) -> Rows:
     if not len(items):
         raise ValueError("X is a dataset without items. Give at least one.")
-    form, _ = _parts_of(_inputs_of(items[0]))
+    first = item_at(items, 0)
+    form, _ = _parts_of(_inputs_of(first))
 
     def split(item: Any, row: int) -> dict[str, torch.Tensor]:
         found, parts = _parts_of(_inputs_of(item))
@@ -322,7 +323,7 @@ def _open_items(items: Any) -> Rows:
             for name, part in parts.items()
         }
 
-    return ItemRows(items, form, split(items[0], 0), split)
+    return ItemRows(items, form, split(first, 0), split)
 
 
 def _parts_of(X: Any) -> tuple[str, dict[str, Any]]:

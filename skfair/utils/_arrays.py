@@ -27,3 +27,22 @@ def evaluation(value: Any, name: str) -> str:
         if callable(getattr(type(value), method, None)) and not hasattr(value, "__len__"):
             return f"{name}.{method}()"
     return ""
+
+
+def item_at(items: Any, row: int) -> Any:
+    """Return an item of the rows that a user gave; an error of the user's code names the row.
+
+    Parameters
+    ----------
+    items : object with an index
+    row : int
+
+    Returns
+    -------
+    object
+    """
+    try:
+        return items[row]
+    except Exception as error:
+        error.add_note(f"X[{row}] raised this error.")
+        raise

@@ -131,10 +131,16 @@ def test_of_two_errors_the_first_row_is_named_also_if_the_later_one_is_found_ear
         def __getitem__(self, row):
             if row == 12:  # found by the calling thread, while threads decode row 3
                 raise KeyError("row 12")
-            return Image.new("RGB", (9, 9)) if row == 3 else files[row]
+            return Image.new("RGB", (9, 9)) if row == small else files[row]
 
+    featurizer = FrozenEncoderFeaturizer(torch.nn.Conv2d(3, 4, 3), n_jobs=n_jobs)
+    small = 3
     with pytest.raises(ValueError, match=r"X\[3\] is an image of shape \(3, 9, 9\)"):
-        FrozenEncoderFeaturizer(torch.nn.Conv2d(3, 4, 3), n_jobs=n_jobs).fit_transform(Faulty())
+        featurizer.fit_transform(Faulty())
+    small = 13
+    with pytest.raises(KeyError, match="row 12") as caught:
+        featurizer.fit_transform(Faulty())
+    assert "X[12] raised this error." in caught.value.__notes__
     with pytest.raises(IndexError, match="X had 20 items at first, and has none at 7 now"):
         list(open_images(Shrinking(files)).batches(20, 5, n_jobs))
     assert decoders() == []

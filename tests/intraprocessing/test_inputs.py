@@ -298,6 +298,16 @@ def test_a_loader_with_other_than_one_label_and_group_a_row_is_refused(batch, sa
         ThresholdDebiaser(words()).fit(batches)
 
 
+@pytest.mark.parametrize("bad", [0, 7, N - 1])
+def test_an_error_of_an_item_names_the_row(bad):
+    def read(row, item):
+        return {**item, "mask": {}["no such file"]} if row == bad else item
+
+    with pytest.raises(KeyError, match="no such file") as caught:
+        fit(Items(read))
+    assert caught.value.__notes__ == [f"X[{bad}] raised this error."]
+
+
 def test_a_loader_whose_batches_have_other_inputs_is_refused():
     given = [({"ids": IDS[:9]}, Y[:9], Y[:9]), (dict(TEXT), Y, GROUP)]
     batches = DataLoader(given, batch_size=None, collate_fn=lambda given: given)
