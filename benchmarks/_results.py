@@ -30,8 +30,8 @@ _DIRECTIVE = re.compile(r"^ *\.\. result:: (\S+)$", re.MULTILINE)
 _NO_PROSE = re.compile(
     r" *\.\. (?:(?:code-block|math|result|dots|toctree|autosummary|literalinclude|image)::|\[)"
 )
-# Literals, checked and given numbers, formulas, and where a link leads.
-_NO_NUMBER = re.compile(r"``.*?``|:(?:cell|given|math):`[^`]*`|<[^<>]*>`", re.DOTALL)
+# Literals, checked and given numbers, formulas, widths, and where a link leads.
+_NO_NUMBER = re.compile(r"``.*?``|:width: \d+%|:(?:cell|given|math):`[^`]*`|<[^<>]*>`", re.DOTALL)
 _LOOKS_MEASURED = re.compile(
     r"(?<![\w.,:/-])[-+\N{MINUS SIGN}]?(?:(?:\d[\d,]*)?\.\d+(?!\.?\d)"
     r"|\d[\d,]*(?=[ -]?(?:%|percent|points?|times|ms|s|seconds?|minutes?|hours?|[KMGT]i?B|of \d+"
