@@ -26,6 +26,17 @@ _REFERENCE = re.compile(r"\b\w*[a-zA-Z0-9]_(?!\w)")  # in reStructuredText
 _SPREAD = re.compile(r"±\s*[\d.]+")
 _ROLE = re.compile(r":cell:`([^`]+)`")
 _DIRECTIVE = re.compile(r"^ *\.\. result:: (\S+)$", re.MULTILINE)
+# What has no sentences: code, formulas, stored tables, plots, lists of pages and of references.
+_NO_PROSE = re.compile(
+    r" *\.\. (?:(?:code-block|math|result|dots|toctree|autosummary|literalinclude|image)::|\[)"
+)
+# Literals, checked and given numbers, formulas, widths, and where a link leads.
+_NO_NUMBER = re.compile(r"``.*?``|:width: \d+%|:(?:cell|given|math):`[^`]*`|<[^<>]*>`", re.DOTALL)
+_LOOKS_MEASURED = re.compile(
+    r"(?<![\w.,:/-])[-+\N{MINUS SIGN}]?(?:(?:\d[\d,]*)?\.\d+(?!\.?\d)"
+    r"|\d[\d,]*(?=[ -]?(?:%|percent|points?|times|ms|s|seconds?|minutes?|hours?|[KMGT]i?B|of \d+"
+    r"|as (?:fast|many|large|long))(?!\w)))"
+)
 
 
 def load(name):
@@ -168,3 +179,26 @@ def roles(source):
 def directives(source):
     """The names of all results that the source of a page shows."""
     return _DIRECTIVE.findall(source)
+
+
+def untraced(source):
+    """The numbers in the sentences and tables of a page that look measured and are in no role.
+
+    These are decimals, shares ("7 of 8"), and numbers with a unit. A number that nobody measured
+    (a setting, a definition, a computed or a published number) is a literal, or has the role
+    ``:given:``. Returns pairs of a line number and a number.
+    """
+    lines, skipped = [], None
+    for line in source.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if skipped is not None and line.strip() and indent <= skipped:
+            skipped = None
+        if skipped is None and _NO_PROSE.match(line):
+            skipped = indent
+        lines.append(line if skipped is None else "")
+    text = _NO_NUMBER.sub(lambda found: re.sub(r"[^\n]", "_", found[0]), "\n".join(lines))
+    return [
+        (number, found)
+        for number, line in enumerate(text.split("\n"), 1)
+        for found in _LOOKS_MEASURED.findall(line)
+    ]

@@ -2,6 +2,7 @@
 
 - ``.. result:: NAME`` shows the tables of ``docs/results/NAME.json``;
 - ``:cell:`value <file | row | column>``` writes the value, and warns if the cell has another;
+- ``:given:`number``` writes a number that nobody measured;
 - ``.. dots:: TITLE`` draws a plot: lines ``* label <text>`` are the series, lines
   ``label <file | row | column>`` the rows, in which the text of a series replaces ``{}``.
 """
@@ -68,8 +69,16 @@ class Cell(SphinxRole):
         return [nodes.inline(value, value, classes=["cell"])], []
 
 
+class Given(SphinxRole):
+    """A number that was not measured; `benchmarks._results.untraced` looks for the others."""
+
+    def run(self):
+        return [nodes.Text(self.text)], []
+
+
 def setup(app):
     app.add_directive("result", Result)
     app.add_directive("dots", DotPlot)
     app.add_role("cell", Cell())
+    app.add_role("given", Given())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

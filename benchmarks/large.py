@@ -22,6 +22,7 @@ PARTS = {
     "networks": "Memory and time of debiasing a large network",
     "text": "A transformer with LoRA, debiased",
     "featurizer": "Features of image files",
+    "images": "What one image costs before the encoder, processor time of one core",
     "maps": "Cluster margins from a file that is mapped into memory",
     "cluster": "Features with dask, on one machine",
 }

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = {
     path.relative_to(ROOT / "docs").as_posix(): path.read_text(encoding="utf-8")
-    for folder in ("user_guide", "benchmarks", ".")
+    for folder in ("user_guide", "benchmarks", "papers", ".")
     for path in sorted((ROOT / "docs" / folder).glob("**/*.rst" if folder != "." else "*.rst"))
 }
 STORED = sorted(path.stem for path in (ROOT / "docs" / "results").glob("*.json"))
@@ -76,6 +76,48 @@ def test_pages_agree_with_results(results, dots, page):
     for _, title, content in plots:
         rows = dots.parse(title, content.splitlines()).readings()
         assert all(sum(found is not None for found in row) >= 2 for row in rows)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_numbers_are_traced_or_marked(results, page):
+    found = results.untraced(PAGES[page])
+    assert not found, "write these as :cell:, :given: or literals: docs/developers/add_a_benchmark"
+
+
+def test_the_readme_has_no_measured_numbers(results):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    for given in (  # versions, levels of intervals and tests, and what was set
+        "Python 3.11", "version 0.1", "95 % intervals", "at most 5 %", "With 5 % wrong",
+        "confidence of 80 %", "right in 80 %",
+    ):  # fmt: skip
+        assert given in text
+        text = text.replace(given, "")
+    assert not results.untraced(text)
+
+
+def test_numbers_that_look_measured_are_found(results):
+    page = """Of 3 draws, 12 % failed. It took 3.2 s and 96 MiB, 1.4 times as long,
+with -.87 ± .02, and held in 7 of 8 draws.
+
+.. list-table::
+
+   * - 0.5
+     - 1,200 points
+
+.. code-block:: python
+
+    share = 0.5
+
+.. result:: my_speed
+
+See section 2, :math:`\\alpha = .05`, ``epsilon=0.05``, Python 3.11.2, :doc:`x 9 <a/0.5>`,
+:given:`95 %` and :cell:`1.2 <my_speed | 0.3 | seconds>`. All 400 images of 2026.
+"""
+    assert results.untraced(page) == [
+        (1, "12"), (1, "3.2"), (1, "96"), (1, "1.4"),
+        (2, "-.87"), (2, ".02"), (2, "7"), (6, "0.5"), (7, "1,200"),
+    ]  # fmt: skip
 
 
 def test_stored_results_name_no_path_of_a_machine():
