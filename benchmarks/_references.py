@@ -1,14 +1,15 @@
 """Published heads against spurious correlations, each a short function of frozen features.
 
 They are peers of skfair's heads, written from the papers, with a linear head. Rows of `X` are
-projected features (``ridge_features`` of `_heads.py`), and each function returns another function,
-from such rows to predicted classes. The loss is the mean cross-entropy + RIDGE / 2 |W|^2 as in all
-linear heads of the benchmark, where the paper has no penalty of its own.
+projected features (``ridge_features`` of `_heads.py`). A published head is a function that returns
+another one, from such rows to predicted classes. The loss is the mean cross-entropy
++ RIDGE / 2 |W|^2 as in all linear heads of the benchmark, where the paper has no penalty of its
+own.
 
 Constants are those of the papers or of their released commands where these transfer to a linear
 head. `LR`, `BATCH`, `EPOCHS`, `TWIN_EPOCHS` and `RIDGE` do not: they were chosen on development
-draws, once for all tasks. What a paper chooses by the worst group of validation data is chosen here by the
-worst group of the small balanced labelled set.
+draws, once for all tasks. What a paper chooses by the worst group of validation data is chosen here
+by the worst group of the small balanced labelled set.
 """
 
 from itertools import product
@@ -54,6 +55,10 @@ def train(X, y, seed, *, group=None, offset=None, epochs=EPOCHS, eta=0.01):
         With it, the loss is that of :func:`group_dro`, whose step size is `eta`.
     offset : ndarray of shape (n_samples, n_classes), optional
         Added to the logits in training.
+
+    Returns
+    -------
+    weight, bias : ndarray of shape (n_features, n_classes) and of shape (n_classes,)
     """
     data, codes = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(y)
     n_classes = int(y.max()) + 1
@@ -82,8 +87,11 @@ def train(X, y, seed, *, group=None, offset=None, epochs=EPOCHS, eta=0.01):
             optimizer.zero_grad()
             (loss + RIDGE / 2 * weight.square().sum()).backward()
             optimizer.step()
-    weight, bias = weight.detach().numpy(), bias.detach().numpy()
-    return lambda X_new: (X_new @ weight + bias).argmax(1)
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def predictor(weight, bias):
+    return lambda X: (X @ weight + bias).argmax(1)
 
 
 def logit_adjustment(X, y, attribute, seed):
@@ -96,7 +104,7 @@ def logit_adjustment(X, y, attribute, seed):
     count = np.ones((y.max() + 1, attribute.max() + 1))
     np.add.at(count, (y, attribute), 1)
     log_frequency = np.log(count / count.sum(1, keepdims=True))
-    return train(X, y, seed, offset=log_frequency[:, attribute].T)
+    return predictor(*train(X, y, seed, offset=log_frequency[:, attribute].T))
 
 
 def group_dro(X, y, group, seed):
@@ -107,7 +115,7 @@ def group_dro(X, y, group, seed):
     worst group of validation data; here the number of epochs is fixed.
     """
     _, group = np.unique(group, return_inverse=True)
-    return train(X, y, seed, group=group)
+    return predictor(*train(X, y, seed, group=group))
 
 
 def jtt(X, y, X_valid, y_valid, cell, seed):
@@ -120,12 +128,12 @@ def jtt(X, y, X_valid, y_valid, cell, seed):
     """
     best = (-1.0, None)
     for epochs in (1, 5, 40):
-        wrong = train(X, y, seed, epochs=epochs)(X) != y
+        wrong = predictor(*train(X, y, seed, epochs=epochs))(X) != y
         for up in (5, 20, 50, 100):
             predict = weighted_ridge(X, y, np.where(wrong, up, 1.0))
-            best = max(
-                best, (worst_group(predict(X_valid), y_valid, cell), predict), key=lambda b: b[0]
-            )
+            score = worst_group(predict(X_valid), y_valid, cell)
+            if score > best[0]:
+                best = (score, predict)
     return best[1]
 
 
@@ -167,8 +175,7 @@ def afr(X, y, X_valid, y_valid, cell, seed):
         optimizer.zero_grad()
         ((share * losses).sum() + penalty @ (w - w0).square().sum((1, 2))).backward()
         optimizer.step()
-    w, b = best[1]
-    return lambda X_new: (X_new @ w + b).argmax(1)
+    return predictor(*best[1])
 
 
 AFR_GAMMA, AFR_LAMBDA = (0.0, 1.0, 1.8, 3.0, 6.0, 10.0, 14.0, 20.0), (0.0, 0.2)
