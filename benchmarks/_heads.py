@@ -1,10 +1,12 @@
 """The heads of frozen features that are compared, each a function of a draw.
 
-A method gets a :class:`Draw` and returns the classes that it predicts for the evaluation data, or
-None if the task lacks the data that the method needs.
+A method gets a :class:`Draw` and returns the classes that it predicts for the evaluation data. It
+raises `Missing` if the task lacks data that the method needs.
 """
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -13,11 +15,16 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import _references
+from benchmarks._references import ridge_model, weighted_ridge
 from skfair import ClusterMarginClassifier, LogitAdjustedClassifier
 
-RIDGE = 0.02
 GAMMA = 2.0  # of 1, 2, 4 and 8: 4 gains more on digits and loses 40 points where there is no bias
 N_LABELS = (50, 100, 150, 200, 300)
+
+
+class Missing(Exception):
+    """A task lacks data that a method needs; the message says which."""
 
 
 class Draw:
@@ -26,6 +33,20 @@ class Draw:
     def __init__(self, task, seed):
         self.task = task
         self.seed = seed
+
+    @property
+    def attribute(self):
+        """The group labels of the training data."""
+        if self.task.attribute is None:
+            raise Missing("no group labels")
+        return self.task.attribute
+
+    @property
+    def balanced(self):
+        """Features, classes and cells of the small balanced set."""
+        if self.task.X_balanced is None:
+            raise Missing("no balanced set")
+        return self.task.X_balanced, self.task.y_balanced, self.task.cell_balanced
 
     @cached_property
     def adjusted(self):
@@ -42,7 +63,7 @@ class Draw:
     def known(self, rows):
         """Group labels of some rows; None, not known, for the others."""
         known = np.full(len(self.task.y), None, dtype=object)
-        known[rows] = self.task.attribute[rows]
+        known[rows] = self.attribute[rows]
         return known
 
 
@@ -54,16 +75,6 @@ def ridge_features(X):
     pca = PCA(min(256, len(X) - 1, X.shape[1]), svd_solver="covariance_eigh").fit(X)
     factor = np.sqrt(256 / pca.explained_variance_.sum() * len(X) / (len(X) - 1))
     return lambda X: factor * pca.transform(X)
-
-
-def ridge_model(n, n_classes, class_weight=None):
-    """Logistic regression with mean loss + ridge / 2 |W|^2, W of one column for each class.
-
-    scikit-learn sums the loss. For two classes it has one column, the difference of two opposite
-    columns, and the square of that difference is twice the sum of their squares.
-    """
-    C = (2 if n_classes == 2 else 1) / (RIDGE * n)
-    return LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
 
 
 def ridge_logistic_regression(draw):
@@ -98,30 +109,55 @@ def weighted_errors(draw):
         p[rest] = model.predict_proba(Z[rest])[np.arange(len(rest)), task.y[rest]]
     weight = np.exp(-GAMMA * p)
     weight /= np.bincount(task.y, weight)[task.y]
-    model = ridge_model(len(Z), n_classes).fit(Z, task.y, weight * len(Z) / weight.sum())
-    return model.predict(project(task.X_eval))
+    return weighted_ridge(Z, task.y, weight)(project(task.X_eval))
 
 
 def balanced_groups(draw):
     """Ridge logistic regression in which each group of class and attribute has the same weight."""
     task = draw.task
-    if task.attribute is None:
-        return None
+    _, group = np.unique(np.stack([task.y, draw.attribute]), axis=1, return_inverse=True)
     project = ridge_features(task.X)
-    _, group = np.unique(np.stack([task.y, task.attribute]), axis=1, return_inverse=True)
-    weight = 1 / np.bincount(group)[group]
-    model = ridge_model(len(task.y), len(np.unique(task.y)))
-    model.fit(project(task.X), task.y, weight * len(weight) / weight.sum())
-    return model.predict(project(task.X_eval))
+    predict = weighted_ridge(project(task.X), task.y, 1 / np.bincount(group)[group])
+    return predict(project(task.X_eval))
 
 
 def last_layer_refit(draw):
-    """Logistic regression on the small group-balanced labelled set alone."""
-    task = draw.task
-    if task.X_balanced is None:
-        return None
+    """Logistic regression on the small group-balanced labelled set alone.
+
+    It is the last-layer refit of DFR (Kirichenko et al. 2023, section 4) with a fixed ridge. DFR
+    has an L1 penalty that it chooses on half of the set, and averages fits of balanced subsets.
+    """
+    X, y, _ = draw.balanced
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    return model.fit(task.X_balanced, task.y_balanced).predict(task.X_eval)
+    return model.fit(X, y).predict(draw.task.X_eval)
+
+
+def of_references(fit):
+    """A head of `_references.py` on the features of the linear heads.
+
+    `fit` gets the function that makes these features, those of training, and the draw.
+    """
+
+    def predict(draw):
+        project = ridge_features(draw.task.X)
+        return fit(project, project(draw.task.X), draw)(project(draw.task.X_eval))
+
+    return predict
+
+
+def chosen(method):
+    """A head that chooses its constants on the balanced set."""
+
+    def fit(project, Z, draw):
+        X, y, cell = draw.balanced
+        return method(Z, draw.task.y, project(X), y, cell, draw.seed)
+
+    return of_references(fit)
+
+
+def groups_of(draw):
+    """A number for each combination of class and attribute."""
+    return draw.task.y * (draw.attribute.max() + 1) + draw.attribute
 
 
 def margin(**parameters):
@@ -140,8 +176,6 @@ def margin_with_labels(n):
     """ClusterMarginClassifier with the first `n` labels that it suggests."""
 
     def fit(draw):
-        if draw.task.attribute is None:
-            return None
         known = draw.known(draw.margin.suggest_labels(n))
         model = ClusterMarginClassifier(random_state=draw.seed)
         model.fit(draw.task.X, draw.task.y, sensitive_features=known)
@@ -163,8 +197,6 @@ def adjusted_with_labels(n, chosen="suggested"):
 
     def fit(draw):
         task = draw.task
-        if task.attribute is None:
-            return None
         if n is None:
             rows = np.arange(len(task.y))
         elif chosen in ("suggested", "right class"):
@@ -173,8 +205,9 @@ def adjusted_with_labels(n, chosen="suggested"):
                 rows = rows[~task.wrong[rows]]
         else:
             rows = np.random.default_rng([draw.seed, 3]).permutation(len(task.y))[:n]
+        known = draw.known(rows)
         model = LogitAdjustedClassifier(random_state=draw.seed)
-        model.fit(task.X, task.y, sensitive_features=draw.known(rows))
+        model.fit(task.X, task.y, sensitive_features=known)
         return model.predict(task.X_eval)
 
     return fit
@@ -183,23 +216,68 @@ def adjusted_with_labels(n, chosen="suggested"):
 BASELINE = "ridge logistic regression"
 REFIT = "refit on a balanced set"
 RIGHT_CLASS = "LogitAdjustedClassifier, 50 labels, none where the class is wrong"
-# The module of skfair that a method runs: records are kept by its code.
+# What a method needs beside features and classes, in words.
+NOTHING, BALANCED, ALL = "nothing", "a balanced set", "all group labels"
+# The module that a method runs: records are kept by its code.
 MARGIN, ADJUSTED = "skfair.margin._cluster_margin", "skfair.adjustment._logit_adjusted"
+HERE, REFERENCES = "benchmarks._heads", "benchmarks._references"
+
+
+class Method(NamedTuple):
+    predict: Callable
+    module: str
+    needs: str
+
+
 METHODS = {
-    BASELINE: (ridge_logistic_regression, None),
-    "logistic regression": (logistic_regression, None),
-    "errors weigh more (as in AFR)": (weighted_errors, None),
-    "ClusterMarginClassifier, ``scale=8`` as published": (margin(scale=8.0), MARGIN),
-    "ClusterMarginClassifier": (margin(), MARGIN),
-    "ClusterMarginClassifier, 50 labels": (margin_with_labels(50), MARGIN),
-    "LogitAdjustedClassifier": (adjusted, ADJUSTED),
+    BASELINE: Method(ridge_logistic_regression, REFERENCES, NOTHING),
+    "logistic regression": Method(logistic_regression, HERE, NOTHING),
+    "errors weigh more (as in AFR)": Method(weighted_errors, REFERENCES, NOTHING),
+    "XRM": Method(
+        of_references(lambda _, Z, draw: _references.xrm(Z, draw.task.y, draw.seed)),
+        REFERENCES, NOTHING,
+    ),
+    "ClusterMarginClassifier, ``scale=8`` as published": Method(
+        margin(scale=8.0), MARGIN, NOTHING
+    ),
+    "ClusterMarginClassifier": Method(margin(), MARGIN, NOTHING),
+    "ClusterMarginClassifier, 50 labels": Method(
+        margin_with_labels(50), MARGIN, "50 group labels"
+    ),
+    "LogitAdjustedClassifier": Method(adjusted, ADJUSTED, NOTHING),
     **{
-        f"LogitAdjustedClassifier, {n} labels": (adjusted_with_labels(n), ADJUSTED)
+        f"LogitAdjustedClassifier, {n} labels": Method(
+            adjusted_with_labels(n), ADJUSTED, f"{n} group labels"
+        )
         for n in N_LABELS
     },
-    "LogitAdjustedClassifier, 50 random labels": (adjusted_with_labels(50, "random"), ADJUSTED),
-    "LogitAdjustedClassifier, all labels": (adjusted_with_labels(None), ADJUSTED),
-    RIGHT_CLASS: (adjusted_with_labels(50, "right class"), ADJUSTED),
-    "groups balanced, all labels": (balanced_groups, None),
-    REFIT: (last_layer_refit, None),
-}
+    "LogitAdjustedClassifier, 50 random labels": Method(
+        adjusted_with_labels(50, "random"), ADJUSTED, "50 group labels"
+    ),
+    "LogitAdjustedClassifier, all labels": Method(adjusted_with_labels(None), ADJUSTED, ALL),
+    RIGHT_CLASS: Method(adjusted_with_labels(50, "right class"), ADJUSTED, "50 group labels"),
+    "groups balanced, all labels": Method(balanced_groups, REFERENCES, ALL),
+    "GroupDRO, all labels": Method(
+        of_references(
+            lambda _, Z, draw: _references.group_dro(Z, draw.task.y, groups_of(draw), draw.seed)
+        ),
+        REFERENCES, ALL,
+    ),
+    "logit adjustment, all labels": Method(
+        of_references(
+            lambda _, Z, draw: _references.logit_adjustment(
+                Z, draw.task.y, draw.attribute, draw.seed
+            )
+        ),
+        REFERENCES, ALL,
+    ),
+    "JTT, chosen on a balanced set": Method(chosen(_references.jtt), REFERENCES, BALANCED),
+    "AFR, chosen on a balanced set": Method(chosen(_references.afr), REFERENCES, BALANCED),
+    REFIT: Method(last_layer_refit, HERE, BALANCED),
+}  # fmt: skip
+# Published heads that are written anew.
+REFERENCE_HEADS = tuple(
+    name
+    for name, method in METHODS.items()
+    if method.module == REFERENCES and name not in (BASELINE, "groups balanced, all labels")
+)

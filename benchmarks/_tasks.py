@@ -25,8 +25,8 @@ class Task:
         and only where the table says so
     X_eval, y_eval, cell_eval : evaluation data; ``cell_eval`` numbers the groups whose accuracy
         is reported
-    X_balanced, y_balanced : a small group-balanced labelled set, for the last-layer refit;
-        None where too few rows are left
+    X_balanced, y_balanced, cell_balanced : a small group-balanced labelled set, to refit the last
+        layer or to choose a model; None where too few rows are left
     wrong : training rows whose class is wrong, which people who look at the images see
     """
 
@@ -38,6 +38,7 @@ class Task:
     cell_eval: np.ndarray
     X_balanced: np.ndarray | None = None
     y_balanced: np.ndarray | None = None
+    cell_balanced: np.ndarray | None = None
     wrong: np.ndarray | None = None
 
     def scores(self, predicted) -> tuple[float, float]:
@@ -147,7 +148,7 @@ class Tasks:
             rest = np.flatnonzero(d["split"] == "test")
         return Task(
             d["X"][train], y[train], a[train], d["X"][rest], y[rest], 2 * y[rest] + a[rest],
-            d["X"][balanced], y[balanced],
+            d["X"][balanced], y[balanced], 2 * y[balanced] + a[balanced],
         )  # fmt: skip
 
     def _utk(self, rng, target, kind, development) -> Task:
@@ -168,9 +169,10 @@ class Tasks:
         train, rest = rng.permutation(np.concatenate(train)), np.concatenate(rest)
         balanced = np.concatenate(balanced)
         enough = len(balanced) == 200  # not where training is balanced itself
+        of_balanced = (d["X"], y, 2 * y + a) if enough else ()
         return Task(
             d["X"][train], y[train], a[train], d["X"][rest], y[rest], 2 * y[rest] + a[rest],
-            d["X"][balanced] if enough else None, y[balanced] if enough else None,
+            *(values[balanced] for values in of_balanced),
         )  # fmt: skip
 
     def _cmnist(self, rng, correlation, development) -> Task:
@@ -186,14 +188,17 @@ class Tasks:
                 for c in range(10)
             ]
         )
-        X_balanced, y_balanced = d["X"][rows["900"][balanced]], y[balanced]
+        of_balanced = (
+            d["X"][rows["900"][balanced]], y[balanced],
+            (color["900"][balanced] == y[balanced]).astype(int),
+        )  # fmt: skip
         if not development:
             order = rng.permutation(len(y))
             y_test, c_test = d["digit_test"].astype(np.int64), d["color_test"]
             return Task(
                 d["X"][rows[correlation][order]], y[order], color[correlation][order],
                 d["X"][d["row_test"]], y_test, (c_test == y_test).astype(int),
-                X_balanced, y_balanced,
+                *of_balanced,
             )  # fmt: skip
         # Train on 15,000 digits; evaluate on the other 5,000: in their conflicting colours of
         # the 0.9 set where they have one there, else in their own.

@@ -26,7 +26,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._heads import BASELINE, METHODS, N_LABELS, REFIT, RIGHT_CLASS, Draw
+from benchmarks._heads import (
+    BASELINE,
+    HERE,
+    METHODS,
+    N_LABELS,
+    REFERENCE_HEADS,
+    REFIT,
+    RIGHT_CLASS,
+    Draw,
+    Missing,
+)
 from benchmarks._published import ordinary_training, published
 from benchmarks._remember import Remembered, library_code, parsed, short_digest
 from benchmarks._tables import Table, processor_time, publish
@@ -82,16 +92,20 @@ WRONG = {  # what is wrong, to the rows that it concerns
 SHARES = (0.05, 0.1)
 
 
+def digest(module):
+    """Of the code that a method runs."""
+    if module.startswith("skfair"):
+        return short_digest(library_code(module))
+    return short_digest(*(parsed(name)[0] for name in dict.fromkeys((HERE, module))))
+
+
 class Measured:
     """Scores by task, wrong labels, seed and method, in memory and in the cache."""
 
     def __init__(self, arguments):
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.cache, "heads")
-        self.digests = {
-            method: short_digest(library_code(module) if module else parsed("benchmarks._heads")[0])
-            for method, (_, module) in METHODS.items()
-        }
+        self.digests = {method: digest(how.module) for method, how in METHODS.items()}
         self.tasks = None if arguments.tables else Tasks(arguments.data)
 
     def key(self, name, wrong, seed, method):
@@ -112,21 +126,33 @@ class Measured:
             start = time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FairnessWarning)
-                predicted = METHODS[method][0](draw)
-            scores = None if predicted is None else task.scores(predicted)
+                try:
+                    scores = task.scores(METHODS[method].predict(draw))
+                    shown = f"{scores[0]:.1f} / {scores[1]:.1f}"
+                except Missing as missing:
+                    scores = shown = str(missing)
             self.remembered.measured(key, lambda scores=scores: scores)
-            shown = "-" if scores is None else f"{scores[0]:.1f} / {scores[1]:.1f}"
             took = time.process_time() - start
             note = f"  {name} {what} {share} seed {seed} {method}: {shown} ({took:.1f} s)"
             print(note, file=sys.stderr, flush=True)
 
     def scores(self, name, method, wrong=("", 0)):
         """Worst and average group: dict of seed to two numbers, of the draws that are measured."""
-        found = (
-            (seed, self.remembered.records.get(self.key(name, wrong, seed, method)))
-            for seed in range(100)
-        )
-        return {seed: np.array(scores) for seed, scores in found if scores is not None}
+        found = ((seed, self.record(name, wrong, seed, method)) for seed in range(100))
+        return {
+            seed: np.array(scores)
+            for seed, scores in found
+            if scores is not None and not isinstance(scores, str)
+        }
+
+    def record(self, name, wrong, seed, method):
+        """Two numbers, or what the task lacks; None if nothing was measured."""
+        return self.remembered.records.get(self.key(name, wrong, seed, method))
+
+    def cell(self, name, method):
+        """Mean and standard deviation over the draws as text, or what the task lacks."""
+        lacking = self.record(name, ("", 0), 0, method)
+        return lacking if isinstance(lacking, str) else cell(self.scores(name, method))
 
 
 def n_draws(arguments, name):
@@ -179,7 +205,7 @@ def accuracy_table(measured, names):
     header = ["head"]
     for name in names:
         header.append(f"{TITLES[name]}, {len(measured.scores(name, BASELINE))} draws")
-    rows = [[m, *(cell(measured.scores(name, m)) for name in names)] for m in METHODS]
+    rows = [[m, *(measured.cell(name, m) for name in names)] for m in METHODS]
     return header, rows
 
 
@@ -197,6 +223,7 @@ def gains_by_task(measured):
         "LogitAdjustedClassifier",
         *(f"LogitAdjustedClassifier, {n} labels" for n in (50, 200, "all")),
         "groups balanced, all labels",
+        *REFERENCE_HEADS,
         REFIT,
     ]
     rows = []
@@ -205,7 +232,8 @@ def gains_by_task(measured):
         row = [title, "{:.1f} / {:.1f}".format(*np.mean(plain, axis=0)) if plain else "-"]
         for method in methods:
             found = gains(measured, name, method)
-            row.append("{:+.1f} / {:+.1f}".format(*found.mean(axis=0)) if len(found) else "-")
+            shown = measured.cell(name, method)  # what the task lacks, if nothing was measured
+            row.append("{:+.1f} / {:+.1f}".format(*found.mean(axis=0)) if len(found) else shown)
         rows.append(row)
     return ["task", BASELINE, *methods], rows
 
@@ -222,6 +250,7 @@ def lowest(differences, column=0):
 def differences(measured):
     header = [
         "head",
+        "needs",
         "tasks with a bias: mean",
         "lowest task",
         "lowest average group",
@@ -243,6 +272,7 @@ def differences(measured):
         rows.append(
             [
                 method,
+                METHODS[method].needs,
                 f"{np.mean([d[:, 0].mean() for d in biased.values()]):+.1f} ({len(biased)} tasks)",
                 lowest(biased),
                 lowest(found, column=1),
@@ -455,6 +485,17 @@ def biased_sample(n, d):
     return X, y, bias.astype(object)
 
 
+PLAIN = "LogisticRegression(max_iter=1000)"
+
+
+def speed_task(X, y, bias):
+    """The sample as a task whose balanced set are 100 of its samples of each group."""
+    cell = 2 * y + bias.astype(int)
+    rows = np.concatenate([np.flatnonzero(cell == c)[:100] for c in range(4)])
+    some = slice(10)
+    return Task(X, y, bias.astype(int), X[some], y[some], cell[some], X[rows], y[rows], cell[rows])
+
+
 def fit_time(n, d, n_repeats):
     """Processor seconds of the fits, in turns; medians, and ratios to scikit-learn's."""
     X, y, bias = biased_sample(n, d)
@@ -462,8 +503,9 @@ def fit_time(n, d, n_repeats):
     model = LogitAdjustedClassifier(random_state=0).fit(X, y)
     rows = model.suggest_labels(50)
     some[rows] = bias[rows]
+    task = speed_task(X, y, bias)
     fits = {
-        "LogisticRegression(max_iter=1000)": lambda: LogisticRegression(max_iter=1000).fit(X, y),
+        PLAIN: lambda: LogisticRegression(max_iter=1000).fit(X, y),
         "LogitAdjustedClassifier": lambda: LogitAdjustedClassifier(random_state=0).fit(X, y),
         "LogitAdjustedClassifier, 50 labels": lambda: LogitAdjustedClassifier(random_state=0).fit(
             X, y, sensitive_features=some
@@ -472,6 +514,7 @@ def fit_time(n, d, n_repeats):
             X, y, sensitive_features=bias
         ),
         "ClusterMarginClassifier": lambda: ClusterMarginClassifier(random_state=0).fit(X, y),
+        **{m: lambda m=m: METHODS[m].predict(Draw(task, 0)) for m in (*REFERENCE_HEADS, REFIT)},
     }
     times = [[processor_time(fit) for fit in fits.values()] for _ in range(n_repeats)]
     seconds = np.median(times, axis=0)
@@ -519,6 +562,29 @@ def memory(name, shape, **parameters):
     return [what, "the data", f"{above} GiB above {data} GiB"]
 
 
+_FIT_MEMORY = """
+import re, sys, warnings
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**10
+from benchmarks import heads
+from benchmarks._heads import METHODS, Draw
+X, y, bias = heads.biased_sample(2_400, 1_280)
+draw = Draw(heads.speed_task(X, y, bias), 0)
+before, name = peak(), sys.argv[1]
+if name == heads.PLAIN:
+    heads.LogisticRegression(max_iter=1000).fit(X, y)
+else:
+    METHODS[name].predict(draw)
+print(round(peak() - before))
+"""
+
+
+def fit_memory(name):
+    """Of one head, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", _FIT_MEMORY, name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return f"{done.stdout.strip()} MiB"
+
+
 def bare_epochs(X, codes, batch_size, n_epochs):
     """Ordinary training as a bare torch loop over slices of the same tensors."""
     net = nn.Sequential(nn.Linear(X.shape[1], 128), nn.ReLU(), nn.Linear(128, 2))
@@ -563,9 +629,16 @@ def speed(arguments):
         f"{n:,} x {d:,}": fit_time(n, d, n_repeats)
         for n, d, n_repeats in ((2_400, 1_280, 5), (100_000, 512, 1))
     }
-    rows = [[m, *(column[m] for column in columns.values())] for m in columns["2,400 x 1,280"]]
-    title = "Processor seconds of a fit, one thread (times scikit-learn's)"
-    write(arguments, "heads_speed", title, ["head", *columns], rows)
+    rows = [
+        [m, METHODS[m].needs if m in METHODS else "nothing", *(c[m] for c in columns.values()),
+         fit_memory(m)]
+        for m in columns["2,400 x 1,280"]
+    ]  # fmt: skip
+    title = (
+        "Processor seconds of a fit, one thread (times scikit-learn's), and memory above the data"
+    )
+    header = ["head", "needs", *columns, "memory, 2,400 x 1,280"]
+    write(arguments, "heads_speed", title, header, rows)
     rows = [
         ["``predict`` of one row, linear head", "``LogisticRegression``", row_times()],
         memory("LogitAdjustedClassifier", (1_000_000, 512), head="linear"),
