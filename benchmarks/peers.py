@@ -9,8 +9,8 @@ folder of ``--environments``. A cell says how a method fails, if it does.
 """
 
 import argparse
+import inspect
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import torch
 
 from benchmarks._intraprocessing.measures import EPSILON, MEASURES, balanced_accuracy, bias
 from benchmarks._intraprocessing.methods import NetworkClassifier
+from benchmarks._intraprocessing.peers import PublishedLinearPost
 from benchmarks._intraprocessing.run import TABULAR, draw
-from benchmarks._peers import environments
+from benchmarks._peers import environments, worker
 from benchmarks._remember import Remembered, library_code, short_digest
 from benchmarks._tables import Table, publish, spelled
 from skfair import intraprocessing
@@ -38,23 +39,35 @@ PEERS = {
     "OxonFair, group inferred": ("oxonfair", "oxonfair_inferred", False),
 }  # fmt: skip
 OURS = ("ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser")
+REFERENCE = "LinearPost as published, our short reference"
 HEADER = [
     "method", "group to predict", "balanced accuracy", "bias", "within .05", "fit, CPU s",
-    "predict, CPU s",
+    "predict, CPU s", "fit, peak MiB",
 ]  # fmt: skip
 
 
-def of_skfair(name, task, measure):
-    """Predictions on the test rows, and the costs."""
-    estimator = getattr(intraprocessing, name)(
-        task.network, constraint=measure, epsilon=EPSILON, output="logits", device="cpu",
-        random_state=task.seed,
-    )  # fmt: skip
-    start = time.process_time()
-    estimator.fit(task.X_debias, task.y_debias, sensitive_features=task.a_debias)
-    fitted = time.process_time()
-    predicted = estimator.predict(task.X_test)
-    return {"predicted": predicted, "fit": fitted - start, "predict": time.process_time() - fitted}
+def constraint_of(label, measure):
+    """LinearPost has no average odds. It gets equalized odds, which implies them."""
+    return "equalized_odds" if measure == "average_odds" and "LinearPost" in label else measure
+
+
+def of_skfair(label, task, measure):
+    """Predictions on the test rows, and the costs, of a debiaser or of the reference."""
+    constraint = constraint_of(label, measure)
+
+    def fit_debiaser():
+        estimator = getattr(intraprocessing, label)(
+            task.network, constraint=constraint, epsilon=EPSILON, output="logits", device="cpu",
+            random_state=task.seed,
+        )  # fmt: skip
+        estimator.fit(task.X_debias, task.y_debias, sensitive_features=task.a_debias)
+        return lambda: estimator.predict(task.X_test)
+
+    def fit_reference():
+        predict = PublishedLinearPost(TOLERANCE)(task, constraint)
+        return lambda: predict(task.X_test, None)
+
+    return worker.measured(fit_reference if label == REFERENCE else fit_debiaser)
 
 
 def of_peer(label, task, measure, folder):
@@ -85,23 +98,25 @@ def measured(label, task, measure, folder):
     return {
         "balanced_accuracy": balanced_accuracy(predicted, task.y_test),
         "bias": bias(predicted, task.y_test, task.a_test, measure),
-        "fit": float(found["fit"]),
-        "predict": float(found["predict"]),
+        **{cost: float(found[cost]) for cost in ("fit", "predict", "memory")},
     }
 
 
 def code_of(label):
     """What has to stay as it is for a record to count."""
     if label not in PEERS:
-        return library_code(getattr(intraprocessing, label).__module__)
+        measuring = inspect.getsource(worker.measured) + inspect.getsource(of_skfair)
+        if label == REFERENCE:
+            return measuring + inspect.getsource(PublishedLinearPost)
+        return measuring + library_code(getattr(intraprocessing, label).__module__)
     package, method, _ = PEERS[label]
-    worker = environments.WORKER.read_text(encoding="utf-8")
-    return worker + environments.REQUIREMENTS[package].read_text(encoding="utf-8") + method
+    running = environments.WORKER.read_text(encoding="utf-8")
+    return running + environments.REQUIREMENTS[package].read_text(encoding="utf-8") + method
 
 
 def cells(label, records):
     """The row of one method; the first failure in words, if it failed."""
-    shown, needs = f"``{label}``", "no"
+    shown, needs = label if label == REFERENCE else f"``{label}``", "no"
     if label in PEERS:
         package, _, needed = PEERS[label]
         shown = f"{label} ({environments.versions_of(package)})"
@@ -109,7 +124,7 @@ def cells(label, records):
     failed = [record["failed"] for record in records if "failed" in record]
     if failed:
         told = f"fails in {len(failed)} of {len(records)}: ``{failed[0].replace('`', '')}``"
-        return [shown, needs, told, *"----"]
+        return [shown, needs, told, *"-----"]
     columns = {name: np.array([record[name] for record in records]) for name in records[0]}
     spread = dict.fromkeys(columns, "")
     if len(records) > 1:
@@ -122,6 +137,7 @@ def cells(label, records):
         f"{(np.abs(columns['bias']) < EPSILON).sum()} of {len(records)}",
         f"{columns['fit'].mean():.2g}",
         f"{columns['predict'].mean():.2g}",
+        f"{columns['memory'].mean():.2g}",
     ]
 
 
@@ -142,7 +158,7 @@ def main():
         tables = []
         for measure, words in MEASURES.items():
             rows = []
-            for label in (*OURS, *PEERS):
+            for label in (*OURS, REFERENCE, *PEERS):
                 records = []
                 for task in tasks:
                     key = (name, task.seed, measure, label, short_digest(code_of(label)))

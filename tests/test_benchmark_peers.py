@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def test_every_peer_is_pinned_with_all_that_it_needs(environments, peers):
         assert environments.versions_of(package).startswith(f"{package} ")
 
 
+@on_linux
 def test_a_peer_runs_in_another_process(environments):
     test = {f"{name}_test": values for name, values in rows(4000, 1).items() if name != "y"}
     given = {**rows(4000, 0), **test, "constraint": "demographic_parity", "tolerance": 0.02}
@@ -49,6 +51,7 @@ def test_a_peer_runs_in_another_process(environments):
     assert 0.2 < selected.mean() < 0.8
     assert answer["fit"] > 0
     assert answer["predict"] > 0
+    assert 0 <= answer["memory"] < 100
 
 
 def test_a_failure_says_what_the_peer_said(environments):
@@ -57,15 +60,29 @@ def test_a_failure_says_what_the_peer_said(environments):
         environments.run(sys.executable, "fairlearn_thresholds", given)
 
 
+@on_linux
+def test_memory_is_that_of_the_fit_alone(peers):
+    held = np.ones(40 * 2**17)  # 40 MiB
+
+    def fit():
+        freed = np.ones(60 * 2**17)
+        return lambda: freed[:1] + held[:1] + np.ones(90 * 2**17)[:1]
+
+    np.ones(200 * 2**17)  # a peak before the fit
+    found = peers.worker.measured(fit)
+    assert 55 < found["memory"] < 75
+    assert found["predicted"] == [3]
+
+
 def test_rows_of_the_table(peers):
-    record = {"balanced_accuracy": 0.7, "bias": 0.02, "fit": 1.0, "predict": 0.1}
+    record = {"balanced_accuracy": 0.7, "bias": 0.02, "fit": 1.0, "predict": 0.1, "memory": 30.0}
     other = {**record, "balanced_accuracy": 0.8, "bias": -0.06}
     row = peers.cells("DistillationDebiaser", [record, other])
-    expected = ["no", "0.750 ± 0.071", "-0.020 ± 0.057", "1 of 2", "1", "0.1"]
+    expected = ["no", "0.750 ± 0.071", "-0.020 ± 0.057", "1 of 2", "1", "0.1", "30"]
     assert row == ["``DistillationDebiaser``", *expected]
     one = peers.cells("fairlearn, ``ThresholdOptimizer``", [record])
     assert one[0].startswith("fairlearn, ``ThresholdOptimizer`` (fairlearn ")
     assert one[1:4] == ["yes", "0.700", "+0.020"]
     failed = peers.cells("DistillationDebiaser", [record, {"failed": "no `groups`"}])
-    assert failed[2:] == ["fails in 1 of 2: ``no groups``", "-", "-", "-", "-"]
+    assert failed[2:] == ["fails in 1 of 2: ``no groups``", *"-----"]
     assert len(failed) == len(peers.HEADER)
