@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, rankdata
 
 from skfair.intraprocessing._network import at_least_single
 from skfair.utils import Groups, LabelOrderWarning, SmallGroupWarning, encode_groups
@@ -92,9 +92,10 @@ def warn_of_order(raw: torch.Tensor, codes: np.ndarray, labels: list, *, given_b
     for one, two in pairs:
         less = scores[:, two] - scores[:, one]
         rows = [less[codes == code] for code in (two, one)]
-        found = mannwhitneyu(*rows, alternative="less")
-        if found.pvalue < level:
-            area = found.statistic / (len(rows[0]) * len(rows[1]))
+        n = len(rows[0])
+        area = (rankdata(np.concatenate(rows))[:n].sum() / n - (n + 1) / 2) / len(rows[1])
+        # Of many classes, most pairs are ranked well, and the test takes long.
+        if area < 0.5 and mannwhitneyu(*rows, alternative="less").pvalue < level:
             worst = min(worst or (area, one, two), (area, one, two))
     if worst is None:
         return

@@ -94,6 +94,30 @@ def test_probability_with_groups_of_very_different_sizes(means, sizes, epsilon):
     assert 0 <= found <= 1
 
 
+class Counted(np.ndarray):
+    """Counts the numbers that NumPy computes from it."""
+
+    computed = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **keywords):
+        inputs = [np.asarray(each) for each in inputs]
+        if keywords.get("out"):
+            keywords["out"] = tuple(np.asarray(each) for each in keywords["out"])
+        result = getattr(ufunc, method)(*inputs, **keywords)
+        Counted.computed += max(np.size(each) for each in (*inputs, result))
+        return np.asarray(result).view(Counted)
+
+
+def test_the_probability_of_many_groups_takes_work_that_grows_with_their_number_alone():
+    work = {}
+    for n_groups in (8, 64):
+        mean = np.tile(np.linspace(0, 0.1, 4), n_groups // 4)[None].view(Counted)
+        Counted.computed = 0
+        within(mean, np.full_like(mean, 1e-3), 0.2)
+        work[n_groups] = Counted.computed
+    assert 4 < work[64] / work[8] < 12
+
+
 def test_shrinking_by_hand():
     # Weights 100, 100 and 25, centre .3. The variance between groups is estimated from the scatter
     # beyond chance: Q - 2 = 100 * .04 + 100 * .01 + 25 * .04 - 2 = 4.

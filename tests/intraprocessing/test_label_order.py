@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skorch
 import torch
+from scipy.stats import mannwhitneyu
 from sklearn.base import clone
 from torch import nn
 
@@ -20,6 +21,7 @@ from skfair.intraprocessing import (
     LinearPostDebiaser,
     RandomPerturbationDebiaser,
     ThresholdDebiaser,
+    _debiasing_data,
 )
 from skfair.intraprocessing._debiasing_data import warn_of_order
 from skfair.utils import LabelOrderWarning
@@ -211,3 +213,21 @@ def test_a_network_that_knows_nothing_is_not_warned_of_more_often_than_the_level
             raw = torch.from_numpy(rng.normal(size=(100, 1)))
             warn_of_order(raw, y, [0, 1], given_by="")
     assert len(seen) <= 3
+
+
+def test_the_slow_test_of_ranks_is_not_run_for_pairs_of_classes_that_are_ranked_well(monkeypatch):
+    calls = []
+
+    def counted(*rows, **options):
+        calls.append(rows)
+        return mannwhitneyu(*rows, **options)
+
+    monkeypatch.setattr(_debiasing_data, "mannwhitneyu", counted)
+    codes = np.arange(600) % 30
+    raw = 5 * np.eye(30)[codes] + np.random.default_rng(0).normal(size=(600, 30))
+    warn_of_order(torch.from_numpy(raw), codes, list(range(30)), given_by="")
+    assert not calls  # of 435 pairs
+    swapped = np.where(codes < 2, 1 - codes, codes)
+    with pytest.warns(LabelOrderWarning, match="one row of class 1 and one of 0"):
+        warn_of_order(torch.from_numpy(raw), swapped, list(range(30)), given_by="")
+    assert 1 <= len(calls) < 60
