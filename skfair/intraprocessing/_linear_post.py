@@ -63,7 +63,7 @@ class LinearPostDebiaser(IntraprocessingDebiaser):
     Of all predictions that do not see the group, those that cost the least at a given gap
     between groups [1]_ are
 
-    .. math:: \\arg\\min_k \\; r_k(x) + \\sum_c w_{ck} \\, p_c(x).
+    .. math:: \\mathrm{argmin}_k \\; r_k(x) + \\sum_c w_{ck} \\, p_c(x).
 
     :math:`r_k` is the cost of predicting class *k*, from the calibrated outputs of the network.
     :math:`p_c` are the probabilities of the groups, or of group and label together, from a
