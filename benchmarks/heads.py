@@ -136,13 +136,12 @@ class Measured:
                 warnings.simplefilter("ignore", FairnessWarning)
                 try:
                     scores = task.scores(METHODS[method].predict(draw))
-                    shown = f"{scores[0]:.1f} / {scores[1]:.1f}"
+                    took = time.process_time() - start
+                    record, shown = [*scores, took], f"{scores[0]:.1f} / {scores[1]:.1f}"
                 except Missing as missing:
-                    scores = shown = str(missing)
-            took = time.process_time() - start
-            self.remembered.measured(
-                key, lambda scores=scores, took=took: scores if scores is shown else [*scores, took]
-            )
+                    record, took = str(missing), 0.0
+                    shown = record
+            self.remembered.measured(key, lambda record=record: record)
             note = f"  {name} {what} {share} seed {seed} {method}: {shown} ({took:.1f} s)"
             print(note, file=sys.stderr, flush=True)
 
