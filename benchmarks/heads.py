@@ -138,8 +138,8 @@ class Measured:
                     scores = task.scores(METHODS[method].predict(draw))
                     took = time.process_time() - start
                     record, shown = [*scores, took], f"{scores[0]:.1f} / {scores[1]:.1f}"
-                except Missing as missing:
-                    record, took = str(missing), 0.0
+                except Missing as error:
+                    record, took = str(error), 0.0
                     shown = record
             self.remembered.measured(key, lambda record=record: record)
             note = f"  {name} {what} {share} seed {seed} {method}: {shown} ({took:.1f} s)"
