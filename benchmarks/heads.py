@@ -224,19 +224,14 @@ def peers(arguments):
             for name in names:
                 if seed < n_peer_draws(arguments, name):
                     measured.measure(name, ("", 0), seed, COMPARED)
-    groups = {"faces": BIASED[:8], "digits and actions": BIASED[8:]}
-    for kind, columns in groups.items():
+    for kind, of_kind in {"faces": BIASED[:8], "others": BIASED[8:]}.items():
+        columns = [name for name in of_kind if name in names]
         header, rows = accuracy_table(measured, columns, COMPARED)
         header = [header[0], "needs", *header[1:], "CPU s"]
         rows = [[m, METHODS[m].needs, *cells, measured.seconds(columns, m)] for m, *cells in rows]
-        name = f"heads_peers_{kind.partition(' ')[0]}"
-        write(
-            arguments,
-            name,
-            f"Published heads and ours: {kind}, worst / average group",
-            header,
-            rows,
-        )
+        title = f"Published heads and ours: {kind}, worst / average group"
+        if columns:
+            write(arguments, f"heads_peers_{kind}", title, header, rows)
 
 
 def n_peer_draws(arguments, name):

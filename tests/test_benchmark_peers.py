@@ -1,5 +1,6 @@
 """Peers of the benchmarks: pinned, and run in a process of their own with files between."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -56,6 +57,27 @@ def test_a_failure_says_what_the_peer_said(environments):
     given = {**rows(50, 0), "constraint": "no such", "tolerance": 0.02, "seed": 0}
     with pytest.raises(RuntimeError, match=r"^fairlearn_thresholds: ValueError: .*parity"):
         environments.run(sys.executable, "fairlearn_thresholds", given)
+
+
+def test_workers_need_nothing_that_their_environments_lack(environments):
+    """No worker imports skfair, not even through a module of the benchmarks."""
+    wanted = [environments.WORKER, environments.CAPTUM_WORKER]
+    for path in wanted:  # grows
+        imported = [
+            name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            )
+        ]
+        assert not [name for name in imported if name.split(".")[0] == "skfair"], path
+        wanted += [
+            ROOT / f"{name.replace('.', '/')}.py"
+            for name in imported
+            if name.startswith("benchmarks.")
+        ]
+    assert ROOT / "benchmarks" / "_small_network.py" in wanted
 
 
 def test_rows_of_the_table(peers):
