@@ -28,13 +28,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
-from torch import nn
 from torch.nn import functional as F
 
 from benchmarks._faces import load_faces
+from benchmarks._peers import environments
+from benchmarks._small_network import logits, train_network
 from skfair.attribution import PatchAttributionMasker
 from skfair.attribution._grid import PatchGrid
 from skfair.attribution._leakage import measure_leakage
@@ -43,7 +44,6 @@ from skfair.attribution._perturbation import hidden_pixels
 SIZE = 64
 N_TRAIN, N_JUDGED = 600, 500  # of each class
 N_LOCATED = 150
-LR, EPOCHS, BATCH = 3e-3, 6, 64
 RULER_MARGIN = 2  # the true pixels of a ruler, dilated, as its last tick marks are enough
 
 
@@ -103,68 +103,6 @@ def make_draw(images, artefact, correlation, seed):
         planted[order], y[train][order], has[order].astype(np.int64), true[order],
         X[judged], on, y[judged], judged_true, seed,
     )  # fmt: skip
-
-
-class Network(nn.Module):
-    """Four blocks of a convolution and batch normalisation, to tell the class or the artefact.
-
-    Maxima, rather than strides, carry a small object at any place to the output. Without them a
-    network hardly uses the sticker, and there is nothing to hide.
-    """
-
-    def __init__(self, mean, std, size=SIZE):
-        super().__init__()
-        self.register_buffer("mean", mean.reshape(-1, 1, 1))
-        self.register_buffer("std", std.reshape(-1, 1, 1))
-
-        def block(before, after, kernel, shrink, **how):
-            convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False, **how)
-            return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(), shrink)
-
-        self.blocks = nn.Sequential(
-            block(3, 16, 5, nn.Identity(), stride=2),
-            block(16, 32, 3, nn.MaxPool2d(2)),
-            block(32, 64, 3, nn.MaxPool2d(2)),
-            block(64, 64, 3, nn.MaxPool2d(2)),
-        )
-        self.output = nn.Linear(64 * (size // 16) ** 2, 1)
-
-    def forward(self, images):
-        images = (images.float() - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
-        return self.output(self.blocks(images).flatten(1))
-
-
-def train_network(X, y, seed, weight=None, epochs=EPOCHS):
-    """Train on uint8 images; if `weight` is given, rows are drawn by it."""
-    images, labels = torch.from_numpy(X), torch.from_numpy(y).float()[:, None]
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Network(
-            images.float().mean((0, 2, 3)), images.float().std((0, 2, 3)), X.shape[-1]
-        ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), LR)
-    n_steps = epochs * -(-len(X) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=n_steps)
-    for _ in range(epochs):
-        if weight is None:
-            order = torch.randperm(len(images), generator=generator)
-        else:
-            order = torch.multinomial(weight, len(images), replacement=True, generator=generator)
-        for rows in order.split(BATCH):
-            loss = F.binary_cross_entropy_with_logits(network(images[rows]), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
-
-
-@torch.no_grad()
-def logits(network, X):
-    """Logits of the second class."""
-    return torch.cat([network(part)[:, 0] for part in torch.from_numpy(X).split(250)]).numpy()
 
 
 def judge(network, draw):
@@ -332,38 +270,17 @@ def quality(maps, true):
     }
 
 
-def gradient_maps(network, images, mean):
-    from captum.attr import IntegratedGradients
-
-    found = IntegratedGradients(network).attribute(images, mean, target=0, n_steps=50)
-    return uniform_filter(found.abs().sum(1).detach().numpy(), size=(0, 5, 5))
+# Of captum: these explain a network that detects the artefact in the whole image.
+PEERS = ("integrated gradients", "Grad-CAM", "occlusion")
 
 
-def cam_maps(network, images, mean):
-    from captum.attr import LayerAttribution, LayerGradCam
-
-    found = LayerGradCam(network, network.blocks[-1][2]).attribute(
-        images, target=0, relu_attributions=True
-    )
-    found = LayerAttribution.interpolate(found, images.shape[2:], "bilinear")
-    return found[:, 0].detach().numpy()
-
-
-def occlusion_maps(network, images, mean):
-    from captum.attr import Occlusion
-
-    found = Occlusion(network).attribute(
-        images, (3, 8, 8), strides=(3, 4, 4), baselines=mean, target=0, perturbations_per_eval=25
-    )
-    return found.sum(1).detach().numpy()
-
-
-# These explain a network that detects the artefact in the whole image.
-PEERS = {
-    "integrated gradients": gradient_maps,
-    "Grad-CAM": cam_maps,
-    "occlusion": occlusion_maps,
-}
+def explained(X, has, seed, shown, scored, folder, target=None):
+    """Maps by captum, in its own environment in `folder`; `captum_worker.py` says what returns."""
+    given = {"X": X, "has": has, "seed": seed, "shown": shown, "scored": scored}
+    if target is not None:
+        given["target"] = target
+    python = environments.python_of("captum", folder)
+    return environments.run(python, ",".join(PEERS), given, environments.CAPTUM_WORKER)
 
 
 def some_judged(draw):
@@ -385,18 +302,17 @@ def located_by_masker(cell):
     }  # fmt: skip
 
 
-def located_by_peers(cell):
+def located_by_peers(cell, folder):
     draw = cell.draw
     off, on, true = some_judged(draw)
-    network = train_network(draw.X, draw.has, draw.seed)
-    score = np.concatenate([logits(network, X) for X in (off, on)])
-    auc = float(roc_auc_score(np.repeat([0, 1], len(on)), score))
-    mean = torch.from_numpy(draw.X.mean((0, 2, 3))).float().reshape(1, -1, 1, 1)
-    found = {}
-    for name, peer in PEERS.items():
-        start = time.process_time()
-        parts = torch.from_numpy(on).float().split(16)
-        maps = np.concatenate([peer(network, part, mean.expand_as(part)) for part in parts])
-        seconds = time.process_time() - start
-        found[name] = {**quality(maps, true), "ms": 1000 * seconds / len(on), "auc": auc}
-    return found
+    both, present = np.concatenate([off, on]), np.ones(len(on), dtype=np.int64)
+    found = explained(draw.X, draw.has, draw.seed, on, both, folder, target=present)
+    auc = float(roc_auc_score(np.repeat([0, 1], len(on)), found["logits"]))
+    return {
+        name: {
+            **quality(found[f"{name}, maps"], true),
+            "ms": float(found[f"{name}, ms"]),
+            "auc": auc,
+        }
+        for name in PEERS
+    }

@@ -30,10 +30,11 @@ from benchmarks._hiding import (
     located_by_masker,
     located_by_peers,
     make_draw,
-    train_network,
 )
 from benchmarks._masking import Split, measure, train
+from benchmarks._peers import environments
 from benchmarks._remember import Remembered, library_code, parsed, short_digest
+from benchmarks._small_network import train_network
 from benchmarks._tables import processor_time
 from skfair.attribution import PatchAttributionMasker
 from skfair.utils import FairnessWarning
@@ -73,7 +74,16 @@ class Results:
         self.remembered = Remembered(arguments.cache, "hiding")
         self.kind = "development" if arguments.development else "reported"
         ours = short_digest(
-            *(parsed(f"benchmarks.{name}")[0] for name in ("_hiding", "_artefacts", "_masking"))
+            *(
+                parsed(f"benchmarks.{name}")[0]
+                for name in (
+                    "_hiding",
+                    "_artefacts",
+                    "_masking",
+                    "_small_network",
+                    "_peers.captum_worker",
+                )
+            )
         )
         self.digests = {
             False: ours, True: short_digest(ours, library_code("skfair.attribution._masker")),
@@ -104,6 +114,7 @@ class Run:
     def __init__(self, arguments):
         self.results = Results(arguments)
         self.data = arguments.data
+        self.environments = arguments.environments
         self.seeds = arguments.seeds
         self.development = arguments.development
         self.images = {}
@@ -133,7 +144,10 @@ class Run:
                     )  # fmt: skip
             if where[:2] == ["faces", 0.95]:
                 self.results.measure(
-                    "peers", *where, library=False, how=lambda cell=cell: located_by_peers(cell)
+                    "peers",
+                    *where,
+                    library=False,
+                    how=lambda cell=cell: located_by_peers(cell, self.environments),
                 )
                 self.results.measure(
                     "located", *where, library=True, how=lambda cell=cell: located_by_masker(cell)
@@ -186,7 +200,9 @@ def located_table(run, report):
                 rows.append(
                     [f"{title}: {name}", *cells, ms, spread(records, "auc"), str(len(records))]
                 )
-    report("located", "Where the artefact is: unseen faces that have it", header, rows)
+    peer = environments.versions_of("captum")
+    title = f"Where the artefact is: unseen faces that have it; all maps but the masker's by {peer}"
+    report("located", title, header, rows)
 
 
 def hiding_table(run, report, images, share):

@@ -2,6 +2,7 @@
 
     python -m benchmarks heads --data PATH --cache FOLDER           # reported draws
     python -m benchmarks heads --data PATH --cache FOLDER --development
+    python -m benchmarks heads --data PATH --part peers             # published heads, and ours
     python -m benchmarks heads --data PATH --part defaults          # cluster margins, one by one
     python -m benchmarks heads --data PATH --part margin            # their ablations
     python -m benchmarks heads --part batches                       # sizes of batches, no data
@@ -100,16 +101,21 @@ def digest(module):
 
 
 class Measured:
-    """Scores by task, wrong labels, seed and method, in memory and in the cache."""
+    """Scores by task, wrong labels, seed and method, in memory and in the cache.
 
-    def __init__(self, arguments):
+    With `alone`, no fit goes on from another one, so that each one's seconds count.
+    """
+
+    def __init__(self, arguments, alone=False):
+        self.alone = alone
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.cache, "heads")
         self.digests = {method: digest(how.module) for method, how in METHODS.items()}
         self.tasks = None if arguments.tables else Tasks(arguments.data)
 
     def key(self, name, wrong, seed, method):
-        return (name, *wrong, self.kind, seed, method, self.digests[method])
+        kind = f"{self.kind} alone" if self.alone else self.kind
+        return (name, *wrong, kind, seed, method, self.digests[method])
 
     def measure(self, name, wrong, seed, methods):
         """Measure what is missing of one draw."""
@@ -123,31 +129,36 @@ class Measured:
             task = task.with_wrong({"classes": "y"}.get(what, "attribute"), share, seed)
         draw = Draw(task, seed)
         for method, key in missing.items():
+            if self.alone:
+                draw = Draw(task, seed)
             start = time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FairnessWarning)
                 try:
                     scores = task.scores(METHODS[method].predict(draw))
-                    shown = f"{scores[0]:.1f} / {scores[1]:.1f}"
-                except Missing as missing:
-                    scores = shown = str(missing)
-            self.remembered.measured(key, lambda scores=scores: scores)
-            took = time.process_time() - start
+                    took = time.process_time() - start
+                    record, shown = [*scores, took], f"{scores[0]:.1f} / {scores[1]:.1f}"
+                except Missing as error:
+                    record, took = str(error), 0.0
+                    shown = record
+            self.remembered.measured(key, lambda record=record: record)
             note = f"  {name} {what} {share} seed {seed} {method}: {shown} ({took:.1f} s)"
             print(note, file=sys.stderr, flush=True)
 
     def scores(self, name, method, wrong=("", 0)):
         """Worst and average group: dict of seed to two numbers, of the draws that are measured."""
         found = ((seed, self.record(name, wrong, seed, method)) for seed in range(100))
-        return {
-            seed: np.array(scores)
-            for seed, scores in found
-            if scores is not None and not isinstance(scores, str)
-        }
+        return {seed: np.array(scores[:2]) for seed, scores in found if isinstance(scores, list)}
 
     def record(self, name, wrong, seed, method):
-        """Two numbers, or what the task lacks; None if nothing was measured."""
+        """Scores and processor seconds, or what the task lacks; None if nothing was measured."""
         return self.remembered.records.get(self.key(name, wrong, seed, method))
+
+    def seconds(self, names, method):
+        """Median of fits with predictions."""
+        found = (self.record(name, ("", 0), seed, method) for name in names for seed in range(100))
+        found = [record[2] for record in found if isinstance(record, list)]
+        return f"{np.median(found):.1f}" if found else "-"
 
     def cell(self, name, method):
         """Mean and standard deviation over the draws as text, or what the task lacks."""
@@ -189,6 +200,44 @@ def accuracy(arguments):
         )
 
 
+COMPARED = (
+    BASELINE,
+    "LogitAdjustedClassifier",
+    "XRM",
+    "LogitAdjustedClassifier, 50 labels",
+    "LogitAdjustedClassifier, all labels",
+    "groups balanced, all labels",
+    "GroupDRO, all labels",
+    "logit adjustment, all labels",
+    REFIT,
+    "JTT, chosen on a balanced set",
+    "AFR, chosen on a balanced set",
+)
+
+
+def peers(arguments):
+    """Published heads and ours on the same draws, where the training data has a bias."""
+    measured = Measured(arguments, alone=True)
+    names = arguments.tasks or list(BIASED)
+    if not arguments.tables:
+        for seed in range(max(n_peer_draws(arguments, name) for name in names)):
+            for name in names:
+                if seed < n_peer_draws(arguments, name):
+                    measured.measure(name, ("", 0), seed, COMPARED)
+    for kind, of_kind in {"faces": BIASED[:8], "others": BIASED[8:]}.items():
+        columns = [name for name in of_kind if name in names]
+        header, rows = accuracy_table(measured, columns, COMPARED)
+        header = [header[0], "needs", *header[1:], "CPU s"]
+        rows = [[m, METHODS[m].needs, *cells, measured.seconds(columns, m)] for m, *cells in rows]
+        title = f"Published heads and ours: {kind}, worst / average group"
+        if columns:
+            write(arguments, f"heads_peers_{kind}", title, header, rows)
+
+
+def n_peer_draws(arguments, name):
+    return arguments.draws or (1 if name.startswith("cmnist") else 2)
+
+
 def cell(scores):
     """Mean and standard deviation over the draws, as text."""
     scores = list(scores.values())
@@ -201,11 +250,11 @@ def cell(scores):
     return " / ".join(texts)
 
 
-def accuracy_table(measured, names):
+def accuracy_table(measured, names, methods=METHODS):
     header = ["head"]
     for name in names:
         header.append(f"{TITLES[name]}, {len(measured.scores(name, BASELINE))} draws")
-    rows = [[m, *(measured.cell(name, m) for name in names)] for m in METHODS]
+    rows = [[m, *(measured.cell(name, m) for name in names)] for m in methods]
     return header, rows
 
 
@@ -651,6 +700,7 @@ def speed(arguments):
 
 PARTS = {
     "heads": accuracy,
+    "peers": peers,
     "margin": margins,
     "defaults": margins,
     "batches": batches,

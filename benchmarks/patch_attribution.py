@@ -1,13 +1,15 @@
 """PatchAttributionMasker on real faces: where it looks, its calibration, and its worth.
 
-    python -m benchmarks patch_attribution --data PATH                # two hours on two cores
+    python -m benchmarks patch_attribution --data PATH --environments FOLDER  # two hours, two cores
     python -m benchmarks patch_attribution --data PATH --part where   # speed, memory, gap, networks
-    python -m benchmarks patch_attribution --data PATH --part hide    # an hour on one core
+    python -m benchmarks patch_attribution --data PATH --part peers --environments FOLDER
+    python -m benchmarks patch_attribution --data PATH --part hide --environments FOLDER  # an hour
 
 Part ``hide`` plants artefacts into faces and digits, so that the true pixels are known. It measures
 whether the masker finds them, whether a network learns them from the masked images, and whether
-``leakage_`` says so; `_hiding.py` has the protocol. This part needs captum, of the extra
-``benchmark``. With ``--development`` it runs on the images and artefacts that choices are made on.
+``leakage_`` says so; `_hiding.py` has the protocol. With ``--development`` it runs on the images
+and artefacts that choices are made on. The parts ``peers`` and ``hide`` compare the maps with those
+of captum, which runs in an environment of its own, in the folder of ``--environments``.
 
 ``--write FOLDER`` also stores the tables and, beside them in ``images``, the
 pictures of the docs. Pictures show means over thousands of faces and no single one.
@@ -24,10 +26,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 
 from benchmarks._faces import load_faces
+from benchmarks._hiding import PEERS, explained
 from benchmarks._hiding_tables import hiding
 from benchmarks._masking import CONFOUNDERS, TESTED, Split, matched_threshold, measure, train
+from benchmarks._peers import environments
 from benchmarks._remember import Remembered
 from benchmarks._tables import Table, processor_time, publish, spelled
 from skfair.attribution import PatchAttributionMasker
@@ -138,6 +143,84 @@ def where(arguments):
     report(arguments, "where", title, LOOK_HEADER, rows)
     if arguments.write is not None:
         pictures(arguments, X, shown)
+
+
+N_FITTED, N_SHOWN = 2_000, 200  # faces of the comparison with captum
+PEERS_HEADER = [
+    "attribute, map", "share, mean map", "share, own map", "AUC of images", "processor s a fit",
+    "ms a map",
+]  # fmt: skip
+
+
+def bands_of(table, attribute):
+    """The middle row of the band of each face."""
+    return table[list(BANDS[attribute])].to_numpy().mean(1)
+
+
+def maps_by_everybody(arguments, attribute, seed):
+    """Records of the masker and of captum: the same faces to fit on, and the same ones to map."""
+    X, table = load_faces(arguments.data, 64)
+    value = table[attribute].to_numpy().astype(np.int64)
+    rng = np.random.default_rng(seed)
+    parts = (table["split"] == "train", table["split"] == "test")
+    rows, shown = (
+        rng.permutation(np.flatnonzero(part))[:n]
+        for part, n in zip(parts, (N_FITTED, N_SHOWN), strict=True)
+    )
+    start = time.process_time()
+    # Leakage says nothing of maps, and without it the quantile cannot be chosen.
+    masker = PatchAttributionMasker(check_leakage=False, quantile=0.9, random_state=seed)
+    masker.fit(X[rows], sensitive_features=value[rows])
+    fitted = time.process_time()
+    maps = masker.attribute(X[shown])
+    ms = 1000 * (time.process_time() - fitted) / N_SHOWN
+    score = masker.attribute_score(X[shown])
+    found = explained(X[rows], value[rows], seed, X[shown], X[shown], arguments.environments)
+    everybody = {"masker": (maps, fitted - start, ms, score)} | {
+        name: (found[f"{name}, maps"], found["fit"], found[f"{name}, ms"], found["logits"])
+        for name in PEERS
+    }
+    middles, height = bands_of(table.iloc[shown], attribute), BAND * X.shape[2]
+    middle = bands_of(table.iloc[rows], attribute).mean()
+    return {
+        name: {
+            "mean map": share_in_band(maps.mean(0), (middle, height)),
+            "own map": float(
+                np.mean([share_in_band(m, (y, height)) for m, y in zip(maps, middles, strict=True)])
+            ),
+            "auc": float(roc_auc_score(value[shown], score)), "fit": float(fit), "ms": float(ms),
+        }
+        for name, (maps, fit, ms, score) in everybody.items()
+    }  # fmt: skip
+
+
+def peers(arguments):
+    """Where the attribute shows: the maps of the masker, and captum's of a whole-image network."""
+    remembered = Remembered(arguments.cache, "maps")
+    rows = []
+    for attribute in ("eyeglasses", "smiling"):
+        records = [
+            remembered.measured(
+                (attribute, seed),
+                lambda attribute=attribute, seed=seed: maps_by_everybody(
+                    arguments, attribute, seed
+                ),
+            )
+            for seed in range(arguments.seeds)
+        ]
+        for name in records[0]:
+            of_name = [record[name] for record in records]
+            cells = [
+                mean_and_spread([r[c] for r in of_name]) for c in ("mean map", "own map", "auc")
+            ]
+            fit, ms = (np.mean([r[c] for r in of_name]) for c in ("fit", "ms"))
+            rows.append([f"{attribute}: {name}", *cells, f"{fit:.0f}", f"{ms:.1f}"])
+    seeds = "1 seed" if arguments.seeds == 1 else f"{arguments.seeds} seeds"
+    title = (
+        f"Share of the top tenth of the map in the band of the eyes or the mouth, {N_SHOWN} test "
+        f"faces, {seeds}; all maps but the masker's by {environments.versions_of('captum')}"
+    )
+    report(arguments, "peers", title, PEERS_HEADER, rows)
 
 
 def pictures(arguments, X, shown):
@@ -479,7 +562,7 @@ def gap(arguments):
 
 PARTS = {
     "speed": speed, "memory": memory, "where": where, "gap": gap, "networks": networks,
-    "hide": functools.partial(hiding, report=report),
+    "peers": peers, "hide": functools.partial(hiding, report=report),
 }  # fmt: skip
 
 
@@ -495,7 +578,12 @@ def main():
     )
     parser.add_argument("--tables", action="store_true", help="part hide: of the cache alone")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="store the tables there")
+    parser.add_argument("--environments", type=Path, metavar="FOLDER", help="of captum")
     arguments = parser.parse_args()
+    if arguments.part in (None, "peers", "hide") and not (
+        arguments.environments or arguments.tables
+    ):
+        parser.error("--environments is needed")
     for name, part in PARTS.items():
         if arguments.part in (None, name):
             part(arguments)

@@ -1,5 +1,6 @@
 """Peers of the benchmarks: pinned, and run in a process of their own with files between."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ def rows(n, seed):
 
 
 def test_every_peer_is_pinned_with_all_that_it_needs(environments, peers):
-    assert {package for package, _, _ in peers.PEERS.values()} == set(environments.REQUIREMENTS)
+    of_tables = {package for package, _, _ in peers.PEERS.values()}
+    assert of_tables | {"captum"} == set(environments.REQUIREMENTS)
     for package, path in environments.REQUIREMENTS.items():
         assert all(line.count("==") == 1 for line in path.read_text().splitlines()), package
         assert environments.versions_of(package).startswith(f"{package} ")
@@ -72,6 +74,27 @@ def test_memory_is_that_of_the_fit_alone(peers):
     found = peers.worker.measured(fit)
     assert 55 < found["memory"] < 75
     assert found["predicted"] == [3]
+
+
+def test_workers_need_nothing_that_their_environments_lack(environments):
+    """No worker imports skfair, not even through a module of the benchmarks."""
+    wanted = [environments.WORKER, environments.CAPTUM_WORKER]
+    for path in wanted:  # grows
+        imported = [
+            name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            )
+        ]
+        assert not [name for name in imported if name.split(".")[0] == "skfair"], path
+        wanted += [
+            ROOT / f"{name.replace('.', '/')}.py"
+            for name in imported
+            if name.startswith("benchmarks.")
+        ]
+    assert ROOT / "benchmarks" / "_small_network.py" in wanted
 
 
 def test_rows_of_the_table(peers):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 _HERE = Path(__file__).parent
-WORKER = _HERE / "worker.py"
+WORKER, CAPTUM_WORKER = _HERE / "worker.py", _HERE / "captum_worker.py"
 REQUIREMENTS = {path.stem: path for path in sorted((_HERE / "requirements").glob("*.txt"))}
 
 
@@ -36,8 +36,8 @@ def versions_of(package):
     return f"{package} {pins[package]}"
 
 
-def run(python, method, arrays):
-    """Run a method of the worker on arrays; return its arrays.
+def run(python, method, arrays, worker=WORKER):
+    """Run a method of a worker on arrays; return its arrays.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def run(python, method, arrays):
         given, answer = Path(folder) / "given.npz", Path(folder) / "answer.npz"
         np.savez(given, **arrays)
         done = subprocess.run(
-            [python, WORKER, method, given, answer], capture_output=True, text=True
+            [python, worker, method, given, answer], capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"{method}: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
