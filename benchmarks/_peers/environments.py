@@ -13,6 +13,7 @@ import numpy as np
 
 _HERE = Path(__file__).parent
 WORKER = _HERE / "worker.py"
+DETOXAI_WORKER = _HERE / "detoxai_worker.py"
 REQUIREMENTS = {path.stem: path for path in sorted((_HERE / "requirements").glob("*.txt"))}
 
 
@@ -36,8 +37,8 @@ def versions_of(package):
     return f"{package} {pins[package]}"
 
 
-def run(python, method, arrays):
-    """Run a method of the worker on arrays; return its arrays.
+def run(python, method, arrays, worker=WORKER):
+    """Run a method of a worker on arrays; return its arrays.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def run(python, method, arrays):
         given, answer = Path(folder) / "given.npz", Path(folder) / "answer.npz"
         np.savez(given, **arrays)
         done = subprocess.run(
-            [python, WORKER, method, given, answer], capture_output=True, text=True
+            [python, worker, method, given, answer], capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"{method}: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
