@@ -47,7 +47,7 @@ PEERS = {
 }  # fmt: skip
 PEERS_OF_IMAGES = {
     f"DetoxAI, ``{method}``": ("detoxai", method, False)
-    for method in ("SAVANIRP", "SAVANILWO", "SAVANIAFT", "ZHANGM", "NT", "LEACE", "RRCLARC")
+    for method in ("SAVANIRP", "SAVANIAFT", "ZHANGM", "NT", "LEACE", "PCLARC")
 }
 OURS = ("ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser")
 OURS_ON_IMAGES = ("ThresholdDebiaser", "DistillationDebiaser", "BiasGradientDebiaser")

@@ -8,6 +8,7 @@ a pickled network of two logits as bytes; "X", "y" and "group" (0 and 1) of the 
 """
 
 import io
+import logging
 import sys
 
 import numpy as np
@@ -20,10 +21,14 @@ NAMES = {"demographic_parity": "DP_GAP", "equal_opportunity": "TPR_GAP", "averag
 def debiased(method, given):
     """A function that predicts the test rows by the network that DetoxAI returns."""
     import detoxai
+    from detoxai.metrics.bias_metrics import BiasMetrics
 
+    errors, handler = [], logging.Handler(logging.ERROR)
+    handler.emit = lambda record: errors.append(record.getMessage())
+    logging.getLogger("detoxai").addHandler(handler)
     network = torch.load(io.BytesIO(given["network"].tobytes()), weights_only=False).eval()
     X, y, group = (torch.from_numpy(given[name]) for name in ("X", "y", "group"))
-    metric = NAMES[str(given["constraint"])]
+    metric = BiasMetrics(NAMES[str(given["constraint"])])
     settings = {"epsilon": float(given["epsilon"]), "bias_metric": metric, "metric": metric}
     results = detoxai.debias(
         network,
@@ -33,6 +38,8 @@ def debiased(method, given):
         include_vanila_in_results=False,
         num_of_classes=2,
     )
+    if errors:  # DetoxAI logs them, and returns the network as it was
+        raise RuntimeError(next((text for text in errors if text.startswith("Error ")), errors[0]))
     corrected = results[method].get_model().eval()
 
     def predict():
