@@ -6,17 +6,23 @@ The splits and the networks are those of the benchmark ``intraprocessing``. A pe
 network's probabilities, the features and the groups of the debiasing rows. Its environment is made
 from the pinned versions in ``benchmarks/_peers/requirements``, which takes minutes, and kept in the
 folder of ``--environments``. A cell says how a method fails, if it does.
+
+On the coloured digits, DetoxAI gets the network itself and the debiasing images. Its environment
+takes several gigabytes: torch for GPUs. Everything here runs on the CPU.
 """
 
 import argparse
 import inspect
+import io
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from benchmarks._intraprocessing.images import IMAGES
 from benchmarks._intraprocessing.measures import EPSILON, MEASURES, balanced_accuracy, bias
 from benchmarks._intraprocessing.methods import NetworkClassifier
 from benchmarks._intraprocessing.peers import PublishedLinearPost
@@ -27,6 +33,7 @@ from benchmarks._tables import Table, publish, spelled
 from skfair import intraprocessing
 from skfair.utils import FairnessWarning
 
+ORIGINAL = "original network"
 TOLERANCE = 0.03  # of peers, which have no margin for new rows, to stay below EPSILON
 # Package, method of the worker, and whether it needs the group to predict.
 PEERS = {
@@ -38,8 +45,16 @@ PEERS = {
     "OxonFair, group known": ("oxonfair", "oxonfair_known", True),
     "OxonFair, group inferred": ("oxonfair", "oxonfair_inferred", False),
 }  # fmt: skip
+PEERS_OF_IMAGES = {
+    f"DetoxAI, ``{method}``": ("detoxai", method, False)
+    for method in ("SAVANIRP", "SAVANIAFT", "ZHANGM", "NT", "LEACE", "PCLARC")
+}
 OURS = ("ThresholdDebiaser", "DistillationDebiaser", "LinearPostDebiaser")
+OURS_ON_IMAGES = ("ThresholdDebiaser", "DistillationDebiaser", "BiasGradientDebiaser")
 REFERENCE = "LinearPost as published, our short reference"
+TASKS = {**TABULAR, "digits": IMAGES["digits"]}
+METHODS = dict.fromkeys(TABULAR, (*OURS, REFERENCE, *PEERS))
+METHODS["digits"] = ORIGINAL, *OURS_ON_IMAGES, *PEERS_OF_IMAGES
 HEADER = [
     "method", "group to predict", "balanced accuracy", "bias", "within .05", "fit, CPU s",
     "predict, CPU s", "fit, peak MiB",
@@ -70,6 +85,19 @@ def of_skfair(label, task, measure):
     return worker.measured(fit_reference if label == REFERENCE else fit_debiaser)
 
 
+def of_detoxai(label, task, measure, folder):
+    pickled = io.BytesIO()
+    torch.save(task.network, pickled)
+    given = {
+        "network": np.frombuffer(pickled.getvalue(), np.uint8), "X": task.X_debias,
+        "y": task.y_debias, "group": task.a_debias, "X_test": task.X_test,
+        "constraint": measure, "epsilon": EPSILON, "seed": task.seed,
+    }  # fmt: skip
+    package, method, _ = PEERS_OF_IMAGES[label]
+    python = environments.python_of(package, folder)
+    return environments.run(python, method, given, environments.DETOXAI_WORKER)
+
+
 def of_peer(label, task, measure, folder):
     package, method, _ = PEERS[label]
     classifier = NetworkClassifier(task.network)
@@ -90,6 +118,11 @@ def measured(label, task, measure, folder):
             warnings.simplefilter("ignore", FairnessWarning)
             if label in PEERS:
                 found = of_peer(label, task, measure, folder)
+            elif label in PEERS_OF_IMAGES:
+                found = of_detoxai(label, task, measure, folder)
+            elif label == ORIGINAL:
+                predicted = NetworkClassifier(task.network).predict(task.X_test)
+                found = {"predicted": predicted, "fit": 0, "predict": 0, "memory": 0}
             else:
                 found = of_skfair(label, task, measure)
     except (RuntimeError, ValueError) as error:
@@ -104,6 +137,12 @@ def measured(label, task, measure, folder):
 
 def code_of(label):
     """What has to stay as it is for a record to count."""
+    if label == ORIGINAL:
+        return ""
+    if label in PEERS_OF_IMAGES:
+        package, method, _ = PEERS_OF_IMAGES[label]
+        running = environments.DETOXAI_WORKER.read_text(encoding="utf-8")
+        return running + environments.REQUIREMENTS[package].read_text(encoding="utf-8") + method
     if label not in PEERS:
         measuring = inspect.getsource(worker.measured) + inspect.getsource(of_skfair)
         if label == REFERENCE:
@@ -116,9 +155,9 @@ def code_of(label):
 
 def cells(label, records):
     """The row of one method; the first failure in words, if it failed."""
-    shown, needs = label if label == REFERENCE else f"``{label}``", "no"
-    if label in PEERS:
-        package, _, needed = PEERS[label]
+    shown, needs = label if label in (REFERENCE, ORIGINAL) else f"``{label}``", "no"
+    if label in (peers := PEERS | PEERS_OF_IMAGES):
+        package, _, needed = peers[label]
         shown = f"{label} ({environments.versions_of(package)})"
         needs = "yes" if needed else "no"
     failed = [record["failed"] for record in records if "failed" in record]
@@ -141,24 +180,33 @@ def cells(label, records):
     ]
 
 
+def drawn(name, seed, data, cache):
+    """A split with its network; of images, the one set of test rows under the names of tables."""
+    task = draw(name, seed, data, cache)
+    if name in TABULAR:
+        return task
+    X, y, a = task.tests[name]
+    return SimpleNamespace(**vars(task), X_test=X, y_test=y, a_test=a)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds tabular/")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of networks and results")
     parser.add_argument("--environments", type=Path, metavar="FOLDER", required=True)
     parser.add_argument("--seeds", type=int, default=10, help="how many; default 10")
-    parser.add_argument("--tasks", nargs="+", choices=TABULAR, default=list(TABULAR))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     remembered = Remembered(arguments.cache, "peers")
     seeds = range(arguments.seeds)
     for name in arguments.tasks:
-        tasks = [draw(name, seed, arguments.data, arguments.cache) for seed in seeds]
+        tasks = [drawn(name, seed, arguments.data, arguments.cache) for seed in seeds]
         tables = []
         for measure, words in MEASURES.items():
             rows = []
-            for label in (*OURS, REFERENCE, *PEERS):
+            for label in METHODS[name]:
                 records = []
                 for task in tasks:
                     key = (name, task.seed, measure, label, short_digest(code_of(label)))
@@ -172,6 +220,6 @@ def main():
                     print(f"  {name} {task.seed} {measure} {label}: {record}", file=sys.stderr)
                 rows.append(cells(label, records))
             draws = "1 draw" if len(seeds) == 1 else f"{len(seeds)} draws"
-            title = f"{TABULAR[name]}: {words}, {draws}"
+            title = f"{TASKS[name]}: {words}, {draws}"
             tables.append(Table(title, HEADER, rows))
         publish(arguments.write, f"peers_{name}", *tables, seeds=spelled(seeds))

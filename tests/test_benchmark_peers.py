@@ -4,6 +4,7 @@ import ast
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def rows(n, seed):
 
 
 def test_every_peer_is_pinned_with_all_that_it_needs(environments, peers):
-    of_tables = {package for package, _, _ in peers.PEERS.values()}
+    of_tables = {package for package, _, _ in (peers.PEERS | peers.PEERS_OF_IMAGES).values()}
     assert of_tables | {"captum"} == set(environments.REQUIREMENTS)
     for package, path in environments.REQUIREMENTS.items():
         assert all(line.count("==") == 1 for line in path.read_text().splitlines()), package
@@ -78,7 +79,7 @@ def test_memory_is_that_of_the_fit_alone(peers):
 
 def test_workers_need_nothing_that_their_environments_lack(environments):
     """No worker imports skfair, not even through a module of the benchmarks."""
-    wanted = [environments.WORKER, environments.CAPTUM_WORKER]
+    wanted = [environments.WORKER, environments.CAPTUM_WORKER, environments.DETOXAI_WORKER]
     for path in wanted:  # grows
         imported = [
             name
@@ -95,6 +96,30 @@ def test_workers_need_nothing_that_their_environments_lack(environments):
             if name.startswith("benchmarks.")
         ]
     assert ROOT / "benchmarks" / "_small_network.py" in wanted
+
+
+def test_linear_post_as_published_finds_what_group_thresholds_find(peers):
+    """Where the group is a feature, they are the best predictions at a given gap."""
+    measures = importlib.import_module("benchmarks._intraprocessing.measures")
+    found, test = rows(3000, 0), rows(3000, 1)
+    X, X_test = (
+        np.column_stack([r["score"], r["group"]]).astype(np.float32) for r in (found, test)
+    )
+    network = peers.torch.nn.Linear(2, 1)
+    with peers.torch.no_grad():
+        network.weight.copy_(peers.torch.tensor([[6.0, 0.0]]))
+        network.bias.fill_(-3.0)
+    task = SimpleNamespace(
+        network=network, X_debias=X, y_debias=found["y"], a_debias=found["group"]
+    )
+    for constraint in ("demographic_parity", "equal_opportunity"):
+        predict = peers.PublishedLinearPost(0.03)(task, constraint)
+        predicted = predict(X_test, None) == 1
+        best = measures.group_thresholds(found["score"], found["y"], found["group"], constraint)
+        expected = peers.balanced_accuracy(best, found["y"])
+        gap = peers.bias(predict(X, None) == 1, found["y"], found["group"], constraint)
+        assert abs(gap) < 0.05
+        assert peers.balanced_accuracy(predicted, test["y"]) > expected - 0.03
 
 
 def test_rows_of_the_table(peers):

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 _HERE = Path(__file__).parent
-WORKER, CAPTUM_WORKER = _HERE / "worker.py", _HERE / "captum_worker.py"
+WORKER = _HERE / "worker.py"
+CAPTUM_WORKER = _HERE / "captum_worker.py"
+DETOXAI_WORKER = _HERE / "detoxai_worker.py"
 REQUIREMENTS = {path.stem: path for path in sorted((_HERE / "requirements").glob("*.txt"))}
 
 

@@ -793,7 +793,7 @@ class IntraprocessingDebiaser(MetaEstimatorMixin, TorchClassifier, metaclass=ABC
             expected += f" that holds on new rows with a probability of {SURE:g}"
             advice = f"Give more rows{judged}. {advice}"
         warnings.warn(
-            f"No candidate has a {self._name(self.constraint)} bias {expected}. The nearest one "
+            f"No candidate has a {self._name(self.constraint)} bias {expected}. The best one "
             f"was taken (bias {self.bias_:+.3f}, {self._name(self.performance)} "
             f"{self.performance_:.3f}, 95 % interval {self.bias_interval_[0]:+.3f} to "
             f"{self.bias_interval_[1]:+.3f}). {advice}",

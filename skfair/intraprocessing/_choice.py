@@ -145,11 +145,14 @@ class Rule(NamedTuple):
         Worth of a certificate; None to ignore certificates.
     enough : float
         Probability of the constraint above which a higher one is worth no more.
+    measured : bool
+        Whether the measured bias has to meet the constraint, too.
     """
 
     room: float = 0.0
     certify: Certify | None = None
     enough: float = 1.0
+    measured: bool = True
 
 
 PLAIN = Rule()
@@ -208,7 +211,7 @@ def apply_rule(
         # the expected excess over epsilon tells candidates apart.
         eligible, objective = defined, gain - 2 * excess
     else:
-        eligible = size < epsilon - room
+        eligible = size < epsilon - room if rule.measured else defined
         objective = gain * np.minimum(probability, rule.enough)
     if rule.certify is not None:
         power = power_to_certify(statistics, rule.certify.sizes, epsilon, rule.certify.delta)

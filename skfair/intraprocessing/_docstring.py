@@ -211,7 +211,7 @@ default="balanced_accuracy"
     "InfeasibleConstraintWarning": """
         InfeasibleConstraintWarning
             No candidate is likely enough to hold the constraint, or no candidate is certified.
-            The nearest candidate was taken.
+            The best candidate was taken.
         """,
     "FallbackWarning": """
         FallbackWarning

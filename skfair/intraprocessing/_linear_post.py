@@ -102,7 +102,18 @@ default="demographic_parity"
         out of fold, and considers X only if it is a table of floating-point numbers.
     cv : int, default=5
         Number of folds, at least three.
-    {confidence}
+    confidence : float, "auto" or None, default="auto"
+        How certain it must be that the constraint holds on new rows.
+
+        - "auto" maximises (performance - chance) times the probability that the constraint holds
+          on new rows, twice as many as the rows that measured it. The measured bias itself may
+          be larger than `epsilon`: a bias among few rows is inaccurate. With more than two groups,
+          it maximises (performance - chance) minus twice the expected excess of the largest
+          difference over `epsilon`.
+        - A float between 0 and 1 asks for a certificate at that confidence, on rows of its own;
+          see `certificate_`.
+        - None asks for a measured bias below ``epsilon - margin``, as in the code that Savani et
+          al. (NeurIPS 2020) published.
     {margin}
     {small_groups}
     {calibration_fraction}

@@ -26,6 +26,7 @@ from torch import nn
 import skfair
 from skfair import LinearPostDebiaser
 from skfair.intraprocessing._group_blind import class_values, make_events, solve
+from skfair.intraprocessing._judge import Judge, Question
 from skfair.intraprocessing._posteriors import (
     Linear,
     fit_logistic,
@@ -454,6 +455,27 @@ def test_a_network_that_needs_no_correction():
         # Nearly all decisions: the network is calibrated, without a correction.
         agree = (module(X).argmax(1) == network(X).argmax(1)).double().mean()
     assert agree > 0.85
+
+
+def test_a_bias_of_few_rows_does_not_rule_out_a_much_better_candidate():
+    """All 38 positives of a group are found: the bias is measured just above epsilon."""
+    rows_of = {(0, 1): 38, (1, 1): 730, (0, 0): 140, (1, 0): 5190}  # by group and class
+    weak = {(0, 1): 15, (1, 1): 300, (0, 0): 3, (1, 0): 110}  # of these, predicted positive
+    strong = {(0, 1): 38, (1, 1): 682, (0, 0): 25, (1, 0): 800}
+    groups, codes = (
+        np.repeat([cell[k] for cell in rows_of], list(rows_of.values())) for k in (0, 1)
+    )
+    question = Question(
+        "equal_opportunity", 0.05, "balanced_accuracy", "auto", 0.01, [0, 1], [0, 1],
+        np.arange(2), 1,
+    )  # fmt: skip
+    judge = Judge(codes, groups, np.arange(len(codes)) % 5, 2, question)
+    for hits in (weak, strong):
+        judge.add(np.concatenate([np.arange(n) < hits[cell] for cell, n in rows_of.items()]) + 0)
+    trials = judge.trials()
+    assert abs(trials["bias"][0]) < 0.05 < trials["bias"][1] < 0.07
+    assert not trials["feasible"].any()
+    assert judge.best() == 1
 
 
 def test_the_network_of_the_user_is_not_changed():
