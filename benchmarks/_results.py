@@ -71,11 +71,19 @@ def as_rst(result):
     """The tables of a result, and below them a line that says where they come from."""
     lines = []
     for table in result["tables"]:
-        lines += [f".. list-table:: {table['title']}".rstrip(), "   :header-rows: 1", ""]
+        lines += [f".. list-table:: {table['title']}".rstrip(), "   :class: result"]
+        lines += ["   :header-rows: 1", ""]
         for row in [table["columns"], *table["rows"]]:
-            lines += [f"   {'  -' if i else '* -'} {cell}" for i, cell in enumerate(row)]
+            lines += [f"   {'  -' if i else '* -'} {_shown(cell)}" for i, cell in enumerate(row)]
         lines += ["", *table["below"].splitlines(), ""]
     return "\n".join([*lines, ".. rst-class:: result-source", "", _source(result), ""])
+
+
+def _shown(cell):
+    """Keep a lone dash from becoming a list, and a number with its sign in one line."""
+    if cell == "-":
+        return r"\-"
+    return re.sub(r"(?<=[<>]=) | (?=±)|(?<=±) ", "\N{NO-BREAK SPACE}", cell)
 
 
 def _source(result):

@@ -146,8 +146,10 @@ def test_the_fields_are_checked(results, stored):
 
 def test_tables_become_rst_with_their_source(results, stored):
     text = results.as_rst(stored)
-    assert ".. list-table:: Speed, 3 draws\n   :header-rows: 1\n\n   * - method\n" in text
-    assert "   * - **theirs**, 50 %\n     - -0.053\n     - -\n\nThe goal was **missed**.\n" in text
+    assert ".. list-table:: Speed, 3 draws\n   :class: result\n" in text
+    assert "   :header-rows: 1\n\n   * - method\n" in text
+    row = "   * - **theirs**, 50 %\n     - -0.053\n     - \\-\n"
+    assert f"{row}\nThe goal was **missed**.\n" in text
     source = "Seeds: 0 to 2. python 3.12.1, numpy 2.3. 2 cores, x86_64, Linux."
     assert f"Command: ``python -m benchmarks speed --data PATH``. {source}\n" in text
     unknown = results.as_rst({**stored, "versions": "not recorded", "machine": "not recorded"})
