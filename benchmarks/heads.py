@@ -14,6 +14,7 @@ Every row of a table is fitted on the same draws. ``--write FOLDER`` also stores
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import time
@@ -111,7 +112,12 @@ class Measured:
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.cache, "heads")
         self.digests = {method: digest(how.module) for method, how in METHODS.items()}
-        self.tasks = None if arguments.tables else Tasks(arguments.data)
+        self.data = arguments.data
+
+    @functools.cached_property
+    def tasks(self):
+        """Loaded if something is missing in the cache."""
+        return Tasks(self.data)
 
     def key(self, name, wrong, seed, method):
         kind = f"{self.kind} alone" if self.alone else self.kind
