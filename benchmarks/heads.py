@@ -233,11 +233,27 @@ def peers(arguments):
     for kind, of_kind in {"faces": BIASED[:8], "others": BIASED[8:]}.items():
         columns = [name for name in of_kind if name in names]
         header, rows = accuracy_table(measured, columns, COMPARED)
-        header = [header[0], "needs", *header[1:], "CPU s"]
-        rows = [[m, METHODS[m].needs, *cells, measured.seconds(columns, m)] for m, *cells in rows]
+        header = [header[0], "needs", *header[1:], "mean gain", "CPU s"]
+        rows = [
+            [
+                m,
+                METHODS[m].needs,
+                *cells,
+                mean_gain(measured, columns, m),
+                measured.seconds(columns, m),
+            ]
+            for m, *cells in rows
+        ]
         title = f"Published heads and ours: {kind}, worst / average group"
         if columns:
             write(arguments, f"heads_peers_{kind}", title, header, rows)
+
+
+def mean_gain(measured, names, method):
+    """Mean over the tasks of the gains in the worst and in the average group."""
+    found = [gains(measured, name, method) for name in names]
+    found = [of_task.mean(axis=0) for of_task in found if len(of_task)]
+    return "{:+.1f} / {:+.1f}".format(*np.mean(found, axis=0)) if found else "-"
 
 
 def n_peer_draws(arguments, name):
