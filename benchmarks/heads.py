@@ -14,6 +14,7 @@ Every row of a table is fitted on the same draws. ``--write FOLDER`` also stores
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import time
@@ -111,7 +112,12 @@ class Measured:
         self.kind = "development" if arguments.development else "reported"
         self.remembered = Remembered(arguments.cache, "heads")
         self.digests = {method: digest(how.module) for method, how in METHODS.items()}
-        self.tasks = None if arguments.tables else Tasks(arguments.data)
+        self.data = arguments.data
+
+    @functools.cached_property
+    def tasks(self):
+        """Loaded if something is missing in the cache."""
+        return Tasks(self.data)
 
     def key(self, name, wrong, seed, method):
         kind = f"{self.kind} alone" if self.alone else self.kind
@@ -227,11 +233,27 @@ def peers(arguments):
     for kind, of_kind in {"faces": BIASED[:8], "others": BIASED[8:]}.items():
         columns = [name for name in of_kind if name in names]
         header, rows = accuracy_table(measured, columns, COMPARED)
-        header = [header[0], "needs", *header[1:], "CPU s"]
-        rows = [[m, METHODS[m].needs, *cells, measured.seconds(columns, m)] for m, *cells in rows]
+        header = [header[0], "needs", *header[1:], "mean gain", "CPU s"]
+        rows = [
+            [
+                m,
+                METHODS[m].needs,
+                *cells,
+                mean_gain(measured, columns, m),
+                measured.seconds(columns, m),
+            ]
+            for m, *cells in rows
+        ]
         title = f"Published heads and ours: {kind}, worst / average group"
         if columns:
             write(arguments, f"heads_peers_{kind}", title, header, rows)
+
+
+def mean_gain(measured, names, method):
+    """Mean over the tasks of the gains in the worst and in the average group."""
+    found = [gains(measured, name, method) for name in names]
+    found = [of_task.mean(axis=0) for of_task in found if len(of_task)]
+    return "{:+.1f} / {:+.1f}".format(*np.mean(found, axis=0)) if found else "-"
 
 
 def n_peer_draws(arguments, name):
