@@ -88,12 +88,12 @@ def weights(units, features=BASE["features"]):
     return (features + 1) * units + (units + 1) * units + units + 1
 
 
-def classifier(name, **parameters):
+def classifier(name, **size_of):
+    """`size_of` names the size that a parameter of the classifier gets."""
+
     def make(**sizes):
         X, y, group = table(**sizes)
-        given = dict(parameters)
-        if name == "ClusterMarginClassifier":
-            given["n_units"] = 2 * sizes["units"]  # 128 by default
+        given = {parameter: sizes[size] for parameter, size in size_of.items()}
         estimator = getattr(skfair, name)(device="cpu", random_state=0, **given)
         return lambda: estimator.fit(X, y, sensitive_features=group)
 
@@ -181,12 +181,22 @@ AXES = {
         "Weights of the network",
         "units",
         (16, 64, 256, 1024, 2048),
-        {"ClusterMarginClassifier.fit": HEADS["ClusterMarginClassifier.fit"], **DEBIASERS},
+        DEBIASERS,
         shown=weights,
+    ),
+    "units": Axis(
+        "Units of the classifier (n_units)",
+        "units",
+        (32, 128, 512, 2048, 8192),
+        {"ClusterMarginClassifier.fit": classifier("ClusterMarginClassifier", n_units="units")},
     ),
     "images": Axis("Images of 64 x 64 pixels", "images", (100, 300, 1000, 3000, 10_000), OF_IMAGES),
     "pixels": Axis(
-        "Pixels of 200 images", "side", (64, 96, 128, 192, 256), OF_IMAGES, shown=lambda side: side**2
+        "Pixels of 200 images",
+        "side",
+        (64, 96, 128, 192, 256),
+        OF_IMAGES,
+        shown=lambda side: side**2,
     ),
     "attributes": Axis(
         "Values of the attribute", "groups", (2, 4, 8, 16, 32),

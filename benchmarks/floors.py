@@ -19,7 +19,18 @@ from pathlib import Path
 from benchmarks._floors.measure import Cost, compare
 from benchmarks._tables import Table, publish
 
-PARTS = ["imports", "one_row", "store", "encoder", "margin", "threads", "saved", "candidates"]
+PARTS = [
+    "imports",
+    "one_row",
+    "store",
+    "encoder",
+    "margin",
+    "threads",
+    "saved",
+    "candidates",
+    "hidden",
+    "report",
+]
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

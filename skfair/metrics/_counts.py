@@ -430,12 +430,25 @@ def _gather(
     cells, size, weight = cells[used], size[used], weight[used]
     if not len(cells):  # of partitions whose samples all have weight zero
         return cells, size, weight
-    key = np.unique(weight, return_inverse=True)[1]
+    key = np.zeros(len(cells), dtype=np.int64)
+    if (weight != weight[0]).any():
+        key = np.unique(weight, return_inverse=True)[1]
     for column in cells.T[::-1]:  # compressed at each step, against overflow
-        key = np.unique(column * (key.max() + 1) + key, return_inverse=True)[1]
-    first = np.unique(key, return_index=True)[1]
+        key = _renumbered(column * (key.max() + 1) + key)
+    one = np.empty(key.max() + 1, dtype=np.int64)
+    one[key] = np.arange(len(key))  # a row of each; they are alike
     total = np.bincount(key, weights=size).astype(np.int64)
-    return cells[first], total, weight[first]
+    return cells[one], total, weight[one]
+
+
+def _renumbered(keys: np.ndarray) -> np.ndarray:
+    """Replace the keys, from zero on, by their positions among those that occur."""
+    highest = int(keys.max())
+    if highest > len(keys):
+        return np.unique(keys, return_inverse=True)[1]
+    occurs = np.zeros(highest + 1, dtype=bool)  # marking them takes less time than sorting
+    occurs[keys] = True
+    return (occurs.cumsum() - 1)[keys]
 
 
 def _merge_labels(parts: Sequence[Sequence]) -> tuple:

@@ -1,5 +1,7 @@
 """The count kernel against a slow count by hand and against fairlearn's MetricFrame."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
 from skfair.metrics import (
+    _counts,
     average_group_accuracy_score,
     count_groups,
     fairness_report,
@@ -215,3 +218,29 @@ def test_rates_of_nobody_are_zero_and_of_nothing_undefined_under_any_weights():
         assert np.isnan(rate(report, "false_positive_rate", 1))
         assert np.isnan(rate(report, "true_negative_rate", 1))
         assert np.isnan(rate(report, "false_negative_rate", 0))
+
+
+@pytest.mark.parametrize("highest", [3, 10**6])
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.5, 2.0]])
+def test_equal_rows_are_merged_whatever_their_codes(highest, weights):
+    rng = np.random.default_rng(0)
+    cells = rng.integers(highest, size=(40, 3)).repeat(2, axis=0)
+    size, weight = rng.integers(1, 9, size=80), rng.choice(weights, size=40).repeat(2)
+    expected = Counter()
+    for row, times, counts in zip(cells.tolist(), size.tolist(), weight.tolist(), strict=True):
+        if counts > 0:
+            expected[*row, counts] += times
+    merged, total, left = _counts._gather(cells, size, weight)
+    found = {(*row, w): n for row, n, w in zip(merged.tolist(), total.tolist(), left, strict=True)}
+    assert found == expected
+    assert list(found) == sorted(found)
+
+
+def test_samples_of_few_cells_are_counted_without_sorting_them(monkeypatch):
+    cells = np.random.default_rng(0).integers(4, size=(1000, 4))
+    ones, unique, n_sorted = np.ones(1000), np.unique, []
+    monkeypatch.setattr(np, "unique", lambda x, **kw: n_sorted.append(len(x)) or unique(x, **kw))
+    merged, total, _ = _counts._gather(cells, ones.astype(int), ones)
+    assert sum(n_sorted) == 0
+    assert total.sum() == 1000
+    assert len(merged) == len({tuple(row) for row in cells.tolist()})
