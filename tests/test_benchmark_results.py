@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import skfair
+
 ROOT = Path(__file__).parents[1]
 PAGES = {
     path.relative_to(ROOT / "docs").as_posix(): path.read_text(encoding="utf-8")
@@ -88,7 +90,7 @@ def test_the_readme_has_no_measured_numbers(results):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
     for given in (  # versions, levels of intervals and tests, and what was set
-        "Python 3.11", "version 0.1", "95 % intervals", "at most 5 %", "With 5 % wrong",
+        "Python 3.11", f"version {skfair.__version__}", "95 % intervals", "at most 5 %", "With 5 % wrong",
         "confidence of 80 %", "right in 80 %",
     ):  # fmt: skip
         assert given in text
