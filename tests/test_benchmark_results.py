@@ -90,9 +90,14 @@ def test_the_readme_has_no_measured_numbers(results):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
     for given in (  # versions, levels of intervals and tests, and what was set
-        "Python 3.11", f"version {skfair.__version__}", "95 % intervals", "at most 5 %", "With 5 % wrong",
-        "confidence of 80 %", "right in 80 %",
-    ):  # fmt: skip
+        "Python 3.11",
+        f"version {skfair.__version__}",
+        "95 % intervals",
+        "at most 5 %",
+        "With 5 % wrong",
+        "confidence of 80 %",
+        "right in 80 %",
+    ):
         assert given in text
         text = text.replace(given, "")
     assert not results.untraced(text)
