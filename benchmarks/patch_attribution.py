@@ -145,7 +145,7 @@ def where(arguments):
         pictures(arguments, X, shown)
 
 
-N_FITTED, N_SHOWN = 1_000, 100  # faces of the comparison with captum
+N_FITTED, N_SHOWN = 2_000, 200  # faces of the comparison with captum
 PEERS_HEADER = [
     "attribute, map", "share, mean map", "share, own map", "AUC of images", "processor s a fit",
     "ms a map",
