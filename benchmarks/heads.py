@@ -275,7 +275,8 @@ def cell(scores):
 def accuracy_table(measured, names, methods=METHODS):
     header = ["head"]
     for name in names:
-        header.append(f"{TITLES[name]}, {len(measured.scores(name, BASELINE))} draws")
+        n = len(measured.scores(name, BASELINE))
+        header.append(f"{TITLES[name]}, {n} draw{'s' * (n != 1)}")
     rows = [[m, *(measured.cell(name, m) for name in names)] for m in methods]
     return header, rows
 
