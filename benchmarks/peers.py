@@ -176,7 +176,7 @@ def cells(label, records):
         f"{(np.abs(columns['bias']) < EPSILON).sum()} of {len(records)}",
         f"{columns['fit'].mean():.2g}",
         f"{columns['predict'].mean():.2g}",
-        f"{columns['memory'].mean():.2g}",
+        f"{columns['memory'].mean():.3g}",
     ]
 
 
