@@ -131,7 +131,7 @@ def peak(n_units):
 
     Batches of 4,096 instead of 64 make it short.
     """
-    start = "from _floors import margin; X, y = margin.data(1_000_000, 64); "
+    start = "from benchmarks._floors import margin; X, y = margin.data(1_000_000, 64); "
     calls = (
         f"margin.ours(X, y, (1, 1), n_units={n_units}, batch_size=4096)",
         f"margin.N_UNITS, margin.BATCH = {n_units}, 4096; margin.bare(X, y, (1, 1))",
