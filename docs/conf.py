@@ -123,7 +123,8 @@ def write_math(writer, node):
     # Browsers put no space around the log in `s log P`, and too much around the bars in `|b|`.
     mathml = mathml.replace("<mi>log</mi>", '<mo lspace="0.17em" rspace="0.17em">log</mo>')
     mathml = re.sub(r"<mo[^>]*>(&#x0007C;|&#x02016;)", r'<mo lspace="0" rspace="0">\1', mathml)
-    writer.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
+    # A wide formula scrolls, also by the keyboard.
+    writer.body.append(f'<div class="math" tabindex="0">{mathml}</div>' if block else mathml)
     raise nodes.SkipNode
 
 
