@@ -158,8 +158,8 @@ class LogitAdjustedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     References
     ----------
-    .. [1] A. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021.
-    .. [2] M. Pezeshki et al., "Discovering Environments with XRM", ICML 2024.
+    .. [1] A\. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021.
+    .. [2] M\. Pezeshki et al., "Discovering Environments with XRM", ICML 2024.
 
     Examples
     --------
