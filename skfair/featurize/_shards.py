@@ -113,9 +113,8 @@ class _Shard(NamedTuple):
     def find(self, keys: list[bytes]) -> dict[bytes, np.ndarray]:
         """Look some keys up; without rows that are missing or damaged."""
         wanted = _prefixes(keys)
-        first = np.searchsorted(self.prefixes, wanted)
-        near = np.minimum(first, len(self.prefixes) - 1)
-        here = np.flatnonzero(self.prefixes[near] == wanted).tolist()  # mostly none, or all
+        first, end = (np.searchsorted(self.prefixes, wanted, side) for side in ("left", "right"))
+        here = np.flatnonzero(first < end).tolist()  # mostly none, or all
         if not here:
             return {}
         found = {}
@@ -123,7 +122,7 @@ class _Shard(NamedTuple):
         with suppress(OSError, ValueError), open_regular(self.path, "memory") as file:
             for place in here:
                 key = keys[place]
-                for row in range(first[place], min(first[place] + _MOST_ALIKE, len(self.prefixes))):
+                for row in range(first[place], min(first[place] + _MOST_ALIKE, end[place])):
                     file.seek(self.rests + row * _REST.itemsize)
                     rest = file.read(_REST.itemsize)
                     if rest[:-8] != key[8:]:
